@@ -1,0 +1,14 @@
+"""Runs the revisions on the connection that `refresher migrate` hands over."""
+
+from alembic import context
+
+SCHEMA = "refresher"
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    version_table_schema=SCHEMA,
+    transaction_per_migration=False,
+)
+with context.begin_transaction():
+    context.run_migrations()

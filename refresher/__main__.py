@@ -1,0 +1,3 @@
+from refresher.cli import main
+
+main()

@@ -1,0 +1,80 @@
+"""Many small hand-overs, few statements."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Collects items until they weigh `size` or the first has waited `linger_seconds`.
+
+    `flush` gets a batch and answers with one result an item; what it raises reaches the submitters
+    of that batch. One flush at a time: what comes meanwhile makes the next batch. The memory is
+    bounded by the submitters, as each waits for its own item.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        *,
+        size: int,
+        linger_seconds: float,
+        weigh: Callable[[Item], int] = lambda _: 1,
+    ) -> None:
+        self._flush = flush
+        self._size = size
+        self._linger_seconds = linger_seconds
+        self._weigh = weigh
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._weight = 0
+        self._some = asyncio.Event()
+        self._full = asyncio.Event()
+
+    async def submit(self, item: Item) -> Result:
+        """Hand an item over and wait for its result."""
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, done))
+        self._weight += self._weigh(item)
+        self._some.set()
+        if self._weight >= self._size:
+            self._full.set()
+        return await done
+
+    async def run(self) -> None:
+        """Flush batch after batch, until cancelled."""
+        while True:
+            await self._some.wait()
+            if not self._full.is_set():
+                with_deadline = asyncio.wait_for(self._full.wait(), self._linger_seconds)
+                await asyncio.gather(with_deadline, return_exceptions=True)
+            await self._flush_batch(self._take())
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        taken, weight = 0, 0
+        for item, _ in self._waiting:
+            if taken and weight + self._weigh(item) > self._size:
+                break
+            weight += self._weigh(item)
+            taken += 1
+        batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        self._weight -= weight
+        if not self._waiting:
+            self._some.clear()
+        if self._weight < self._size:
+            self._full.clear()
+        return batch
+
+    async def _flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._flush([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001 - it belongs to those who wait for it
+            for _, done in batch:
+                if not done.done():
+                    done.set_exception(error)
+            return
+        for (_, done), result in zip(batch, results, strict=True):
+            if not done.done():
+                done.set_result(result)

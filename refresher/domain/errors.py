@@ -1,0 +1,63 @@
+"""What can go wrong outside, as the flow sees it. Adapters raise these `from` the original."""
+
+from typing import ClassVar
+
+
+class DatabaseUnavailable(Exception):  # noqa: N818 - a state of the world, waited out
+    """The database did not answer; the statement may be tried again."""
+
+
+class UpstreamError(Exception):
+    """A request that brought no answer for its videos.
+
+    `code` is TikTok's error code, or our word where TikTok gave none; `status` the HTTP status, 0
+    without an answer; `log_id` is what TikTok's support asks for, empty where none came.
+    `account_wide`: the account's other chunks would meet the same, so they are not sent.
+    """
+
+    account_wide: ClassVar[bool] = False
+
+    def __init__(self, code: str, *, status: int = 0, log_id: str = "", detail: str = "") -> None:
+        super().__init__(f"{code} (HTTP {status}) {detail}".rstrip())
+        self.code = code
+        self.status = status
+        self.log_id = log_id
+        self.detail = detail
+
+
+class AccessTokenRefused(UpstreamError):
+    """The access token is invalid, expired or revoked."""
+
+    account_wide = True
+
+
+class ScopeRefused(UpstreamError):
+    """The user did not grant, or took back, the scope `video.list`."""
+
+    account_wide = True
+
+
+class Throttled(UpstreamError):
+    """429. `retry_after_seconds` is the reply's own wish, None as TikTok gives none."""
+
+    account_wide = True
+
+    def __init__(
+        self, code: str, *, status: int, log_id: str, retry_after_seconds: float | None
+    ) -> None:
+        super().__init__(code, status=status, log_id=log_id)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QueryRefused(UpstreamError):
+    """The request itself was refused, `invalid_params` for one. Sending it again is no help."""
+
+
+class UpstreamFailed(UpstreamError):
+    """5xx, a time-out, a cut connection or a body that is no answer: to be tried again."""
+
+
+class CoverUnusable(Exception):  # noqa: N818 - an answer's property, not a failure of ours
+    """An answer's cover that cannot be stored; the message is the reason, without the URL."""
+
+

@@ -1,0 +1,71 @@
+"""Reading a cover's expiry from its URL."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from refresher.domain.errors import CoverUnusable
+from refresher.domain.model import Cover
+
+EXPIRY_KEYS: Final = ("x-expires", "expires")
+LONGEST_URL: Final = 4096
+# Before TikTok existed, or further ahead than any cover seen (15 days, photo posts) by far:
+# such a number is no expiry.
+EARLIEST_EXPIRY: Final = datetime(2015, 1, 1, tzinfo=UTC)
+LONGEST_LIFE: Final = timedelta(days=400)
+FIRST_MILLISECONDS: Final = 100_000_000_000  # in seconds this would be the year 5138
+
+
+def read_cover(url: object, answered_at: datetime, fallback_ttl: timedelta) -> Cover:
+    """The cover of an answer's `cover_image_url`; the URL is kept as it came, never re-encoded.
+
+    Expires when the URL says, or `fallback_ttl` after `answered_at` when it says nothing sane.
+    Raises `CoverUnusable` for what cannot be stored or is dead already.
+    """
+    text = usable_url(url)
+    expires_at = named_expiry(text, answered_at)
+    if expires_at is None:
+        expires_at = answered_at + fallback_ttl
+    if expires_at <= answered_at:
+        raise CoverUnusable("expired on arrival")
+    return Cover(text, expires_at)
+
+
+def usable_url(url: object) -> str:
+    """The URL itself. Raises `CoverUnusable` for what is no URL or cannot be stored."""
+    if not isinstance(url, str) or not url:
+        raise CoverUnusable("no URL")
+    if not url.startswith(("https://", "http://")):
+        raise CoverUnusable("not an http URL")
+    if len(url) > LONGEST_URL:
+        raise CoverUnusable(f"longer than {LONGEST_URL} characters")
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        raise CoverUnusable("characters that no URL holds")
+    return url
+
+
+def named_expiry(url: str, now: datetime) -> datetime | None:
+    """The expiry in the URL's query, dead or not; None where it names none or nonsense."""
+    named = {
+        key.lower(): value
+        for key, _, value in (
+            pair.partition("=") for pair in url.partition("#")[0].partition("?")[2].split("&")
+        )
+    }
+    return next(
+        (
+            expiry
+            for key in EXPIRY_KEYS
+            if (expiry := _sane_expiry(named.get(key, ""), now)) is not None
+        ),
+        None,
+    )
+
+
+def _sane_expiry(value: str, now: datetime) -> datetime | None:
+    if not (value.isdecimal() and len(value) <= len(str(FIRST_MILLISECONDS)) + 2):
+        return None
+    number = int(value)
+    seconds = number / 1000 if number >= FIRST_MILLISECONDS else number
+    if not EARLIEST_EXPIRY.timestamp() <= seconds <= (now + LONGEST_LIFE).timestamp():
+        return None
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,75 @@
+"""Every event the program logs: the interface of docs/events.md, held to it by a test."""
+
+from typing import Final, NamedTuple
+
+
+class Event(NamedTuple):
+    """A log event: `noun.past_tense`, its level, and the fields it carries."""
+
+    name: str
+    level: str
+    fields: tuple[str, ...]
+
+
+DAEMON_STARTED: Final = Event("daemon.started", "info", ("replica", "version", "base_url"))
+DAEMON_STOPPING: Final = Event("daemon.stopping", "info", ("signal", "grace_seconds"))
+DAEMON_STOPPED: Final = Event("daemon.stopped", "info", ("took_seconds", "abandoned_accounts"))
+DAEMON_FAILED: Final = Event("daemon.failed", "error", ("exception",))
+LOOP_FAILED: Final = Event("loop.failed", "error", ("loop", "exception"))
+TOKENS_UNSEALED: Final = Event("tokens.unsealed", "warning", ("reason",))
+OPERATIONS_SERVED: Final = Event("operations.served", "info", ("address",))
+
+DATABASE_LOST: Final = Event("database.lost", "error", ("reason",))
+DATABASE_RECOVERED: Final = Event("database.recovered", "info", ("away_seconds",))
+
+ACCOUNT_REFRESHED: Final = Event(
+    "account.refreshed",
+    "info",
+    (
+        "open_id",
+        "requests",
+        "videos",
+        "refreshed",
+        "unchanged",
+        "missing",
+        "rejected",
+        "postponed",
+        "wake_in_seconds",
+        "took_seconds",
+    ),
+)
+ACCOUNT_PARKED: Final = Event("account.parked", "warning", ("open_id", "state", "reason", "log_id"))
+ACCOUNT_THROTTLED: Final = Event(
+    "account.throttled", "warning", ("open_id", "pause_seconds", "log_id")
+)
+ACCOUNT_FAILED: Final = Event("account.failed", "error", ("open_id", "exception"))
+ACCOUNT_MENDED: Final = Event("account.mended", "warning", ("open_id", "overslept_seconds"))
+CHUNK_FAILED: Final = Event(
+    "chunk.failed", "warning", ("open_id", "videos", "code", "status", "log_id", "detail")
+)
+VIDEO_REJECTED: Final = Event("video.rejected", "warning", ("open_id", "video_id", "reason"))
+
+FRESHNESS_SUMMARIZED: Final = Event(
+    "freshness.summarized",
+    "info",
+    (
+        "videos",
+        "valid",
+        "expired",
+        "unreachable",
+        "due",
+        "oldest_overdue_seconds",
+        "accounts",
+        "requests",
+        "refreshed",
+        "unchanged",
+        "missing",
+        "rejected",
+        "chunk_fill",
+        "throttled",
+    ),
+)
+
+LIBRARY_LOGGED: Final = Event("library.logged", "warning", ("logger", "message", "exception"))
+
+EVENTS: Final = {event.name: event for event in list(globals().values()) if isinstance(event, Event)}

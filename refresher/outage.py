@@ -1,0 +1,65 @@
+"""Waiting out a database that is away, and saying so once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from itertools import count
+from time import monotonic
+from typing import Final, TypeVar
+
+from refresher.domain.errors import DatabaseUnavailable
+from refresher.events import DATABASE_LOST, DATABASE_RECOVERED
+from refresher.logs import emit
+
+T = TypeVar("T")
+
+FIRST_WAIT_SECONDS: Final = 0.2
+LONGEST_WAIT_SECONDS: Final = 5.0
+
+
+class Outage:
+    """What this replica knows of the database being away. `chance` in [0, 1) is the jitter."""
+
+    def __init__(self, chance: Callable[[], float]) -> None:
+        self._chance = chance
+        self._since: float | None = None
+
+    @property
+    def lasts(self) -> bool:
+        """The last statement found no database."""
+        return self._since is not None
+
+    async def outlast(
+        self, unit: Callable[[], Awaitable[T]], give_up: asyncio.Event
+    ) -> T:
+        """The unit's result, tried until there is one.
+
+        Raises `DatabaseUnavailable` only after `give_up` was set.
+        """
+        for attempt in count():
+            try:
+                result = await unit()
+            except DatabaseUnavailable as error:
+                self._began(error)
+                if give_up.is_set():
+                    raise
+            else:
+                self._ended()
+                return result
+            with suppress(TimeoutError):
+                await asyncio.wait_for(give_up.wait(), self._wait_seconds(attempt))
+        raise AssertionError
+
+    def _wait_seconds(self, attempt: int) -> float:
+        longest = min(FIRST_WAIT_SECONDS * 2 ** min(attempt, 8), LONGEST_WAIT_SECONDS)
+        return longest * (1 + self._chance()) / 2
+
+    def _began(self, error: DatabaseUnavailable) -> None:
+        if self._since is None:
+            self._since = monotonic()
+            emit(DATABASE_LOST, reason=str(error))
+
+    def _ended(self) -> None:
+        if self._since is not None:
+            emit(DATABASE_RECOVERED, away_seconds=round(monotonic() - self._since, 1))
+            self._since = None

@@ -1,0 +1,1 @@
+"""SQL and asyncpg: one file per concern, its statements as constants at the top."""

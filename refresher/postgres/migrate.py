@@ -1,0 +1,53 @@
+"""Bringing the database to the current schema: Alembic over asyncpg."""
+
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+#: Any number that nobody else uses: two starters must not apply the same revision.
+MIGRATION_LOCK: Final = 0x7265667265736865
+
+SQL_LOCK: Final = f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
+# A migration that waits behind a long transaction would make everybody else wait behind it.
+SQL_LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '10s'"
+SQL_SCHEMA: Final = "CREATE SCHEMA IF NOT EXISTS refresher"
+
+
+async def migrate(database_url: str) -> None:
+    """Apply what is missing, in one transaction. Idempotent; safe from several places at once.
+
+    Raises asyncpg's and SQLAlchemy's errors.
+    """
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: asyncpg.connect(database_url, statement_cache_size=0),
+        poolclass=NullPool,
+    )
+    try:
+        async with engine.begin() as connection:
+            # The advisory lock may be waited for as long as the other starter needs.
+            for statement in (SQL_LOCK, SQL_LOCK_TIMEOUT, SQL_SCHEMA):
+                await connection.exec_driver_sql(statement)
+            await connection.run_sync(_upgrade)
+    finally:
+        await engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def migrations_folder() -> Path:
+    """Inside the package when installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    packed = package / "migrations"
+    return packed if packed.is_dir() else package.parent / "migrations"

@@ -1,0 +1,406 @@
+"""THE FLOW: claim, wait for the slot, query, reconcile, write back, release.
+
+The account is the unit of work. Its database and its API are passed in; what it needs of them is
+declared here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field
+from math import inf
+from time import monotonic
+from typing import Final, Protocol, TypeVar, cast
+
+from refresher.batcher import Batcher
+from refresher.domain.conclude import conclude
+from refresher.domain.due import DuePolicy
+from refresher.domain.errors import (
+    AccessTokenRefused,
+    DatabaseUnavailable,
+    Throttled,
+    UpstreamError,
+    UpstreamFailed,
+)
+from refresher.domain.model import ChunkWrite, Claim, Release, Released, Video
+from refresher.domain.pacing import LATEST_SECONDS
+from refresher.domain.reconcile import Reconciled, reconcile
+from refresher.events import (
+    ACCOUNT_FAILED,
+    ACCOUNT_PARKED,
+    ACCOUNT_REFRESHED,
+    ACCOUNT_THROTTLED,
+    CHUNK_FAILED,
+    VIDEO_REJECTED,
+)
+from refresher.logs import emit
+from refresher.outage import Outage
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CHUNK_SIZE: Final = 20
+WRITE_BACK_ROWS: Final = 1000
+RELEASE_ACCOUNTS: Final = 200
+LINGER_SECONDS: Final = 0.05
+#: Chunks held per request in flight: most wait for their slot, so that many accounts, each slow
+#: under its own limit, together keep all requests busy.
+CHUNKS_PER_REQUEST: Final = 32
+#: Time kept free at the end of a lease for the answer to come and be written.
+LEASE_MARGIN_SECONDS: Final = 0.5
+#: An account whose row an application holds locked is given back a little later.
+LOCKED_ROW_SECONDS: Final = 0.2
+#: The share of the grace time that requests in flight may take; the rest is for writing back.
+REQUESTS_SHARE_OF_GRACE: Final = 0.75
+
+
+class Accounts(Protocol):
+    """Leases. Raises `DatabaseUnavailable`."""
+
+    async def claim(self, chunk_budget: int) -> Sequence[Claim]: ...
+    async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]: ...
+
+
+class Upstream(Protocol):
+    """The API. Raises `UpstreamError`."""
+
+    async def query(
+        self, access_token: str, video_ids: Sequence[str], timeout_seconds: float
+    ) -> dict[str, object]: ...
+
+
+WriteBack = Callable[[Sequence[ChunkWrite]], Awaitable[Sequence[None]]]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this replica has done since it started."""
+
+    requests: int = 0
+    ids: int = 0
+    refreshed: int = 0
+    unchanged: int = 0
+    missing: int = 0
+    rejected: int = 0
+    throttled: int = 0
+
+    def count(self, reconciled: Reconciled) -> None:
+        self.refreshed += reconciled.refreshed
+        self.unchanged += reconciled.unchanged
+        self.missing += reconciled.missing
+        self.rejected += len(reconciled.rejections)
+
+    def since(self, earlier: "Tally") -> "Tally":
+        return Tally(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
+
+    def plus(self, more: "Tally") -> "Tally":
+        return Tally(*(now + new for now, new in zip(astuple(self), astuple(more), strict=True)))
+
+
+@dataclass(slots=True)
+class Work:
+    """An account while it is worked."""
+
+    claim: Claim
+    halt: asyncio.Event = field(default_factory=asyncio.Event)
+    errors: list[UpstreamError] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    postponed: int = 0
+    started: float = field(default_factory=monotonic)
+
+    @property
+    def lease_end(self) -> float:
+        """The last moment, on the monotonic clock, for an answer to come."""
+        return self.claim.time.monotonic_of(self.claim.lease_expires_at) - LEASE_MARGIN_SECONDS
+
+    def chunks(self) -> Iterator[tuple[Sequence[Video], float]]:
+        """Each chunk with its slot on the monotonic clock."""
+        first = self.claim.time.monotonic_of(self.claim.first_slot)
+        videos = self.claim.videos
+        for number, start in enumerate(range(0, len(videos), CHUNK_SIZE)):
+            yield videos[start : start + CHUNK_SIZE], first + number * self.claim.step_seconds
+
+
+class Refresher:
+    """Works due accounts until it is stopped."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        upstream: Upstream,
+        write_back: WriteBack,
+        *,
+        policy: DuePolicy,
+        concurrency: int,
+        request_timeout_seconds: float,
+        poll_seconds: float,
+        grace_seconds: float,
+        outage: Outage,
+        chance: Callable[[], float],
+    ) -> None:
+        self._accounts = accounts
+        self._upstream = upstream
+        self._policy = policy
+        self._request_timeout_seconds = request_timeout_seconds
+        self._grace_seconds = grace_seconds
+        self._outage = outage
+        self._chance = chance
+        self._concurrency = concurrency
+        self._places = asyncio.Semaphore(concurrency)
+        self._write_back = Batcher(
+            self._outlasting(write_back),
+            size=WRITE_BACK_ROWS,
+            linger_seconds=LINGER_SECONDS,
+            weigh=lambda chunk: len(chunk.writes),
+        )
+        self._release = Batcher(
+            self._outlasting(accounts.release),
+            size=RELEASE_ACCOUNTS,
+            linger_seconds=LINGER_SECONDS,
+        )
+        self._working: dict[asyncio.Task[None], Work] = {}
+        self._querying: set[asyncio.Task[None]] = set()
+        self._chunks_held = 0
+        self._chunks_crowding = 0
+        self._stop = asyncio.Event()
+        self._give_up = asyncio.Event()
+        self._poll_seconds = poll_seconds
+        self.wake = asyncio.Event()
+        self.tally = Tally()
+
+    def stop(self) -> None:
+        """Claim no more, send no more; `run` returns when what is in flight is done. Idempotent."""
+        self._stop.set()
+        self.wake.set()
+        for work in self._working.values():
+            work.halt.set()
+
+    async def run(self, finished: Callable[[], Awaitable[bool]] | None = None) -> int:
+        """Work until stopped, or idle and `finished`; then drain.
+
+        Returns the number of accounts that could not be given back within the grace time: their
+        leases run out.
+        """
+        flushing = [asyncio.create_task(batch.run()) for batch in (self._write_back, self._release)]
+        try:
+            await self._work_on(finished)
+            return await self._drain()
+        finally:
+            for task in flushing:
+                task.cancel()
+            await asyncio.wait(flushing)
+
+    async def _work_on(self, finished: Callable[[], Awaitable[bool]] | None) -> None:
+        while not self._stop.is_set():
+            self.wake.clear()
+            if await self._claim():
+                continue
+            if finished and not self._working and await finished():
+                return
+            await self.wake.wait()
+
+    async def _claim(self) -> bool:
+        """Start work on due accounts; says whether there were any, so whether to look again."""
+        budget = self._chunk_budget()
+        if not budget:
+            return False
+        try:
+            claims = await self._outage.outlast(lambda: self._accounts.claim(budget), self._stop)
+        except DatabaseUnavailable:
+            return False
+        for claim in claims:
+            self._start(claim)
+        return bool(claims)
+
+    def _chunk_budget(self) -> int:
+        """Zero while there is enough to do: what is not claimed is free for other replicas."""
+        if self._chunks_crowding >= self._concurrency:
+            return 0
+        room = self._concurrency * CHUNKS_PER_REQUEST - self._chunks_held
+        return max(0, min(room, 2 * self._concurrency))
+
+    def _start(self, claim: Claim) -> None:
+        work = Work(claim)
+        if self._stop.is_set():
+            work.halt.set()
+        held = -(-len(claim.videos) // CHUNK_SIZE)
+        self._chunks_held += held
+        task = asyncio.create_task(self._work(work))
+        self._working[task] = work
+
+        def end(task: asyncio.Task[None]) -> None:
+            del self._working[task]
+            self._chunks_held -= held
+            self.wake.set()
+
+        task.add_done_callback(end)
+
+    async def _work(self, work: Work) -> None:
+        try:
+            await self._ask_in_turn(work)
+        except Exception as error:  # noqa: BLE001 - one account's surprise must not stop the others
+            emit(ACCOUNT_FAILED, open_id=work.claim.open_id, exc_info=error)
+            work.errors.append(UpstreamFailed("internal_failure"))
+        release = conclude(work.claim, work.errors, self._chance())
+        released = await self._give_back(work, release)
+        self.tally = self.tally.plus(work.tally)
+        _report(work, release, released)
+
+    async def _ask_in_turn(self, work: Work) -> None:
+        if work.claim.videos and not work.claim.access_token:
+            work.errors.append(AccessTokenRefused("no_access_token"))
+            return
+        async with asyncio.TaskGroup() as asking:
+            for videos, slot in work.chunks():
+                if await self._turn(work, slot):
+                    asking.create_task(self._ask(work, videos))
+                else:
+                    work.postponed += 1
+
+    async def _turn(self, work: Work, slot: float) -> bool:
+        """Wait for the slot and a place among the requests in flight; False: not sent after all.
+
+        A chunk that is not sent stays due, and its slot is spent.
+        """
+        if (delay := slot - monotonic()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(work.halt.wait(), delay)
+        if work.halt.is_set():
+            return False
+        self._chunks_crowding += 1
+        await self._places.acquire()
+        self._chunks_crowding -= 1
+        now = monotonic()
+        late = work.claim.step_seconds and now > slot + LATEST_SECONDS
+        if late or now >= work.lease_end or work.halt.is_set() or self._outage.lasts:
+            self._places.release()
+            return False
+        return True
+
+    async def _ask(self, work: Work, videos: Sequence[Video]) -> None:
+        try:
+            answer = await self._query(work, videos)
+        except UpstreamError as error:
+            _note_failure(work, videos, error)
+            return
+        claim = work.claim
+        now = claim.time.at(monotonic())
+        reconciled = reconcile(self._policy, claim.open_id, videos, answer, now)
+        for video_id, reason in reconciled.rejections:
+            emit(VIDEO_REJECTED, open_id=claim.open_id, video_id=video_id, reason=reason)
+        if reconciled.writes:
+            await self._write_back.submit(
+                ChunkWrite(claim.open_id, claim.lease_epoch, reconciled.writes)
+            )
+        work.tally.count(reconciled)
+
+    async def _query(self, work: Work, videos: Sequence[Video]) -> dict[str, object]:
+        """Sent from the place that `_turn` took, which is free again afterwards."""
+        work.tally.requests += 1
+        work.tally.ids += len(videos)
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._querying.add(task)
+        try:
+            return await self._upstream.query(
+                work.claim.access_token or "",
+                [video.video_id for video in videos],
+                min(self._request_timeout_seconds, work.lease_end - monotonic()),
+            )
+        finally:
+            self._querying.discard(task)
+            self._places.release()
+
+    async def _give_back(self, work: Work, release: Release) -> Released | None:
+        """None where the lease had to be left to run out."""
+        while True:
+            try:
+                released = await self._release.submit(release)
+            except DatabaseUnavailable:
+                return None
+            if released or self._give_up.is_set() or monotonic() > work.lease_end:
+                self._wake_in(released.wake_in_seconds if released else inf)
+                return released
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._give_up.wait(), LOCKED_ROW_SECONDS)
+
+    def _wake_in(self, seconds: float) -> None:
+        """Later than a poll needs no timer: the poll finds it."""
+        if seconds < self._poll_seconds:
+            asyncio.get_running_loop().call_later(max(seconds, 0.0), self.wake.set)
+
+    async def _drain(self) -> int:
+        self.stop()
+        working = set(self._working)
+        await _wait(working, self._grace_seconds * REQUESTS_SHARE_OF_GRACE)
+        for task in self._querying:
+            task.cancel()
+        await _wait(working, self._grace_seconds * (1 - REQUESTS_SHARE_OF_GRACE))
+        self._give_up.set()
+        late = {task for task in working if not task.done()}
+        for task in late:
+            task.cancel()
+        await _wait(late, None)
+        return len(late)
+
+    def _outlasting(
+        self, flush: Callable[[Sequence[T]], Awaitable[Sequence[R]]]
+    ) -> Callable[[Sequence[T]], Awaitable[Sequence[R]]]:
+        """What was fetched is kept and written when the database is back."""
+
+        async def flush_in_the_end(items: Sequence[T]) -> Sequence[R]:
+            return await self._outage.outlast(lambda: flush(items), self._give_up)
+
+        return flush_in_the_end
+
+
+async def _wait(tasks: Collection[asyncio.Task[None]], timeout_seconds: float | None) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=timeout_seconds)
+
+
+def _note_failure(work: Work, videos: Sequence[Video], error: UpstreamError) -> None:
+    work.errors.append(error)
+    work.tally.throttled += isinstance(error, Throttled)
+    if error.account_wide:
+        work.halt.set()
+    emit(
+        CHUNK_FAILED,
+        open_id=work.claim.open_id,
+        videos=len(videos),
+        code=error.code,
+        status=error.status,
+        log_id=error.log_id,
+        detail=error.detail,
+    )
+
+
+def _report(work: Work, release: Release, released: Released | None) -> None:
+    open_id = work.claim.open_id
+    log_id = next((error.log_id for error in work.errors if error.account_wide), "")
+    if release.park and released and released.parked:
+        park = release.park
+        emit(ACCOUNT_PARKED, open_id=open_id, state=park.state, reason=park.reason, log_id=log_id)
+    elif release.pause_seconds:
+        pause = round(release.pause_seconds, 1)
+        emit(ACCOUNT_THROTTLED, open_id=open_id, pause_seconds=pause, log_id=log_id)
+    if not work.claim.videos:
+        return
+    emit(
+        ACCOUNT_REFRESHED,
+        open_id=open_id,
+        requests=work.tally.requests,
+        videos=work.tally.ids,
+        refreshed=work.tally.refreshed,
+        unchanged=work.tally.unchanged,
+        missing=work.tally.missing,
+        rejected=work.tally.rejected,
+        postponed=work.postponed,
+        wake_in_seconds=_finite(released),
+        took_seconds=round(monotonic() - work.started, 3),
+    )
+
+
+def _finite(released: Released | None) -> float | None:
+    if released is None or released.wake_in_seconds == inf:
+        return None
+    return round(released.wake_in_seconds, 1)

@@ -1,0 +1,96 @@
+"""The operator's settings: read once, checked at start, passed in."""
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX: Final = "REFRESHER_"
+SECRETS_FOLDER: Final = Path("/run/secrets")
+
+
+class SettingsError(Exception):
+    """A setting that is missing or wrong; the message is one line and holds no secret."""
+
+
+def _postgresql_url(value: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(value.get_secret_value())
+        usable = parts.scheme in {"postgresql", "postgres"} and (parts.port or 1)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("expected postgresql://user:password@host:port/database")
+    return value
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
+        raise ValueError("expected http://host or https://host")
+    return value.rstrip("/")
+
+
+def _listen(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or not 0 <= int(port) <= LAST_PORT:
+        raise ValueError("expected host:port")
+    return value
+
+
+LAST_PORT: Final = 65535
+Limit = Annotated[int, Field(ge=0, le=1_000_000)]
+Seconds = Annotated[float, Field(gt=0, le=86_400 * 365)]
+SecondsOrZero = Annotated[float, Field(ge=0, le=86_400 * 365)]
+
+
+class Settings(BaseSettings):
+    """Environment variables `REFRESHER_*`, then `.env`, then files in /run/secrets."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    database_url: Annotated[SecretStr, AfterValidator(_postgresql_url)]
+    tiktok_base_url: Annotated[str, AfterValidator(_http_url)] = "https://open.tiktokapis.com"
+    rate_limit_per_token: Limit = 600
+    rate_limit_per_app: Limit = 0
+    lead_seconds: SecondsOrZero = 3600
+    spread_seconds: SecondsOrZero = 1800
+    fallback_ttl_seconds: Seconds = 21600
+    poll_seconds: Seconds = 5
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
+    request_timeout_seconds: Seconds = 10
+    lease_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
+    shutdown_grace_seconds: SecondsOrZero = 20
+    missing_limit: Annotated[int, Field(ge=1, le=1000)] = 5
+    http_listen: Annotated[str, AfterValidator(_listen)] | None = None
+    log_format: Literal["json", "console", "auto"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def read_settings(**overrides: object) -> Settings:
+    """The settings in force. Raises `SettingsError` naming the variable, what it needs and got."""
+    folder = SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None
+    try:
+        return Settings(_secrets_dir=folder, **overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaint(dict(item)) for item in error.errors())) from None
+
+
+def _complaint(item: dict[str, object]) -> str:
+    location = item["loc"]
+    field = str(location[0]) if isinstance(location, tuple) and location else "?"
+    name = PREFIX + field.upper()
+    if item["type"] == "missing":
+        return f"{name} is not set: expected postgresql://user:password@host:port/database"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    given = "the value given" if field == "database_url" else repr(item["input"])
+    return f"{name}: {message}, not {given}"

@@ -1,0 +1,835 @@
+"""TikTok as far as this project needs it, over real HTTP, with faults to order.
+
+Built from the endpoint's documentation and from real answers. What neither backs is marked
+"Not documented" where it is decided. Shares only the wire module's constants with the client,
+so a misreading on one side cannot hide behind the same one on the other.
+"""
+
+import asyncio
+import base64
+import csv
+import hashlib
+import hmac
+import itertools
+import math
+import random
+import secrets
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, assert_never
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import hdrs, web
+
+from refresher.tiktok.wire import (
+    LOG_ID_HEADER,
+    MAX_VIDEO_IDS,
+    QUERY_PATH,
+    TOKEN_PATH,
+    VIDEO_FIELDS,
+)
+
+RECORD_PATH: Final = "/emulator/record"
+
+# A run of days must not fill the memory; a million requests are over a day of one token's limit.
+RECORD_LENGTH: Final = 1_000_000
+
+WINDOW_SECONDS: Final = 60
+HOUR_SECONDS: Final = 3600
+DAY_SECONDS: Final = 24 * HOUR_SECONDS
+REFRESH_TOKEN_TTL_SECONDS: Final = 365 * DAY_SECONDS
+DEFAULT_SCOPE: Final = "user.info.basic,video.list"
+
+Fault = Literal["throttled", "failed", "timeout", "malformed"]
+
+# Every cover is this one: 3 by 4 pixels of grey.
+COVER_JPEG: Final = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABALDA4MChAODQ4SERATGCgaGBYWGDEjJR0oOjM9PDkzODdASFxOQERXRTc4"
+    "UG1RV19iZ2hnPk1xeXBkeFxlZ2P/wAALCAAEAAMBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAA//EABQQAQAAAAAAAAAA"
+    "AAAAAAAAAAD/2gAIAQEAAD8AN//Z"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatorOptions:
+    """How the emulated TikTok behaves. Shares are parts of 1 of the otherwise good queries."""
+
+    cover_ttl: int | Literal["hourly"] = 21600
+    """Seconds, or `hourly`: the time of the answer rounded down to the hour, plus a day."""
+    access_token_ttl_seconds: int = DAY_SECONDS
+    refresh_token_rotation: Literal["strict", "lenient"] = "strict"  # noqa: S105 - a mode
+    """What becomes of a refresh token once used: strict, it dies; lenient, it goes on working."""
+    rate_limit_per_token: int = 600
+    """Requests in any 60 s; 0 = no such limit."""
+    rate_limit_per_app: int = 0
+    latency_seconds: float = 0
+    throttled_share: float = 0
+    failed_share: float = 0
+    timeout_share: float = 0
+    malformed_share: float = 0
+    missing_share: float = 0
+    """Of the IDs, always the same ones: they are left out of every answer."""
+    seed: int = 0
+    client_key: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
+    public_url: str | None = None
+    """Where the covers are said to be; None: where the query was sent to."""
+
+    def __post_init__(self) -> None:
+        if self.cover_ttl != "hourly" and self.cover_ttl < 1:
+            raise ValueError(f"expected cover_ttl >= 1 or 'hourly', not {self.cover_ttl}")
+        faults = (
+            self.throttled_share,
+            self.failed_share,
+            self.timeout_share,
+            self.malformed_share,
+        )
+        for share in (*faults, self.missing_share):
+            if not 0 <= share <= 1:
+                raise ValueError(f"expected a share between 0 and 1, not {share}")
+        if math.fsum(faults) > 1:
+            raise ValueError(f"expected the faults to share at most 1, not {math.fsum(faults)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One query request: when it came, what it asked for, and what it got.
+
+    `at` is monotonic. `status` is 0 where no answer was ever given. `error_code` is what the
+    answer says, or `no_answer`, `malformed` or `scripted`. `breach` says what in the request
+    broke the endpoint's contract.
+    """
+
+    at: float
+    open_id: str | None
+    video_ids: tuple[str, ...]
+    status: int
+    error_code: str
+    breach: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenArrival:
+    """One token request; `open_id` is None where the refresh token was not known."""
+
+    at: float
+    open_id: str | None
+    status: int
+    error_code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query request, as far as it could be read; `breach` is what was wrong with it."""
+
+    open_id: str | None
+    method: str
+    fields: tuple[str, ...]
+    video_ids: tuple[str, ...]
+    breach: str | None
+
+
+class SlidingWindow:
+    """Arrivals of the last 60 s, counted one by one: true at the edges."""
+
+    def __init__(self) -> None:
+        self._arrivals: deque[float] = deque()
+
+    def has_room(self, now: float, limit: int) -> bool:
+        """An arrival exactly 60 s ago has left the window. A limit of 0 is none."""
+        while self._arrivals and self._arrivals[0] <= now - WINDOW_SECONDS:
+            self._arrivals.popleft()
+        return not limit or len(self._arrivals) < limit
+
+    def add(self, now: float) -> None:
+        self._arrivals.append(now)
+
+
+# --- The made-up videos ---
+
+
+class Video(NamedTuple):
+    """A video without a store: all its facts follow from its ID."""
+
+    video_id: str
+    key: str
+    number: int
+
+    @property
+    def missing_rank(self) -> float:
+        """Between 0 and 1; the share of missing videos takes the lowest ranks."""
+        return self.number / 2**64
+
+
+def video_of(video_id: str) -> Video:
+    digest = hashlib.blake2b(video_id.encode(), digest_size=16).digest()
+    return Video(video_id, digest.hex(), int.from_bytes(digest[:8], "big"))
+
+
+def _embed_link(video: Video) -> str:
+    return (
+        f"https://www.tiktok.com/static/profile-video?id={video.video_id}"
+        "&hide_author=1&utm_campaign=tt4d_open_api&utm_source=sample"
+    )
+
+
+def _embed_html(video: Video) -> str:
+    return (
+        f'<blockquote class="tiktok-embed" data-video-id="{video.video_id}">'
+        f'<iframe src="{_embed_link(video)}"></iframe></blockquote>'
+    )
+
+
+# Only the fields that are asked for are made. The cover is no fact of the video alone.
+_FACTS: Final[Mapping[str, Callable[[Video], str | int]]] = {
+    "id": lambda video: video.video_id,
+    "create_time": lambda video: 1_700_000_000 + video.number % 50_000_000,
+    "share_url": lambda video: f"https://www.tiktok.com/@sample/video/{video.video_id}",
+    "video_description": lambda video: f"Sample video {video.key[:6]} #sample",
+    "duration": lambda video: 5 + video.number % 175,
+    "height": lambda _: 1024,
+    "width": lambda _: 576,
+    "title": lambda video: f"Sample video {video.key[:6]}",
+    "embed_html": _embed_html,
+    "embed_link": _embed_link,
+    "like_count": lambda video: video.number % 90_000,
+    "comment_count": lambda video: video.number % 4_000,
+    "share_count": lambda video: video.number % 2_000,
+    "view_count": lambda video: 90_000 + video.number % 9_000_000_000,
+}
+
+_COVER_PATH: Final = "/tos-maliva-p-0068/{}~tplv-tiktokx-cropcenter-q:300:400:q72.jpeg"
+# Real URLs vary in the order of their parameters, too.
+_COVER_SIGNED: Final = "refresh_token={token}&x-expires={expires}&x-signature={signature}"
+_COVER_QUERIES: Final = (
+    f"dr=14782&{_COVER_SIGNED}&t=bacd0480&ps=933b5bde&idc=maliva&sc=cover&biz_tag=tt_video",
+    f"dr=8596&{_COVER_SIGNED}&t=bacd0480&ps=933b5bde&idc=useast5&s=TIKTOK_FOR_DEVELOPER&sc=cover",
+    "x-expires={expires}&x-signature={signature}&refresh_token={token}&idc=my2&t=5897f7ec&ps=d5b8",
+)
+
+
+class CoverSigner:
+    """Makes cover URLs and tells its own from any other, byte for byte."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def url(self, base_url: str, video: Video, expires_at: int) -> str:
+        path = _COVER_PATH.format(video.key)
+        query = _COVER_QUERIES[video.number % len(_COVER_QUERIES)].format(
+            token=video.key[-8:],
+            expires=expires_at,
+            signature=self._signature(path, str(expires_at)),
+        )
+        return f"{base_url}{path}?{query}"
+
+    def serves(self, raw_target: str, now: float) -> bool:
+        """Whether this request target, exactly as sent, is signed and not yet expired.
+
+        Not documented: real URLs are known to break when `%2F` is re-encoded, hence the
+        comparison without any decoding. Parameters other than these two are not looked at.
+        """
+        path, _, query = raw_target.partition("?")
+        values = {key: value for key, _, value in (p.partition("=") for p in query.split("&"))}
+        expires = values.get("x-expires", "")
+        return values.get("x-signature") == self._signature(path, expires) and now < int(expires)
+
+    def _signature(self, path: str, expires: str) -> str:
+        """Always contains a %2F, so that no URL survives re-encoding by luck."""
+        signatures = (self._attempt(f"{path}\n{expires}\n{n}") for n in itertools.count())
+        return quote(next(text for text in signatures if "/" in text), safe="")
+
+    def _attempt(self, text: str) -> str:
+        signed = text.encode(errors="surrogateescape")
+        return base64.b64encode(hmac.digest(self._key, signed, "sha256")).decode()
+
+
+# --- Reading a request ---
+
+
+class _Filters(msgspec.Struct, forbid_unknown_fields=True):
+    video_ids: list[str]
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    filters: _Filters
+
+
+_BODY_DECODER: Final = msgspec.json.Decoder(_Body)
+
+
+def read_fields(values: Sequence[str]) -> tuple[tuple[str, ...], str | None]:
+    """The asked fields and the breach, if any, from every `fields` in the query string.
+
+    Not documented: what an unknown field or a second `fields` is answered with.
+    """
+    if len(values) != 1 or not values[0]:
+        return (), f"expected one non-empty fields parameter, not {len(values)}"
+    fields = tuple(values[0].split(","))
+    unknown = next((name for name in fields if name not in VIDEO_FIELDS), None)
+    return fields, None if unknown is None else f"there is no field {unknown!r}"
+
+
+def read_body(body: bytes) -> tuple[tuple[str, ...], str | None]:
+    """The asked video IDs and the breach, if any.
+
+    Not documented: that a wrong number of IDs, a duplicate or a foreign key is refused.
+    """
+    try:
+        # Interned, because the record would otherwise hold a copy of an ID for every request.
+        ids = tuple(map(sys.intern, _BODY_DECODER.decode(body).filters.video_ids))
+    except (msgspec.DecodeError, UnicodeError) as error:
+        return (), f"the body is not what is documented: {error}"
+    if not 1 <= len(ids) <= MAX_VIDEO_IDS:
+        return ids, f"expected 1 to {MAX_VIDEO_IDS} video_ids, not {len(ids)}"
+    if len(set(ids)) < len(ids):
+        return ids, "video_ids holds duplicates"
+    return ids, None
+
+
+def _head_breach(request: web.Request) -> str | None:
+    if request.method != hdrs.METH_POST:
+        return f"the method is {request.method}, not POST"
+    if not _bearer(request):
+        return "there is no Authorization header with a Bearer token"
+    if request.content_type != "application/json":
+        return f"the Content-Type is {request.content_type}, not application/json"
+    return None
+
+
+def _bearer(request: web.Request) -> str:
+    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    return token if scheme == "Bearer" else ""
+
+
+# --- Answers ---
+
+_ERRORS: Final = {
+    "access_token_invalid": (401, "The access token is invalid or not found in the request."),
+    "scope_not_authorized": (
+        401,
+        "The user did not authorize the scope required for completing this request.",
+    ),
+    "invalid_params": (400, "The parameters are invalid."),
+    "rate_limit_exceeded": (429, "The API rate limit was exceeded. Please try again later."),
+    "internal_error": (500, "The server had an internal error. Please try again later."),
+}
+
+_TOKEN_ERRORS: Final = {
+    "invalid_request": "The request parameters are malformed.",
+    "invalid_client": "Client key or secret is incorrect.",
+    "invalid_grant": "Refresh token is invalid or expired.",
+    "unsupported_grant_type": "The grant type is not supported.",
+}
+
+_TOKEN_FORM: Final = ("client_key", "client_secret", "grant_type", "refresh_token")
+
+_HTML: Final = b"<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>"
+
+
+class _Answer(NamedTuple):
+    """What a query is answered with; no response: never anything at all."""
+
+    code: str
+    response: web.Response | None
+
+    @property
+    def status(self) -> int:
+        return 0 if self.response is None else self.response.status
+
+
+def _response(
+    body: bytes, log_id: str, *, status: int = 200, content_type: str = "application/json"
+) -> web.Response:
+    headers = {hdrs.CONTENT_TYPE: content_type, LOG_ID_HEADER: log_id}
+    return web.Response(body=body, status=status, headers=headers)
+
+
+def _error(
+    code: str, log_id: str, *, status: int | None = None, message: str | None = None
+) -> _Answer:
+    usual_status, usual_message = _ERRORS[code]
+    error = {"code": code, "message": message or usual_message, "log_id": log_id}
+    body = msgspec.json.encode({"data": {}, "error": error})
+    return _Answer(code, _response(body, log_id, status=status or usual_status))
+
+
+def _envelope(videos: list[dict[str, str | int]], log_id: str) -> bytes:
+    return msgspec.json.encode(
+        {
+            "data": {"videos": videos, "cursor": 0, "has_more": False},
+            "error": {"code": "ok", "message": "", "log_id": log_id},
+        }
+    )
+
+
+# --- Accounts and their tokens ---
+
+
+@dataclass(slots=True)
+class _Account:
+    open_id: str
+    scope: str
+    videos: set[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    """What a token stands for. The token itself is only ever a key, so no repr shows it."""
+
+    account: _Account
+    expires_at: float
+    window: SlidingWindow
+
+
+class _Tokens:
+    """The tokens of one kind, by token and by account."""
+
+    def __init__(self) -> None:
+        self._grants: dict[str, _Grant] = {}
+        self._held: dict[str, set[str]] = {}
+
+    def add(self, token: str, account: _Account, expires_at: float) -> None:
+        """A token already given to another account changes hands."""
+        if token in self._grants:
+            self.drop(token)
+        self._grants[token] = _Grant(account, expires_at, SlidingWindow())
+        self._held.setdefault(account.open_id, set()).add(token)
+
+    def get(self, token: str) -> _Grant | None:
+        return self._grants.get(token)
+
+    def drop(self, token: str) -> None:
+        grant = self._grants.pop(token)
+        self._held[grant.account.open_id].discard(token)
+
+    def drop_all(self, open_id: str, *, expired_by: float = math.inf) -> None:
+        """Forget the account's tokens; with a time, only those expired by then."""
+        for token in tuple(self._held.get(open_id, ())):
+            if self._grants[token].expires_at <= expired_by:
+                self.drop(token)
+
+
+class Emulator:
+    """The emulated world, the record of what was asked of it, and the server of both.
+
+    `options` may be replaced while it serves. `clock` is Unix time and decides every expiry and
+    the rate-limit windows. What is left to chance follows from the seed, except tokens and log IDs.
+    """
+
+    def __init__(
+        self, options: EmulatorOptions | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.options = options or EmulatorOptions()
+        self.answer_with: Callable[[Query], web.Response | None] | None = None
+        """Asked first, before any check or limit: a new response to send, or None to go on."""
+        self.record: deque[Arrival] = deque(maxlen=RECORD_LENGTH)
+        self.token_record: deque[TokenArrival] = deque(maxlen=RECORD_LENGTH)
+        self._clock = clock
+        self._accounts: dict[str, _Account] = {}
+        self._access_tokens = _Tokens()
+        self._refresh_tokens = _Tokens()
+        self._app_window = SlidingWindow()
+        seed = self.options.seed
+        # Apart from each other, so that the number of IDs asked for does not move the faults.
+        self._fault_chance = random.Random(f"faults {seed}")  # noqa: S311 - to be repeatable
+        self._chance = random.Random(f"all else {seed}")  # noqa: S311 - to be repeatable
+        self._covers = CoverSigner(hashlib.sha256(f"covers {seed}".encode()).digest())
+
+    # --- The world ---
+
+    def add_account(
+        self,
+        open_id: str,
+        access_token: str,
+        *,
+        access_token_expires_at: float | None = None,
+        refresh_token: str | None = None,
+        refresh_token_expires_at: float | None = None,
+        scope: str = DEFAULT_SCOPE,
+    ) -> None:
+        """Let a user authorize the app; times are Unix times.
+
+        Again for a known open_id is a new authorization: its videos stay, its tokens so far die.
+        An access token without expiry lives until revoked, a refresh token for 365 days.
+        """
+        account = self._accounts.setdefault(open_id, _Account(open_id, scope, set()))
+        account.scope = scope
+        self._access_tokens.drop_all(open_id)
+        self._refresh_tokens.drop_all(open_id)
+        expires_at = math.inf if access_token_expires_at is None else access_token_expires_at
+        self._access_tokens.add(access_token, account, expires_at)
+        if refresh_token is not None:
+            if refresh_token_expires_at is None:
+                refresh_token_expires_at = self._clock() + REFRESH_TOKEN_TTL_SECONDS
+            self._refresh_tokens.add(refresh_token, account, refresh_token_expires_at)
+
+    def add_video(self, open_id: str, video_id: str) -> None:
+        """Idempotent; KeyError for an account that was never added."""
+        self._accounts[open_id].videos.add(sys.intern(video_id))
+
+    def remove_video(self, open_id: str, video_id: str) -> None:
+        """As if deleted or made private: left out from now on. Idempotent."""
+        self._accounts[open_id].videos.discard(video_id)
+
+    def revoke_access_token(self, open_id: str) -> None:
+        """Every access token of the account dies at once; its refresh token goes on working."""
+        self._access_tokens.drop_all(open_id)
+
+    def load(self, accounts_csv: Path, videos_csv: Path) -> None:
+        """Add what two files in the format of the import commands hold.
+
+        A stored cover_image_url is the application's business and not looked at. A bad row raises
+        ValueError naming file and line, never a token; the rows before it stay added.
+        """
+        for row in _rows(accounts_csv, ("open_id", "access_token")):
+            self.add_account(
+                row.text("open_id"),
+                row.text("access_token"),
+                access_token_expires_at=row.time("access_token_expires_at"),
+                refresh_token=row.text("refresh_token") or None,
+                refresh_token_expires_at=row.time("refresh_token_expires_at"),
+                scope=row.text("scope") or DEFAULT_SCOPE,
+            )
+        for row in _rows(videos_csv, ("open_id", "video_id")):
+            if row.text("open_id") not in self._accounts:
+                raise row.error("open_id", "an account of the accounts file")
+            self.add_video(row.text("open_id"), row.text("video_id"))
+
+    # --- Serving ---
+
+    def application(self) -> web.Application:
+        """The whole emulator to be run in a server; see `serving` for one.
+
+        Run it with `handler_cancellation=True`, or requests that are never answered outlive
+        their client until the application shuts down.
+        """
+        app = web.Application()
+        app[_STOPPING] = asyncio.Event()
+        app.on_shutdown.append(_stop)
+        app.router.add_route(hdrs.METH_ANY, QUERY_PATH, self._serve_query)
+        app.router.add_post(TOKEN_PATH, self._serve_token)
+        app.router.add_get(RECORD_PATH, self._serve_record)
+        app.router.add_get("/tos-{cover:.+}", self._serve_cover)
+        return app
+
+    @asynccontextmanager
+    async def serving(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+        """Serve and yield the base URL; port 0 takes a free one. Leaving waits for no client."""
+        runner = web.AppRunner(
+            self.application(), access_log=None, handler_cancellation=True, shutdown_timeout=1
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+            bound = runner.addresses[0][1]
+            yield f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
+        finally:
+            await runner.cleanup()
+
+    async def _serve_query(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        # Judged and recorded without an await in between: the record is in order of arrival.
+        at = time.monotonic()
+        grant = self._access_tokens.get(_bearer(request))
+        query = _read_query(request, body, grant)
+        answer = self._answer(request, query, grant)
+        self.record.append(
+            Arrival(at, query.open_id, query.video_ids, answer.status, answer.code, query.breach)
+        )
+        await self._wait(request)
+        return await _never(request) if answer.response is None else answer.response
+
+    async def _wait(self, request: web.Request) -> None:
+        if self.options.latency_seconds:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(request.app[_STOPPING].wait(), self.options.latency_seconds)
+
+    # --- Query ---
+
+    def _answer(self, request: web.Request, query: Query, grant: _Grant | None) -> _Answer:
+        scripted = self.answer_with(query) if self.answer_with else None
+        if scripted is not None:
+            return _Answer("scripted", scripted)
+        now = self._clock()
+        log_id = _log_id(now)
+        if query.method != hdrs.METH_POST:
+            return _error("invalid_params", log_id, status=405, message=query.breach)
+        if grant is None or grant.expires_at <= now:
+            return _error("access_token_invalid", log_id)
+        if refusal := self._refusal(query, grant, now):
+            message = query.breach if refusal == "invalid_params" else None
+            return _error(refusal, log_id, message=message)
+        videos = self._videos(request, query, grant.account, now)
+        return self._disturbed(_envelope(videos, log_id), log_id)
+
+    def _refusal(self, query: Query, grant: _Grant, now: float) -> str | None:
+        """The error code for a good token, if any.
+
+        Not documented: that the scope is looked at before the rate limit and both before the
+        parameters.
+        """
+        if "video.list" not in grant.account.scope.split(","):
+            return "scope_not_authorized"
+        if not self._admit(grant, now):
+            return "rate_limit_exceeded"
+        return "invalid_params" if query.breach else None
+
+    def _admit(self, grant: _Grant, now: float) -> bool:
+        """Whether both windows have room for one more, which then counts in both.
+
+        Not documented: that a refused request does not count, and that a new access token starts
+        with an empty window.
+        """
+        limits = (
+            (grant.window, self.options.rate_limit_per_token),
+            (self._app_window, self.options.rate_limit_per_app),
+        )
+        if not all(window.has_room(now, limit) for window, limit in limits):
+            return False
+        for window, _ in limits:
+            window.add(now)
+        return True
+
+    def _videos(
+        self, request: web.Request, query: Query, account: _Account, now: float
+    ) -> list[dict[str, str | int]]:
+        """The account's videos among those asked for; two or more never in that order."""
+        base_url = self.options.public_url or f"{request.scheme}://{request.host}"
+        expires_at = self._cover_expiry(now)
+        found = self._present(query.video_ids, account)
+        return [
+            {
+                name: self._covers.url(base_url, video, expires_at)
+                if name == "cover_image_url"
+                else _FACTS[name](video)
+                for name in query.fields
+            }
+            for video in self._shuffled(found)
+        ]
+
+    def _present(self, video_ids: Iterable[str], account: _Account) -> list[Video]:
+        videos = (video_of(video_id) for video_id in video_ids if video_id in account.videos)
+        return [video for video in videos if video.missing_rank >= self.options.missing_share]
+
+    def _shuffled(self, videos: list[Video]) -> list[Video]:
+        shuffled = videos.copy()
+        self._chance.shuffle(shuffled)
+        return shuffled if shuffled != videos else videos[::-1]
+
+    def _cover_expiry(self, now: float) -> int:
+        ttl = self.options.cover_ttl
+        if ttl == "hourly":
+            return int(now) // HOUR_SECONDS * HOUR_SECONDS + DAY_SECONDS
+        return int(now) + ttl
+
+    # --- Faults ---
+
+    def _disturbed(self, body: bytes, log_id: str) -> _Answer:
+        """The good answer, or what chance makes of it. By then it has counted in the windows."""
+        fault = self._fault()
+        match fault:
+            case None:
+                return _Answer("ok", _response(body, log_id))
+            case "throttled":
+                return _error("rate_limit_exceeded", log_id)
+            case "failed":
+                return self._failure(log_id)
+            case "timeout":
+                return _Answer("no_answer", None)
+            case "malformed":
+                garbled = self._fault_chance.choice((body[: len(body) // 2], _HTML))
+                return _Answer("malformed", _response(garbled, log_id))
+            case _:
+                assert_never(fault)
+
+    def _fault(self) -> Fault | None:
+        """One draw a query, so that the shares add up and never overlap."""
+        shares: tuple[tuple[Fault, float], ...] = (
+            ("throttled", self.options.throttled_share),
+            ("failed", self.options.failed_share),
+            ("timeout", self.options.timeout_share),
+            ("malformed", self.options.malformed_share),
+        )
+        draw = self._fault_chance.random()
+        for fault, share in shares:
+            if draw < share:
+                return fault
+            draw -= share
+        return None
+
+    def _failure(self, log_id: str) -> _Answer:
+        """Not documented: the HTML body, which is what a gateway in between would answer."""
+        if self._fault_chance.random() < 1 / 2:
+            return _error("internal_error", log_id)
+        page = _response(_HTML, log_id, status=502, content_type="text/html")
+        return _Answer("internal_error", page)
+
+    # --- Covers and record ---
+
+    async def _serve_cover(self, request: web.Request) -> web.Response:
+        if not self._covers.serves(request.raw_path, self._clock()):
+            return web.Response(status=403, text="Forbidden")
+        return web.Response(body=COVER_JPEG, content_type="image/jpeg")
+
+    async def _serve_record(self, _: web.Request) -> web.Response:
+        body = msgspec.json.encode(list(self.record))
+        return web.Response(body=body, content_type="application/json")
+
+    # --- Tokens ---
+
+    async def _serve_token(self, request: web.Request) -> web.Response:
+        form = await _read_form(request)
+        now = self._clock()
+        log_id = _log_id(now)
+        token = form.get("refresh_token", "")
+        grant = self._refresh_tokens.get(token)
+        error_code = self._token_error(form, grant, now)
+        if grant is not None and error_code is None:
+            status, answer = 200, self._renewed(token, grant, now)
+        else:
+            status, answer = self._token_refusal(error_code or "invalid_grant", log_id)
+        open_id = grant.account.open_id if grant else None
+        self.token_record.append(
+            TokenArrival(time.monotonic(), open_id, status, error_code or "ok")
+        )
+        await self._wait(request)
+        return _response(msgspec.json.encode(answer), log_id, status=status)
+
+    def _token_error(self, form: Mapping[str, str], grant: _Grant | None, now: float) -> str | None:
+        """Not documented: which of several errors comes first."""
+        if not all(form.get(name) for name in _TOKEN_FORM):
+            return "invalid_request"
+        if form["grant_type"] != "refresh_token":
+            return "unsupported_grant_type"
+        if not self._knows_client(form):
+            return "invalid_client"
+        return "invalid_grant" if grant is None or grant.expires_at <= now else None
+
+    def _knows_client(self, form: Mapping[str, str]) -> bool:
+        return self.options.client_key in (
+            None,
+            form["client_key"],
+        ) and self.options.client_secret in (None, form["client_secret"])
+
+    def _token_refusal(self, code: str, log_id: str) -> tuple[int, dict[str, str | int]]:
+        """Not documented: the status. 200 has been seen, so half of the errors come with it."""
+        status = self._chance.choice((200, 400))
+        return status, {"error": code, "error_description": _TOKEN_ERRORS[code], "log_id": log_id}
+
+    def _renewed(self, used: str, grant: _Grant, now: float) -> dict[str, str | int]:
+        """A new pair of tokens; the consent ends when it would have ended anyway.
+
+        Not documented: that earlier access tokens work until they expire by themselves.
+        """
+        account, lifetime = grant.account, self.options.access_token_ttl_seconds
+        self._access_tokens.drop_all(account.open_id, expired_by=now)
+        if self.options.refresh_token_rotation == "strict":  # noqa: S105 - a mode
+            self._refresh_tokens.drop(used)
+        # Not from the seed: two emulators must not give the same token to different accounts.
+        access, refresh = f"act.{secrets.token_hex(20)}", f"rft.{secrets.token_hex(20)}"
+        self._access_tokens.add(access, account, now + lifetime)
+        self._refresh_tokens.add(refresh, account, grant.expires_at)
+        return {
+            "access_token": access,
+            "expires_in": lifetime,
+            "open_id": account.open_id,
+            "refresh_expires_in": int(grant.expires_at - now),
+            "refresh_token": refresh,
+            "scope": account.scope,
+            "token_type": "Bearer",
+        }
+
+
+async def serve_until_stopped(
+    emulator: Emulator, host: str, port: int, stop: asyncio.Event
+) -> None:
+    """Serve until `stop` is set; OSError where the port cannot be had."""
+    async with emulator.serving(host, port):
+        await stop.wait()
+
+
+# --- Helpers of the server ---
+
+_STOPPING: Final = web.AppKey("stopping", asyncio.Event)
+
+
+async def _stop(app: web.Application) -> None:
+    app[_STOPPING].set()
+
+
+async def _never(request: web.Request) -> web.Response:
+    """Wait until the client goes away, which cancels this, or the server stops."""
+    await request.app[_STOPPING].wait()
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+def _read_query(request: web.Request, body: bytes, grant: _Grant | None) -> Query:
+    fields, fields_breach = read_fields(request.query.getall("fields", ()))
+    video_ids, body_breach = read_body(body)
+    return Query(
+        open_id=grant.account.open_id if grant else None,
+        method=request.method,
+        fields=fields,
+        video_ids=video_ids,
+        breach=_head_breach(request) or fields_breach or body_breach,
+    )
+
+
+async def _read_form(request: web.Request) -> dict[str, str]:
+    """Empty where the request is no form."""
+    if request.content_type != "application/x-www-form-urlencoded":
+        return {}
+    return {name: str(value) for name, value in (await request.post()).items()}
+
+
+def _log_id(now: float) -> str:
+    return time.strftime("%Y%m%d%H%M%S", time.gmtime(now)) + secrets.token_hex(10).upper()
+
+
+# --- Helpers of the files ---
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of a CSV file. Its errors show no value: the columns may be mixed up with tokens."""
+
+    place: str
+    values: Mapping[str, str | None] = field(repr=False)
+
+    def text(self, column: str) -> str:
+        return self.values.get(column) or ""
+
+    def time(self, column: str) -> float | None:
+        if not self.text(column):
+            return None
+        try:
+            moment = datetime.fromisoformat(self.text(column))
+        except ValueError:
+            raise self.error(column, "an ISO 8601 time") from None
+        if moment.tzinfo is None:
+            raise self.error(column, "a time with its zone")
+        return moment.timestamp()
+
+    def error(self, column: str, expected: str) -> ValueError:
+        return ValueError(f"{self.place}: expected {expected} in column {column}")
+
+
+def _rows(path: Path, required: Sequence[str]) -> Iterator[_Row]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        for values in reader:
+            row = _Row(f"{path.name}:{reader.line_num}", values)
+            for column in required:
+                if not row.text(column):
+                    raise row.error(column, "a value")
+            yield row

@@ -1,0 +1,192 @@
+"""What the bytes of `POST /v2/video/query/` mean: requests built, answers turned into values.
+
+Pure: no session, no clock. Facts are from the endpoint's official page unless said otherwise.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+
+from refresher.domain.errors import (
+    AccessTokenRefused,
+    QueryRefused,
+    ScopeRefused,
+    Throttled,
+    UpstreamError,
+    UpstreamFailed,
+)
+
+QUERY_PATH: Final = "/v2/video/query/"
+TOKEN_PATH: Final = "/v2/oauth/token/"  # noqa: S105 - a path, not a password
+MAX_VIDEO_IDS: Final = 20
+LOG_ID_HEADER: Final = "x-tt-logid"
+VIDEO_FIELDS: Final = (
+    "id",
+    "create_time",
+    "cover_image_url",
+    "share_url",
+    "video_description",
+    "duration",
+    "height",
+    "width",
+    "title",
+    "embed_html",
+    "embed_link",
+    "like_count",
+    "comment_count",
+    "share_count",
+    "view_count",
+)
+
+ASKED_FIELDS: Final = "id,cover_image_url"
+OK: Final = "ok"
+#: Our words for answers in which TikTok gave no code.
+NO_ERROR_OBJECT: Final = "no_error_object"
+MALFORMED_ANSWER: Final = "malformed_answer"
+LONGEST_RETRY_AFTER_DIGITS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One request, ready to send: everything but the host."""
+
+    path_and_query: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes
+
+
+class _Video(msgspec.Struct):
+    id: str
+    cover_image_url: str
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str = ""
+    log_id: str = ""
+
+
+class _Videos(msgspec.Struct):
+    videos: list[_Video]
+
+
+class _Answer(msgspec.Struct):
+    data: _Videos
+    error: _Error
+
+
+class _LooseVideos(msgspec.Struct):
+    videos: list[Any]
+
+
+class _LooseAnswer(msgspec.Struct):
+    data: _LooseVideos
+    error: _Error
+
+
+class _Failure(msgspec.Struct):
+    error: _Error
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_loose_answer = msgspec.json.Decoder(_LooseAnswer).decode
+_decode_failure = msgspec.json.Decoder(_Failure).decode
+_decode_bare_error = msgspec.json.Decoder(_Error).decode
+
+
+def build_query(access_token: str, video_ids: Sequence[str]) -> Query:
+    """The request for at most 20 video IDs of the token's user, in any order."""
+    return Query(
+        path_and_query=f"{QUERY_PATH}?fields={ASKED_FIELDS}",
+        headers={
+            "Authorization": f"Bearer {access_token}",
+            "Content-Type": "application/json",
+        },
+        body=msgspec.json.encode({"filters": {"video_ids": video_ids}}),
+    )
+
+
+def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> dict[str, object]:
+    """The covers of an answer: video ID to `cover_image_url`, whatever that holds.
+
+    An ID that was asked for and is not here was silently left out by the API. `cursor` and
+    `has_more` mean nothing for this endpoint. Raises `UpstreamError` for anything but an `ok`;
+    status and `error.code` are judged together, as either alone has been seen to mislead.
+    """
+    if status == HTTPStatus.OK:
+        return _read_videos(headers, body)
+    raise _failure(status, headers, _read_error(body))
+
+
+def _read_videos(headers: Mapping[str, str], body: bytes) -> dict[str, object]:
+    try:
+        answer = _decode_answer(body)
+    except msgspec.ValidationError:
+        return _read_loose_videos(headers, body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _malformed(headers) from None
+    if answer.error.code != OK:
+        raise _failure(HTTPStatus.OK, headers, answer.error)
+    return {video.id: video.cover_image_url for video in answer.data.videos}
+
+
+def _read_loose_videos(headers: Mapping[str, str], body: bytes) -> dict[str, object]:
+    """One video of another shape must not cost the other nineteen their covers."""
+    try:
+        answer = _decode_loose_answer(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        error = _read_error(body)
+        if error is None or error.code == OK:
+            raise _malformed(headers) from None
+        raise _failure(HTTPStatus.OK, headers, error) from None
+    if answer.error.code != OK:
+        raise _failure(HTTPStatus.OK, headers, answer.error)
+    return {
+        video["id"]: video.get("cover_image_url")
+        for video in answer.data.videos
+        if isinstance(video, dict) and isinstance(video.get("id"), str)
+    }
+
+
+def _read_error(body: bytes) -> _Error | None:
+    """The error object, in its envelope or, as one documented example has it, bare."""
+    for decode in (lambda: _decode_failure(body).error, lambda: _decode_bare_error(body)):
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return decode()
+    return None
+
+
+def _failure(status: int, headers: Mapping[str, str], error: _Error | None) -> UpstreamError:
+    code = error.code if error else NO_ERROR_OBJECT
+    log_id = (error.log_id if error else "") or headers.get(LOG_ID_HEADER, "")
+    match status, code:
+        # The status decides where it is clear, so that a code nobody has seen still does its part.
+        case _, "access_token_invalid":
+            return AccessTokenRefused(code, status=status, log_id=log_id)
+        case _, "scope_not_authorized" | "scope_permission_missed":
+            return ScopeRefused(code, status=status, log_id=log_id)
+        case (429, _) | (_, "rate_limit_exceeded"):
+            retry_after = _retry_after(headers)
+            return Throttled(code, status=status, log_id=log_id, retry_after_seconds=retry_after)
+        case 401, _:
+            return AccessTokenRefused(code, status=status, log_id=log_id)
+        case _, "invalid_params":
+            return QueryRefused(code, status=status, log_id=log_id)
+        case _:
+            return UpstreamFailed(code, status=status, log_id=log_id)
+
+
+def _malformed(headers: Mapping[str, str]) -> UpstreamError:
+    return UpstreamFailed(
+        MALFORMED_ANSWER, status=HTTPStatus.OK, log_id=headers.get(LOG_ID_HEADER, "")
+    )
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds only: no Retry-After has been seen from this API, so no date either."""
+    value = headers.get("Retry-After", "").strip()
+    return float(value) if value.isdecimal() and len(value) <= LONGEST_RETRY_AFTER_DIGITS else None

@@ -1,0 +1,658 @@
+import asyncio
+import dataclasses
+import re
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
+
+from refresher.tiktok.emulator import (
+    COVER_JPEG,
+    Arrival,
+    CoverSigner,
+    Emulator,
+    EmulatorOptions,
+    SlidingWindow,
+    read_body,
+    read_fields,
+    serve_until_stopped,
+    video_of,
+)
+from refresher.tiktok.wire import (
+    LOG_ID_HEADER,
+    MAX_VIDEO_IDS,
+    QUERY_PATH,
+    TOKEN_PATH,
+    VIDEO_FIELDS,
+)
+
+NOW = 1_790_000_123.5
+SAMPLE = Path(__file__).parent.parent / "refresher" / "sample"
+ANA_IDS = [str(7_400_000_000_000_000_000 + n) for n in range(30)]
+BEN_ID = "7499999999999999999"
+
+
+class Clock:
+    def __init__(self, now=NOW):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+class Client:
+    """The calls of an application, with every part of a request open to being wrong."""
+
+    def __init__(self, session, base_url):
+        self.session = session
+        self.base_url = base_url
+
+    async def query(
+        self,
+        video_ids=ANA_IDS[:2],
+        *,
+        token="act.ana",
+        fields="id,cover_image_url",
+        method="POST",
+        content_type="application/json",
+        body=None,
+        headers=None,
+    ):
+        if body is None:
+            body = msgspec.json.encode({"filters": {"video_ids": video_ids}})
+        if headers is None:
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": content_type}
+        url = f"{self.base_url}{QUERY_PATH}"
+        params = None if fields is None else {"fields": fields}
+        return await self.send(method, url, params=params, data=body, headers=headers)
+
+    async def videos(self, *args, **kwargs):
+        status, _, body = await self.query(*args, **kwargs)
+        assert status == 200
+        return msgspec.json.decode(body)["data"]["videos"]
+
+    async def error_code(self, *args, **kwargs):
+        status, _, body = await self.query(*args, **kwargs)
+        return status, msgspec.json.decode(body)["error"]["code"]
+
+    async def refresh(self, refresh_token="rft.ana", **changes):
+        form = {
+            "client_key": "key",
+            "client_secret": "secret",
+            "grant_type": "refresh_token",
+            "refresh_token": refresh_token,
+        }
+        _, _, body = await self.send("POST", f"{self.base_url}{TOKEN_PATH}", data=form | changes)
+        return msgspec.json.decode(body)
+
+    async def get(self, raw_url):
+        return await self.send("GET", URL(raw_url, encoded=True))
+
+    async def send(self, method, url, **kwargs):
+        async with self.session.request(method, url, **kwargs) as response:
+            return response.status, response.headers, await response.read()
+
+
+@asynccontextmanager
+async def served(clock=None, **options):
+    """An emulator with Ana's 30 videos and Ben's one, and a client of it."""
+    emulator = Emulator(EmulatorOptions(**options), clock=clock or Clock())
+    emulator.add_account("ana", "act.ana", refresh_token="rft.ana")
+    emulator.add_account("ben", "act.ben")
+    for video_id in ANA_IDS:
+        emulator.add_video("ana", video_id)
+    emulator.add_video("ben", BEN_ID)
+    async with emulator.serving() as base_url, aiohttp.ClientSession() as session:
+        yield emulator, Client(session, base_url)
+
+
+# --- Query ---
+
+
+async def test_answers_the_documented_envelope():
+    """A good query gets its videos in TikTok's envelope, with one log ID in body and header."""
+    async with served() as (_, client):
+        status, headers, body = await client.query(ANA_IDS[:1], fields="id")
+    answer = msgspec.json.decode(body)
+    assert status == 200
+    assert answer["data"] == {"videos": [{"id": ANA_IDS[0]}], "cursor": 0, "has_more": False}
+    assert (answer["error"]["code"], answer["error"]["message"]) == ("ok", "")
+    assert answer["error"]["log_id"] == headers[LOG_ID_HEADER]
+    assert re.fullmatch(r"20260921141523[0-9A-F]{20}", headers[LOG_ID_HEADER])
+
+
+async def test_all_fifteen_fields_have_plausible_and_stable_values():
+    """Every documented field can be selected and says the same in every answer."""
+    async with served() as (_, client):
+        first, second = [
+            await client.videos(ANA_IDS[:1], fields=",".join(VIDEO_FIELDS)) for _ in range(2)
+        ]
+    assert first == second
+    assert tuple(first[0]) == VIDEO_FIELDS
+    texts = {name for name, value in first[0].items() if isinstance(value, str)}
+    numbers = {name for name, value in first[0].items() if type(value) is int and value >= 0}
+    assert numbers == {"create_time", "duration", "height", "width"} | {
+        f"{thing}_count" for thing in ("like", "comment", "share", "view")
+    }
+    assert texts == set(VIDEO_FIELDS) - numbers
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code", "breach"),
+    [
+        pytest.param({"method": "GET"}, 405, "invalid_params", "method", id="method"),
+        pytest.param({"headers": {}}, 401, "access_token_invalid", "Authorization", id="no-token"),
+        pytest.param(
+            {"content_type": "text/plain"}, 400, "invalid_params", "Content-Type", id="type"
+        ),
+        pytest.param({"fields": None}, 400, "invalid_params", "fields", id="no-fields"),
+        pytest.param({"fields": ""}, 400, "invalid_params", "fields", id="empty-fields"),
+        pytest.param({"fields": "id,fps"}, 400, "invalid_params", "fps", id="unknown-field"),
+        pytest.param({"body": b""}, 400, "invalid_params", "body", id="no-body"),
+        pytest.param({"body": b"[]"}, 400, "invalid_params", "body", id="no-object"),
+        pytest.param(
+            {"body": b'{"video_ids":["7"]}'}, 400, "invalid_params", "body", id="no-filters"
+        ),
+        pytest.param({"video_ids": []}, 400, "invalid_params", "not 0", id="no-ids"),
+        pytest.param({"video_ids": ANA_IDS[:21]}, 400, "invalid_params", "not 21", id="too-many"),
+        pytest.param({"video_ids": [7]}, 400, "invalid_params", "int", id="number"),
+        pytest.param({"video_ids": ["7", "7"]}, 400, "invalid_params", "duplicates", id="twice"),
+    ],
+)
+async def test_refuses_and_records_what_breaks_the_contract(changes, status, code, breach):
+    """A request that is not as documented is refused, and the record says what was wrong."""
+    async with served() as (emulator, client):
+        assert await client.error_code(**changes) == (status, code)
+    (arrival,) = emulator.record
+    assert (arrival.status, arrival.error_code) == (status, code)
+    assert breach in arrival.breach
+
+
+@given(st.binary() | st.from_regex(rb'\{"filters":\{"video_ids":\[.*\]\}\}', fullmatch=True))
+def test_any_body_is_either_a_good_list_or_a_breach(body):
+    """Whatever bytes arrive, they are 1 to 20 distinct IDs or there is a sentence about it."""
+    ids, breach = read_body(body)
+    assert breach or (1 <= len(ids) <= MAX_VIDEO_IDS and len(set(ids)) == len(ids))
+
+
+def test_fields_may_be_given_once_only():
+    """Two `fields` parameters are a breach, as it is not known which one would count."""
+    assert read_fields(["id"]) == (("id",), None)
+    assert read_fields(["id", "title"])[1] is not None
+
+
+async def test_leaves_out_what_is_not_the_accounts_to_see():
+    """Videos of others, removed ones and ones that never were are left out without a word."""
+    async with served() as (emulator, client):
+        emulator.remove_video("ana", ANA_IDS[1])
+        videos = await client.videos([ANA_IDS[0], ANA_IDS[1], BEN_ID, "no-such-video"])
+        nothing = await client.videos([BEN_ID])
+    assert [video["id"] for video in videos] == [ANA_IDS[0]]
+    assert nothing == []
+
+
+async def test_the_answer_is_not_in_the_order_asked_for():
+    """All videos come back, but whoever matches by position is found out."""
+    async with served() as (_, client):
+        for asked in (ANA_IDS[:2], ANA_IDS[:20]):
+            got = [video["id"] for video in await client.videos(asked)]
+            assert sorted(got) == asked
+            assert got != asked
+
+
+@pytest.mark.parametrize(
+    ("share", "count"), [(0, 30), (0.5, None), (1, 0)], ids=["none", "half", "all"]
+)
+async def test_the_missing_share_is_always_the_same_videos(share, count):
+    """Which IDs are missing depends on the IDs alone: not on the seed, not on the request."""
+    kept = []
+    for seed in (1, 2):
+        async with served(missing_share=share, seed=seed) as (_, client):
+            videos = await client.videos(ANA_IDS[:20]) + await client.videos(ANA_IDS[20:])
+        kept.append({video["id"] for video in videos})
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == count if count is not None else 0 < len(kept[0]) < 30
+
+
+# --- Access tokens ---
+
+
+async def test_a_dead_access_token_is_refused():
+    """Unknown, expired, revoked and replaced tokens all get the same 401."""
+    clock = Clock()
+    async with served(clock) as (emulator, client):
+        emulator.add_account("cat", "act.cat", access_token_expires_at=NOW + 10)
+        assert await client.error_code(token="act.cat") == (200, "ok")
+        clock.now += 10
+        emulator.revoke_access_token("ana")
+        emulator.add_account("ben", "act.ben-2")
+        for token in ("act.unknown", "act.cat", "act.ana", "act.ben"):
+            assert await client.error_code(token=token) == (401, "access_token_invalid")
+        assert len(await client.videos([BEN_ID], token="act.ben-2")) == 1
+
+
+async def test_a_token_belongs_to_the_account_it_was_last_given_to():
+    """The earlier holder's end of authorization does not touch it any more."""
+    async with served() as (emulator, client):
+        emulator.add_account("cat", "act.ana")
+        emulator.revoke_access_token("ana")
+        assert await client.videos(ANA_IDS[:2]) == []
+    assert emulator.record[0].open_id == "cat"
+
+
+async def test_the_scope_is_needed():
+    """A user who did not agree to video.list is refused with its own code."""
+    async with served() as (emulator, client):
+        emulator.add_account("cat", "act.cat", scope="user.info.basic")
+        assert await client.error_code(token="act.cat") == (401, "scope_not_authorized")
+
+
+# --- Rate limits ---
+
+
+async def test_the_window_slides():
+    """Room comes back exactly 60 s after each request, one at a time, and not a moment before."""
+    clock = Clock(0.0)
+    async with served(clock, rate_limit_per_token=2) as (_, client):
+        statuses = []
+        for clock.now in (0, 30, 59.999, 60, 60, 89.999, 90):
+            status, headers, _ = await client.query()
+            assert "Retry-After" not in headers
+            statuses.append(status)
+    assert statuses == [200, 200, 429, 200, 429, 429, 200]
+
+
+async def test_each_token_has_its_own_window_but_the_app_only_one():
+    """Ben is not held back by Ana's limit, but by the app's."""
+    async with served(rate_limit_per_token=1, rate_limit_per_app=2) as (emulator, client):
+        answers = [await client.error_code(token=f"act.{who}") for who in ("ana", "ana", "ben")]
+        emulator.options = dataclasses.replace(emulator.options, rate_limit_per_token=0)
+        answers.append(await client.error_code(token="act.ben"))
+    assert [status for status, _ in answers] == [200, 429, 200, 429]
+    assert answers[1][1] == "rate_limit_exceeded"
+
+
+@given(
+    st.lists(st.integers(0, 30), max_size=60).map(
+        lambda gaps: [sum(gaps[:n]) for n in range(len(gaps))]
+    ),
+    st.integers(1, 5),
+)
+def test_no_window_of_a_minute_ever_holds_more_than_the_limit(times, limit):
+    """Admitted are exactly those that find less than the limit in the 60 s before them."""
+    window = SlidingWindow()
+    admitted: list[int] = []
+    for now in times:
+        expected = sum(now - 60 < earlier <= now for earlier in admitted) < limit
+        assert window.has_room(now, limit) == expected
+        if expected:
+            window.add(now)
+            admitted.append(now)
+
+
+# --- Covers ---
+
+
+async def cover_of(client):
+    (video,) = await client.videos(ANA_IDS[:1])
+    return video["cover_image_url"]
+
+
+async def test_a_cover_is_an_image_until_it_expires():
+    """The URL serves a JPEG up to its last second and 403 from x-expires on."""
+    clock = Clock()
+    async with served(clock, cover_ttl=60) as (_, client):
+        url = await cover_of(client)
+        expires = int(dict(parse_qsl(urlsplit(url).query))["x-expires"])
+        assert expires == int(NOW) + 60
+        clock.now = expires - 0.001
+        status, headers, image = await client.get(url)
+        assert (status, headers["Content-Type"], image) == (200, "image/jpeg", COVER_JPEG)
+        clock.now = expires
+        assert (await client.get(url))[0] == 403
+
+
+async def test_a_cover_url_must_stay_byte_for_byte():
+    """Re-encoding the URL, altering the signature, moving the expiry or the path: all 403."""
+    async with served() as (_, client):
+        url = await cover_of(client)
+        expires = f"x-expires={int(NOW) + 21600}"
+        for altered in (
+            str(URL(url)),
+            url.replace("%2F", "%2f"),
+            url.replace("x-signature=", "x-signature=A"),
+            url.replace(expires, f"x-expires={int(NOW) + 21601}"),
+            url.replace("~tplv", "x~tplv"),
+            url.partition("?")[0],
+        ):
+            assert altered != url
+            assert (await client.get(altered))[0] == 403
+        assert (await client.get(url))[0] == 200
+
+
+@given(st.text(st.characters(codec="utf-8")), st.integers(1, 4_000_000_000))
+def test_every_cover_url_has_the_shape_of_the_real_ones(video_id, expires_at):
+    """Colons and tildes in the path, the expiry in the clear, and always a %2F to trip over."""
+    url = CoverSigner(b"key").url("http://cdn", video_of(video_id), expires_at)
+    query = url.partition("?")[2]
+    assert "~tplv-tiktokx-cropcenter-q:300:400:q72.jpeg?" in url
+    assert re.search(r"(^|&)refresh_token=[0-9a-f]{8}(&|$)", query)
+    assert re.search(rf"(^|&)x-expires={expires_at}(&|$)", query)
+    assert re.search(r"(^|&)x-signature=[A-Za-z0-9%]*%2F[A-Za-z0-9%]*%3D(&|$)", query)
+    assert CoverSigner(b"key").serves(url.removeprefix("http://cdn"), expires_at - 1)
+    assert not CoverSigner(b"other").serves(url.removeprefix("http://cdn"), expires_at - 1)
+
+
+async def test_the_order_of_the_parameters_varies():
+    """Whoever finds the expiry by its position is found out."""
+    async with served() as (_, client):
+        urls = [video["cover_image_url"] for video in await client.videos(ANA_IDS[:20])]
+    assert len({tuple(key for key, _ in parse_qsl(urlsplit(url).query)) for url in urls}) > 1
+
+
+@pytest.mark.parametrize("now", [NOW // 3600 * 3600, NOW // 3600 * 3600 + 3599.9])
+async def test_hourly_covers_expire_together(now):
+    """Within an hour every answer has the same expiry: that hour's beginning plus a day."""
+    async with served(Clock(now), cover_ttl="hourly") as (_, client):
+        url = await cover_of(client)
+    assert f"x-expires={int(NOW // 3600 * 3600) + 86400}&" in url
+
+
+async def test_covers_can_be_said_to_be_elsewhere():
+    """A public URL replaces the address the query was sent to."""
+    async with served(public_url="https://covers.example") as (_, client):
+        assert (await cover_of(client)).startswith("https://covers.example/tos-")
+
+
+# --- Refreshing tokens ---
+
+
+async def test_refreshing_gives_a_new_pair_and_no_longer_consent():
+    """The new access token works at once; refresh_expires_in only ever counts down."""
+    clock = Clock()
+    async with served(clock, access_token_ttl_seconds=7200) as (emulator, client):
+        emulator.add_account(
+            "ana", "act.old", refresh_token="rft.ana", refresh_token_expires_at=NOW + 100
+        )
+        first = await client.refresh()
+        clock.now += 40
+        second = await client.refresh(first["refresh_token"])
+        assert len(await client.videos(token=second["access_token"])) == 2
+        clock.now += 60
+        too_late = await client.refresh(second["refresh_token"])
+    assert first | {"access_token": "", "refresh_token": ""} == {
+        "access_token": "",
+        "expires_in": 7200,
+        "open_id": "ana",
+        "refresh_expires_in": 100,
+        "refresh_token": "",
+        "scope": "user.info.basic,video.list",
+        "token_type": "Bearer",
+    }
+    assert second["refresh_expires_in"] == 60
+    assert len({first["access_token"], second["access_token"], "act.old"}) == 3
+    assert too_late["error"] == "invalid_grant"
+    assert [arrival.error_code for arrival in emulator.token_record] == [
+        "ok",
+        "ok",
+        "invalid_grant",
+    ]
+
+
+async def test_a_refreshed_access_token_expires_when_it_said():
+    """expires_in is true to the second."""
+    clock = Clock()
+    async with served(clock, access_token_ttl_seconds=50) as (_, client):
+        token = (await client.refresh())["access_token"]
+        clock.now += 49.9
+        assert await client.error_code(token=token) == (200, "ok")
+        clock.now += 0.1
+        assert await client.error_code(token=token) == (401, "access_token_invalid")
+
+
+async def test_strict_rotation_kills_the_used_refresh_token():
+    """A client that loses the new refresh token has lost the account."""
+    async with served(refresh_token_rotation="strict") as (_, client):
+        renewed = await client.refresh()
+        assert (await client.refresh())["error"] == "invalid_grant"
+        assert "error" not in await client.refresh(renewed["refresh_token"])
+
+
+async def test_lenient_rotation_leaves_the_used_refresh_token_alone():
+    """Old and new refresh token both go on working."""
+    async with served(refresh_token_rotation="lenient") as (_, client):
+        renewed = await client.refresh()
+        for token in ("rft.ana", renewed["refresh_token"], "rft.ana"):
+            assert "error" not in await client.refresh(token)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        pytest.param({"refresh_token": ""}, "invalid_request", id="no-token"),
+        pytest.param(
+            {"grant_type": "client_credentials"}, "unsupported_grant_type", id="grant-type"
+        ),
+        pytest.param({"client_secret": "wrong"}, "invalid_client", id="secret"),
+        pytest.param({"client_key": "wrong"}, "invalid_client", id="key"),
+        pytest.param({"refresh_token": "rft.unknown"}, "invalid_grant", id="unknown"),
+    ],
+)
+async def test_token_errors_are_flat(changes, error):
+    """A refused token request names its error at the top level, and spends nothing."""
+    async with served(client_key="key", client_secret="secret") as (_, client):
+        answer = await client.refresh(**changes)
+        assert answer["error"] == error
+        assert answer.keys() == {"error", "error_description", "log_id"}
+        assert "error" not in await client.refresh()
+
+
+async def test_a_token_request_must_be_a_form():
+    """JSON is not what the token endpoint reads."""
+    async with served() as (_, client):
+        url = f"{client.base_url}{TOKEN_PATH}"
+        _, _, body = await client.send("POST", url, json={"refresh_token": "rft.ana"})
+    assert msgspec.json.decode(body)["error"] == "invalid_request"
+
+
+# --- Faults ---
+
+
+async def outcomes(seed):
+    shares = {"throttled_share": 0.25, "failed_share": 0.25, "malformed_share": 0.25}
+    async with served(seed=seed, **shares) as (emulator, client):
+        for _ in range(60):
+            await client.query()
+    return [(arrival.status, arrival.error_code) for arrival in emulator.record]
+
+
+async def test_faults_follow_from_the_seed():
+    """The same seed gives the same faults in the same order, another seed others; all occur."""
+    assert await outcomes(1) == await outcomes(1)
+    assert await outcomes(1) != await outcomes(2)
+    assert set(await outcomes(1)) == {
+        (200, "ok"),
+        (200, "malformed"),
+        (429, "rate_limit_exceeded"),
+        (500, "internal_error"),
+        (502, "internal_error"),
+    }
+
+
+async def test_malformed_answers_are_no_json():
+    """A malformed answer says 200 and cannot be read."""
+    async with served(malformed_share=1) as (_, client):
+        for _ in range(10):
+            status, _, body = await client.query()
+            assert status == 200
+            with pytest.raises(msgspec.DecodeError):
+                msgspec.json.decode(body)
+
+
+async def test_faults_can_be_switched_while_it_runs():
+    """Replacing the options takes effect with the next request."""
+    async with served() as (emulator, client):
+        assert await client.error_code() == (200, "ok")
+        emulator.options = dataclasses.replace(emulator.options, throttled_share=1)
+        assert await client.error_code() == (429, "rate_limit_exceeded")
+
+
+async def test_a_client_may_give_up_on_an_answer():
+    """Others are answered while a query waits for nothing, and giving it up leaves no trace."""
+    arrived = asyncio.Event()
+    async with served(timeout_share=1) as (emulator, client):
+        emulator.answer_with = lambda _: arrived.set()
+        hanging = asyncio.create_task(client.query())
+        await arrived.wait()
+        emulator.options = dataclasses.replace(emulator.options, timeout_share=0)
+        assert await client.error_code() == (200, "ok")
+        assert not hanging.done()
+        hanging.cancel()
+        with suppress(asyncio.CancelledError):
+            await hanging
+    assert [(arrival.status, arrival.error_code) for arrival in emulator.record] == [
+        (0, "no_answer"),
+        (200, "ok"),
+    ]
+
+
+@asynccontextmanager
+async def one_query_in_flight(**options):
+    """A query that has arrived at an emulator which is then stopped under it."""
+    arrived = asyncio.Event()
+    async with aiohttp.ClientSession() as session:
+        emulator = Emulator(EmulatorOptions(**options))
+        emulator.add_account("ana", "act.ana")
+        emulator.answer_with = lambda _: arrived.set()
+        async with emulator.serving() as base_url:
+            query = asyncio.create_task(Client(session, base_url).error_code())
+            await arrived.wait()
+        yield query
+
+
+async def test_latency_does_not_hold_up_stopping():
+    """Stopping answers at once what was still being delayed."""
+    async with one_query_in_flight(latency_seconds=3600) as query:
+        assert await query == (200, "ok")
+
+
+async def test_an_answer_never_given_does_not_hold_up_stopping():
+    """Stopping cuts the connection of a query that was left waiting."""
+    async with one_query_in_flight(timeout_share=1) as query:
+        with pytest.raises(aiohttp.ClientError):
+            await query
+
+
+async def test_an_answer_can_be_scripted():
+    """A hook sees what was asked and may answer in the emulator's place."""
+    seen = []
+
+    def script(query):
+        seen.append(query)
+        return web.Response(status=418, text="teapot") if len(seen) == 1 else None
+
+    async with served() as (emulator, client):
+        emulator.answer_with = script
+        assert (await client.query())[::2] == (418, b"teapot")
+        assert await client.error_code() == (200, "ok")
+    assert (seen[0].open_id, seen[0].fields) == ("ana", ("id", "cover_image_url"))
+    assert [arrival.error_code for arrival in emulator.record] == ["scripted", "ok"]
+
+
+# --- Record, files, options ---
+
+
+async def test_the_record_tells_what_arrived_in_order():
+    """Another process reads the same list as JSON: IDs and outcomes, never a token."""
+    async with served() as (emulator, client):
+        await client.query([ANA_IDS[0], BEN_ID])
+        await client.query(ANA_IDS[:1], token="act.unknown")
+        _, _, body = await client.get(f"{client.base_url}/emulator/record")
+    first, second = emulator.record
+    assert first.at <= second.at
+    assert dataclasses.replace(first, at=0) == Arrival(
+        0, "ana", (ANA_IDS[0], BEN_ID), 200, "ok", None
+    )
+    assert (second.open_id, second.status, second.breach) == (None, 401, None)
+    assert msgspec.json.decode(body, type=list[Arrival]) == [first, second]
+    assert b"act." not in body
+
+
+async def test_the_sample_files_make_a_world():
+    """20 sample accounts with 60 videos each; the last account's tokens are both dead."""
+    emulator = Emulator(EmulatorOptions())
+    emulator.load(SAMPLE / "accounts.csv", SAMPLE / "videos.csv")
+    tokens = re.findall(r"act\.[^,]+", (SAMPLE / "accounts.csv").read_text())
+    refresh_tokens = re.findall(r"rft\.[^,]+", (SAMPLE / "accounts.csv").read_text())
+    rows = [line.split(",") for line in (SAMPLE / "videos.csv").read_text().splitlines()[1:]]
+    assert len({video_id for _, video_id in rows}) == 20 * 60
+    async with emulator.serving() as base_url, aiohttp.ClientSession() as session:
+        client = Client(session, base_url)
+        for n in range(19):
+            asked = [video_id for _, video_id in rows[60 * n : 60 * n + 20]]
+            assert len(await client.videos(asked, token=tokens[n])) == 20
+        assert await client.error_code(token=tokens[19]) == (401, "access_token_invalid")
+        assert "error" not in await client.refresh(refresh_tokens[0])
+        assert (await client.refresh(refresh_tokens[19]))["error"] == "invalid_grant"
+
+
+@pytest.mark.parametrize(
+    ("accounts", "videos", "message"),
+    [
+        (
+            "ana,act.1,act.2,",
+            "",
+            r"accounts.csv:2: .* ISO 8601 time in column access_token_expires_at",
+        ),
+        (
+            "ana,act.1,2026-01-01T00:00:00,",
+            "",
+            r"accounts.csv:2: .* zone in column access_token_expires_at",
+        ),
+        ("ana,,,", "", r"accounts.csv:2: .* column access_token"),
+        ("ana,act.1,,", "ana,7\nben,8\n", r"videos.csv:3: .* column open_id"),
+    ],
+    ids=["no-time", "no-zone", "no-token", "no-account"],
+)
+def test_a_bad_row_is_named_without_its_tokens(tmp_path, accounts, videos, message):
+    """The error tells file, line and column, and no value that could be a token."""
+    accounts_csv, videos_csv = tmp_path / "accounts.csv", tmp_path / "videos.csv"
+    accounts_csv.write_text(f"open_id,access_token,access_token_expires_at,scope\n{accounts}\n")
+    videos_csv.write_text(f"open_id,video_id\n{videos}")
+    with pytest.raises(ValueError, match=message) as raised:
+        Emulator().load(accounts_csv, videos_csv)
+    assert "act." not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"cover_ttl": 0}, {"missing_share": 1.5}, {"throttled_share": 0.6, "failed_share": 0.6}],
+    ids=["ttl", "share", "sum"],
+)
+def test_options_are_checked_at_once(wrong):
+    """An impossible option is refused where it is made."""
+    with pytest.raises(ValueError, match="expected"):
+        EmulatorOptions(**wrong)
+
+
+def test_no_repr_shows_a_secret():
+    """Neither the client secret nor a token is in a repr."""
+    options = EmulatorOptions(client_secret="hush")
+    emulator = Emulator(options)
+    emulator.add_account("ana", "act.hush", refresh_token="rft.hush")
+    assert "hush" not in repr(options) + repr(emulator) + repr(vars(emulator))
+
+
+async def test_serves_until_told_to_stop():
+    """The entry for a command ends when the stop event is set."""
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve_until_stopped(Emulator(), "127.0.0.1", 0, stop))
+    stop.set()
+    await serving
