@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,7 +59,7 @@ def read_accounts(path: Path) -> Iterator[AccountRow]:
                 _open_id(row["open_id"]),
                 _token("access_token", row["access_token"]),
                 _time("access_token_expires_at", row.get("access_token_expires_at")),
-                _token("refresh_token", row.get("refresh_token") or None),
+                _token("refresh_token", value) if (value := row.get("refresh_token")) else None,
                 _time("refresh_token_expires_at", row.get("refresh_token_expires_at")),
                 row.get("scope") or None,
             )
@@ -68,3 +69,99 @@ def read_videos(
     path: Path, now: datetime, on_progress: Callable[[int], None] = lambda _: None
 ) -> Iterator[VideoRow]:
     """The videos of a file; `on_progress` hears of the lines read. Raises `BadFileError`."""
+    for line, row in _rows(path, VIDEO_COLUMNS, required=("open_id", "video_id")):
+        with _complaints_about(path, line):
+            url = _cover_url(row.get("cover_image_url"))
+            yield VideoRow(
+                line,
+                _open_id(row["open_id"]),
+                _video_id(row["video_id"]),
+                url,
+                named_expiry(url, now) if url else None,
+            )
+        on_progress(line)
+
+
+def count_lines(path: Path) -> int:
+    """How many lines a file has, for a progress bar. Raises `BadFileError`."""
+    try:
+        with path.open("rb") as file:
+            return sum(1 for _ in file)
+    except OSError as error:
+        raise BadFileError(f"{path}: {error.strerror}") from None
+
+
+def _rows(
+    path: Path, columns: Sequence[str], required: Sequence[str]
+) -> Iterator[tuple[int, Mapping[str, str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, strict=True)
+            header = next(lines, [])
+            _check_header(path, header, columns, required)
+            for cells in lines:
+                if len(cells) != len(header):
+                    raise BadFileError(
+                        f"{path}:{lines.line_num}: expected {len(header)} columns, not {len(cells)}"
+                    )
+                yield lines.line_num, dict(zip(header, cells, strict=True))
+    except OSError as error:
+        raise BadFileError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadFileError(f"{path}: expected text in UTF-8") from None
+    except csv.Error as error:
+        raise BadFileError(f"{path}:{lines.line_num}: {error}") from None
+
+
+def _check_header(
+    path: Path, header: Sequence[str], columns: Sequence[str], required: Sequence[str]
+) -> None:
+    known, complete = set(header) <= set(columns), set(required) <= set(header)
+    if not (known and complete and len(set(header)) == len(header)):
+        shown = ",".join(header)[:100]
+        raise BadFileError(f"{path}:1: expected the columns {','.join(columns)}, not {shown!r}")
+
+
+@contextmanager
+def _complaints_about(path: Path, line: int) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, CoverUnusable) as error:
+        raise BadFileError(f"{path}:{line}: {error}") from None
+
+
+def _open_id(value: str) -> str:
+    if not 0 < len(value) <= LONGEST_OPEN_ID or not value.isprintable():
+        raise ValueError(f"open_id: expected 1 to {LONGEST_OPEN_ID} characters, not {value[:50]!r}")
+    return value
+
+
+def _video_id(value: str) -> str:
+    if not (value.isascii() and value.isdecimal() and len(value) <= LONGEST_VIDEO_ID):
+        raise ValueError(f"video_id: expected 1 to {LONGEST_VIDEO_ID} digits, not {value[:50]!r}")
+    return value
+
+
+def _token(column: str, value: str) -> str:
+    if not value or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError(f"{column}: expected a token, not an empty or unprintable value")
+    return value
+
+
+def _time(column: str, value: str | None) -> datetime | None:
+    if not value:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"{column}: expected an ISO 8601 time, not {value[:50]!r}") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _cover_url(value: str | None) -> str | None:
+    if not value:
+        return None
+    try:
+        return usable_url(value)
+    except CoverUnusable as reason:
+        raise CoverUnusable(f"cover_image_url: {reason}") from None

@@ -13,7 +13,7 @@ class Event(NamedTuple):
 
 DAEMON_STARTED: Final = Event("daemon.started", "info", ("replica", "version", "base_url"))
 DAEMON_STOPPING: Final = Event("daemon.stopping", "info", ("signal", "grace_seconds"))
-DAEMON_STOPPED: Final = Event("daemon.stopped", "info", ("took_seconds", "abandoned_accounts"))
+DAEMON_STOPPED: Final = Event("daemon.stopped", "info", ("abandoned_accounts",))
 DAEMON_FAILED: Final = Event("daemon.failed", "error", ("exception",))
 LOOP_FAILED: Final = Event("loop.failed", "error", ("loop", "exception"))
 TOKENS_UNSEALED: Final = Event("tokens.unsealed", "warning", ("reason",))
@@ -72,4 +72,6 @@ FRESHNESS_SUMMARIZED: Final = Event(
 
 LIBRARY_LOGGED: Final = Event("library.logged", "warning", ("logger", "message", "exception"))
 
-EVENTS: Final = {event.name: event for event in list(globals().values()) if isinstance(event, Event)}
+EVENTS: Final = {
+    event.name: event for event in list(globals().values()) if isinstance(event, Event)
+}

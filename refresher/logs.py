@@ -12,9 +12,21 @@ import structlog
 from refresher.events import LIBRARY_LOGGED, Event
 
 REDACTED: Final = "[redacted]"
-SECRET_NAMES: Final = (
-    "access_token|refresh_token|client_secret|client_key|token_keys|password|passwd|secret"
-    "|authorization|x-signature|signature|sig"
+SECRET_NAMES: Final = "|".join(
+    (
+        "access_token",
+        "refresh_token",
+        "client_secret",
+        "client_key",
+        "token_keys",
+        "password",
+        "passwd",
+        "secret",
+        "authorization",
+        "x-signature",
+        "signature",
+        "sig",
+    )
 )
 SECRET_FIELD: Final = re.compile(f"(?i:{SECRET_NAMES})")
 # Tokens by their shape, values by the name before them, passwords by their place in a URL, and

@@ -29,9 +29,7 @@ class Outage:
         """The last statement found no database."""
         return self._since is not None
 
-    async def outlast(
-        self, unit: Callable[[], Awaitable[T]], give_up: asyncio.Event
-    ) -> T:
+    async def outlast(self, unit: Callable[[], Awaitable[T]], give_up: asyncio.Event) -> T:
         """The unit's result, tried until there is one.
 
         Raises `DatabaseUnavailable` only after `give_up` was set.
@@ -51,7 +49,7 @@ class Outage:
         raise AssertionError
 
     def _wait_seconds(self, attempt: int) -> float:
-        longest = min(FIRST_WAIT_SECONDS * 2 ** min(attempt, 8), LONGEST_WAIT_SECONDS)
+        longest = min(FIRST_WAIT_SECONDS * (1 << min(attempt, 8)), LONGEST_WAIT_SECONDS)
         return longest * (1 + self._chance()) / 2
 
     def _began(self, error: DatabaseUnavailable) -> None:

@@ -91,7 +91,9 @@ class Tally:
         self.rejected += len(reconciled.rejections)
 
     def since(self, earlier: "Tally") -> "Tally":
-        return Tally(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
+        return Tally(
+            *(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True))
+        )
 
     def plus(self, more: "Tally") -> "Tally":
         return Tally(*(now + new for now, new in zip(astuple(self), astuple(more), strict=True)))
@@ -395,12 +397,13 @@ def _report(work: Work, release: Release, released: Released | None) -> None:
         missing=work.tally.missing,
         rejected=work.tally.rejected,
         postponed=work.postponed,
-        wake_in_seconds=_finite(released),
+        wake_in_seconds=_wake_in_seconds(released),
         took_seconds=round(monotonic() - work.started, 3),
     )
 
 
-def _finite(released: Released | None) -> float | None:
-    if released is None or released.wake_in_seconds == inf:
+def _wake_in_seconds(released: Released | None) -> float | None:
+    """None: not known, parked, or nothing left to ask for."""
+    if released is None or released.parked or released.wake_in_seconds == inf:
         return None
     return round(released.wake_in_seconds, 1)

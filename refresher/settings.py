@@ -79,7 +79,7 @@ def read_settings(**overrides: object) -> Settings:
     """The settings in force. Raises `SettingsError` naming the variable, what it needs and got."""
     folder = SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None
     try:
-        return Settings(_secrets_dir=folder, **overrides)  # type: ignore[arg-type]
+        return Settings(_secrets_dir=folder, **overrides)  # type: ignore[call-arg, arg-type]
     except ValidationError as error:
         raise SettingsError("; ".join(_complaint(dict(item)) for item in error.errors())) from None
 

@@ -2,7 +2,6 @@ import asyncio
 import dataclasses
 import re
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
+from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, populate
 from refresher.tiktok.emulator import (
     COVER_JPEG,
     Arrival,
@@ -22,7 +22,6 @@ from refresher.tiktok.emulator import (
     SlidingWindow,
     read_body,
     read_fields,
-    serve_until_stopped,
     video_of,
 )
 from refresher.tiktok.wire import (
@@ -34,7 +33,6 @@ from refresher.tiktok.wire import (
 )
 
 NOW = 1_790_000_123.5
-SAMPLE = Path(__file__).parent.parent / "refresher" / "sample"
 ANA_IDS = [str(7_400_000_000_000_000_000 + n) for n in range(30)]
 BEN_ID = "7499999999999999999"
 
@@ -588,10 +586,10 @@ async def test_the_record_tells_what_arrived_in_order():
 async def test_the_sample_files_make_a_world():
     """20 sample accounts with 60 videos each; the last account's tokens are both dead."""
     emulator = Emulator(EmulatorOptions())
-    emulator.load(SAMPLE / "accounts.csv", SAMPLE / "videos.csv")
-    tokens = re.findall(r"act\.[^,]+", (SAMPLE / "accounts.csv").read_text())
-    refresh_tokens = re.findall(r"rft\.[^,]+", (SAMPLE / "accounts.csv").read_text())
-    rows = [line.split(",") for line in (SAMPLE / "videos.csv").read_text().splitlines()[1:]]
+    populate(emulator, SAMPLE_ACCOUNTS, SAMPLE_VIDEOS)
+    tokens = re.findall(r"act\.[^,]+", SAMPLE_ACCOUNTS.read_text())
+    refresh_tokens = re.findall(r"rft\.[^,]+", SAMPLE_ACCOUNTS.read_text())
+    rows = [line.split(",") for line in SAMPLE_VIDEOS.read_text().splitlines()[1:]]
     assert len({video_id for _, video_id in rows}) == 20 * 60
     async with emulator.serving() as base_url, aiohttp.ClientSession() as session:
         client = Client(session, base_url)
@@ -601,34 +599,6 @@ async def test_the_sample_files_make_a_world():
         assert await client.error_code(token=tokens[19]) == (401, "access_token_invalid")
         assert "error" not in await client.refresh(refresh_tokens[0])
         assert (await client.refresh(refresh_tokens[19]))["error"] == "invalid_grant"
-
-
-@pytest.mark.parametrize(
-    ("accounts", "videos", "message"),
-    [
-        (
-            "ana,act.1,act.2,",
-            "",
-            r"accounts.csv:2: .* ISO 8601 time in column access_token_expires_at",
-        ),
-        (
-            "ana,act.1,2026-01-01T00:00:00,",
-            "",
-            r"accounts.csv:2: .* zone in column access_token_expires_at",
-        ),
-        ("ana,,,", "", r"accounts.csv:2: .* column access_token"),
-        ("ana,act.1,,", "ana,7\nben,8\n", r"videos.csv:3: .* column open_id"),
-    ],
-    ids=["no-time", "no-zone", "no-token", "no-account"],
-)
-def test_a_bad_row_is_named_without_its_tokens(tmp_path, accounts, videos, message):
-    """The error tells file, line and column, and no value that could be a token."""
-    accounts_csv, videos_csv = tmp_path / "accounts.csv", tmp_path / "videos.csv"
-    accounts_csv.write_text(f"open_id,access_token,access_token_expires_at,scope\n{accounts}\n")
-    videos_csv.write_text(f"open_id,video_id\n{videos}")
-    with pytest.raises(ValueError, match=message) as raised:
-        Emulator().load(accounts_csv, videos_csv)
-    assert "act." not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -648,11 +618,3 @@ def test_no_repr_shows_a_secret():
     emulator = Emulator(options)
     emulator.add_account("ana", "act.hush", refresh_token="rft.hush")
     assert "hush" not in repr(options) + repr(emulator) + repr(vars(emulator))
-
-
-async def test_serves_until_told_to_stop():
-    """The entry for a command ends when the stop event is set."""
-    stop = asyncio.Event()
-    serving = asyncio.create_task(serve_until_stopped(Emulator(), "127.0.0.1", 0, stop))
-    stop.set()
-    await serving

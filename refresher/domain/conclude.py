@@ -13,7 +13,7 @@ NEEDS_SCOPE = "needs_scope"
 def conclude(claim: Claim, errors: Sequence[UpstreamError], chance: float) -> Release:
     """The release of a claim whose chunks met `errors`; none: the account is in good health.
 
-    A refused credential outweighs a throttle, a throttle any other failure: a 429 never hides a 401.
+    A refused credential outweighs a throttle: a 429 never hides a 401.
     `chance` in [0, 1) is the jitter.
     """
     if not errors:

@@ -53,4 +53,5 @@ def wait_after_miss(misses: int, *, present: bool) -> timedelta:
     `present`: the video was in the answer.
     """
     longest = LONGEST_WAIT_WHILE_PRESENT if present else LONGEST_WAIT
-    return min(FIRST_WAIT * WAIT_GROWTH ** min(misses - 1, 10), longest)
+    growth: int = WAIT_GROWTH ** min(misses - 1, 10)
+    return min(FIRST_WAIT * growth, longest)

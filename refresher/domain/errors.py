@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 
-class DatabaseUnavailable(Exception):  # noqa: N818 - a state of the world, waited out
+class DatabaseUnavailable(Exception):
     """The database did not answer; the statement may be tried again."""
 
 
@@ -57,7 +57,5 @@ class UpstreamFailed(UpstreamError):
     """5xx, a time-out, a cut connection or a body that is no answer: to be tried again."""
 
 
-class CoverUnusable(Exception):  # noqa: N818 - an answer's property, not a failure of ours
+class CoverUnusable(Exception):
     """An answer's cover that cannot be stored; the message is the reason, without the URL."""
-
-

@@ -21,7 +21,7 @@ class Cover:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A claimed video as the database has it. `cover_expires_at` is None when no cover is stored."""
+    """A claimed video as the database has it; without a cover, `cover_expires_at` is None."""
 
     video_id: VideoId
     due_at: datetime

@@ -27,13 +27,18 @@ def step_seconds(limit: int, reach_seconds: float = 0.0) -> float:
 
 def retry_seconds(failures: int, chance: float) -> float:
     """The back-off after `failures` failed claims in a row, full jitter by `chance` in [0, 1)."""
-    return chance * min(FIRST_RETRY_SECONDS * 2 ** min(failures, 16), LONGEST_RETRY_SECONDS)
+    return chance * min(FIRST_RETRY_SECONDS * _doubled(failures), LONGEST_RETRY_SECONDS)
 
 
 def pause_seconds(failures: int, chance: float, retry_after_seconds: float | None) -> float:
-    """The pause after a 429: the reply's own wish at least, else half to whole of a growing time."""
-    own = min(FIRST_PAUSE_SECONDS * 2 ** min(failures, 16), LONGEST_PAUSE_SECONDS)
+    """The pause after a 429: half to all of a growing time, at least what the reply wishes."""
+    own = min(FIRST_PAUSE_SECONDS * _doubled(failures), LONGEST_PAUSE_SECONDS)
     return max(own * (1 + chance) / 2, retry_after_seconds or 0.0)
+
+
+def _doubled(times: int) -> float:
+    """Two to the power of `times`, up to where every longest wait is long passed."""
+    return float(1 << min(times, 16))
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,9 @@ asked AS MATERIALIZED (
 ),
 counted AS (
     SELECT *, coalesce(
-        sum(chunks) OVER (ORDER BY wake_at, open_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
+        sum(chunks) OVER (
+            ORDER BY wake_at, open_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ),
         0
     )::integer AS chunks_before
     FROM asked
@@ -209,7 +211,7 @@ class Claims:
         return [_claim(row, self._step, received) for row in rows]
 
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]:
-        """Give leases back; None for an account whose row is locked just now or whose lease is over.
+        """Give leases back; None where the row is locked just now or the lease is over.
 
         Try those again until their lease has run out.
         """
@@ -226,9 +228,7 @@ class Claims:
                 [park and park.reason for park in parks],
                 [park and park.access_token for park in parks],
             )
-        released = {
-            row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows
-        }
+        released = {row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows}
         return [released.get(release.open_id) for release in releases]
 
 

@@ -10,6 +10,8 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from refresher.postgres.database import CONNECT_SECONDS, available
+
 #: Any number that nobody else uses: two starters must not apply the same revision.
 MIGRATION_LOCK: Final = 0x7265667265736865
 
@@ -22,13 +24,16 @@ SQL_SCHEMA: Final = "CREATE SCHEMA IF NOT EXISTS refresher"
 async def migrate(database_url: str) -> None:
     """Apply what is missing, in one transaction. Idempotent; safe from several places at once.
 
-    Raises asyncpg's and SQLAlchemy's errors.
+    Raises `DatabaseUnavailable` and `DatabaseRefusedError` where there is no connection to be had.
     """
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=lambda: asyncpg.connect(database_url, statement_cache_size=0),
-        poolclass=NullPool,
-    )
+
+    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+        with available():
+            return await asyncpg.connect(
+                database_url, statement_cache_size=0, timeout=CONNECT_SECONDS
+            )
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:
         async with engine.begin() as connection:
             # The advisory lock may be waited for as long as the other starter needs.

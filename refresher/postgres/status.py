@@ -14,7 +14,8 @@ STATES: Final = ("active", "paused", "needs_reauthorization", "needs_scope")
 # something due, are the videos read. Two branches rather than a LEFT JOIN, which would read all.
 SQL_SUMMARY: Final = """
 WITH counted AS (
-    SELECT state, videos, valid, expired, unreachable, 0 AS due, NULL::timestamptz AS earliest_due_at
+    SELECT state, videos, valid, expired, unreachable,
+           0 AS due, NULL::timestamptz AS earliest_due_at
     FROM refresher.accounts
     WHERE valid_until > now()
       AND (state <> 'active'
@@ -132,12 +133,17 @@ async def read_summary(pool: Pool) -> Summary:
     """Raises `DatabaseUnavailable`, as all in this file."""
     with available():
         rows = await pool.fetch(SQL_SUMMARY)
+
+    def total(column: str) -> int:
+        return sum(int(row[column]) for row in rows)
+
     overdue = (row["oldest_overdue_seconds"] or 0.0 for row in rows)
     return Summary(
-        *(
-            sum(int(row[column]) for row in rows)
-            for column in ("videos", "valid", "expired", "unreachable", "due")
-        ),
+        videos=total("videos"),
+        valid=total("valid"),
+        expired=total("expired"),
+        unreachable=total("unreachable"),
+        due=total("due"),
         oldest_overdue_seconds=round(max(overdue, default=0.0), 1),
         accounts=dict.fromkeys(STATES, 0) | {row["state"]: row["accounts"] for row in rows},
     )

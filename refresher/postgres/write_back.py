@@ -1,4 +1,4 @@
-"""Writing many chunks' results at once: monotone, and only under the lease they were asked under."""
+"""Writing many chunks' results at once: monotone, and only under the lease of their claim."""
 
 from collections.abc import Sequence
 from typing import Final

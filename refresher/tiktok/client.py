@@ -33,7 +33,7 @@ class TikTok:
     ) -> dict[str, object]:
         """The covers of at most 20 videos: video ID to `cover_image_url`.
 
-        Raises `UpstreamError`. Sent once; trying again is the caller's business, as it needs a slot.
+        Raises `UpstreamError`. Sent once: to try again, the caller needs another slot.
         """
         query = build_query(access_token, video_ids)
         try:

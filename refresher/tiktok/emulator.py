@@ -7,7 +7,6 @@ so a misreading on one side cannot hide behind the same one on the other.
 
 import asyncio
 import base64
-import csv
 import hashlib
 import hmac
 import itertools
@@ -17,11 +16,9 @@ import secrets
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
 from typing import Final, Literal, NamedTuple, assert_never
 from urllib.parse import quote
 
@@ -483,26 +480,6 @@ class Emulator:
         """Every access token of the account dies at once; its refresh token goes on working."""
         self._access_tokens.drop_all(open_id)
 
-    def load(self, accounts_csv: Path, videos_csv: Path) -> None:
-        """Add what two files in the format of the import commands hold.
-
-        A stored cover_image_url is the application's business and not looked at. A bad row raises
-        ValueError naming file and line, never a token; the rows before it stay added.
-        """
-        for row in _rows(accounts_csv, ("open_id", "access_token")):
-            self.add_account(
-                row.text("open_id"),
-                row.text("access_token"),
-                access_token_expires_at=row.time("access_token_expires_at"),
-                refresh_token=row.text("refresh_token") or None,
-                refresh_token_expires_at=row.time("refresh_token_expires_at"),
-                scope=row.text("scope") or DEFAULT_SCOPE,
-            )
-        for row in _rows(videos_csv, ("open_id", "video_id")):
-            if row.text("open_id") not in self._accounts:
-                raise row.error("open_id", "an account of the accounts file")
-            self.add_video(row.text("open_id"), row.text("video_id"))
-
     # --- Serving ---
 
     def application(self) -> web.Application:
@@ -748,14 +725,6 @@ class Emulator:
         }
 
 
-async def serve_until_stopped(
-    emulator: Emulator, host: str, port: int, stop: asyncio.Event
-) -> None:
-    """Serve until `stop` is set; OSError where the port cannot be had."""
-    async with emulator.serving(host, port):
-        await stop.wait()
-
-
 # --- Helpers of the server ---
 
 _STOPPING: Final = web.AppKey("stopping", asyncio.Event)
@@ -794,42 +763,3 @@ async def _read_form(request: web.Request) -> dict[str, str]:
 
 def _log_id(now: float) -> str:
     return time.strftime("%Y%m%d%H%M%S", time.gmtime(now)) + secrets.token_hex(10).upper()
-
-
-# --- Helpers of the files ---
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A row of a CSV file. Its errors show no value: the columns may be mixed up with tokens."""
-
-    place: str
-    values: Mapping[str, str | None] = field(repr=False)
-
-    def text(self, column: str) -> str:
-        return self.values.get(column) or ""
-
-    def time(self, column: str) -> float | None:
-        if not self.text(column):
-            return None
-        try:
-            moment = datetime.fromisoformat(self.text(column))
-        except ValueError:
-            raise self.error(column, "an ISO 8601 time") from None
-        if moment.tzinfo is None:
-            raise self.error(column, "a time with its zone")
-        return moment.timestamp()
-
-    def error(self, column: str, expected: str) -> ValueError:
-        return ValueError(f"{self.place}: expected {expected} in column {column}")
-
-
-def _rows(path: Path, required: Sequence[str]) -> Iterator[_Row]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        for values in reader:
-            row = _Row(f"{path.name}:{reader.line_num}", values)
-            for column in required:
-                if not row.text(column):
-                    raise row.error(column, "a value")
-            yield row

@@ -92,6 +92,7 @@ class _Failure(msgspec.Struct):
     error: _Error
 
 
+UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_loose_answer = msgspec.json.Decoder(_LooseAnswer).decode
 _decode_failure = msgspec.json.Decoder(_Failure).decode
@@ -127,7 +128,7 @@ def _read_videos(headers: Mapping[str, str], body: bytes) -> dict[str, object]:
         answer = _decode_answer(body)
     except msgspec.ValidationError:
         return _read_loose_videos(headers, body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         raise _malformed(headers) from None
     if answer.error.code != OK:
         raise _failure(HTTPStatus.OK, headers, answer.error)
@@ -138,7 +139,7 @@ def _read_loose_videos(headers: Mapping[str, str], body: bytes) -> dict[str, obj
     """One video of another shape must not cost the other nineteen their covers."""
     try:
         answer = _decode_loose_answer(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         error = _read_error(body)
         if error is None or error.code == OK:
             raise _malformed(headers) from None
@@ -154,9 +155,10 @@ def _read_loose_videos(headers: Mapping[str, str], body: bytes) -> dict[str, obj
 
 def _read_error(body: bytes) -> _Error | None:
     """The error object, in its envelope or, as one documented example has it, bare."""
-    for decode in (lambda: _decode_failure(body).error, lambda: _decode_bare_error(body)):
-        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return decode()
+    with suppress(*UNDECODABLE):
+        return _decode_failure(body).error
+    with suppress(*UNDECODABLE):
+        return _decode_bare_error(body)
     return None
 
 

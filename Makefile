@@ -1,0 +1,67 @@
+# Every target sets itself up: .venv is made from requirements-dev.lock, hashes checked, on first
+# use and again whenever the lock changes. Needs nothing but make and Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-compose lint format bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## see covers being refreshed; DEMO_SECONDS=20 stops by itself
+	@$(BIN)/refresher demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+test: $(INSTALLED) ## the test suite; TEST_POSTGRES_URL=... on a server of yours, PYTEST_ARGS=...
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+test-compose: $(INSTALLED) ## docker-compose.yml, on a real Docker engine
+	@docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 || \
+	  { echo 'error: no Docker engine with compose v2 answers: see docker info' >&2; exit 1; }
+	@$(BIN)/pytest -m compose $(PYTEST_ARGS)
+
+lint: $(INSTALLED) ## style, format, types, import direction
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## put the code into the one format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(INSTALLED) ## the figures of docs/benchmarks.md, on this machine
+	@$(BIN)/python -m benchmarks.throughput
+
+# uv has a venv of its own, so a lock that cannot be installed can still be mended.
+# What is locked stays as it is where it still fits: LOCK_ARGS=--upgrade takes the newest.
+COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --annotation-style line \
+  --custom-compile-command 'make lock' $(LOCK_ARGS)
+lock: ## the requirements*.lock files anew from pyproject.toml; LOCK_ARGS=--upgrade
+	@$(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/pip install --quiet 'uv>=0.13,<0.14'
+	$(COMPILE) pyproject.toml --output-file requirements.lock
+	$(COMPILE) --group build --output-file requirements-build.lock
+	$(COMPILE) pyproject.toml --extra demo --group dev --constraint requirements.lock \
+	  --constraint requirements-build.lock --output-file requirements-dev.lock
+
+clean: ## remove what the other targets made
+	rm -rf .venv .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/locked: requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'error: needs Python 3.11 or newer, see $(PYTHON) -V; choose with make PYTHON=...' >&2; \
+	    exit 1; }
+	@echo 'Making .venv from $< (once, takes about half a minute)'
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
+$(INSTALLED): .venv/locked pyproject.toml
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

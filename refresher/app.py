@@ -1,0 +1,261 @@
+"""Composition root: pool, session, loops, signals, and the order in which they stop."""
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from importlib.metadata import version
+from typing import Final
+
+from refresher import events
+from refresher.domain.due import DuePolicy
+from refresher.domain.errors import DatabaseUnavailable
+from refresher.logs import emit
+from refresher.operations import served
+from refresher.outage import Outage
+from refresher.postgres.audit import AUDIT_SECONDS, audit_step
+from refresher.postgres.claims import Claims
+from refresher.postgres.database import (
+    DatabaseRefusedError,
+    Pool,
+    SchemaNotMigratedError,
+    check_migrated,
+    connected,
+)
+from refresher.postgres.status import Summary, any_left, count_due, read_now, read_summary
+from refresher.postgres.write_back import write_back
+from refresher.refresh import CHUNK_SIZE, Refresher, Tally
+from refresher.schedule import Schedule
+from refresher.settings import Settings
+from refresher.tiktok.client import opened
+
+SUMMARY_SECONDS: Final = 60.0
+#: Kept of the grace time for closing connections.
+CLOSING_SECONDS: Final = 1.0
+READY_SECONDS: Final = 2.0
+#: `once` leaves an account alone that has failed so often in a row.
+ONCE_FAILURES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The assembled parts that commands drive."""
+
+    settings: Settings
+    pool: Pool
+    refresher: Refresher
+    schedule: Schedule
+    outage: Outage
+    replica: str
+    stop: asyncio.Event
+
+
+def due_policy(settings: Settings) -> DuePolicy:
+    return DuePolicy(
+        lead=timedelta(seconds=settings.lead_seconds),
+        spread=timedelta(seconds=settings.spread_seconds),
+        fallback_ttl=timedelta(seconds=settings.fallback_ttl_seconds),
+        missing_limit=settings.missing_limit,
+    )
+
+
+@asynccontextmanager
+async def assembled(settings: Settings) -> AsyncIterator[App]:
+    """The parts, connected to each other; nothing runs yet."""
+    replica = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    outage = Outage(random.random)
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(
+            connected(settings.database_url.get_secret_value(), application_name="refresher")
+        )
+        tiktok = await stack.enter_async_context(
+            opened(settings.tiktok_base_url, settings.concurrency)
+        )
+        claims = Claims(
+            pool,
+            replica=replica,
+            lease_seconds=settings.lease_seconds,
+            rate_limit_per_token=settings.rate_limit_per_token,
+            rate_limit_per_app=settings.rate_limit_per_app,
+        )
+        refresher = Refresher(
+            claims,
+            tiktok,
+            partial(write_back, pool),
+            policy=due_policy(settings),
+            concurrency=settings.concurrency,
+            request_timeout_seconds=settings.request_timeout_seconds,
+            poll_seconds=settings.poll_seconds,
+            grace_seconds=max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS),
+            outage=outage,
+            chance=random.random,
+        )
+        yield App(settings, pool, refresher, Schedule(), outage, replica, asyncio.Event())
+
+
+async def run(settings: Settings) -> None:
+    """The daemon: until SIGTERM or SIGINT.
+
+    A database that is away is waited for. Raises `SchemaNotMigratedError`, `DatabaseRefusedError`,
+    and OSError for an operations address that cannot be had.
+    """
+    async with assembled(settings) as app:
+        stop_on_signals(app)
+        async with served(settings.http_listen, partial(_what_is_missing, app.pool)):
+            emit(
+                events.DAEMON_STARTED,
+                replica=app.replica,
+                version=version("cover-refresher"),
+                base_url=settings.tiktok_base_url,
+            )
+            emit(events.TOKENS_UNSEALED, reason="tokens are stored as they are")
+            try:
+                await app.outage.outlast(lambda: check_migrated(app.pool), app.stop)
+            except DatabaseUnavailable:
+                emit(events.DAEMON_STOPPED, abandoned_accounts=0)
+                return
+            await work(app)
+
+
+async def work(
+    app: App,
+    finished: Callable[[], Awaitable[bool]] | None = None,
+    summary_seconds: float = SUMMARY_SECONDS,
+) -> None:
+    """Refresh until stopped or finished, with the ticks, the summary and the audit beside it."""
+    loops = (
+        _on_each(app.schedule.every(summary_seconds, asyncio.Event()), Summarizer(app).summarize),
+        _on_each(app.schedule.every(AUDIT_SECONDS, asyncio.Event()), partial(_audit, app.pool)),
+        _on_first(app.stop, app.refresher.stop),
+    )
+    app.schedule.every(app.settings.poll_seconds, app.refresher.wake)
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        with app.schedule.running():
+            abandoned = await app.refresher.run(finished)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    emit(events.DAEMON_STOPPED, abandoned_accounts=abandoned)
+
+
+async def once(settings: Settings, on_progress: Callable[[int, int], None]) -> int:
+    """Ask for everything due now; the number of due videos that could not be answered.
+
+    `on_progress` hears of videos answered and due. Raises `DatabaseUnavailable` and as `run`.
+    """
+    async with assembled(settings) as app:
+        stop_on_signals(app)
+        await check_migrated(app.pool)
+        started = await read_now(app.pool)
+        due = await count_due(app.pool, started)
+
+        async def finished() -> bool:
+            on_progress(min(app.refresher.tally.ids, due), due)
+            return not await any_left(app.pool, started, ONCE_FAILURES)
+
+        await work(app, finished)
+        left = await count_due(app.pool, started)
+        on_progress(due - left, due)
+        return left
+
+
+def stop_on_signals(app: App) -> None:
+    """The first SIGTERM or SIGINT drains, the second exits at once."""
+
+    def on_signal(number: signal.Signals) -> None:
+        if app.stop.is_set():
+            os._exit(128 + number)
+        emit(
+            events.DAEMON_STOPPING,
+            signal=number.name,
+            grace_seconds=app.settings.shutdown_grace_seconds,
+        )
+        app.stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+
+
+class Summarizer:
+    """Says every minute how fresh the covers are and what this replica did since."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._tally = Tally()
+
+    async def summarize(self) -> None:
+        summary = await read_summary(self._app.pool)
+        now = self._app.refresher.tally
+        done, self._tally = now.since(self._tally), now
+        emit(events.FRESHNESS_SUMMARIZED, **summary_fields(summary, done))
+
+
+def summary_fields(summary: Summary, done: Tally) -> dict[str, object]:
+    """The fields of `freshness.summarized`."""
+    return {
+        "videos": summary.videos,
+        "valid": summary.valid,
+        "expired": summary.expired,
+        "unreachable": summary.unreachable,
+        "due": summary.due,
+        "oldest_overdue_seconds": summary.oldest_overdue_seconds,
+        "accounts": dict(summary.accounts),
+        "requests": done.requests,
+        "refreshed": done.refreshed,
+        "unchanged": done.unchanged,
+        "missing": done.missing,
+        "rejected": done.rejected,
+        "chunk_fill": chunk_fill(done),
+        "throttled": done.throttled,
+    }
+
+
+def chunk_fill(done: Tally) -> float | None:
+    """IDs per request / 20; None where nothing was asked."""
+    return round(done.ids / done.requests / CHUNK_SIZE, 3) if done.requests else None
+
+
+async def _audit(pool: Pool) -> None:
+    for open_id, overslept_seconds in await audit_step(pool):
+        emit(events.ACCOUNT_MENDED, open_id=open_id, overslept_seconds=overslept_seconds)
+
+
+async def _on_first(event: asyncio.Event, act: Callable[[], None]) -> None:
+    await event.wait()
+    act()
+
+
+async def _on_each(tick: asyncio.Event, unit: Callable[[], Awaitable[None]]) -> None:
+    """Run the unit on every tick, whatever becomes of it."""
+    while True:
+        await tick.wait()
+        tick.clear()
+        try:
+            await unit()
+        except DatabaseUnavailable:
+            continue  # the flow has said so; the next tick tries again
+        except Exception as error:  # noqa: BLE001 - a summary must not end the refreshing
+            emit(events.LOOP_FAILED, loop=getattr(unit, "__qualname__", repr(unit)), exc_info=error)
+
+
+async def _what_is_missing(pool: Pool) -> str | None:
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await check_migrated(pool)
+    except (
+        DatabaseUnavailable,
+        DatabaseRefusedError,
+        SchemaNotMigratedError,
+        TimeoutError,
+    ) as error:
+        return str(error) or "the database does not answer"
+    return None

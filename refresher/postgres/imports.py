@@ -1,0 +1,160 @@
+"""`accounts import` and `videos import`: through COPY into a staging table, all or nothing."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from refresher.csv_files import AccountRow, VideoRow
+from refresher.postgres.database import Pool, available
+
+SQL_STAGE_ACCOUNTS: Final = """
+CREATE TEMPORARY TABLE staged_accounts (
+    line bigint, open_id text, access_token text, access_token_expires_at timestamptz,
+    refresh_token text, refresh_token_expires_at timestamptz, scope text
+) ON COMMIT DROP
+"""
+
+SQL_REPEATED_ACCOUNT: Final = """
+SELECT open_id AS value, max(line) AS line, min(line) AS first_line
+FROM staged_accounts
+GROUP BY open_id
+HAVING count(*) > 1
+ORDER BY 2
+LIMIT 1
+"""
+
+# New tokens for a known account re-authorize it: a trigger makes a parked one active again.
+SQL_STORE_ACCOUNTS: Final = """
+INSERT INTO refresher.accounts AS a (open_id, access_token, access_token_expires_at,
+                                     refresh_token, refresh_token_expires_at, scope)
+SELECT open_id, access_token, access_token_expires_at,
+       refresh_token, refresh_token_expires_at, scope
+FROM staged_accounts
+ORDER BY open_id
+ON CONFLICT (open_id) DO UPDATE
+SET access_token = EXCLUDED.access_token,
+    access_token_expires_at = EXCLUDED.access_token_expires_at,
+    refresh_token = EXCLUDED.refresh_token,
+    refresh_token_expires_at = EXCLUDED.refresh_token_expires_at,
+    scope = EXCLUDED.scope
+"""
+
+SQL_STAGE_VIDEOS: Final = """
+CREATE TEMPORARY TABLE staged_videos (
+    line bigint, open_id text, video_id text, cover_image_url text,
+    cover_expires_at timestamptz, due_at timestamptz
+) ON COMMIT DROP
+"""
+
+SQL_REPEATED_VIDEO: Final = """
+SELECT open_id || ',' || video_id AS value, max(line) AS line, min(line) AS first_line
+FROM staged_videos
+GROUP BY open_id, video_id
+HAVING count(*) > 1
+ORDER BY 2
+LIMIT 1
+"""
+
+SQL_UNKNOWN_ACCOUNT: Final = """
+SELECT open_id AS value, line
+FROM staged_videos AS s
+WHERE NOT EXISTS (SELECT FROM refresher.accounts AS a WHERE a.open_id = s.open_id)
+ORDER BY line
+LIMIT 1
+"""
+
+# A video that is stored already stays as it is. One that comes with its URL needs no reserve.
+SQL_STORE_VIDEOS: Final = """
+INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at, due_at, reserve)
+SELECT open_id, video_id, cover_image_url, cover_expires_at, coalesce(due_at, now()),
+       CASE WHEN cover_image_url IS NULL THEN repeat('.', 340) END
+FROM staged_videos
+ORDER BY open_id, video_id
+ON CONFLICT DO NOTHING
+"""
+
+
+class ImportRefusedError(Exception):
+    """A row that does not go with the others or with the database; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """How many rows the file had and how many of them were new or changed."""
+
+    rows: int
+    stored: int
+
+
+async def import_accounts(pool: Pool, rows: Iterable[AccountRow]) -> Imported:
+    """Add accounts, or re-authorize those that are known.
+
+    Raises `ImportRefusedError`, `DatabaseUnavailable`, and what `rows` raises.
+    """
+    with available():
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(SQL_STAGE_ACCOUNTS)
+            staged = await connection.copy_records_to_table(
+                "staged_accounts",
+                records=(
+                    (
+                        row.line,
+                        row.open_id,
+                        row.access_token,
+                        row.access_token_expires_at,
+                        row.refresh_token,
+                        row.refresh_token_expires_at,
+                        row.scope,
+                    )
+                    for row in rows
+                ),
+                timeout=None,
+            )
+            if repeated := await connection.fetchrow(SQL_REPEATED_ACCOUNT):
+                raise ImportRefusedError(_repeated("open_id", **dict(repeated)))
+            stored = await connection.execute(SQL_STORE_ACCOUNTS, timeout=None)
+    return Imported(_count(staged), _count(stored))
+
+
+async def import_videos(
+    pool: Pool,
+    rows: Iterable[VideoRow],
+    due_at: Callable[[VideoRow], datetime | None],
+) -> Imported:
+    """Add videos of known accounts; `due_at` None means now. Raises as `import_accounts`."""
+    with available():
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(SQL_STAGE_VIDEOS)
+            staged = await connection.copy_records_to_table(
+                "staged_videos",
+                records=(
+                    (
+                        row.line,
+                        row.open_id,
+                        row.video_id,
+                        row.cover_image_url,
+                        row.cover_expires_at,
+                        due_at(row),
+                    )
+                    for row in rows
+                ),
+                timeout=None,
+            )
+            if repeated := await connection.fetchrow(SQL_REPEATED_VIDEO, timeout=None):
+                raise ImportRefusedError(_repeated("open_id,video_id", **dict(repeated)))
+            if unknown := await connection.fetchrow(SQL_UNKNOWN_ACCOUNT, timeout=None):
+                raise ImportRefusedError(
+                    f"{unknown['line']}: open_id: expected a known account, "
+                    f"not {unknown['value']!r}"
+                )
+            stored = await connection.execute(SQL_STORE_VIDEOS, timeout=None)
+    return Imported(_count(staged), _count(stored))
+
+
+def _repeated(column: str, *, value: str, line: int, first_line: int) -> str:
+    return f"{line}: {column}: expected each once, not {value!r} again (first in line {first_line})"
+
+
+def _count(command_tag: str) -> int:
+    return int(command_tag.rpartition(" ")[2])
