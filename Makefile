@@ -20,7 +20,7 @@ test: $(INSTALLED) ## the test suite; TEST_POSTGRES_URL=... on a server of yours
 test-compose: $(INSTALLED) ## docker-compose.yml, on a real Docker engine
 	@docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 || \
 	  { echo 'error: no Docker engine with compose v2 answers: see docker info' >&2; exit 1; }
-	@$(BIN)/pytest -m compose $(PYTEST_ARGS)
+	@$(BIN)/pytest -m compose tests/compose $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## style, format, types, import direction
 	$(BIN)/ruff check

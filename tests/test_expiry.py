@@ -1,0 +1,157 @@
+"""Reading a cover's expiry from its URL."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refresher.domain.errors import CoverUnusable
+from refresher.domain.expiry import (
+    EARLIEST_EXPIRY,
+    LONGEST_LIFE,
+    LONGEST_URL,
+    named_expiry,
+    read_cover,
+)
+
+NOW = datetime(2026, 9, 1, 12, 30, tzinfo=UTC)
+TTL = timedelta(hours=6)
+TOMORROW = datetime(2026, 9, 2, 12, tzinfo=UTC)
+PATH = "https://p16-sign-va.example.com/tos-maliva-p-0068/oIAAHF~tplv-tiktokx-q:300:400:q72.jpeg"
+PARAMETERS = ["dr=14782", "refresh_token=15a6ba46", "x-signature=8U%2FnJ2%2BwK%3D", "s=FOR_DEV"]
+
+seconds = st.integers(
+    int(EARLIEST_EXPIRY.timestamp()), int((NOW + LONGEST_LIFE).timestamp()) - 1
+)  # every expiry that is taken for one
+
+
+def url(*parameters):
+    return f"{PATH}?{'&'.join(parameters)}"
+
+
+def unix(time):
+    return int(time.timestamp())
+
+
+def any_case(text):
+    return st.tuples(*[st.sampled_from([c.lower(), c.upper()]) for c in text]).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expires_at"),
+    [
+        pytest.param([f"x-expires={unix(TOMORROW)}", *PARAMETERS], TOMORROW, id="first"),
+        pytest.param([*PARAMETERS, f"x-expires={unix(TOMORROW)}"], TOMORROW, id="last"),
+        pytest.param([f"x-expires={unix(TOMORROW)}#x-expires=1"], TOMORROW, id="before-fragment"),
+        pytest.param([f"X-Expires={unix(TOMORROW)}"], TOMORROW, id="capitals"),
+        pytest.param([f"Expires={unix(TOMORROW)}"], TOMORROW, id="no-x"),
+        pytest.param([f"x-expires={unix(TOMORROW)}500"], TOMORROW + TTL / 43_200, id="millis"),
+        pytest.param(
+            [f"x-expires={unix(NOW + timedelta(days=15))}"], NOW + timedelta(days=15), id="photo"
+        ),
+        pytest.param(
+            [f"expires={unix(NOW + TTL)}", f"x-expires={unix(TOMORROW)}"], TOMORROW, id="x-wins"
+        ),
+        pytest.param(
+            ["x-expires=soon", f"expires={unix(TOMORROW)}"], TOMORROW, id="nonsense-gives-way"
+        ),
+    ],
+)
+def test_a_named_expiry_is_read(parameters, expires_at):
+    """The cover expires when its URL says, wherever and however that is spelled."""
+    assert read_cover(url(*parameters), NOW, TTL).expires_at == expires_at
+
+
+@given(parameters=st.permutations([*PARAMETERS, f"x-expires={unix(TOMORROW)}"]))
+def test_a_url_comes_back_byte_for_byte(parameters):
+    """No order of the parameters and no %2F in them changes the URL or hides its expiry."""
+    cover = read_cover(url(*parameters), NOW, TTL)
+    assert (cover.url, cover.expires_at) == (url(*parameters), TOMORROW)
+
+
+@given(key=st.sampled_from(["x-expires", "expires"]).flatmap(any_case), expires=seconds)
+def test_any_sane_expiry_is_read_whatever_the_case_of_its_key(key, expires):
+    """The key is matched without case, and every time in the sane range is believed."""
+    named = named_expiry(url(*PARAMETERS, f"{key}={expires}"), NOW)
+    assert named == datetime.fromtimestamp(expires, UTC)
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "",
+        "x-expires",
+        "x-expires=",
+        "x-expires=soon",
+        f"x-expires=-{unix(TOMORROW)}",
+        f"x-expires={unix(TOMORROW)}.5",
+        "x-expires=0",
+        f"x-expires={unix(EARLIEST_EXPIRY) - 1}",
+        f"x-expires={unix(NOW + LONGEST_LIFE) + 1}",
+        f"x-expires={unix(TOMORROW)}000000",
+        "x-expires=" + 3000 * "9",
+        f"#x-expires={unix(TOMORROW)}",
+        f"not-x-expires={unix(TOMORROW)}",
+    ],
+    ids=lambda parameter: parameter[:40] or "none",
+)
+def test_a_url_without_a_sane_expiry_lives_for_the_fallback(parameter):
+    """Where the URL names no expiry, or nonsense, the fallback counts from the answer."""
+    assert read_cover(url(parameter), NOW, TTL).expires_at == NOW + TTL
+
+
+@pytest.mark.parametrize("age", [timedelta(0), timedelta(seconds=1), timedelta(days=900)])
+def test_a_dead_cover_is_unusable(age):
+    """A cover that has expired when it comes is refused, not given the fallback."""
+    with pytest.raises(CoverUnusable, match="expired on arrival"):
+        read_cover(url(f"x-expires={unix(NOW - age)}"), NOW, TTL)
+
+
+@pytest.mark.parametrize(
+    ("given_url", "reason"),
+    [
+        (None, "no URL"),
+        ("", "no URL"),
+        (7, "no URL"),
+        (["https://example.com/"], "no URL"),
+        ("ftp://example.com/a.jpeg", "not an http URL"),
+        ("//example.com/a.jpeg", "not an http URL"),
+        ("https://example.com/" + LONGEST_URL * "a", "longer than 4096 characters"),
+        ("https://example.com/a b", "characters that no URL holds"),
+        ("https://example.com/a\n", "characters that no URL holds"),
+        ("https://example.com/\0", "characters that no URL holds"),
+        ("https://example.com/é", "characters that no URL holds"),
+        ("https://example.com/\ud800", "characters that no URL holds"),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)
+def test_what_cannot_be_stored_is_unusable(given_url, reason):
+    """The reason says what is wrong with a URL without showing it."""
+    with pytest.raises(CoverUnusable, match=f"^{reason}$"):
+        read_cover(given_url, NOW, TTL)
+
+
+@given(
+    thing=st.one_of(
+        st.text(),
+        st.text().map("https://example.com/?x-expires={}".format),
+        st.text(st.characters(max_codepoint=127)).map("http://{}".format),
+        st.integers().map("https://example.com/?a=b&x-expires={}".format),
+        st.one_of(st.none(), st.integers(), st.binary(), st.lists(st.text()), st.builds(object)),
+    )
+)
+def test_anything_is_a_cover_or_unusable(thing):
+    """Whatever an answer holds in place of a URL, the only complaint is `CoverUnusable`."""
+    try:
+        cover = read_cover(thing, NOW, TTL)
+    except CoverUnusable:
+        return
+    assert cover.url == thing
+    assert NOW < cover.expires_at <= NOW + LONGEST_LIFE
+
+
+def test_a_cover_does_not_show_its_url():
+    """The repr of a cover holds no URL, so no signature."""
+    cover = read_cover(url(*PARAMETERS), NOW, TTL)
+    assert repr(cover) == f"Cover(expires_at={NOW + TTL!r})"

@@ -1,0 +1,155 @@
+"""What an answer means for each video that was asked for."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refresher.domain.due import DuePolicy, account_share, due_after_refresh
+from refresher.domain.expiry import read_cover
+from refresher.domain.model import OpenId, Video, VideoId, Write
+from refresher.domain.reconcile import reconcile
+
+NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+POLICY = DuePolicy(lead=HOUR, spread=HOUR / 2, fallback_ttl=6 * HOUR, missing_limit=3)
+ANA = OpenId("ana")
+ID = VideoId("7400000000000000001")
+
+
+def video(video_id=ID, *, due_in=-MINUTE, stored=HOUR, misses=0, missing=False):
+    expires_at = None if stored is None else NOW + stored
+    return Video(video_id, NOW + due_in, expires_at, misses, missing)
+
+
+def url(life):
+    return f"https://example.com/a~b:c.jpeg?x-expires={int((NOW + life).timestamp())}&s=%2F"
+
+
+def outcome(asked, answer):
+    """The counts and the one write, if any, for one video."""
+    result = reconcile(POLICY, ANA, [asked], answer, NOW)
+    counts = (result.refreshed, result.unchanged, result.missing, len(result.rejections))
+    names = [
+        name
+        for name, count in zip(
+            ("refreshed", "unchanged", "missing", "rejected"), counts, strict=True
+        )
+        if count
+    ]
+    assert len(result.writes) <= 1
+    return names, next(iter(result.writes), None)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        video(),
+        video(stored=None),
+        video(stored=-HOUR),
+        video(due_in=HOUR),
+        video(misses=4, missing=True),
+        video(misses=2),
+    ],
+    ids=["due", "new", "dead", "top-up", "was-missing", "was-unchanged"],
+)
+def test_a_later_expiry_is_stored(asked):
+    """A cover that outlives the stored one is written, and all misses are forgotten."""
+    cover = read_cover(url(24 * HOUR), NOW, POLICY.fallback_ttl)
+    due_at = due_after_refresh(POLICY, account_share(ANA), NOW, NOW + 24 * HOUR)
+    assert outcome(asked, {ID: url(24 * HOUR)}) == (["refreshed"], Write(ID, due_at, cover))
+
+
+@pytest.mark.parametrize("life", [HOUR, HOUR / 2], ids=["the-same", "earlier"])
+def test_an_expiry_that_is_not_later_changes_only_the_due_time(life):
+    """The stored cover stays, and the video waits instead of being asked for at once."""
+    unchanged = Write(ID, NOW + MINUTE, misses=1)
+    assert outcome(video(), {ID: url(life)}) == (["unchanged"], unchanged)
+
+
+def test_a_rejected_cover_changes_only_the_due_time():
+    """An answer that cannot be stored is named with its reason and asked for again later."""
+    result = reconcile(POLICY, ANA, [video(misses=1)], {ID: None}, NOW)
+    assert result.rejections == [(ID, "no URL")]
+    assert result.writes == [Write(ID, NOW + 6 * MINUTE, misses=2)]
+
+
+@pytest.mark.parametrize(
+    ("misses", "wait", "gone"),
+    [(0, MINUTE, False), (1, 6 * MINUTE, False), (2, 36 * MINUTE, True), (5, 3 * 24 * HOUR, True)],
+)
+def test_a_missing_video_is_gone_at_the_limit(misses, wait, gone):
+    """Each miss in a row is waited for longer; at the limit the video is gone."""
+    asked = video(misses=misses, missing=misses > 0)
+    write = Write(ID, NOW + wait, misses=misses + 1, missing=True, gone=gone)
+    assert outcome(asked, {}) == (["missing"], write)
+
+
+def test_misses_of_another_kind_do_not_add_up():
+    """A video that was unchanged twice and is missing now is missing for the first time."""
+    missing = Write(ID, NOW + MINUTE, misses=1, missing=True)
+    assert outcome(video(misses=2), {}) == (["missing"], missing)
+    back = Write(ID, NOW + MINUTE, misses=1)
+    assert outcome(video(misses=5, missing=True), {ID: url(HOUR)}) == (["unchanged"], back)
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "name"),
+    [
+        (video(due_in=HOUR), {ID: url(HOUR)}, "unchanged"),
+        (video(due_in=HOUR), {ID: "nonsense"}, "rejected"),
+        (video(due_in=HOUR, misses=2, missing=True), {}, "missing"),
+    ],
+    ids=["unchanged", "rejected", "missing"],
+)
+def test_a_top_up_without_news_writes_nothing(asked, answer, name):
+    """Asked before it was due and nothing new: counted, but neither a miss nor a write."""
+    assert outcome(asked, answer) == ([name], None)
+
+
+def test_a_top_up_that_turns_out_missing_is_written():
+    """A change is a change, even where it was found early."""
+    missing = Write(ID, NOW + MINUTE, misses=1, missing=True)
+    assert outcome(video(due_in=HOUR), {}) == (["missing"], missing)
+
+
+def test_a_video_nobody_asked_for_is_ignored():
+    """An answer may hold what it likes: only what was asked for is written."""
+    result = reconcile(POLICY, ANA, [], {ID: url(24 * HOUR)}, NOW)
+    assert result == reconcile(POLICY, ANA, [], {}, NOW)
+
+
+ids = st.sampled_from([VideoId(str(number)) for number in range(30)])
+spans = st.timedeltas(min_value=-2 * HOUR, max_value=48 * HOUR)
+videos = st.builds(
+    video,
+    ids,
+    due_in=spans,
+    stored=st.none() | spans,
+    misses=st.integers(0, 9),
+    missing=st.booleans(),
+)
+covers = st.one_of(spans.map(url), st.none(), st.text(), st.just("https://example.com/no-expiry"))
+
+
+@given(
+    asked=st.lists(videos, unique_by=lambda asked: asked.video_id, max_size=20),
+    answer=st.dictionaries(ids, covers),
+)
+def test_every_answer_is_accounted_for(asked, answer):
+    """Each asked ID counts once; a write is for an asked ID, later due, and never shortens."""
+    result = reconcile(POLICY, ANA, asked, answer, NOW)
+    counts = result.refreshed, result.unchanged, result.missing, len(result.rejections)
+    assert sum(counts) == len(asked)
+    assert result.missing == len([video for video in asked if video.video_id not in answer])
+    stored = {video.video_id: video.cover_expires_at for video in asked}
+    written = [write.video_id for write in result.writes]
+    assert len(written) == len(set(written))
+    for write in result.writes:
+        before = stored[write.video_id]
+        assert write.due_at > NOW
+        assert write.cover is None or before is None or write.cover.expires_at > before
+        assert write.cover is None or write.cover.url == answer[write.video_id]
+    assert len([write for write in result.writes if write.cover]) == result.refreshed

@@ -1,0 +1,244 @@
+"""The operator's settings."""
+
+import pytest
+from pydantic import ValidationError
+
+from refresher import settings
+from refresher.settings import SettingsError, read_settings
+
+URL = "postgresql://refresher@db:5432/refresher"
+DEFAULTS = {
+    "tiktok_base_url": "https://open.tiktokapis.com",
+    "rate_limit_per_token": 600,
+    "rate_limit_per_app": 0,
+    "lead_seconds": 3600,
+    "spread_seconds": 1800,
+    "fallback_ttl_seconds": 21600,
+    "poll_seconds": 5,
+    "concurrency": 64,
+    "request_timeout_seconds": 10,
+    "lease_seconds": 60,
+    "shutdown_grace_seconds": 20,
+    "missing_limit": 5,
+    "http_listen": None,
+    "log_format": "auto",
+    "log_level": "info",
+}
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch, tmp_path):
+    """An environment without any setting, an empty folder of secrets and no `.env`."""
+    for field in settings.Settings.model_fields:
+        monkeypatch.delenv(f"REFRESHER_{field.upper()}", raising=False)
+    monkeypatch.setattr(settings, "SECRETS_FOLDER", tmp_path / "secrets")
+    (tmp_path / "secrets").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Set variables of the environment, with a database unless told otherwise."""
+
+    def give(**variables):
+        for name, value in {"database_url": URL, **variables}.items():
+            monkeypatch.setenv(f"REFRESHER_{name.upper()}", value)
+
+    return give
+
+
+def complaint():
+    with pytest.raises(SettingsError) as raised:
+        read_settings()
+    return str(raised.value)
+
+
+def test_the_defaults_are_those_of_the_contract(given):
+    """All but the database has a default, and each is the promised one."""
+    given()
+    assert read_settings().model_dump(exclude={"database_url"}) == DEFAULTS
+
+
+def test_every_setting_is_read_from_its_variable(given):
+    """Each variable sets its own field."""
+    values = {
+        "database_url": "postgres://u:p@h/d",
+        "tiktok_base_url": "http://localhost:8080",
+        "rate_limit_per_token": 1,
+        "rate_limit_per_app": 2,
+        "lead_seconds": 0.5,
+        "spread_seconds": 0,
+        "fallback_ttl_seconds": 3,
+        "poll_seconds": 4,
+        "concurrency": 6,
+        "request_timeout_seconds": 7,
+        "lease_seconds": 8,
+        "shutdown_grace_seconds": 0,
+        "missing_limit": 9,
+        "http_listen": "0.0.0.0:8080",
+        "log_format": "json",
+        "log_level": "debug",
+    }
+    given(**{name: str(value) for name, value in values.items()})
+    read = read_settings()
+    assert {**read.model_dump(), "database_url": read.database_url.get_secret_value()} == values
+
+
+def test_a_missing_database_is_named():
+    """The only required setting: the message says its name and its shape."""
+    assert complaint() == (
+        "REFRESHER_DATABASE_URL is not set: expected postgresql://user:password@host:port/database"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("tiktok_base_url", "open.tiktokapis.com", "expected http://host or https://host"),
+        ("tiktok_base_url", "ftp://host", "expected http://host or https://host"),
+        ("tiktok_base_url", "https://", "expected http://host or https://host"),
+        ("tiktok_base_url", "https://host?a=b", "expected http://host or https://host"),
+        ("tiktok_base_url", "https://host#a", "expected http://host or https://host"),
+        ("tiktok_base_url", "http://[", "expected http://host or https://host"),
+        ("tiktok_base_url", "http://host:99999", "expected http://host or https://host"),
+        ("tiktok_base_url", "http://a host", "expected http://host or https://host"),
+        ("rate_limit_per_token", "-1", "input should be greater than or equal to 0"),
+        ("rate_limit_per_app", "many", "input should be a valid integer"),
+        ("lead_seconds", "-1", "input should be greater than or equal to 0"),
+        ("spread_seconds", "nan", "input should be less than or equal to 31536000"),
+        ("fallback_ttl_seconds", "0", "input should be greater than 0"),
+        ("poll_seconds", "inf", "input should be less than or equal to 31536000"),
+        ("concurrency", "0", "input should be greater than or equal to 1"),
+        ("request_timeout_seconds", "0", "input should be greater than 0"),
+        ("lease_seconds", "0.9", "input should be greater than or equal to 1"),
+        ("shutdown_grace_seconds", "1m", "input should be a valid number"),
+        ("missing_limit", "1.5", "input should be a valid integer"),
+        ("http_listen", "8080", "expected host:port"),
+        ("http_listen", ":8080", "expected host:port"),
+        ("http_listen", "localhost:http", "expected host:port"),
+        ("http_listen", "localhost:65536", "expected host:port"),
+        ("log_format", "xml", "input should be 'json', 'console' or 'auto'"),
+        ("log_level", "loud", "input should be 'debug', 'info', 'warning' or 'error'"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_was_expected(given, name, value, expected):
+    """One line: the variable, what it should be, and what it is."""
+    given(**{name: value})
+    message = complaint()
+    assert message.startswith(f"REFRESHER_{name.upper()}: {expected}")
+    assert message.endswith(f", not {value!r}")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://u:hush@h/d",
+        "h:5432/hush",
+        "postgresql://u:hush@h:port/d",
+        "postgresql://u:hush@h:99999/d",
+        "postgresql://u:hush@[/d",
+    ],
+)
+def test_a_bad_database_url_is_not_shown(given, url):
+    """A URL may hold a password, so the message only says what was expected."""
+    given(database_url=url)
+    assert complaint() == (
+        "REFRESHER_DATABASE_URL: expected postgresql://user:password@host:port/database, "
+        "not the value given"
+    )
+
+
+def test_a_good_database_url_is_not_shown_either(given):
+    """The repr of the settings holds no password."""
+    given(database_url="postgresql://u:hush@h/d")
+    assert "hush" not in repr(read_settings())
+
+
+def test_all_complaints_come_at_once(given):
+    """Whoever has two mistakes reads of both, still in one line."""
+    given(concurrency="no\nne", missing_limit="0")
+    first, second = complaint().split("; ")
+    assert first.startswith("REFRESHER_CONCURRENCY: ")
+    assert second.startswith("REFRESHER_MISSING_LIMIT: ")
+    assert "\n" not in first
+
+
+def test_settings_cannot_be_changed(given):
+    """What was checked at the start stays what it was."""
+    given()
+    with pytest.raises(ValidationError, match="frozen"):
+        read_settings().poll_seconds = 1
+
+
+def test_a_base_url_ends_without_a_slash(given):
+    """A slash at the end is the same address."""
+    given(tiktok_base_url="https://host/prefix/")
+    assert read_settings().tiktok_base_url == "https://host/prefix"
+
+
+# --- Where they come from ---
+
+
+def test_the_nearest_source_wins(given, tmp_path):
+    """Environment before `.env` before secrets, each on its own and all together."""
+    (tmp_path / "secrets" / "refresher_database_url").write_text(URL + "\n")
+    (tmp_path / "secrets" / "refresher_poll_seconds").write_text("1")
+    (tmp_path / "secrets" / "refresher_lease_seconds").write_text("1")
+    (tmp_path / "secrets" / "another_program").write_text("not ours")
+    (tmp_path / ".env").write_text(
+        "REFRESHER_POLL_SECONDS=2\nREFRESHER_LEASE_SECONDS=2\nREFRESHER_MISSING_LIMIT=2\n"
+        "SOMETHING_ELSE=yes\n"
+    )
+    given(lease_seconds="3")
+    read = read_settings()
+    assert (read.poll_seconds, read.lease_seconds, read.missing_limit) == (2, 3, 2)
+
+
+def test_a_secret_is_read_as_docker_mounts_it(tmp_path):
+    """A file named like the variable holds the value, whatever newline ends it."""
+    (tmp_path / "secrets" / "REFRESHER_DATABASE_URL").write_text(URL + "\n")
+    assert read_settings().database_url.get_secret_value() == URL
+
+
+def test_no_folder_of_secrets_is_no_error(given, tmp_path):
+    """Outside of a container there is none."""
+    (tmp_path / "secrets").rmdir()
+    given()
+    assert read_settings().database_url.get_secret_value() == URL
+
+
+@pytest.mark.parametrize("source", ["environment", ".env", "secrets"])
+def test_an_empty_value_counts_as_unset(given, tmp_path, source):
+    """A variable that is there but empty leaves the default."""
+    given()
+    if source == "environment":
+        given(poll_seconds="", http_listen="")
+    elif source == ".env":
+        (tmp_path / ".env").write_text("REFRESHER_POLL_SECONDS=\nREFRESHER_HTTP_LISTEN=\n")
+    else:
+        (tmp_path / "secrets" / "refresher_poll_seconds").write_text("\n")
+        (tmp_path / "secrets" / "refresher_http_listen").write_text("\n")
+    read = read_settings()
+    assert (read.poll_seconds, read.http_listen) == (5, None)
+
+
+def test_an_empty_database_url_is_missing(given):
+    """Empty is not set: the message is the one of a missing database."""
+    given(database_url="")
+    assert complaint().startswith("REFRESHER_DATABASE_URL is not set: ")
+
+
+@pytest.mark.parametrize("path", [".env", "secrets/refresher_database_url"])
+def test_a_file_that_is_no_text_is_a_complaint(given, tmp_path, path):
+    """A file in another encoding is the operator's to mend: a line, no traceback."""
+    given()
+    (tmp_path / path).write_bytes(b"REFRESHER_LOG_LEVEL=\xe9\xff\n")
+    assert complaint()
+
+
+def test_what_the_command_line_says_comes_first(given):
+    """An override beats every source and is checked like any other value."""
+    given(poll_seconds="2")
+    assert read_settings(poll_seconds=3).poll_seconds == 3
+    with pytest.raises(SettingsError, match="^REFRESHER_POLL_SECONDS: .*, not 0$"):
+        read_settings(poll_seconds=0)

@@ -1,0 +1,255 @@
+"""What the bytes of the video query mean."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refresher.domain.errors import (
+    AccessTokenRefused,
+    QueryRefused,
+    ScopeRefused,
+    Throttled,
+    UpstreamError,
+    UpstreamFailed,
+)
+from refresher.tiktok.wire import LOG_ID_HEADER, build_query, read_answer
+
+LOG_ID = "20260828021607B9B16EDC3EA4D6951B80"
+OK = {"code": "ok", "message": "", "log_id": LOG_ID}
+COVER = "https://example.com/tos-a/c5e4~tplv:300.image?x-expires=1790000000&x-signature=e%2FM%3D"
+LONG_ID = "98765432109876543210"  # does not fit into 64 bits
+BODIES = {
+    "not-json": b"<html><body>Bad Gateway</body></html>",
+    "empty": b"",
+    "cut": b'{"data":{"videos":[{"id":"1","cover_image_url":"https://exa',
+    "not-utf8": b'{"data":{"videos":[{"id":"\xff"}]},"error":{"code":"ok"}}',
+    "null": b"null",
+    "deep": b"[" * 100_000,
+    "no-error": b'{"data":{"videos":[]}}',
+    "no-data": b'{"error":{"code":"ok"}}',
+    "data-null": b'{"data":null,"error":{"code":"ok"}}',
+    "no-videos": b'{"data":{},"error":{"code":"ok"}}',
+    "videos-no-list": b'{"data":{"videos":{}},"error":{"code":"ok"}}',
+    "code-no-text": b'{"data":{"videos":[]},"error":{"code":0}}',
+    "bare-ok": b'{"code":"ok"}',
+}
+
+
+def answered(*videos, error=OK, **data):
+    return json.dumps({"data": {"videos": videos, **data}, "error": error}).encode()
+
+
+def read(body, status=200, headers=None):
+    return read_answer(status, headers or {}, body)
+
+
+def failure(status, body, headers=None):
+    with pytest.raises(UpstreamError) as raised:
+        read(body, status, headers)
+    return raised.value
+
+
+# --- The request ---
+
+
+def test_a_query_is_what_the_documentation_says():
+    """The fields are in the query string, the token in its header, the IDs as strings in JSON."""
+    query = build_query("act.ana", ["7077642457847994444", LONG_ID])
+    assert query.path_and_query == "/v2/video/query/?fields=id,cover_image_url"
+    assert query.headers == {
+        "Authorization": "Bearer act.ana",
+        "Content-Type": "application/json",
+    }
+    assert query.body == b'{"filters":{"video_ids":["7077642457847994444","%s"]}}' % (
+        LONG_ID.encode()
+    )
+
+
+def test_a_query_does_not_show_its_token():
+    """The repr of a query holds no token."""
+    assert "act.ana" not in repr(build_query("act.ana", [LONG_ID]))
+
+
+# --- Good answers ---
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"cursor": 0, "has_more": False}, {"cursor": 1_643_332_803_000, "has_more": True}],
+    ids=["bare", "live", "documented"],
+)
+def test_covers_are_read_by_id(data):
+    """The covers come byte for byte; a cursor means nothing, and other fields are ignored."""
+    body = answered({"id": LONG_ID, "cover_image_url": COVER, "title": "Video 1"}, **data)
+    assert read(body) == {LONG_ID: COVER}
+
+
+def test_an_answer_may_leave_out_everything():
+    """No videos with code ok is an answer: all that was asked for is missing."""
+    assert read(answered(cursor=0, has_more=False)) == {}
+
+
+@pytest.mark.parametrize(
+    ("odd", "covers"),
+    [
+        ({"id": 7, "cover_image_url": COVER}, {}),
+        ({"cover_image_url": COVER}, {}),
+        (None, {}),
+        ("7", {}),
+        ([{"id": "7"}], {}),
+        ({"id": "7"}, {"7": None}),
+        ({"id": "7", "cover_image_url": None}, {"7": None}),
+        ({"id": "7", "cover_image_url": {"uri": COVER}}, {"7": {"uri": COVER}}),
+    ],
+    ids=["id-number", "no-id", "null", "text", "list", "no-cover", "cover-null", "cover-object"],
+)
+def test_an_odd_video_costs_only_itself(odd, covers):
+    """One video of another shape does not cost the others their covers."""
+    good = {"id": "1", "cover_image_url": COVER}
+    assert read(answered(good, odd)) == {"1": COVER, **covers}
+
+
+# --- Failures ---
+
+
+@pytest.mark.parametrize("shape", ["data-empty", "data-null", "videos", "no-data", "bare"])
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (401, "access_token_invalid", AccessTokenRefused),
+        (200, "access_token_invalid", AccessTokenRefused),
+        (400, "access_token_invalid", AccessTokenRefused),
+        (401, "a_code_of_next_year", AccessTokenRefused),
+        (401, "scope_not_authorized", ScopeRefused),
+        (200, "scope_not_authorized", ScopeRefused),
+        (400, "scope_permission_missed", ScopeRefused),
+        (429, "rate_limit_exceeded", Throttled),
+        (200, "rate_limit_exceeded", Throttled),
+        (429, "a_code_of_next_year", Throttled),
+        (400, "invalid_params", QueryRefused),
+        (200, "invalid_params", QueryRefused),
+        (500, "internal_error", UpstreamFailed),
+        (200, "internal_error", UpstreamFailed),
+        (400, "a_code_of_next_year", UpstreamFailed),
+        (200, "a_code_of_next_year", UpstreamFailed),
+        (503, "ok", UpstreamFailed),
+    ],
+)
+def test_status_and_code_together_decide(status, code, kind, shape):
+    """Each family of errors is told apart in every shape of body that has been seen."""
+    error = {"code": code, "message": "Some text.", "log_id": LOG_ID}
+    body = {
+        "data-empty": {"data": {}, "error": error},
+        "data-null": {"data": None, "error": error},
+        "videos": {"data": {"videos": []}, "error": error},
+        "no-data": {"error": error},
+        "bare": error,
+    }[shape]
+    failed = failure(status, json.dumps(body).encode())
+    assert type(failed) is kind
+    assert (failed.code, failed.status, failed.log_id) == (code, status, LOG_ID)
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_a_good_status_with_a_body_that_is_no_answer(body):
+    """200 alone is no success; the log ID is in the header then."""
+    failed = failure(200, body, {LOG_ID_HEADER: LOG_ID})
+    assert type(failed) is UpstreamFailed
+    assert (failed.code, failed.status, failed.log_id) == ("malformed_answer", 200, LOG_ID)
+
+
+@pytest.mark.parametrize("body", [BODIES["not-json"], b"", b'{"error":"flat"}'])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (204, UpstreamFailed),
+        (302, UpstreamFailed),
+        (400, UpstreamFailed),
+        (401, AccessTokenRefused),
+        (403, UpstreamFailed),
+        (429, Throttled),
+        (502, UpstreamFailed),
+    ],
+)
+def test_a_status_is_enough_where_the_body_says_nothing(status, kind, body):
+    """A gateway's page or an empty body is judged by its status."""
+    failed = failure(status, body, {LOG_ID_HEADER: LOG_ID})
+    assert type(failed) is kind
+    assert (failed.code, failed.status, failed.log_id) == ("no_error_object", status, LOG_ID)
+
+
+def test_the_log_id_of_the_body_comes_first():
+    """The header only helps where the body has no log ID; without either it is empty."""
+    body = json.dumps({"error": {"code": "internal_error", "log_id": LOG_ID}}).encode()
+    assert failure(500, body, {LOG_ID_HEADER: "another"}).log_id == LOG_ID
+    assert failure(500, b"").log_id == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("7", 7.0),
+        (" 30 ", 30.0),
+        ("0", 0.0),
+        ("99999", 99_999.0),
+        ("100000", None),
+        ("-1", None),
+        ("1.5", None),
+        ("²", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_read_as_seconds(value, seconds):
+    """A wish in whole seconds is taken, anything else is as good as none."""
+    throttled = failure(429, b"", {} if value is None else {"Retry-After": value})
+    assert isinstance(throttled, Throttled)
+    assert throttled.retry_after_seconds == seconds
+
+
+def test_only_credentials_and_throttles_stop_the_whole_account():
+    """The account's other chunks are spared what they would meet as well, and nothing else."""
+    kinds: list[type[UpstreamError]] = [
+        AccessTokenRefused,
+        ScopeRefused,
+        Throttled,
+        QueryRefused,
+        UpstreamFailed,
+    ]
+    assert [kind.account_wide for kind in kinds] == [True, True, True, False, False]
+
+
+# --- Anything at all ---
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+def near(**fields):
+    """An object with these fields, each of them possibly left out or replaced by anything."""
+    return anything | st.fixed_dictionaries(
+        {}, optional={name: value | anything for name, value in fields.items()}
+    )
+
+
+videos = st.lists(near(id=st.just(LONG_ID), cover_image_url=st.just(COVER)), max_size=3)
+codes = st.sampled_from(["ok", "access_token_invalid", "rate_limit_exceeded", "internal_error"])
+errors = near(code=codes, message=st.just(""), log_id=st.just(LOG_ID))
+near_answers = near(data=near(videos=videos), error=errors).map(lambda it: json.dumps(it).encode())
+statuses = st.sampled_from([200, 204, 302, 400, 401, 403, 429, 500, 502])
+
+
+@given(status=statuses, body=st.binary() | near_answers, cut=st.none() | st.integers(0, 50))
+def test_any_body_is_an_answer_or_an_upstream_error(status, body, cut):
+    """Whatever comes back, whole or cut, nothing but `UpstreamError` is raised."""
+    with suppress(UpstreamError):
+        covers = read(body[:cut], status)
+        assert status == 200
+        assert all(isinstance(video_id, str) for video_id in covers)
