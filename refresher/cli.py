@@ -66,7 +66,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
-        _fail(str(error) or "see refresher --help")
+        _fail(error.format_message())
     except OPERATOR_ERRORS as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -245,7 +245,7 @@ def show_status(
 
 def _print_facts(facts: dict[str, Any]) -> None:
     quota, reachable = facts["quota"], facts["videos"] - facts["unreachable"]
-    table = Table(show_header=False, box=None)
+    table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("freshness", f"{facts['valid'] / reachable:.2%}" if reachable else "no covers")
     for name in ("videos", "valid", "expired", "unreachable", "due"):
         table.add_row(name, f"{facts[name]:,}")
@@ -276,7 +276,17 @@ def import_accounts(file: Path) -> None:
 @accounts.command("list")
 def list_accounts() -> None:
     """All accounts with state, videos and next wake-up."""
-    table = Table("open_id", "state", "reason", "since", "videos", "valid", "wakes at", box=None)
+    table = Table(
+        "open_id",
+        "state",
+        "reason",
+        "since",
+        "videos",
+        "valid",
+        "wakes at",
+        box=None,
+        pad_edge=False,
+    )
     for account in _with_database(_settings(), status.list_accounts):
         table.add_row(
             account.open_id,

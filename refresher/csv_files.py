@@ -144,7 +144,7 @@ def _video_id(value: str) -> str:
 
 def _token(column: str, value: str) -> str:
     if not value or not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError(f"{column}: expected a token, not an empty or unprintable value")
+        raise ValueError(f"expected a token in column {column}, not an empty or unprintable value")
     return value
 
 

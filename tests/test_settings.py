@@ -240,5 +240,5 @@ def test_what_the_command_line_says_comes_first(given):
     """An override beats every source and is checked like any other value."""
     given(poll_seconds="2")
     assert read_settings(poll_seconds=3).poll_seconds == 3
-    with pytest.raises(SettingsError, match="^REFRESHER_POLL_SECONDS: .*, not 0$"):
+    with pytest.raises(SettingsError, match=r"^REFRESHER_POLL_SECONDS: .*, not 0$"):
         read_settings(poll_seconds=0)

@@ -115,7 +115,9 @@ def test_an_odd_video_costs_only_itself(odd, covers):
 # --- Failures ---
 
 
-@pytest.mark.parametrize("shape", ["data-empty", "data-null", "videos", "no-data", "bare"])
+@pytest.mark.parametrize(
+    "shape", ["data-empty", "data-null", "videos", "odd-videos", "no-data", "bare"]
+)
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
@@ -145,6 +147,7 @@ def test_status_and_code_together_decide(status, code, kind, shape):
         "data-empty": {"data": {}, "error": error},
         "data-null": {"data": None, "error": error},
         "videos": {"data": {"videos": []}, "error": error},
+        "odd-videos": {"data": {"videos": [None]}, "error": error},
         "no-data": {"error": error},
         "bare": error,
     }[shape]

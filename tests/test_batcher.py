@@ -1,0 +1,142 @@
+"""Many small hand-overs, few statements."""
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from refresher.batcher import Batcher
+
+FOR_EVER = 3600.0
+SOON = 0.001
+PATIENCE_SECONDS = 30
+
+
+class Flush:
+    """Answers ten times each item; remembers the batches; waits where it is told to."""
+
+    def __init__(self):
+        self.batches = []
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.running = 0
+
+    async def __call__(self, items):
+        assert self.running == 0, "two flushes at a time"
+        self.running += 1
+        self.batches.append(list(items))
+        self.begun.set()
+        await self.go_on.wait()
+        self.running -= 1
+        if 13 in items:
+            raise ValueError("thirteen")
+        return [10 * item for item in items]
+
+
+@asynccontextmanager
+async def running(flush, **options):
+    batcher = Batcher(flush, **{"size": 3, "linger_seconds": FOR_EVER, **options})
+    task = asyncio.create_task(batcher.run())
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            yield batcher
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def submitted(batcher, *items):
+    """Tasks that have all handed over their items."""
+    tasks = [asyncio.create_task(batcher.submit(item)) for item in items]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_a_full_batch_does_not_linger():
+    """As soon as the size is reached, the items go out together, in order."""
+    flush = Flush()
+    async with running(flush) as batcher:
+        await asyncio.gather(*await submitted(batcher, 1, 2, 3))
+    assert flush.batches == [[1, 2, 3]]
+
+
+async def test_a_batch_that_is_not_full_goes_out_after_a_while():
+    """One item does not wait for others for ever."""
+    flush = Flush()
+    async with running(flush, linger_seconds=SOON) as batcher:
+        assert await batcher.submit(1) == 10
+        assert await batcher.submit(2) == 20
+    assert flush.batches == [[1], [2]]
+
+
+async def test_each_submitter_gets_its_own_result():
+    """Results find their way back through several batches."""
+    flush = Flush()
+    async with running(flush, linger_seconds=SOON) as batcher:
+        results = await asyncio.gather(*(batcher.submit(item) for item in range(10)))
+    assert results == [10 * item for item in range(10)]
+    assert [len(batch) for batch in flush.batches] == [3, 3, 3, 1]
+
+
+async def test_one_flush_at_a_time():
+    """What comes during a flush waits for it and makes the next batches."""
+    flush = Flush()
+    async with running(flush, linger_seconds=SOON) as batcher:
+        flush.go_on.clear()
+        first = await submitted(batcher, 1)
+        await flush.begun.wait()
+        later = await submitted(batcher, 2, 3, 4, 5)
+        assert flush.batches == [[1]]
+        flush.go_on.set()
+        await asyncio.gather(*first, *later)
+    assert flush.batches == [[1], [2, 3, 4], [5]]
+
+
+async def test_an_exception_reaches_the_submitters_of_its_batch_only():
+    """All who were in the batch that failed hear of it; the next batch works."""
+    async with running(Flush()) as batcher:
+        tasks = await submitted(batcher, 12, 13, 14, 15, 16, 17)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == 3 * [ValueError] + 3 * [int]
+
+
+@pytest.mark.parametrize(
+    ("items", "batches"),
+    [
+        ([9], [[9]]),
+        ([9, 1, 2], [[9], [1, 2]]),
+        ([1, 9, 3], [[1], [9], [3]]),
+        ([1, 2, 3, 9], [[1, 2], [3], [9]]),
+        ([2, 2, 2, 1], [[2], [2], [2, 1]]),
+    ],
+)
+async def test_a_batch_weighs_no_more_than_its_size(items, batches):
+    """Items are weighed, not counted; one that is too heavy for any batch goes alone."""
+    flush = Flush()
+    async with running(flush, weigh=lambda item: item) as batcher:
+        await asyncio.gather(*await submitted(batcher, *items))
+    assert flush.batches == batches
+
+
+async def test_a_cancelled_submitter_does_not_break_the_batch():
+    """Given up before the flush, during it, or in a batch that fails: the others do not notice."""
+    flush = Flush()
+    async with running(flush) as batcher:
+        flush.go_on.clear()
+        first, second, third = await submitted(batcher, 1, 2, 3)
+        first.cancel()
+        await flush.begun.wait()
+        second.cancel()
+        unlucky, bystander, witness = await submitted(batcher, 12, 13, 14)
+        unlucky.cancel()
+        flush.go_on.set()
+        assert await third == 30
+        for other in (bystander, witness):
+            with pytest.raises(ValueError, match="thirteen"):
+                await other
+        assert await asyncio.gather(*await submitted(batcher, 4, 5, 6)) == [40, 50, 60]
+    assert first.cancelled()
+    assert second.cancelled()
+    assert unlucky.cancelled()

@@ -1,0 +1,317 @@
+"""Leases, chunks and slots over real PostgreSQL."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from math import inf
+
+import pytest
+
+from refresher.domain.model import Park, Release
+from refresher.postgres.claims import APP_HORIZON_SECONDS, HORIZON_SECONDS, Claims
+
+
+def replica(pool, name="a", *, per_token=600, per_app=0, lease=60.0):
+    return Claims(
+        pool,
+        replica=name,
+        lease_seconds=lease,
+        rate_limit_per_token=per_token,
+        rate_limit_per_app=per_app,
+    )
+
+
+async def store(pool, open_id, videos, *, due_in=None):
+    """An account and its videos, due now or one a second from `due_in` seconds on."""
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token) VALUES ($1, 'act.x')"
+        " ON CONFLICT DO NOTHING",
+        open_id,
+    )
+    await pool.execute(
+        "INSERT INTO refresher.videos (open_id, video_id, due_at)"
+        " SELECT $1, $1 || n, now() + coalesce($3 + n, 0) * interval '1 second'"
+        " FROM generate_series(1, $2::integer) AS n",
+        open_id,
+        videos,
+        due_in,
+    )
+
+
+async def account(pool, open_id):
+    return await pool.fetchrow(
+        "SELECT *, now() AS now FROM refresher.accounts WHERE open_id = $1", open_id
+    )
+
+
+def ids(claim):
+    return [video.video_id for video in claim.videos]
+
+
+def slots(claim):
+    count = -(-len(claim.videos) // 20)
+    step = timedelta(seconds=claim.step_seconds)
+    return [claim.first_slot + n * step for n in range(count)]
+
+
+async def test_due_videos_are_claimed_under_a_lease(pool):
+    """A claim carries the account's token, its due videos and a lease on the database's clock."""
+    await store(pool, "ana", 3)
+    (claim,) = await replica(pool).claim(10)
+    row = await account(pool, "ana")
+    assert (claim.open_id, claim.access_token, claim.lease_epoch) == ("ana", "act.x", 1)
+    assert sorted(ids(claim)) == ["ana1", "ana2", "ana3"]
+    assert row["lease_owner"] == "a"
+    assert row["lease_expires_at"] == row["wake_at"] == claim.lease_expires_at > row["now"]
+    assert "act.x" not in repr(claim)
+
+
+async def test_a_partly_full_chunk_is_topped_up_with_the_next_due(pool):
+    """Five due videos bring the fifteen that would be due next, and no more."""
+    await store(pool, "ana", 30, due_in=100)
+    await pool.execute(
+        "INSERT INTO refresher.videos SELECT 'ana', 'new' || n FROM generate_series(1, 5) AS n"
+    )
+    (claim,) = await replica(pool).claim(10)
+    assert sorted(ids(claim)[:5]) == [f"new{n}" for n in range(1, 6)]
+    assert ids(claim)[5:] == [f"ana{n}" for n in range(1, 16)]
+
+
+async def test_nobody_claims_what_is_leased_until_the_lease_ends(pool):
+    """A second replica finds nothing; after the lease it finds the same videos, one epoch on."""
+    await store(pool, "ana", 3)
+    await replica(pool, "a").claim(10)
+    assert await replica(pool, "b").claim(10) == []
+    await pool.execute("UPDATE refresher.accounts SET lease_expires_at = now(), wake_at = now()")
+    (claim,) = await replica(pool, "b").claim(10)
+    assert (len(claim.videos), claim.lease_epoch) == (3, 2)
+
+
+async def test_concurrent_claims_share_no_account(pool):
+    """Many claims at once lease every account exactly once."""
+    for n in range(30):
+        await store(pool, f"account-{n}", 1)
+    answers = await asyncio.gather(*(replica(pool, str(n)).claim(10) for n in range(6)))
+    leased = [claim.open_id for claims in answers for claim in claims]
+    assert len(leased) == len(set(leased)) == 30
+
+
+@pytest.mark.parametrize("state", ["paused", "needs_reauthorization", "needs_scope"])
+async def test_parked_accounts_are_not_claimed(pool, state):
+    """Only an active account is worked."""
+    await store(pool, "ana", 3)
+    await pool.execute("UPDATE refresher.accounts SET state = $1", state)
+    assert await replica(pool).claim(10) == []
+
+
+async def test_the_longest_waiting_come_first_within_the_budget(pool):
+    """The budget counts chunks; an account that is cut short keeps the rest for its next claim."""
+    await store(pool, "late", 60)
+    await store(pool, "later", 60)
+    await pool.execute(
+        "UPDATE refresher.accounts SET wake_at = now() - interval '1 minute' WHERE open_id = 'late'"
+    )
+    first, second = await replica(pool).claim(4)
+    assert (first.open_id, len(first.videos)) == ("late", 60)
+    assert (second.open_id, len(second.videos)) == ("later", 20)
+
+
+async def test_a_huge_account_takes_no_more_than_the_horizon(pool):
+    """At 600 a minute a claim takes the chunks of the next seconds, however many are due."""
+    await store(pool, "huge", 5000)
+    (claim,) = await replica(pool).claim(1000)
+    assert len(claim.videos) % 20 == 0
+    assert slots(claim)[-1] - claim.first_slot <= timedelta(seconds=HORIZON_SECONDS)
+
+
+async def test_slots_continue_where_the_last_claim_ended(pool):
+    """Whoever claims next, no two slots of an account are closer than the limit allows."""
+    await store(pool, "ana", 2000)
+    reserved = []
+    for name in "abc":
+        (claim,) = await replica(pool, name, per_token=60).claim(100)
+        reserved += slots(claim)
+        await pool.execute(
+            "UPDATE refresher.accounts SET lease_expires_at = now(), wake_at = now(),"
+            " next_slot_at = next_slot_at - interval '3 seconds'"
+        )
+        reserved = [slot - timedelta(seconds=3) for slot in reserved]
+    assert all(later - earlier >= timedelta(seconds=1) for earlier, later in pairwise(reserved))
+
+
+async def test_a_paused_account_waits_even_for_new_videos(pool):
+    """After a 429 the pause is in the row: a new video wakes the account, but no slot comes."""
+    await store(pool, "ana", 1)
+    (claim,) = await replica(pool).claim(10)
+    await replica(pool).release([Release("ana", claim.lease_epoch, failures=1, pause_seconds=30)])
+    await store(pool, "ana", 0)
+    await pool.execute("INSERT INTO refresher.videos VALUES ('ana', 'new')")
+    assert await replica(pool, "b").claim(10) == []
+
+
+async def test_the_app_limit_is_shared_by_all_accounts_and_replicas(pool):
+    """With 600 a minute for the app, slots of all accounts together keep their distance."""
+    for n in range(40):
+        await store(pool, f"account-{n}", 40)
+    claims = [
+        claim
+        for name in "abc"
+        for claim in await replica(pool, name, per_token=0, per_app=600).claim(100)
+    ]
+    taken = sorted(slot for claim in claims for slot in slots(claim))
+    reach = timedelta(seconds=2 * APP_HORIZON_SECONDS)
+    assert 5 <= len(taken) <= 15
+    assert taken[-1] - datetime.now(UTC) <= reach
+    assert len(taken) <= (taken[-1] - taken[0] + reach).total_seconds() * 10
+
+
+async def test_an_account_with_nothing_due_is_claimed_for_its_wake_up_only(pool):
+    """No videos, no slot spent; its release sets the wake-up to its earliest due video."""
+    await store(pool, "ana", 1, due_in=1000)
+    await pool.execute("UPDATE refresher.accounts SET wake_at = now()")
+    (claim,) = await replica(pool).claim(10)
+    assert claim.videos == []
+    (released,) = await replica(pool).release([Release("ana", claim.lease_epoch)])
+    assert 990 < released.wake_in_seconds < 1010
+    assert (await account(pool, "ana"))["next_slot_at"] < datetime.now(UTC)
+
+
+async def test_a_release_counts_the_videos_and_sets_the_wake_up(pool):
+    """Counts, earliest due time and validity are stored with the account."""
+    await store(pool, "ana", 1)
+    await store(pool, "ana", 0)
+    await pool.execute("""
+        INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at, gone_at, due_at)
+        VALUES ('ana', 'valid', 'https://c', now() + interval '1 hour', NULL, now() + interval '30 min'),
+               ('ana', 'dead', 'https://c', now() - interval '1 hour', NULL, now() + interval '40 min'),
+               ('ana', 'gone', NULL, NULL, now(), now() + interval '1 day')
+    """)
+    (claim,) = await replica(pool).claim(10)
+    await pool.execute(
+        "UPDATE refresher.videos SET due_at = now() + interval '50 min' WHERE video_id = 'ana1'"
+    )
+    (released,) = await replica(pool).release([Release("ana", claim.lease_epoch)])
+    row = await account(pool, "ana")
+    assert 1790 < released.wake_in_seconds <= 1800
+    assert (row["videos"], row["valid"], row["expired"], row["unreachable"]) == (4, 1, 1, 1)
+    assert row["lease_owner"] is row["lease_expires_at"] is None
+
+
+async def test_an_account_without_videos_does_not_wake(pool):
+    """Nothing to ask for: it sleeps until a video is inserted."""
+    await store(pool, "ana", 0)
+    (claim,) = await replica(pool).claim(10)
+    (released,) = await replica(pool).release([Release("ana", claim.lease_epoch)])
+    assert released.wake_in_seconds == inf
+    await pool.execute("INSERT INTO refresher.videos VALUES ('ana', 'new')")
+    (claim,) = await replica(pool).claim(10)
+    assert ids(claim) == ["new"]
+
+
+async def test_videos_inserted_during_a_lease_keep_their_wake_up(pool):
+    """A release that finds wake_at lowered in the meantime keeps the lower value."""
+    await store(pool, "ana", 1, due_in=1000)
+    await pool.execute("UPDATE refresher.accounts SET wake_at = now()")
+    (claim,) = await replica(pool).claim(10)
+    await pool.execute("UPDATE refresher.accounts SET wake_at = now() - interval '1 second'")
+    (released,) = await replica(pool).release([Release("ana", claim.lease_epoch)])
+    assert released.wake_in_seconds <= 0
+
+
+async def test_an_uncommitted_insert_is_waited_for(pool):
+    """While an application's insert is open the account is not claimed, so no wake-up is missed."""
+    await store(pool, "ana", 1, due_in=1000)
+    await pool.execute("UPDATE refresher.accounts SET wake_at = now()")
+    async with pool.acquire() as application, application.transaction():
+        await application.execute("INSERT INTO refresher.videos VALUES ('ana', 'new')")
+        assert await replica(pool).claim(10) == []
+    (claim,) = await replica(pool).claim(10)
+    assert ids(claim) == ["new", "ana1"]
+
+
+async def test_a_locked_row_is_given_back_later(pool):
+    """A release leaves out an account whose row an application holds, instead of waiting."""
+    await store(pool, "ana", 1)
+    await store(pool, "ben", 1)
+    claims = await replica(pool).claim(10)
+    releases = [Release(claim.open_id, claim.lease_epoch) for claim in claims]
+    async with pool.acquire() as application, application.transaction():
+        await application.execute("SELECT FROM refresher.accounts WHERE open_id = 'ana' FOR UPDATE")
+        released = await replica(pool).release(releases)
+    by_account = dict(zip([claim.open_id for claim in claims], released, strict=True))
+    assert by_account["ana"] is None
+    assert by_account["ben"] is not None
+
+
+async def test_a_stale_lease_releases_nothing(pool):
+    """A replica that lost its lease changes nothing of the new holder's."""
+    await store(pool, "ana", 1)
+    (old,) = await replica(pool, "a").claim(10)
+    await pool.execute("UPDATE refresher.accounts SET lease_expires_at = now(), wake_at = now()")
+    await replica(pool, "b").claim(10)
+    before = await account(pool, "ana")
+    assert await replica(pool, "a").release([Release("ana", old.lease_epoch, failures=9)]) == [None]
+    after = await account(pool, "ana")
+    assert dict(before) | {"now": 0} == dict(after) | {"now": 0}
+
+
+async def test_a_back_off_delays_the_next_claim(pool):
+    """Failures and back-off are in the row, for all replicas to see."""
+    await store(pool, "ana", 1)
+    (claim,) = await replica(pool).claim(10)
+    (released,) = await replica(pool).release(
+        [Release("ana", claim.lease_epoch, failures=3, retry_seconds=40)]
+    )
+    assert 39 < released.wake_in_seconds <= 40
+    assert (await account(pool, "ana"))["failures"] == 3
+    assert await replica(pool, "b").claim(10) == []
+
+
+async def test_a_refused_token_parks_until_it_is_replaced(pool):
+    """Parked with its reason; a plain UPDATE of the token makes it active again, at once due."""
+    await store(pool, "ana", 1)
+    (claim,) = await replica(pool).claim(10)
+    park = Park("needs_reauthorization", "access_token_invalid", "act.x")
+    (released,) = await replica(pool).release([Release("ana", claim.lease_epoch, 1, 30, 0, park)])
+    row = await account(pool, "ana")
+    assert released.parked
+    assert (row["state"], row["state_reason"]) == ("needs_reauthorization", "access_token_invalid")
+    assert await replica(pool).claim(10) == []
+    await pool.execute("UPDATE refresher.accounts SET access_token = 'act.y'")
+    row = await account(pool, "ana")
+    assert (row["state"], row["state_reason"], row["failures"]) == ("active", None, 0)
+    assert len(await replica(pool).claim(10)) == 1
+
+
+async def test_a_token_replaced_meanwhile_is_not_parked(pool):
+    """The refusal was of the old token; the new one gets its chance."""
+    await store(pool, "ana", 1)
+    (claim,) = await replica(pool).claim(10)
+    await pool.execute("UPDATE refresher.accounts SET access_token = 'act.y'")
+    park = Park("needs_reauthorization", "access_token_invalid", "act.x")
+    (released,) = await replica(pool).release([Release("ana", claim.lease_epoch, 1, 0, 0, park)])
+    assert not released.parked
+    assert (await account(pool, "ana"))["state"] == "active"
+
+
+async def test_the_daemons_own_writes_revive_nobody(pool):
+    """Only a changed credential ends a park: the same token written again does not."""
+    await store(pool, "ana", 1)
+    await pool.execute("UPDATE refresher.accounts SET state = 'needs_scope'")
+    await pool.execute("UPDATE refresher.accounts SET access_token = access_token")
+    assert (await account(pool, "ana"))["state"] == "needs_scope"
+    await pool.execute("UPDATE refresher.accounts SET state = 'paused', access_token = 'act.y'")
+    assert (await account(pool, "ana"))["state"] == "paused"
+
+
+async def test_requests_are_counted_from_the_full_hour(pool):
+    """The quota spent is in the row: this hour's chunks, a new hour from nothing."""
+    await store(pool, "ana", 60)
+    await replica(pool).claim(10)
+    assert (await account(pool, "ana"))["requests"] == 3
+    await pool.execute(
+        "UPDATE refresher.accounts SET lease_expires_at = now(), wake_at = now(),"
+        " requests_since = requests_since - interval '1 hour'"
+    )
+    await replica(pool).claim(1)
+    assert (await account(pool, "ana"))["requests"] == 1

@@ -1,0 +1,263 @@
+"""The commands as an operator types them: output, exit codes, one clear line for what is wrong."""
+
+import asyncio
+import json
+import re
+import sys
+
+import pytest
+
+from tests.conftest import check_output, environment
+
+
+@pytest.fixture
+def refresher(database, tmp_path):
+    """Run a command to its end; (exit code, stdout, stderr)."""
+
+    async def run(*command, **settings):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "refresher",
+            *command,
+            env=environment(settings.pop("url", database), **settings),
+            cwd=tmp_path,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        check_output(out.decode() + err.decode())
+        return process.returncode, out.decode(), err.decode()
+
+    return run
+
+
+@pytest.fixture
+def csv_file(tmp_path):
+    def write(text):
+        path = tmp_path / "rows.csv"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+async def count(pool, table):
+    return await pool.fetchval(f"SELECT count(*) FROM refresher.{table}")
+
+
+async def test_migrate_again_is_fine(refresher):
+    """Idempotent, and silent about it."""
+    assert await refresher("migrate") == (0, "", "")
+
+
+async def test_accounts_are_imported_listed_paused_and_resumed(refresher, csv_file, pool):
+    """The life of an account at the command line; no command shows a token."""
+    file = csv_file(
+        'open_id,access_token,scope\nana,act.one,"user.info.basic,video.list"\nben,act.two,\n'
+    )
+    assert await refresher("accounts", "import", file) == (
+        0,
+        "2 accounts added or re-authorized\n",
+        "",
+    )
+    assert (await refresher("accounts", "pause", "ana"))[0] == 0
+    code, listed, _ = await refresher("accounts", "list")
+    assert code == 0
+    assert re.search(r"^ana +paused +paused by the operator", listed, re.MULTILINE)
+    assert re.search(r"^ben +active", listed, re.MULTILINE)
+    assert (await refresher("accounts", "resume", "ana"))[0] == 0
+    assert (
+        await pool.fetchval("SELECT state FROM refresher.accounts WHERE open_id = 'ana'")
+        == "active"
+    )
+
+
+async def test_importing_new_tokens_revives_an_account(refresher, csv_file, pool):
+    """An import of known accounts re-authorizes them."""
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token, state)"
+        " VALUES ('ana', 'act.old', 'needs_reauthorization')"
+    )
+    await refresher("accounts", "import", csv_file("open_id,access_token\nana,act.new\n"))
+    row = await pool.fetchrow("SELECT state, access_token FROM refresher.accounts")
+    assert tuple(row) == ("active", "act.new")
+
+
+async def test_videos_are_imported_with_what_is_known_of_them(refresher, csv_file, pool):
+    """A cover that lives is due before it dies; without one, at once; known videos stay."""
+    await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ('ana')")
+    now = await pool.fetchval("SELECT extract(epoch FROM now())::bigint")
+    url = f"https://c/x?x-signature=e%2Ff&x-expires={now + 86400}"
+    file = csv_file(
+        "open_id,video_id,cover_image_url\n"
+        f"ana,1,\nana,2,{url}\nana,3,https://c/x?x-expires={now - 5}\nana,4,https://c/unsigned\n"
+    )
+    assert await refresher("videos", "import", file) == (
+        0,
+        "4 videos added, 0 were known already\n",
+        "",
+    )
+    rows = {
+        row["video_id"]: row
+        for row in await pool.fetch(
+            "SELECT *, due_at <= now() AS due, due_at < cover_expires_at AS early FROM refresher.videos"
+        )
+    }
+    assert rows["2"]["cover_image_url"] == url
+    assert (rows["2"]["due"], rows["2"]["early"]) == (False, True)
+    assert [rows[video]["due"] for video in "134"] == [True] * 3
+    assert [rows[video]["cover_expires_at"] is None for video in "134"] == [True, False, True]
+    again = await refresher("videos", "import", file)
+    assert again == (0, "0 videos added, 4 were known already\n", "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "complaint"),
+    [
+        ("videos", "video_id\n1\n", ":1: expected the columns open_id,video_id,cover_image_url"),
+        (
+            "videos",
+            "open_id,video_id\nana,1\nana,123456789012345678901\n",
+            ":3: video_id: expected",
+        ),
+        ("videos", "open_id,video_id\nana,\n", ":2: video_id: expected 1 to 20 digits"),
+        (
+            "videos",
+            "open_id,video_id\nana,1\nana,2\nana,1\n",
+            ":4: open_id,video_id: expected each once",
+        ),
+        (
+            "videos",
+            "open_id,video_id\nana,1\nbob,2\n",
+            ":3: open_id: expected a known account, not 'bob'",
+        ),
+        ("videos", "open_id,video_id\nana,1,2\n", ":2: expected 2 columns, not 3"),
+        ("accounts", "open_id,token\nana,act.x\n", ":1: expected the columns open_id,access_token"),
+        (
+            "accounts",
+            "open_id,access_token\nbob,act.x\nbob,act.y\n",
+            ":3: open_id: expected each once",
+        ),
+        ("accounts", "open_id,access_token\nbob,\n", ":2: expected a token in column access_token"),
+    ],
+    ids=[
+        "header",
+        "21 digits",
+        "empty",
+        "duplicate",
+        "unknown",
+        "columns",
+        "header",
+        "twice",
+        "token",
+    ],
+)
+async def test_a_bad_row_stops_an_import_with_nothing_written(
+    refresher, csv_file, pool, kind, text, complaint
+):
+    """One line on stderr with file, line, value and what was expected; exit 2."""
+    await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ('ana')")
+    file = csv_file(text)
+    code, out, err = await refresher(kind, "import", file)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{file}{complaint}" in err
+    assert (await count(pool, "accounts"), await count(pool, "videos")) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "complaint"),
+    [
+        (
+            "run",
+            {"url": "mysql://u:pass-word-of-the-tests@h/d"},
+            "REFRESHER_DATABASE_URL: expected",
+        ),
+        ("run", {"url": ""}, "REFRESHER_DATABASE_URL is not set"),
+        ("run", {"concurrency": "many"}, "REFRESHER_CONCURRENCY"),
+        ("run", {"lead_seconds": "-1"}, "REFRESHER_LEAD_SECONDS"),
+        ("run", {"http_listen": "here"}, "REFRESHER_HTTP_LISTEN: expected host:port, not 'here'"),
+        ("run", {"http_listen": "203.0.113.1:80"}, "203.0.113.1"),
+        ("status", {"url": "postgresql://u:pass-word-of-the-tests@127.0.0.1:9/d"}, "127.0.0.1"),
+        ("accounts pause bob", {}, "expected a known account, not 'bob'"),
+        ("accounts import nowhere.csv", {}, "nowhere.csv: No such file"),
+        ("videos import nowhere.csv", {}, "nowhere.csv: No such file"),
+        ("frolic", {}, "No such command 'frolic'"),
+        ("status --colour", {}, "No such option: --colour"),
+        ("emulator --cover-ttl soon", {}, "--cover-ttl: expected seconds or hourly, not 'soon'"),
+        ("emulator --missing-share 2", {}, "--missing-share"),
+    ],
+)
+async def test_what_is_wrong_is_said_in_one_line(refresher, command, settings, complaint):
+    """Exit 2, one line on stderr that names the value, no traceback, no password."""
+    code, out, err = await refresher(*command.split(), **settings)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert complaint in err
+
+
+@pytest.mark.parametrize("command", ["run", "once", "status", "accounts list"])
+async def test_a_schema_not_migrated_is_said_in_one_line(refresher, empty_database, command):
+    """And with the command that helps."""
+    code, _, err = await refresher(*command.split(), url=empty_database)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "run refresher migrate" in err
+
+
+async def test_a_wrong_password_or_database_ends_the_daemon(refresher, database):
+    """Waiting would not mend it: one line, exit 2."""
+    code, _, err = await refresher("run", url=re.sub(r"/test_\w+", "/nowhere", database))
+    assert (code, err.count("\n")) == (2, 1)
+    assert 'database "nowhere" does not exist' in err
+
+
+async def test_once_answers_everything_due(refresher, serve):
+    """Exit 0 when every due video was answered; a second run finds nothing to do."""
+    world = await serve()
+    await world.add_account("ana", videos=50)
+    await world.add_videos("ana", 1, missing=True)
+    assert (await refresher("once", tiktok_base_url=world.base_url))[0] == 0
+    assert await world.valid() == 50
+    sent = len(world.emulator.record)
+    assert (await refresher("once", tiktok_base_url=world.base_url))[0] == 0
+    assert len(world.emulator.record) == sent == 3
+
+
+async def test_once_says_what_could_not_be_answered(refresher, serve):
+    """Exit 1 with the number of videos, after several tries, the others being fresh."""
+    world = await serve()
+    await world.add_account("ana", videos=5)
+    await world.add_account("ben", videos=5)
+    world.emulator.revoke_access_token("ana")
+    code, _, err = await refresher("once", tiktok_base_url=world.base_url)
+    assert (code, await world.valid()) == (1, 5)
+    assert "5 due videos could not be answered" in err
+
+
+async def test_status_tells_freshness(refresher, serve):
+    """For people and, with --json, for programs."""
+    world = await serve()
+    await world.add_account("ana", videos=50)
+    await refresher("once", tiktok_base_url=world.base_url)
+    code, out, _ = await refresher("status", "--json")
+    facts = json.loads(out)
+    assert (code, facts["videos"], facts["valid"], facts["expired"]) == (0, 50, 50, 0)
+    assert (facts["accounts"]["active"], facts["quota"]["requests"], facts["replicas"]) == (
+        1,
+        3,
+        {},
+    )
+    code, out, _ = await refresher("status")
+    assert code == 0
+    assert re.search(r"freshness +100.00%", out)
+
+
+async def test_the_demo_stops_by_itself_with_a_table(refresher):
+    """Nothing to configure: covers of 19 accounts live, one account has a dead token."""
+    code, out, err = await refresher("demo", "--seconds", "4")
+    assert (code, err) == (0, "")
+    assert "account.parked" in out
+    videos, valid, expired, requests, fill, throttled = re.findall(r"[\d.,]+", out.splitlines()[-2])
+    assert (videos, expired, requests, throttled) == ("1,200", "0", "58", "0")
+    assert 1100 < int(valid.replace(",", "")) < 1140
+    assert float(fill) == 100.0

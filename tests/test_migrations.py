@@ -1,0 +1,124 @@
+"""The schema as our migrations make it."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from refresher.postgres.database import (
+    SCHEMA_REVISION,
+    SchemaNotMigratedError,
+    check_migrated,
+    connected,
+)
+from refresher.postgres.migrate import migrate, migrations_folder
+
+CONTRACT = {
+    "accounts": {
+        "open_id": "text",
+        "access_token": "text",
+        "access_token_expires_at": "timestamp with time zone",
+        "refresh_token": "text",
+        "refresh_token_expires_at": "timestamp with time zone",
+        "scope": "text",
+        "state": "text",
+        "state_reason": "text",
+        "state_since": "timestamp with time zone",
+    },
+    "videos": {
+        "open_id": "text",
+        "video_id": "text",
+        "cover_image_url": "text",
+        "cover_expires_at": "timestamp with time zone",
+        "refreshed_at": "timestamp with time zone",
+        "missing_since": "timestamp with time zone",
+        "gone_at": "timestamp with time zone",
+    },
+}
+
+
+async def test_starting_in_several_places_at_once_migrates_once(empty_database):
+    """Each call succeeds, and the schema is there."""
+    await asyncio.gather(*(migrate(empty_database) for _ in range(4)))
+    async with connected(empty_database, application_name="tests") as pool:
+        await check_migrated(pool)
+
+
+async def test_an_empty_database_is_told_apart(empty_database):
+    """The message says what is expected and which command helps."""
+    async with connected(empty_database, application_name="tests") as pool:
+        with pytest.raises(SchemaNotMigratedError, match="run refresher migrate"):
+            await check_migrated(pool)
+
+
+def test_the_code_knows_the_newest_revision():
+    """SCHEMA_REVISION is raised with the revision that the code needs."""
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA_REVISION
+
+
+@pytest.mark.parametrize("table", CONTRACT)
+async def test_the_contracts_columns_are_there(pool, table):
+    """Other programs rely on their names and types."""
+    rows = await pool.fetch(
+        "SELECT column_name, data_type FROM information_schema.columns"
+        " WHERE table_schema = 'refresher' AND table_name = $1",
+        table,
+    )
+    assert CONTRACT[table].items() <= {tuple(row) for row in rows}
+
+
+async def test_no_index_covers_what_a_refresh_writes(pool):
+    """The tables' indexes are the keys, and the small one that the claim lives on."""
+    rows = await pool.fetch(
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'refresher'"
+    )
+    assert {row["indexname"] for row in rows} == {
+        "accounts_pkey",
+        "accounts_wake_at",
+        "videos_pkey",
+        "app_pkey",
+        "alembic_version_pkc",
+    }
+    (key,) = [row["indexdef"] for row in rows if row["indexname"] == "videos_pkey"]
+    assert key.endswith("(open_id, video_id)")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO refresher.videos VALUES ('nobody', '1')",
+        "INSERT INTO refresher.videos VALUES ('ana', '')",
+        "INSERT INTO refresher.videos VALUES ('ana', repeat('7', 21))",
+        "INSERT INTO refresher.accounts (open_id) VALUES ('')",
+        "UPDATE refresher.accounts SET state = 'asleep'",
+    ],
+    ids=["no account", "empty id", "21 digits", "empty open_id", "unknown state"],
+)
+async def test_the_database_refuses_what_cannot_be_worked(pool, statement):
+    """Bad rows fail where they are written, in the application."""
+    await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ('ana')")
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        await pool.execute(statement)
+
+
+async def test_applications_inserting_in_any_order_do_not_deadlock(pool):
+    """Two transactions over the same accounts, in opposite order, both commit."""
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, wake_at)"
+        " SELECT 'account-' || n, 'infinity' FROM generate_series(1, 50) AS n"
+    )
+
+    async def insert(order, prefix):
+        await pool.execute(
+            "INSERT INTO refresher.videos (open_id, video_id)"
+            f" SELECT 'account-' || n, $1 || n FROM generate_series(1, 50) AS n ORDER BY n {order}",
+            prefix,
+        )
+
+    for round_ in range(10):
+        await asyncio.gather(insert("ASC", f"a{round_}-"), insert("DESC", f"b{round_}-"))
+    assert await pool.fetchval("SELECT count(*) FROM refresher.videos") == 1000

@@ -1,0 +1,140 @@
+"""What operators are told, over real PostgreSQL."""
+
+import pytest
+
+from refresher.domain.model import Release
+from refresher.postgres.audit import audit_step
+from refresher.postgres.claims import Claims
+from refresher.postgres.status import read_quota, read_replicas, read_summary
+
+COVERS = """
+INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at, gone_at, due_at)
+SELECT $1, kind || n,
+       CASE WHEN kind <> 'new' THEN 'https://c' END,
+       CASE kind WHEN 'valid' THEN now() + interval '1 hour'
+                 WHEN 'dead' THEN now() - interval '1 minute'
+                 WHEN 'gone' THEN now() - interval '1 day' END,
+       CASE WHEN kind = 'gone' THEN now() END,
+       CASE WHEN kind IN ('dead', 'new') THEN now() - interval '30 seconds'
+            ELSE now() + interval '30 minutes' END
+FROM unnest($2::text[]) AS kind, generate_series(1, 2) AS n
+"""
+
+
+async def store(pool, open_id, *kinds, state="active"):
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token, state) VALUES ($1, 'act.x', $2)",
+        open_id,
+        state,
+    )
+    await pool.execute(COVERS, open_id, kinds)
+
+
+def replica(pool):
+    return Claims(
+        pool, replica="a", lease_seconds=60, rate_limit_per_token=600, rate_limit_per_app=0
+    )
+
+
+async def settle(pool):
+    """Let every account be claimed and released once, so that its counts are stored."""
+    claims = await replica(pool).claim(100)
+    await replica(pool).release([Release(claim.open_id, claim.lease_epoch) for claim in claims])
+
+
+@pytest.mark.parametrize("settled", [False, True], ids=["fresh", "counted"])
+async def test_the_summary_tells_what_could_have_been_kept_alive(pool, settled):
+    """Expired are dead covers of working accounts; gone videos and parked accounts are apart."""
+    await store(pool, "ana", "valid", "dead", "gone", "new")
+    await store(pool, "ben", "valid", "dead", state="active")
+    if settled:
+        await settle(pool)
+    await pool.execute(
+        "UPDATE refresher.accounts SET state = 'needs_reauthorization' WHERE open_id = 'ben'"
+    )
+    if not settled:
+        await audit_step(pool)
+    summary = await read_summary(pool)
+    assert (summary.videos, summary.valid, summary.expired) == (12, 4, 2)
+    assert (summary.unreachable, summary.due) == (4, 4)
+    assert 29 < summary.oldest_overdue_seconds < 60
+    assert summary.accounts == {
+        "active": 1,
+        "paused": 0,
+        "needs_reauthorization": 1,
+        "needs_scope": 0,
+    }
+
+
+async def test_covers_that_die_after_the_count_are_noticed(pool):
+    """Stored counts hold only until the first of their covers dies."""
+    await store(pool, "ana", "valid")
+    await settle(pool)
+    assert (await read_summary(pool)).valid == 2
+    await pool.execute("UPDATE refresher.videos SET cover_expires_at = now()")
+    assert (await read_summary(pool)).valid == 2
+    await pool.execute("UPDATE refresher.accounts SET valid_until = now()")
+    summary = await read_summary(pool)
+    assert (summary.valid, summary.expired) == (0, 2)
+
+
+async def test_an_empty_database_is_fine(pool):
+    """No accounts: zeros."""
+    summary = await read_summary(pool)
+    assert (summary.videos, summary.due, summary.oldest_overdue_seconds) == (0, 0, 0.0)
+
+
+async def test_quota_and_leases_are_told(pool):
+    """Requests granted this hour, and who holds how many accounts."""
+    await store(pool, "ana", "new", "dead")
+    await store(pool, "ben", "new")
+    await replica(pool).claim(10)
+    quota = await read_quota(pool)
+    assert (quota.requests, quota.busiest) == (2, 1)
+    assert await read_replicas(pool) == {"a": 2}
+
+
+async def test_the_audit_wakes_what_would_sleep_for_ever(pool):
+    """Whatever went wrong with wake_at, the walk puts it right and says so."""
+    await store(pool, "ana", "dead")
+    await store(pool, "ben", "valid")
+    await settle(pool)
+    await pool.execute("UPDATE refresher.accounts SET wake_at = 'infinity' WHERE open_id = 'ana'")
+    await pool.execute(
+        "UPDATE refresher.accounts SET wake_at = now() + interval '3 hours' WHERE open_id = 'ben'"
+    )
+    mended = dict(await audit_step(pool))
+    assert mended["ana"] is None
+    assert 8000 < mended["ben"] < 9100
+    claims = await replica(pool).claim(10)
+    assert [claim.open_id for claim in claims] == ["ana"]
+
+
+async def test_the_audit_leaves_back_off_and_leases_alone(pool):
+    """A back-off is no drift, and a leased account gets its counts from its release."""
+    await store(pool, "ana", "dead")
+    await store(pool, "ben", "dead")
+    await settle(pool)
+    await pool.execute(
+        "UPDATE refresher.accounts SET wake_at = now() + interval '4 minutes' WHERE open_id = 'ana'"
+    )
+    await replica(pool).claim(10)
+    before = await pool.fetch("SELECT * FROM refresher.accounts ORDER BY open_id")
+    assert await audit_step(pool) == []
+    assert await pool.fetch("SELECT * FROM refresher.accounts ORDER BY open_id") == before
+
+
+async def test_the_audit_walks_all_accounts_and_starts_again(pool):
+    """Step by step through all of them, whoever takes the step; counts that drifted are mended."""
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, wake_at, videos)"
+        " SELECT 'account-' || n, 'infinity', 7 FROM generate_series(1, 50) AS n"
+    )
+    for _ in range(3):
+        await audit_step(pool)
+    assert await pool.fetchval("SELECT sum(videos) FROM refresher.accounts") == 0
+    await audit_step(pool)
+    await pool.execute("UPDATE refresher.accounts SET videos = 7")
+    for _ in range(3):
+        await audit_step(pool)
+    assert await pool.fetchval("SELECT sum(videos) FROM refresher.accounts") == 0
