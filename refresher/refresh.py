@@ -44,8 +44,11 @@ WRITE_BACK_ROWS: Final = 1000
 RELEASE_ACCOUNTS: Final = 200
 LINGER_SECONDS: Final = 0.05
 #: Chunks held per request in flight: most wait for their slot, so that many accounts, each slow
-#: under its own limit, together keep all requests busy.
+#: under its own limit, together keep all requests busy. Waiting costs little memory.
 CHUNKS_PER_REQUEST: Final = 32
+#: Chunks between their slot and their write-back, per request in flight, beyond which no more are
+#: claimed: answers cost memory, and a slow database must slow down the spending of quota.
+CHUNKS_UNDER_WAY: Final = 4
 #: Time kept free at the end of a lease for the answer to come and be written.
 LEASE_MARGIN_SECONDS: Final = 0.5
 #: An account whose row an application holds locked is given back a little later.
@@ -163,7 +166,7 @@ class Refresher:
         self._working: dict[asyncio.Task[None], Work] = {}
         self._querying: set[asyncio.Task[None]] = set()
         self._chunks_held = 0
-        self._chunks_crowding = 0
+        self._chunks_under_way = 0
         self._stop = asyncio.Event()
         self._give_up = asyncio.Event()
         self._poll_seconds = poll_seconds
@@ -216,7 +219,7 @@ class Refresher:
 
     def _chunk_budget(self) -> int:
         """Zero while there is enough to do: what is not claimed is free for other replicas."""
-        if self._chunks_crowding >= self._concurrency:
+        if self._chunks_under_way >= self._concurrency * CHUNKS_UNDER_WAY:
             return 0
         room = self._concurrency * CHUNKS_PER_REQUEST - self._chunks_held
         return max(0, min(room, 2 * self._concurrency))
@@ -254,32 +257,37 @@ class Refresher:
             return
         async with asyncio.TaskGroup() as asking:
             for videos, slot in work.chunks():
-                if await self._turn(work, slot):
+                await _wait_for_slot(work, slot)
+                if await self._take_place(work, slot):
                     asking.create_task(self._ask(work, videos))
                 else:
                     work.postponed += 1
 
-    async def _turn(self, work: Work, slot: float) -> bool:
-        """Wait for the slot and a place among the requests in flight; False: not sent after all.
+    async def _take_place(self, work: Work, slot: float) -> bool:
+        """Wait for a place among the requests in flight; False: not sent after all.
 
         A chunk that is not sent stays due, and its slot is spent.
         """
-        if (delay := slot - monotonic()) > 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(work.halt.wait(), delay)
         if work.halt.is_set():
             return False
-        self._chunks_crowding += 1
+        self._chunks_under_way += 1
         await self._places.acquire()
-        self._chunks_crowding -= 1
         now = monotonic()
         late = work.claim.step_seconds and now > slot + LATEST_SECONDS
         if late or now >= work.lease_end or work.halt.is_set() or self._outage.lasts:
             self._places.release()
+            self._chunks_under_way -= 1
             return False
         return True
 
     async def _ask(self, work: Work, videos: Sequence[Video]) -> None:
+        """Query, reconcile, write back: from the place taken to the result stored."""
+        try:
+            await self._refresh(work, videos)
+        finally:
+            self._chunks_under_way -= 1
+
+    async def _refresh(self, work: Work, videos: Sequence[Video]) -> None:
         try:
             answer = await self._query(work, videos)
         except UpstreamError as error:
@@ -291,13 +299,16 @@ class Refresher:
         for video_id, reason in reconciled.rejections:
             emit(VIDEO_REJECTED, open_id=claim.open_id, video_id=video_id, reason=reason)
         if reconciled.writes:
-            await self._write_back.submit(
-                ChunkWrite(claim.open_id, claim.lease_epoch, reconciled.writes)
-            )
+            write = ChunkWrite(claim.open_id, claim.lease_epoch, reconciled.writes)
+            try:
+                await self._write_back.submit(write)
+            except DatabaseUnavailable:
+                work.postponed += 1  # the grace time is over; the videos stay due
+                return
         work.tally.count(reconciled)
 
     async def _query(self, work: Work, videos: Sequence[Video]) -> dict[str, object]:
-        """Sent from the place that `_turn` took, which is free again afterwards."""
+        """The place that was taken is free again afterwards."""
         work.tally.requests += 1
         work.tally.ids += len(videos)
         task = cast("asyncio.Task[None]", asyncio.current_task())
@@ -358,6 +369,12 @@ class Refresher:
 async def _wait(tasks: Collection[asyncio.Task[None]], timeout_seconds: float | None) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=timeout_seconds)
+
+
+async def _wait_for_slot(work: Work, slot: float) -> None:
+    if (delay := slot - monotonic()) > 0:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(work.halt.wait(), delay)
 
 
 def _note_failure(work: Work, videos: Sequence[Video], error: UpstreamError) -> None:

@@ -1,5 +1,6 @@
 """Reading a cover's expiry from its URL."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -7,6 +8,7 @@ from refresher.domain.errors import CoverUnusable
 from refresher.domain.model import Cover
 
 EXPIRY_KEYS: Final = ("x-expires", "expires")
+EXPIRY_PARAMETER: Final = re.compile(r"(?<=[?&])(x-expires|expires)=(\d+)(?=[&#]|$)", re.IGNORECASE)
 LONGEST_URL: Final = 4096
 # Before TikTok existed, or further ahead than any cover seen (15 days, photo posts) by far:
 # such a number is no expiry.
@@ -45,20 +47,12 @@ def usable_url(url: object) -> str:
 
 def named_expiry(url: str, now: datetime) -> datetime | None:
     """The expiry in the URL's query, dead or not; None where it names none or nonsense."""
-    named = {
-        key.lower(): value
-        for key, _, value in (
-            pair.partition("=") for pair in url.partition("#")[0].partition("?")[2].split("&")
-        )
-    }
-    return next(
-        (
-            expiry
-            for key in EXPIRY_KEYS
-            if (expiry := _sane_expiry(named.get(key, ""), now)) is not None
-        ),
-        None,
-    )
+    named = {key.lower(): value for key, value in EXPIRY_PARAMETER.findall(url)}
+    for key in EXPIRY_KEYS:
+        expiry = _sane_expiry(named.get(key, ""), now)
+        if expiry is not None:
+            return expiry
+    return None
 
 
 def _sane_expiry(value: str, now: datetime) -> datetime | None:

@@ -1,0 +1,52 @@
+"""docs/events.md and the code tell the same."""
+
+import ast
+import re
+from pathlib import Path
+
+from refresher import events
+
+ROOT = Path(__file__).parent.parent
+ROW = re.compile(r"^\| `([\w.]+)` \| (\w+) \| (.*?) \| .+ \| .+ \|$", re.MULTILINE)
+
+
+def test_the_list_and_the_code_agree():
+    """Names, levels and fields, in both directions."""
+    listed = {
+        name: (level, tuple(re.findall(r"`(\w+)`", fields)))
+        for name, level, fields in ROW.findall((ROOT / "docs" / "events.md").read_text())
+    }
+    assert listed == {name: (event.level, event.fields) for name, event in events.EVENTS.items()}
+
+
+def test_names_are_noun_and_past_tense():
+    """`noun.past_tense`, for people who search the logs."""
+    for name in events.EVENTS:
+        assert re.fullmatch(r"[a-z]+\.[a-z]+(ed|lost|unsealed|stopping)", name), name
+
+
+def emissions():
+    """Every `emit(...)` call in the package: file, event, and the fields it names."""
+    for path in sorted((ROOT / "refresher").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func).rpartition(".")[2] == "emit"
+                and node.args
+                and ast.unparse(node.args[0]).rpartition(".")[2].isupper()
+            ):
+                event = getattr(events, ast.unparse(node.args[0]).rpartition(".")[2])
+                yield path.name, event, {keyword.arg for keyword in node.keywords}
+
+
+def test_every_event_is_emitted_with_its_fields():
+    """No event without its place in the code, no field that the list does not know."""
+    emitted = set()
+    for file, event, named in emissions():
+        emitted.add(event.name)
+        fields = {"exception" if name == "exc_info" else name for name in named}
+        if None not in fields:
+            assert fields == set(event.fields), (file, event.name)
+        else:
+            assert fields - {None} <= set(event.fields), (file, event.name)
+    assert emitted == set(events.EVENTS)
