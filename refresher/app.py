@@ -175,7 +175,7 @@ def stop_on_signals(app: App) -> None:
         if app.stop.is_set():
             os._exit(128 + number)
         emit(
-            events.DAEMON_STOPPING,
+            events.DAEMON_SIGNALED,
             signal=number.name,
             grace_seconds=app.settings.shutdown_grace_seconds,
         )

@@ -12,7 +12,7 @@ class Event(NamedTuple):
 
 
 DAEMON_STARTED: Final = Event("daemon.started", "info", ("replica", "version", "base_url"))
-DAEMON_STOPPING: Final = Event("daemon.stopping", "info", ("signal", "grace_seconds"))
+DAEMON_SIGNALED: Final = Event("daemon.signaled", "info", ("signal", "grace_seconds"))
 DAEMON_STOPPED: Final = Event("daemon.stopped", "info", ("abandoned_accounts",))
 DAEMON_FAILED: Final = Event("daemon.failed", "error", ("exception",))
 LOOP_FAILED: Final = Event("loop.failed", "error", ("loop", "exception"))

@@ -71,6 +71,18 @@ async def test_a_batch_that_is_not_full_goes_out_after_a_while():
     assert flush.batches == [[1], [2]]
 
 
+async def test_a_full_batch_leaves_the_next_one_to_linger():
+    """After a batch that was full, a single item waits for others again."""
+    flush = Flush()
+    async with running(flush) as batcher:
+        await asyncio.gather(*await submitted(batcher, 1, 2, 3))
+        early = await submitted(batcher, 4)
+        for _ in range(10):  # turns of the loop, in which a flush would begin
+            await asyncio.sleep(0)
+        await asyncio.gather(*early, *await submitted(batcher, 5, 6))
+    assert flush.batches == [[1, 2, 3], [4, 5, 6]]
+
+
 async def test_each_submitter_gets_its_own_result():
     """Results find their way back through several batches."""
     flush = Flush()

@@ -175,7 +175,7 @@ async def test_a_second_signal_exits_at_once(serve, start):
     daemon = await start(world)
     await eventually(lambda: _length(world.emulator.record), "a request")
     daemon.process.send_signal(signal.SIGTERM)
-    await daemon.until_event("daemon.stopping")
+    await daemon.until_event("daemon.signaled")
     assert await daemon.stopped() == 128 + signal.SIGTERM
 
 

@@ -22,7 +22,7 @@ PATH = "https://p16-sign-va.example.com/tos-maliva-p-0068/oIAAHF~tplv-tiktokx-q:
 PARAMETERS = ["dr=14782", "refresh_token=15a6ba46", "x-signature=8U%2FnJ2%2BwK%3D", "s=FOR_DEV"]
 
 seconds = st.integers(
-    int(EARLIEST_EXPIRY.timestamp()), int((NOW + LONGEST_LIFE).timestamp()) - 1
+    int(EARLIEST_EXPIRY.timestamp()), int((NOW + LONGEST_LIFE).timestamp())
 )  # every expiry that is taken for one
 
 

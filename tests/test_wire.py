@@ -27,7 +27,7 @@ BODIES = {
     "cut": b'{"data":{"videos":[{"id":"1","cover_image_url":"https://exa',
     "not-utf8": b'{"data":{"videos":[{"id":"\xff"}]},"error":{"code":"ok"}}',
     "null": b"null",
-    "deep": b"[" * 100_000,
+    "deep": b'{"data":{"videos":' + b"[" * 100_000,
     "no-error": b'{"data":{"videos":[]}}',
     "no-data": b'{"error":{"code":"ok"}}',
     "data-null": b'{"data":null,"error":{"code":"ok"}}',
