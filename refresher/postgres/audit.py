@@ -44,7 +44,8 @@ counted AS MATERIALIZED (
     FROM held AS h CROSS JOIN LATERAL refresher.count_covers(h.open_id) AS c
 ),
 mended AS (
-    SELECT a.open_id, c.should_wake_at, a.wake_at - c.should_wake_at AS overslept
+    SELECT a.open_id, c.should_wake_at,
+           extract(epoch FROM a.wake_at) - extract(epoch FROM c.should_wake_at) AS overslept
     FROM counted AS c JOIN refresher.accounts AS a USING (open_id)
     -- A back-off is no drift.
     WHERE a.state = 'active' AND isfinite(c.earliest_due_at)
@@ -66,9 +67,7 @@ updated AS (
               IS DISTINCT FROM
               (c.videos, c.valid, c.expired, c.unreachable, c.valid_until, c.earliest_due_at))
 )
-SELECT open_id,
-       CASE WHEN isfinite(should_wake_at + overslept)
-            THEN extract(epoch FROM overslept)::float8 END AS overslept_seconds
+SELECT open_id, nullif(overslept::float8, 'infinity') AS overslept_seconds
 FROM mended
 """
 

@@ -168,7 +168,9 @@ SET lease_owner = NULL,
     state_since = CASE WHEN c.parked THEN now() ELSE a.state_since END
 FROM counted AS c
 WHERE a.open_id = c.open_id
-RETURNING a.open_id, c.parked, extract(epoch FROM a.wake_at - now())::float8 AS wake_in_seconds
+-- Not the difference of the two: before PostgreSQL 17 infinity has none.
+RETURNING a.open_id, c.parked,
+          (extract(epoch FROM a.wake_at) - extract(epoch FROM now()))::float8 AS wake_in_seconds
 """
 
 

@@ -35,9 +35,11 @@ ORDER BY open_id
 ON CONFLICT (open_id) DO UPDATE
 SET access_token = EXCLUDED.access_token,
     access_token_expires_at = EXCLUDED.access_token_expires_at,
-    refresh_token = EXCLUDED.refresh_token,
-    refresh_token_expires_at = EXCLUDED.refresh_token_expires_at,
-    scope = EXCLUDED.scope
+    -- A file that does not bring these must not take them away.
+    refresh_token = coalesce(EXCLUDED.refresh_token, a.refresh_token),
+    refresh_token_expires_at = CASE WHEN EXCLUDED.refresh_token IS NULL
+        THEN a.refresh_token_expires_at ELSE EXCLUDED.refresh_token_expires_at END,
+    scope = coalesce(EXCLUDED.scope, a.scope)
 """
 
 SQL_STAGE_VIDEOS: Final = """
