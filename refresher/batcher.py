@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -48,8 +49,8 @@ class Batcher(Generic[Item, Result]):
         while True:
             await self._some.wait()
             if not self._full.is_set():
-                with_deadline = asyncio.wait_for(self._full.wait(), self._linger_seconds)
-                await asyncio.gather(with_deadline, return_exceptions=True)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._full.wait(), self._linger_seconds)
             await self._flush_batch(self._take())
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from refresher.domain.errors import CoverUnusable
 from refresher.domain.expiry import named_expiry, usable_url
+from refresher.domain.model import usable_token
 
 ACCOUNT_COLUMNS: Final = (
     "open_id",
@@ -61,7 +62,7 @@ def read_accounts(path: Path) -> Iterator[AccountRow]:
                 _time("access_token_expires_at", row.get("access_token_expires_at")),
                 _token("refresh_token", value) if (value := row.get("refresh_token")) else None,
                 _time("refresh_token_expires_at", row.get("refresh_token_expires_at")),
-                row.get("scope") or None,
+                _scope(row.get("scope") or None),
             )
 
 
@@ -143,8 +144,14 @@ def _video_id(value: str) -> str:
 
 
 def _token(column: str, value: str) -> str:
-    if not value or not value.isascii() or not value.isprintable() or " " in value:
+    if not usable_token(value):
         raise ValueError(f"expected a token in column {column}, not an empty or unprintable value")
+    return value
+
+
+def _scope(value: str | None) -> str | None:
+    if value is not None and not value.isprintable():
+        raise ValueError(f"scope: expected printable characters, not {value[:50]!r}")
     return value
 
 

@@ -75,14 +75,14 @@ async def test_accounts_are_imported_listed_paused_and_resumed(refresher, csv_fi
 
 
 async def test_importing_new_tokens_revives_an_account(refresher, csv_file, pool):
-    """An import of known accounts re-authorizes them."""
+    """An import of known accounts re-authorizes them; what the file does not bring stays."""
     await pool.execute(
-        "INSERT INTO refresher.accounts (open_id, access_token, state)"
-        " VALUES ('ana', 'act.old', 'needs_reauthorization')"
+        "INSERT INTO refresher.accounts (open_id, access_token, refresh_token, state)"
+        " VALUES ('ana', 'act.old', 'rft.kept', 'needs_reauthorization')"
     )
     await refresher("accounts", "import", csv_file("open_id,access_token\nana,act.new\n"))
-    row = await pool.fetchrow("SELECT state, access_token FROM refresher.accounts")
-    assert tuple(row) == ("active", "act.new")
+    row = await pool.fetchrow("SELECT state, access_token, refresh_token FROM refresher.accounts")
+    assert tuple(row) == ("active", "act.new", "rft.kept")
 
 
 async def test_videos_are_imported_with_what_is_known_of_them(refresher, csv_file, pool):

@@ -203,11 +203,23 @@ def test_a_cover_that_cannot_be_stored_is_refused(file, url, reason):
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ("ana,,,,,", "access_token: expected a token, not an empty or unprintable value"),
-        ("ana,a b,,,,", "access_token: expected a token, not an empty or unprintable value"),
-        ("ana,hush\x07,,,,", "access_token: expected a token, not an empty or unprintable value"),
-        ('ana,"hush\n",,,,', "access_token: expected a token, not an empty or unprintable value"),
-        ("ana,hush,,é,,", "refresh_token: expected a token, not an empty or unprintable value"),
+        ("ana,,,,,", "expected a token in column access_token, not an empty or unprintable value"),
+        (
+            "ana,a b,,,,",
+            "expected a token in column access_token, not an empty or unprintable value",
+        ),
+        (
+            "ana,hush\x07,,,,",
+            "expected a token in column access_token, not an empty or unprintable value",
+        ),
+        (
+            'ana,"hush\n",,,,',
+            "expected a token in column access_token, not an empty or unprintable value",
+        ),
+        (
+            "ana,hush,,é,,",
+            "expected a token in column refresh_token, not an empty or unprintable value",
+        ),
         ("ana,hush,soon,,,", "access_token_expires_at: expected an ISO 8601 time, not 'soon'"),
         (
             "ana,hush,,rft,1790000000.5,",
@@ -239,7 +251,7 @@ def test_lines_are_counted_as_an_editor_counts_them(file):
     path = file('open_id,access_token,scope\nana,act.a,"one\ntwo"\nben,,\n')
     with pytest.raises(BadFileError) as raised:
         accounts(path)
-    assert str(raised.value).startswith(f"{path}:4: access_token: ")
+    assert str(raised.value).startswith(f"{path}:4: expected a token in column access_token")
 
 
 @pytest.mark.parametrize("content", [b"open_id,v\xe9\n", b"open_id,video_id\n\xe9,1\n"])

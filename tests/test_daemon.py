@@ -219,6 +219,18 @@ async def test_a_refused_token_costs_one_request_and_revives_by_update(serve, st
     assert Counter(arrival.status for arrival in world.emulator.record)[401] == refused
 
 
+@pytest.mark.parametrize("token", [None, "", "two\nlines"], ids=["none", "empty", "lines"])
+async def test_a_token_that_cannot_be_sent_parks_without_a_request(serve, start, pool, token):
+    """It is no different from a refused one, and costs nothing."""
+    world = await serve()
+    await world.add_account("ana", videos=1)
+    await pool.execute("UPDATE refresher.accounts SET access_token = $1", token)
+    daemon = await start(world)
+    assert (await daemon.until_event("account.parked"))["reason"] == "no_usable_access_token"
+    assert await daemon.stopped() == 0
+    assert len(world.emulator.record) == 0
+
+
 async def test_a_lost_scope_parks(serve, start, pool):
     """The account needs the scope, not new tokens, and the state says so."""
     world = await serve()

@@ -92,6 +92,7 @@ def test_any_sane_expiry_is_read_whatever_the_case_of_its_key(key, expires):
         f"x-expires={unix(TOMORROW)}000000",
         "x-expires=" + 3000 * "9",
         f"#x-expires={unix(TOMORROW)}",
+        f"#&x-expires={unix(TOMORROW)}",
         f"not-x-expires={unix(TOMORROW)}",
     ],
     ids=lambda parameter: parameter[:40] or "none",

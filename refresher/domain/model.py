@@ -1,5 +1,6 @@
 """The values that travel through the flow. The words are the README's."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,6 +10,11 @@ from refresher.domain.pacing import DatabaseTime
 
 OpenId = NewType("OpenId", str)
 VideoId = NewType("VideoId", str)
+
+
+def usable_token(token: str | None) -> bool:
+    """Whether a token can be sent at all: it travels in a header line."""
+    return token is not None and re.fullmatch(r"[!-~]+", token) is not None
 
 
 @dataclass(frozen=True, slots=True)
