@@ -71,11 +71,12 @@ class Batcher(Generic[Item, Result]):
     async def _flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await self._flush([item for item, _ in batch])
+            answers = list(zip(batch, results, strict=True))
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait for it
             for _, done in batch:
                 if not done.done():
                     done.set_exception(error)
             return
-        for (_, done), result in zip(batch, results, strict=True):
+        for (_, done), result in answers:
             if not done.done():
                 done.set_result(result)

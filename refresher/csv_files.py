@@ -1,6 +1,7 @@
 """The CSV files of `accounts import` and `videos import`: rows checked, errors with their line."""
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ ACCOUNT_COLUMNS: Final = (
     "scope",
 )
 VIDEO_COLUMNS: Final = ("open_id", "video_id", "cover_image_url")
+COLUMN_NAME: Final = re.compile(r"[a-z_; ]{0,60}", re.IGNORECASE)
 LONGEST_VIDEO_ID: Final = 20
 LONGEST_OPEN_ID: Final = 200
 
@@ -100,12 +102,15 @@ def _rows(
             lines = csv.reader(file, strict=True)
             header = next(lines, [])
             _check_header(path, header, columns, required)
+            ended = lines.line_num
             for cells in lines:
-                if len(cells) != len(header):
+                line, ended = ended + 1, lines.line_num
+                if len(cells) not in {0, len(header)}:
                     raise BadFileError(
-                        f"{path}:{lines.line_num}: expected {len(header)} columns, not {len(cells)}"
+                        f"{path}:{line}: expected {len(header)} columns, not {len(cells)}"
                     )
-                yield lines.line_num, dict(zip(header, cells, strict=True))
+                if cells:
+                    yield line, dict(zip(header, cells, strict=True))
     except OSError as error:
         raise BadFileError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -119,7 +124,8 @@ def _check_header(
 ) -> None:
     known, complete = set(header) <= set(columns), set(required) <= set(header)
     if not (known and complete and len(set(header)) == len(header)):
-        shown = ",".join(header)[:100]
+        # A first row in the place of the header may hold a token: only what looks like a name.
+        shown = ",".join(cell if COLUMN_NAME.fullmatch(cell) else "…" for cell in header)[:200]
         raise BadFileError(f"{path}:1: expected the columns {','.join(columns)}, not {shown!r}")
 
 

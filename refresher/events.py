@@ -70,7 +70,8 @@ FRESHNESS_SUMMARIZED: Final = Event(
     ),
 )
 
-LIBRARY_LOGGED: Final = Event("library.logged", "warning", ("logger", "message", "exception"))
+LIBRARY_WARNED: Final = Event("library.warned", "warning", ("logger", "message", "exception"))
+LIBRARY_FAILED: Final = Event("library.failed", "error", ("logger", "message", "exception"))
 
 EVENTS: Final = {
     event.name: event for event in list(globals().values()) if isinstance(event, Event)

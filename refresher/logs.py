@@ -1,5 +1,6 @@
 """structlog set-up: one event a line on stdout, nothing secret in it."""
 
+import json
 import logging
 import re
 import sys
@@ -9,34 +10,27 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from refresher.events import LIBRARY_LOGGED, Event
+from refresher.events import LIBRARY_FAILED, LIBRARY_WARNED, Event
 
 REDACTED: Final = "[redacted]"
-SECRET_NAMES: Final = (
-    "access_token",
-    "refresh_token",
-    "client_secret",
-    "client_key",
-    "token_keys",
-    "password",
-    "passwd",
-    "secret",
-    "authorization",
-    "x-signature",
-    "signature",
-    "sig",
+#: Names of secrets, alone or at the end of a longer name: PGPASSWORD, REFRESHER_TOKEN_KEYS.
+LONG_NAMES: Final = (
+    "access_token|refresh_token|client_secret|client_key|token_keys|password|passwd|secret"
 )
-ANY_NAME: Final = "|".join(SECRET_NAMES)
-SECRET_FIELD: Final = re.compile(f"(?i:{ANY_NAME})")
-# Tokens by their shape, values by the name before them, passwords by their place in a URL, and
-# what PostgreSQL quotes of a row.
+#: Names of secrets only where they stand alone: "design" is none.
+SHORT_NAMES: Final = "authorization|x-signature|signature|sig"
+SECRET_FIELD: Final = re.compile(f"(?i:[\\w-]*(?:{LONG_NAMES})|{SHORT_NAMES})")
+# Values by the name before them, quoted or not; tokens by their shape; passwords by their place in
+# a URL, up to the last @; and what PostgreSQL quotes of a row, which may take several lines.
 SECRET_TEXT: Final = re.compile(
     rf"""
-    (?P<keep>\b(?i:bearer)\s+)[^\s"',;]+
+    (?P<name>(?i:[\w-]*(?:{LONG_NAMES})|(?<![\w-])(?:{SHORT_NAMES}))\\*["']?\s*[=:]\s*)
+        (?:(?P<quote>\\*["']).*?(?P=quote) | (?:(?i:bearer|basic)\s+)?[^\s"'&;)\]}}]+)
+    | (?P<scheme>\b(?i:bearer|basic)\s+)[^\s"',;]+
     | \b(?:act|rft)\.[^\s"'&,;)}}]+
-    | (?P<name>["']?\b(?i:{ANY_NAME})["']?\s*[=:]\s*["']?)[^\s"'&,;)}}]+
-    | (?P<user>://[^\s:/@]*:)[^\s/@]+(?=@)
-    | (?P<row>\b(?:DETAIL|CONTEXT):).*
+    | (?P<user>://[^\s:/@]*:)[^\s/?]+(?=@)
+    | (?P<row>\bDETAIL:)(?s:.*?)(?=\n(?:HINT|CONTEXT|Traceback|The\ above|During)|\n\s*\n|\Z)
+    | (?P<context>\bCONTEXT:).*
     """,
     re.VERBOSE,
 )
@@ -48,7 +42,7 @@ def emit(event: Event, **fields: object) -> None:
 
 
 def configure(*, log_format: str, level: str) -> None:
-    """Set up structlog and the standard library's logging, which joins in as `library.logged`.
+    """Set up structlog; the standard library's logging joins in as `library.*`.
 
     `log_format` is json, console, or auto: console on a terminal.
     """
@@ -79,10 +73,13 @@ def redact(_logger: object, _method: str, entry: MutableMapping[str, Any]) -> Ma
 
 def redacted_text(text: str) -> str:
     """The text with tokens, secrets, signatures and quoted rows made unreadable."""
-    return SECRET_TEXT.sub(
-        lambda match: "".join(filter(None, match.group("keep", "name", "user", "row"))) + REDACTED,
-        text,
-    )
+    return SECRET_TEXT.sub(_redaction, text)
+
+
+def _redaction(match: re.Match[str]) -> str:
+    kept = "".join(filter(None, match.group("name", "scheme", "user", "row", "context")))
+    quote = match["quote"] or ""
+    return f"{kept}{quote}{REDACTED}{quote}"
 
 
 def _redacted(name: str, value: object) -> object:
@@ -102,7 +99,10 @@ def _redacted(name: str, value: object) -> object:
 
 
 def _json(entry: Mapping[str, Any], **_: object) -> bytes:
-    return msgspec.json.encode(entry)
+    try:
+        return msgspec.json.encode(entry)
+    except UnicodeEncodeError:  # bytes of no encoding, as a header may hold them
+        return json.dumps(entry).encode()
 
 
 def _console() -> structlog.dev.ConsoleRenderer:
@@ -111,9 +111,14 @@ def _console() -> structlog.dev.ConsoleRenderer:
 
 class _Bridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - a library's own mistake must not come back to it
+            message = str(record.msg)
+        event = LIBRARY_FAILED if record.levelno >= logging.ERROR else LIBRARY_WARNED
         emit(
-            LIBRARY_LOGGED,
+            event,
             logger=record.name,
-            message=record.getMessage(),
+            message=message,
             **({"exc_info": record.exc_info} if record.exc_info else {}),
         )

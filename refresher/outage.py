@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from itertools import count
 from time import monotonic
 from typing import Final, TypeVar
 
@@ -34,7 +33,8 @@ class Outage:
 
         Raises `DatabaseUnavailable` only after `give_up` was set.
         """
-        for attempt in count():
+        attempt = 0
+        while True:
             try:
                 result = await unit()
             except DatabaseUnavailable as error:
@@ -46,7 +46,7 @@ class Outage:
                 return result
             with suppress(TimeoutError):
                 await asyncio.wait_for(give_up.wait(), self._wait_seconds(attempt))
-        raise AssertionError
+            attempt += 1
 
     def _wait_seconds(self, attempt: int) -> float:
         longest = min(FIRST_WAIT_SECONDS * (1 << min(attempt, 8)), LONGEST_WAIT_SECONDS)

@@ -16,13 +16,12 @@ from refresher.batcher import Batcher
 from refresher.domain.conclude import conclude
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
-    AccessTokenRefused,
     DatabaseUnavailable,
     Throttled,
     UpstreamError,
     UpstreamFailed,
 )
-from refresher.domain.model import ChunkWrite, Claim, Release, Released, Video, usable_token
+from refresher.domain.model import ChunkWrite, Claim, Release, Released, Video
 from refresher.domain.pacing import LATEST_SECONDS
 from refresher.domain.reconcile import Reconciled, reconcile
 from refresher.events import (
@@ -252,9 +251,6 @@ class Refresher:
         _report(work, release, released)
 
     async def _ask_in_turn(self, work: Work) -> None:
-        if work.claim.videos and not usable_token(work.claim.access_token):
-            work.errors.append(AccessTokenRefused("no_usable_access_token"))
-            return
         async with asyncio.TaskGroup() as asking:
             for videos, slot in work.chunks():
                 await _wait_for_slot(work, slot)

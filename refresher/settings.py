@@ -1,13 +1,18 @@
 """The operator's settings: read once, checked at start, passed in."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+import pydantic_settings
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX: Final = "REFRESHER_"
+HTTP_URL: Final = re.compile(
+    r"https?://[\w-]+(\.[\w-]+)*(:\d+)?(/[\w./~-]*)?|https?://\[[\da-f:]+\](:\d+)?/?"
+)
 SECRETS_FOLDER: Final = Path("/run/secrets")
 
 
@@ -27,8 +32,12 @@ def _postgresql_url(value: SecretStr) -> SecretStr:
 
 
 def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
+    try:
+        parts = urlsplit(value)
+        usable = HTTP_URL.fullmatch(value) and (parts.port or 1) and parts.hostname
+    except ValueError:
+        usable = None
+    if not usable:
         raise ValueError("expected http://host or https://host")
     return value.rstrip("/")
 
@@ -74,12 +83,19 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console", "auto"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_counts_as_unset(cls, values: dict[str, object]) -> dict[str, object]:
+        return {name: value for name, value in values.items() if value != ""}
+
 
 def read_settings(**overrides: object) -> Settings:
     """The settings in force. Raises `SettingsError` naming the variable, what it needs and got."""
     folder = SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None
     try:
         return Settings(_secrets_dir=folder, **overrides)  # type: ignore[call-arg, arg-type]
+    except (UnicodeDecodeError, pydantic_settings.SettingsError):
+        raise SettingsError(f".env, {SECRETS_FOLDER}: expected text in UTF-8") from None
     except ValidationError as error:
         raise SettingsError("; ".join(_complaint(dict(item)) for item in error.errors())) from None
 

@@ -138,7 +138,7 @@ def test_an_account_row_does_not_show_its_tokens(file):
         "open_id,video_id,likes\n",
         "open_id;video_id\n",
         "Open_ID,video_id\n",
-        "ana,1\n",
+        "ana,b\n",
     ],
     ids=["empty", "blank", "one", "incomplete", "twice", "unknown", "semicolons", "case", "none"],
 )
@@ -171,7 +171,6 @@ def quoted(value):
         ("a\0b,1", "open_id: expected 1 to 200 characters, not 'a\\x00b'"),
         ("ana", "expected 2 columns, not 1"),
         ("ana,1,", "expected 2 columns, not 3"),
-        ("", "expected 2 columns, not 0"),
         ('"ana,1', "unexpected end of data"),
         ('"ana"x,1', "',' expected after '\"'"),
         ('"' + 200_000 * "a" + '",1', "field larger than field limit (131072)"),
@@ -247,11 +246,24 @@ def test_a_scope_that_no_database_takes_is_refused(file):
 
 
 def test_lines_are_counted_as_an_editor_counts_them(file):
-    """A quoted newline is a line too: the row after it is where the message says."""
-    path = file('open_id,access_token,scope\nana,act.a,"one\ntwo"\nben,,\n')
+    """Blank lines and quoted newlines count: the message says where the row begins."""
+    path = file('open_id,access_token\n\nana,"a\nb"\n')
     with pytest.raises(BadFileError) as raised:
         accounts(path)
-    assert str(raised.value).startswith(f"{path}:4: expected a token in column access_token")
+    assert str(raised.value).startswith(f"{path}:3: expected a token in column access_token")
+
+
+def test_blank_lines_are_nothing(file):
+    """Also at the end, where editors leave them."""
+    path = file("open_id,access_token\n\nana,act.a\n\n")
+    assert [row.line for row in accounts(path)] == [3]
+
+
+def test_a_first_row_in_the_place_of_the_header_is_not_shown(file):
+    """It may hold a token of any shape."""
+    with pytest.raises(BadFileError, match="not 'ana,…'") as raised:
+        accounts(file("ana,hush-hush-1\n"))
+    assert "hush" not in str(raised.value)
 
 
 @pytest.mark.parametrize("content", [b"open_id,v\xe9\n", b"open_id,video_id\n\xe9,1\n"])

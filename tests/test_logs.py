@@ -10,7 +10,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refresher.events import EVENTS, LIBRARY_LOGGED, Event
+from refresher.events import EVENTS, LIBRARY_WARNED, Event
 from refresher.logs import configure, emit, redact, redacted_text
 
 SECRET = "hush-hush"
@@ -67,7 +67,7 @@ def test_an_event_has_its_own_level(logged, event):
 def test_lines_below_the_level_are_left_out(logged):
     """At warning, an info event is not logged."""
     assert logged(emit, HAPPENED, level="warning") == []
-    assert len(logged(emit, LIBRARY_LOGGED, level="warning")) == 1
+    assert len(logged(emit, LIBRARY_WARNED, level="warning")) == 1
 
 
 def test_bytes_of_no_encoding_do_not_break_a_line(logged):
@@ -91,7 +91,7 @@ def test_a_library_speaks_through_our_log(logged):
     (line,) = logged(LIBRARY.warning, "token %s is late", "act.hush")
     assert without_time(line) == {
         "level": "warning",
-        "event": "library.logged",
+        "event": "library.warned",
         "logger": "some.library",
         "message": "token [redacted] is late",
     }

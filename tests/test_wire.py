@@ -137,7 +137,6 @@ def test_an_odd_video_costs_only_itself(odd, covers):
         (200, "internal_error", UpstreamFailed),
         (400, "a_code_of_next_year", UpstreamFailed),
         (200, "a_code_of_next_year", UpstreamFailed),
-        (503, "ok", UpstreamFailed),
     ],
 )
 def test_status_and_code_together_decide(status, code, kind, shape):
@@ -171,17 +170,34 @@ def test_a_good_status_with_a_body_that_is_no_answer(body):
         (204, UpstreamFailed),
         (302, UpstreamFailed),
         (400, UpstreamFailed),
-        (401, AccessTokenRefused),
+        (401, UpstreamFailed),
         (403, UpstreamFailed),
         (429, Throttled),
         (502, UpstreamFailed),
     ],
 )
 def test_a_status_is_enough_where_the_body_says_nothing(status, kind, body):
-    """A gateway's page or an empty body is judged by its status."""
+    """A gateway's page or an empty body is judged by its status; a gateway's 401 parks nobody."""
     failed = failure(status, body, {LOG_ID_HEADER: LOG_ID})
     assert type(failed) is kind
     assert (failed.code, failed.status, failed.log_id) == ("no_error_object", status, LOG_ID)
+
+
+def test_a_bad_status_that_says_ok_is_no_code():
+    """The log must not say that a failure was ok."""
+    body = json.dumps({"error": {"code": "ok", "log_id": LOG_ID}}).encode()
+    failed = failure(503, body)
+    assert (type(failed), failed.code, failed.log_id) == (UpstreamFailed, "no_error_object", LOG_ID)
+
+
+@pytest.mark.parametrize("log_id", [None, 7, ["x"]])
+def test_a_log_id_of_another_type_costs_nothing(log_id):
+    """It is for the support: the covers are read, and the error keeps its code."""
+    error = {"code": "ok", "message": None, "log_id": log_id}
+    good = {"data": {"videos": [{"id": "1", "cover_image_url": COVER}]}, "error": error}
+    assert read(json.dumps(good).encode()) == {"1": COVER}
+    bad = json.dumps({"error": {**error, "code": "access_token_invalid"}}).encode()
+    assert type(failure(401, bad)) is AccessTokenRefused
 
 
 def test_the_log_id_of_the_body_comes_first():

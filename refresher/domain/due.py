@@ -8,6 +8,7 @@ from typing import Final
 from refresher.domain.model import OpenId
 
 # One minute, then six times as long each time: 1 min, 6 min, 36 min, 3.6 h, 21.6 h, 3 days.
+NO_TIME: Final = timedelta(0)
 FIRST_WAIT: Final = timedelta(minutes=1)
 WAIT_GROWTH: Final = 6
 LONGEST_WAIT: Final = timedelta(days=3)
@@ -44,7 +45,7 @@ def due_after_refresh(
     longest = policy.lead + policy.spread
     reach = policy.lead + policy.spread * share
     allowed = (expires_at - answered_at) / 3
-    return expires_at - (reach if longest <= allowed else reach * (allowed / longest))
+    return expires_at - (reach * (allowed / longest) if longest > allowed > NO_TIME else reach)
 
 
 def wait_after_miss(misses: int, *, present: bool) -> timedelta:

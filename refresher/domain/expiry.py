@@ -8,7 +8,8 @@ from refresher.domain.errors import CoverUnusable
 from refresher.domain.model import Cover
 
 EXPIRY_KEYS: Final = ("x-expires", "expires")
-EXPIRY_PARAMETER: Final = re.compile(r"(?<=[?&])(x-expires|expires)=(\d+)(?=[&#]|$)", re.IGNORECASE)
+EXPIRY_PARAMETER: Final = re.compile(r"(?:^|(?<=&))(x-expires|expires)=(\d+)(?=&|$)", re.IGNORECASE)
+HTTP_URL: Final = re.compile(r"https?://[^/?#]")
 LONGEST_URL: Final = 4096
 # Before TikTok existed, or further ahead than any cover seen (15 days, photo posts) by far:
 # such a number is no expiry.
@@ -36,7 +37,7 @@ def usable_url(url: object) -> str:
     """The URL itself. Raises `CoverUnusable` for what is no URL or cannot be stored."""
     if not isinstance(url, str) or not url:
         raise CoverUnusable("no URL")
-    if not url.startswith(("https://", "http://")):
+    if not HTTP_URL.match(url):
         raise CoverUnusable("not an http URL")
     if len(url) > LONGEST_URL:
         raise CoverUnusable(f"longer than {LONGEST_URL} characters")
@@ -47,7 +48,8 @@ def usable_url(url: object) -> str:
 
 def named_expiry(url: str, now: datetime) -> datetime | None:
     """The expiry in the URL's query, dead or not; None where it names none or nonsense."""
-    named = {key.lower(): value for key, value in EXPIRY_PARAMETER.findall(url)}
+    query = url.partition("#")[0].partition("?")[2]
+    named = {key.lower(): value for key, value in EXPIRY_PARAMETER.findall(query)}
     for key in EXPIRY_KEYS:
         expiry = _sane_expiry(named.get(key, ""), now)
         if expiry is not None:

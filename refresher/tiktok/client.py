@@ -19,6 +19,7 @@ from refresher.tiktok.wire import build_query, read_answer
 
 #: Twenty covers take about 10 kB; a body past this is no answer.
 LARGEST_ANSWER_BYTES: Final = 1 << 20
+TIMED_OUT: Final = "timed_out"
 
 
 class TikTok:
@@ -36,6 +37,8 @@ class TikTok:
         Raises `UpstreamError`. Sent once: to try again, the caller needs another slot.
         """
         query = build_query(access_token, video_ids)
+        if timeout_seconds <= 0:
+            raise UpstreamFailed(TIMED_OUT)  # to aiohttp, 0 is for ever
         try:
             async with self._session.post(
                 URL(self._base_url + query.path_and_query, encoded=True),
@@ -46,7 +49,7 @@ class TikTok:
             ) as response:
                 body = await _read_body(response)
         except TimeoutError as error:
-            raise UpstreamFailed("timed_out") from error
+            raise UpstreamFailed(TIMED_OUT) from error
         except (ClientError, OSError) as error:
             raise UpstreamFailed("connection_failed", detail=type(error).__name__) from error
         return read_answer(response.status, response.headers, body)

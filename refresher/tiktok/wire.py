@@ -19,6 +19,7 @@ from refresher.domain.errors import (
     UpstreamError,
     UpstreamFailed,
 )
+from refresher.domain.model import usable_token
 
 QUERY_PATH: Final = "/v2/video/query/"
 TOKEN_PATH: Final = "/v2/oauth/token/"  # noqa: S105 - a path, not a password
@@ -46,6 +47,7 @@ ASKED_FIELDS: Final = "id,cover_image_url"
 OK: Final = "ok"
 #: Our words for answers in which TikTok gave no code.
 NO_ERROR_OBJECT: Final = "no_error_object"
+UNUSABLE_TOKEN: Final = "no_usable_access_token"  # noqa: S105 - a code, no token
 MALFORMED_ANSWER: Final = "malformed_answer"
 LONGEST_RETRY_AFTER_DIGITS: Final = 5
 
@@ -66,8 +68,7 @@ class _Video(msgspec.Struct):
 
 class _Error(msgspec.Struct):
     code: str
-    message: str = ""
-    log_id: str = ""
+    log_id: Any = None  # known as text; another type must not cost an answer its covers
 
 
 class _Videos(msgspec.Struct):
@@ -100,7 +101,12 @@ _decode_bare_error = msgspec.json.Decoder(_Error).decode
 
 
 def build_query(access_token: str, video_ids: Sequence[str]) -> Query:
-    """The request for at most 20 video IDs of the token's user, in any order."""
+    """The request for at most 20 video IDs of the token's user, in any order.
+
+    Raises `AccessTokenRefused` for a token that no header can carry.
+    """
+    if not usable_token(access_token):
+        raise AccessTokenRefused(UNUSABLE_TOKEN)
     return Query(
         path_and_query=f"{QUERY_PATH}?fields={ASKED_FIELDS}",
         headers={
@@ -163,8 +169,9 @@ def _read_error(body: bytes) -> _Error | None:
 
 
 def _failure(status: int, headers: Mapping[str, str], error: _Error | None) -> UpstreamError:
-    code = error.code if error else NO_ERROR_OBJECT
-    log_id = (error.log_id if error else "") or headers.get(LOG_ID_HEADER, "")
+    code = error.code if error and error.code != OK else NO_ERROR_OBJECT
+    log_id = error.log_id if error and isinstance(error.log_id, str) else ""
+    log_id = log_id or headers.get(LOG_ID_HEADER, "")
     match status, code:
         # The status decides where it is clear, so that a code nobody has seen still does its part.
         case _, "access_token_invalid":
@@ -174,7 +181,7 @@ def _failure(status: int, headers: Mapping[str, str], error: _Error | None) -> U
         case (429, _) | (_, "rate_limit_exceeded"):
             retry_after = _retry_after(headers)
             return Throttled(code, status=status, log_id=log_id, retry_after_seconds=retry_after)
-        case 401, _:
+        case 401, _ if error:  # without an error object it is a gateway's, not TikTok's
             return AccessTokenRefused(code, status=status, log_id=log_id)
         case _, "invalid_params":
             return QueryRefused(code, status=status, log_id=log_id)
