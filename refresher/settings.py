@@ -27,7 +27,7 @@ def _postgresql_url(value: SecretStr) -> SecretStr:
     except ValueError:
         usable = False
     if not usable:
-        raise ValueError("expected postgresql://user:password@host:port/database")
+        raise ValueError("expected a URL as postgresql://host:5432/database")
     return value
 
 
@@ -105,7 +105,7 @@ def _complaint(item: dict[str, object]) -> str:
     field = str(location[0]) if isinstance(location, tuple) and location else "?"
     name = PREFIX + field.upper()
     if item["type"] == "missing":
-        return f"{name} is not set: expected postgresql://user:password@host:port/database"
+        return f"{name} is not set: expected a URL as postgresql://host:5432/database"
     message = str(item["msg"]).removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     given = "the value given" if field == "database_url" else repr(item["input"])

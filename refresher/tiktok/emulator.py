@@ -35,8 +35,8 @@ from refresher.tiktok.wire import (
 
 RECORD_PATH: Final = "/emulator/record"
 
-# A run of days must not fill the memory; a million requests are over a day of one token's limit.
-RECORD_LENGTH: Final = 1_000_000
+# A run of days must not fill the memory; it is five hours of one token's limit.
+RECORD_LENGTH: Final = 200_000
 
 WINDOW_SECONDS: Final = 60
 HOUR_SECONDS: Final = 3600
