@@ -87,7 +87,7 @@ def test_every_setting_is_read_from_its_variable(given):
 def test_a_missing_database_is_named():
     """The only required setting: the message says its name and its shape."""
     assert complaint() == (
-        "REFRESHER_DATABASE_URL is not set: expected postgresql://user:password@host:port/database"
+        "REFRESHER_DATABASE_URL is not set: expected a URL as postgresql://host:5432/database"
     )
 
 
@@ -143,7 +143,7 @@ def test_a_bad_database_url_is_not_shown(given, url):
     """A URL may hold a password, so the message only says what was expected."""
     given(database_url=url)
     assert complaint() == (
-        "REFRESHER_DATABASE_URL: expected postgresql://user:password@host:port/database, "
+        "REFRESHER_DATABASE_URL: expected a URL as postgresql://host:5432/database, "
         "not the value given"
     )
 
