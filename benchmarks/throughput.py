@@ -79,11 +79,8 @@ async def run(
     options: argparse.Namespace,
 ) -> Figures:
     total = options.accounts * options.videos_each
-    postmaster = next(
-        process
-        for process in psutil.process_iter(["name", "cmdline"])
-        if process.info["name"] == "postgres" and "-D" in (process.info["cmdline"] or [])
-    )
+    pid_file = await connection.fetchval("SELECT pg_read_file('postmaster.pid')")
+    postmaster = psutil.Process(int(pid_file.split()[0]))
     emulator_before = cpu_seconds(emulating)
     before = await counters(connection)
     with process(
