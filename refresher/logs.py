@@ -106,7 +106,9 @@ def _json(entry: Mapping[str, Any], **_: object) -> bytes:
 
 
 def _console() -> structlog.dev.ConsoleRenderer:
-    return structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), pad_event_to=20)
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stdout.isatty(), pad_event_to=20, sort_keys=False
+    )
 
 
 class _Bridge(logging.Handler):

@@ -5,7 +5,7 @@ declared here.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from math import inf
@@ -254,41 +254,51 @@ class Refresher:
         async with asyncio.TaskGroup() as asking:
             for videos, slot in work.chunks():
                 await _wait_for_slot(work, slot)
-                if await self._take_place(work, slot):
-                    asking.create_task(self._ask(work, videos))
-                else:
-                    work.postponed += 1
+                asking.create_task(self._ask(work, videos, slot))
 
-    async def _take_place(self, work: Work, slot: float) -> bool:
-        """Wait for a place among the requests in flight; False: not sent after all.
-
-        A chunk that is not sent stays due, and its slot is spent.
-        """
-        if work.halt.is_set():
-            return False
+    async def _ask(self, work: Work, videos: Sequence[Video], slot: float) -> None:
+        """One chunk, from its slot to the result stored."""
         self._chunks_under_way += 1
-        await self._places.acquire()
-        now = monotonic()
-        late = work.claim.step_seconds and now > slot + LATEST_SECONDS
-        if late or now >= work.lease_end or work.halt.is_set() or self._outage.lasts:
-            self._places.release()
-            self._chunks_under_way -= 1
-            return False
-        return True
-
-    async def _ask(self, work: Work, videos: Sequence[Video]) -> None:
-        """Query, reconcile, write back: from the place taken to the result stored."""
         try:
-            await self._refresh(work, videos)
+            answer = await self._query(work, videos, slot)
+            if answer is not None:
+                await self._store(work, videos, answer)
         finally:
             self._chunks_under_way -= 1
 
-    async def _refresh(self, work: Work, videos: Sequence[Video]) -> None:
-        try:
-            answer = await self._query(work, videos)
-        except UpstreamError as error:
-            _note_failure(work, videos, error)
-            return
+    async def _query(
+        self, work: Work, videos: Sequence[Video], slot: float
+    ) -> dict[str, object] | None:
+        """None: not sent after all, or failed; either way the videos stay due."""
+        async with self._places:
+            if not self._may_send(work, slot):
+                work.postponed += 1
+                return None
+            work.tally.requests += 1
+            work.tally.ids += len(videos)
+            task = cast("asyncio.Task[None]", asyncio.current_task())
+            self._querying.add(task)
+            try:
+                return await self._upstream.query(
+                    work.claim.access_token or "",
+                    [video.video_id for video in videos],
+                    min(self._request_timeout_seconds, work.lease_end - monotonic()),
+                )
+            except UpstreamError as error:
+                _note_failure(work, videos, error)
+                return None
+            finally:
+                self._querying.discard(task)
+
+    def _may_send(self, work: Work, slot: float) -> bool:
+        """A slot missed by too much is given up: sent late, requests would bunch up."""
+        now = monotonic()
+        late = work.claim.step_seconds and now > slot + LATEST_SECONDS
+        return not (late or now >= work.lease_end or work.halt.is_set() or self._outage.lasts)
+
+    async def _store(
+        self, work: Work, videos: Sequence[Video], answer: Mapping[str, object]
+    ) -> None:
         claim = work.claim
         now = claim.time.at(monotonic())
         reconciled = reconcile(self._policy, claim.open_id, videos, answer, now)
@@ -302,22 +312,6 @@ class Refresher:
                 work.postponed += 1  # the grace time is over; the videos stay due
                 return
         work.tally.count(reconciled)
-
-    async def _query(self, work: Work, videos: Sequence[Video]) -> dict[str, object]:
-        """The place that was taken is free again afterwards."""
-        work.tally.requests += 1
-        work.tally.ids += len(videos)
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        self._querying.add(task)
-        try:
-            return await self._upstream.query(
-                work.claim.access_token or "",
-                [video.video_id for video in videos],
-                min(self._request_timeout_seconds, work.lease_end - monotonic()),
-            )
-        finally:
-            self._querying.discard(task)
-            self._places.release()
 
     async def _give_back(self, work: Work, release: Release) -> Released | None:
         """None where the lease had to be left to run out."""

@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from refresher.domain.due import DuePolicy, account_share, due_after_refresh, wait_after_miss
 from refresher.domain.errors import CoverUnusable
 from refresher.domain.expiry import read_cover
 from refresher.domain.model import OpenId, Video, VideoId, Write
+
+MOST_MISSES: Final = 10_000  # the column is a smallint
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ def _write_after_miss(
     missing = not present
     if video.missing == missing and video.due_at > now:
         return None
-    misses = video.misses + 1 if video.missing == missing else 1
+    misses = min(video.misses + 1, MOST_MISSES) if video.missing == missing else 1
     return Write(
         video.video_id,
         due_at=now + wait_after_miss(misses, present=present),
