@@ -31,7 +31,7 @@ from refresher.postgres.database import (
 )
 from refresher.postgres.status import Summary, any_left, count_due, read_now, read_summary
 from refresher.postgres.write_back import write_back
-from refresher.refresh import CHUNK_SIZE, Refresher, Tally
+from refresher.refresh import CHUNK_SIZE, Refresher, Tally, cancelled
 from refresher.schedule import Schedule
 from refresher.settings import Settings
 from refresher.tiktok.client import opened
@@ -115,9 +115,13 @@ async def run(settings: Settings) -> None:
                 version=version("cover-refresher"),
                 base_url=settings.tiktok_base_url,
             )
-            emit(events.TOKENS_UNSEALED, reason="tokens are stored as they are")
+            emit(events.TOKENS_UNSEALED, reason="this version stores tokens as they are")
             try:
-                await app.outage.outlast(lambda: check_migrated(app.pool), app.stop)
+                await app.outage.outlast(
+                    lambda: check_migrated(app.pool), app.stop, fatal=(DatabaseRefusedError,)
+                )
+            except DatabaseRefusedError:
+                raise
             except DatabaseUnavailable:
                 emit(events.DAEMON_STOPPED, abandoned_accounts=0)
                 return
@@ -141,9 +145,7 @@ async def work(
         with app.schedule.running():
             abandoned = await app.refresher.run(finished)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await cancelled(tasks)
     emit(events.DAEMON_STOPPED, abandoned_accounts=abandoned)
 
 

@@ -24,7 +24,6 @@ from refresher.domain.model import OpenId
 from refresher.events import DAEMON_FAILED
 from refresher.postgres import imports, status
 from refresher.postgres.database import (
-    DatabaseRefusedError,
     Pool,
     SchemaNotMigratedError,
     check_migrated,
@@ -42,7 +41,6 @@ OPERATOR_ERRORS: Final = (
     SettingsError,
     BadFileError,
     DatabaseUnavailable,
-    DatabaseRefusedError,
     SchemaNotMigratedError,
     OSError,
 )
@@ -71,12 +69,20 @@ def main() -> None:
         _fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        # Its text may quote a row of the database, so it passes the redaction; no traceback does.
+        _say(f"unexpected {type(error).__name__}: {error}")
+        sys.exit(EXIT_INCOMPLETE)
     sys.exit(code)
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"refresher: {logs.redacted_text(' '.join(message.split()))}", file=sys.stderr)
+    _say(message)
     sys.exit(EXIT_USAGE)
+
+
+def _say(message: str) -> None:
+    print(f"refresher: {' '.join(logs.redacted_text(message).split())}", file=sys.stderr)
 
 
 @app.command()

@@ -44,6 +44,8 @@ ACCOUNT_THROTTLED: Final = Event(
 )
 ACCOUNT_FAILED: Final = Event("account.failed", "error", ("open_id", "exception"))
 ACCOUNT_MENDED: Final = Event("account.mended", "warning", ("open_id", "overslept_seconds"))
+ACCOUNT_ABANDONED: Final = Event("account.abandoned", "warning", ("open_id",))
+CHUNK_UNSAVED: Final = Event("chunk.unsaved", "warning", ("open_id", "videos"))
 CHUNK_FAILED: Final = Event(
     "chunk.failed", "warning", ("open_id", "videos", "code", "status", "log_id", "detail")
 )

@@ -1,12 +1,17 @@
 """The operations endpoint: is the process alive, is it ready."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Final
 
 from aiohttp import web
 
 from refresher.events import OPERATIONS_SERVED
 from refresher.logs import emit
+
+ANSWER_SECONDS: Final = 1.0
 
 
 @asynccontextmanager
@@ -25,8 +30,15 @@ async def served(
     async def livez(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
+    one_at_a_time = asyncio.Lock()
+    answers: list[tuple[float, str | None]] = []
+
     async def readyz(_request: web.Request) -> web.Response:
-        missing = await ready()
+        # One look at a time, good for a second: probes must not crowd a slow database.
+        async with one_at_a_time:
+            if not answers or monotonic() > answers[-1][0] + ANSWER_SECONDS:
+                answers[:] = [(monotonic(), await ready())]
+        missing = answers[-1][1]
         return web.Response(text=f"{missing or 'ok'}\n", status=503 if missing else 200)
 
     app = web.Application()

@@ -6,7 +6,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Final, TypeVar
 
-from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
 from refresher.events import DATABASE_LOST, DATABASE_RECOVERED
 from refresher.logs import emit
 
@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 FIRST_WAIT_SECONDS: Final = 0.2
 LONGEST_WAIT_SECONDS: Final = 5.0
+LATER_ATTEMPT: Final = 2
 
 
 class Outage:
@@ -28,32 +29,47 @@ class Outage:
         """The last statement found no database."""
         return self._since is not None
 
-    async def outlast(self, unit: Callable[[], Awaitable[T]], give_up: asyncio.Event) -> T:
+    async def attempt(self, unit: Callable[[], Awaitable[T]]) -> T:
+        """The unit's result. Raises `DatabaseUnavailable`, having said so once for all."""
+        try:
+            result = await unit()
+        except DatabaseUnavailable as error:
+            self._began(error)
+            raise
+        self._ended()
+        return result
+
+    async def outlast(
+        self,
+        unit: Callable[[], Awaitable[T]],
+        give_up: asyncio.Event,
+        fatal: tuple[type[DatabaseUnavailable], ...] = (),
+    ) -> T:
         """The unit's result, tried until there is one.
 
-        Raises `DatabaseUnavailable` only after `give_up` was set.
+        Raises `DatabaseUnavailable` only after `give_up` was set, or one of the `fatal` at once.
         """
         attempt = 0
         while True:
             try:
-                result = await unit()
+                return await self.attempt(unit)
             except DatabaseUnavailable as error:
-                self._began(error)
-                if give_up.is_set():
+                if give_up.is_set() or isinstance(error, fatal):
                     raise
-            else:
-                self._ended()
-                return result
-            with suppress(TimeoutError):
-                await asyncio.wait_for(give_up.wait(), self._wait_seconds(attempt))
+            await self.pause(give_up, attempt)
             attempt += 1
+
+    async def pause(self, give_up: asyncio.Event, attempt: int = LATER_ATTEMPT) -> None:
+        """Wait before the next attempt, growing and with jitter, at most until `give_up`."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(give_up.wait(), self._wait_seconds(attempt))
 
     def _wait_seconds(self, attempt: int) -> float:
         longest = min(FIRST_WAIT_SECONDS * (1 << min(attempt, 8)), LONGEST_WAIT_SECONDS)
         return longest * (1 + self._chance()) / 2
 
     def _began(self, error: DatabaseUnavailable) -> None:
-        if self._since is None:
+        if self._since is None and not isinstance(error, DatabaseBusy):
             self._since = monotonic()
             emit(DATABASE_LOST, reason=str(error))
 

@@ -5,9 +5,18 @@ declared here.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
+from datetime import datetime
 from math import inf
 from time import monotonic
 from typing import Final, Protocol, TypeVar, cast
@@ -17,19 +26,22 @@ from refresher.domain.conclude import conclude
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     DatabaseUnavailable,
+    QueryRefused,
     Throttled,
     UpstreamError,
     UpstreamFailed,
 )
 from refresher.domain.model import ChunkWrite, Claim, Release, Released, Video
 from refresher.domain.pacing import LATEST_SECONDS
-from refresher.domain.reconcile import Reconciled, reconcile
+from refresher.domain.reconcile import Reconciled, put_aside, reconcile
 from refresher.events import (
+    ACCOUNT_ABANDONED,
     ACCOUNT_FAILED,
     ACCOUNT_PARKED,
     ACCOUNT_REFRESHED,
     ACCOUNT_THROTTLED,
     CHUNK_FAILED,
+    CHUNK_UNSAVED,
     VIDEO_REJECTED,
 )
 from refresher.logs import emit
@@ -45,15 +57,22 @@ LINGER_SECONDS: Final = 0.05
 #: Chunks held per request in flight: most wait for their slot, so that many accounts, each slow
 #: under its own limit, together keep all requests busy. Waiting costs little memory.
 CHUNKS_PER_REQUEST: Final = 32
-#: Chunks between their slot and their write-back, per request in flight, beyond which no more are
-#: claimed: answers cost memory, and a slow database must slow down the spending of quota.
+#: Chunks about to be sent, in flight or waiting for their write-back, per request in flight, beyond
+#: which no more are claimed: answers cost memory, and a slow database must slow down the spending
+#: of quota.
 CHUNKS_UNDER_WAY: Final = 4
+#: Of the time that requests take: what is assumed at first, and how fast the mean follows.
+FIRST_GUESS_SECONDS: Final = 0.2
+SMOOTHING: Final = 0.05
 #: Time kept free at the end of a lease for the answer to come and be written.
 LEASE_MARGIN_SECONDS: Final = 0.5
 #: An account whose row an application holds locked is given back a little later.
 LOCKED_ROW_SECONDS: Final = 0.2
 #: The share of the grace time that requests in flight may take; the rest is for writing back.
 REQUESTS_SHARE_OF_GRACE: Final = 0.75
+#: A claim under way when the daemon is stopped gets this share of it.
+CLAIM_SHARE_OF_GRACE: Final = 0.25
+LETTING_GO_SECONDS: Final = 0.5
 
 
 class Accounts(Protocol):
@@ -71,7 +90,7 @@ class Upstream(Protocol):
     ) -> dict[str, object]: ...
 
 
-WriteBack = Callable[[Sequence[ChunkWrite]], Awaitable[Sequence[None]]]
+WriteBack = Callable[[Sequence[ChunkWrite]], Awaitable[Sequence[int]]]
 
 
 @dataclass(slots=True)
@@ -109,6 +128,7 @@ class Work:
     halt: asyncio.Event = field(default_factory=asyncio.Event)
     errors: list[UpstreamError] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
+    answered: bool = False
     postponed: int = 0
     started: float = field(default_factory=monotonic)
 
@@ -116,6 +136,10 @@ class Work:
     def lease_end(self) -> float:
         """The last moment, on the monotonic clock, for an answer to come."""
         return self.claim.time.monotonic_of(self.claim.lease_expires_at) - LEASE_MARGIN_SECONDS
+
+    def now(self) -> datetime:
+        """The database's time."""
+        return self.claim.time.at(monotonic())
 
     def chunks(self) -> Iterator[tuple[Sequence[Video], float]]:
         """Each chunk with its slot on the monotonic clock."""
@@ -166,6 +190,9 @@ class Refresher:
         self._querying: set[asyncio.Task[None]] = set()
         self._chunks_held = 0
         self._chunks_under_way = 0
+        self._load = 0
+        self._query_seconds = FIRST_GUESS_SECONDS
+        self._deadline = inf
         self._stop = asyncio.Event()
         self._give_up = asyncio.Event()
         self._poll_seconds = poll_seconds
@@ -173,14 +200,16 @@ class Refresher:
         self.tally = Tally()
 
     def stop(self) -> None:
-        """Claim no more, send no more; `run` returns when what is in flight is done. Idempotent."""
+        """Send no more; `run` returns when what is in flight is done. Idempotent."""
+        if not self._stop.is_set():
+            self._deadline = monotonic() + self._grace_seconds
         self._stop.set()
         self.wake.set()
         for work in self._working.values():
             work.halt.set()
 
     async def run(self, finished: Callable[[], Awaitable[bool]] | None = None) -> int:
-        """Work until stopped, or idle and `finished`; then drain.
+        """Work until stopped, or idle and `finished`; then drain, whatever ended it.
 
         Returns the number of accounts that could not be given back within the grace time: their
         leases run out.
@@ -188,11 +217,10 @@ class Refresher:
         flushing = [asyncio.create_task(batch.run()) for batch in (self._write_back, self._release)]
         try:
             await self._work_on(finished)
-            return await self._drain()
         finally:
-            for task in flushing:
-                task.cancel()
-            await asyncio.wait(flushing)
+            abandoned = await self._drain()
+            await cancelled(flushing)
+        return abandoned
 
     async def _work_on(self, finished: Callable[[], Awaitable[bool]] | None) -> None:
         while not self._stop.is_set():
@@ -201,40 +229,72 @@ class Refresher:
                 continue
             if finished and not self._working and await finished():
                 return
-            await self.wake.wait()
+            with suppress(TimeoutError):
+                # The floor under the poll: its scheduler knows the wall clock only.
+                await asyncio.wait_for(self.wake.wait(), 2 * self._poll_seconds)
 
     async def _claim(self) -> bool:
-        """Start work on due accounts; says whether there were any, so whether to look again."""
+        """Start work on due accounts; says whether to look again at once."""
         budget = self._chunk_budget()
         if not budget:
             return False
         try:
-            claims = await self._outage.outlast(lambda: self._accounts.claim(budget), self._stop)
+            claims = await self._unless_stopped(
+                self._outage.attempt(lambda: self._accounts.claim(budget))
+            )
         except DatabaseUnavailable:
-            return False
+            await self._outage.pause(self._stop)
+            return True
         for claim in claims:
             self._start(claim)
         return bool(claims)
 
+    async def _unless_stopped(
+        self, claiming: Coroutine[None, None, Sequence[Claim]]
+    ) -> Sequence[Claim]:
+        """The claims; a statement that hangs is left alone a little after `stop`."""
+        task = asyncio.ensure_future(claiming)
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not task.done():
+            await asyncio.wait({task}, timeout=self._grace_seconds * CLAIM_SHARE_OF_GRACE)
+        if not task.done():
+            task.cancel()
+            return ()
+        return task.result()
+
     def _chunk_budget(self) -> int:
-        """Zero while there is enough to do: what is not claimed is free for other replicas."""
-        if self._chunks_under_way >= self._concurrency * CHUNKS_UNDER_WAY:
+        """Zero while there is enough to do: what is not claimed is free for other replicas.
+
+        Enough is what the requests in flight can take before slots are missed. And results that
+        wait out an outage are written before anything new is claimed: a claim moves the epoch.
+        """
+        if self._outage.lasts and self._chunks_under_way:
             return 0
+        patience = 1 + LATEST_SECONDS / self._query_seconds
+        capacity = int(self._concurrency * min(patience, CHUNKS_UNDER_WAY)) - self._load
         room = self._concurrency * CHUNKS_PER_REQUEST - self._chunks_held
-        return max(0, min(room, 2 * self._concurrency))
+        return max(0, min(room, capacity, 2 * self._concurrency))
 
     def _start(self, claim: Claim) -> None:
         work = Work(claim)
         if self._stop.is_set():
             work.halt.set()
-        held = -(-len(claim.videos) // CHUNK_SIZE)
+        held = max(1, -(-len(claim.videos) // CHUNK_SIZE))
+        load = held
+        if claim.step_seconds:
+            # Paced, it has only so many requests in flight or about to be at any time.
+            load = min(held, 1 + int(max(self._query_seconds, LATEST_SECONDS) / claim.step_seconds))
         self._chunks_held += held
+        self._load += load
         task = asyncio.create_task(self._work(work))
         self._working[task] = work
 
         def end(task: asyncio.Task[None]) -> None:
             del self._working[task]
             self._chunks_held -= held
+            self._load -= load
             self.wake.set()
 
         task.add_done_callback(end)
@@ -245,7 +305,13 @@ class Refresher:
         except Exception as error:  # noqa: BLE001 - one account's surprise must not stop the others
             emit(ACCOUNT_FAILED, open_id=work.claim.open_id, exc_info=error)
             work.errors.append(UpstreamFailed("internal_failure"))
-        release = conclude(work.claim, work.errors, self._chance())
+        release = conclude(
+            work.claim,
+            work.errors,
+            self._chance(),
+            answered=work.answered,
+            requests=work.tally.requests,
+        )
         released = await self._give_back(work, release)
         self.tally = self.tally.plus(work.tally)
         _report(work, release, released)
@@ -254,41 +320,49 @@ class Refresher:
         async with asyncio.TaskGroup() as asking:
             for videos, slot in work.chunks():
                 await _wait_for_slot(work, slot)
-                asking.create_task(self._ask(work, videos, slot))
+                if work.halt.is_set():
+                    work.postponed += 1
+                else:
+                    asking.create_task(self._ask(work, videos, slot))
 
     async def _ask(self, work: Work, videos: Sequence[Video], slot: float) -> None:
         """One chunk, from its slot to the result stored."""
         self._chunks_under_way += 1
         try:
-            answer = await self._query(work, videos, slot)
-            if answer is not None:
-                await self._store(work, videos, answer)
+            reconciled = await self._query(work, videos, slot)
+            if reconciled:
+                await self._store(work, reconciled)
         finally:
             self._chunks_under_way -= 1
 
-    async def _query(
-        self, work: Work, videos: Sequence[Video], slot: float
-    ) -> dict[str, object] | None:
+    async def _query(self, work: Work, videos: Sequence[Video], slot: float) -> Reconciled | None:
         """None: not sent after all, or failed; either way the videos stay due."""
         async with self._places:
             if not self._may_send(work, slot):
                 work.postponed += 1
                 return None
-            work.tally.requests += 1
-            work.tally.ids += len(videos)
-            task = cast("asyncio.Task[None]", asyncio.current_task())
-            self._querying.add(task)
             try:
-                return await self._upstream.query(
-                    work.claim.access_token or "",
-                    [video.video_id for video in videos],
-                    min(self._request_timeout_seconds, work.lease_end - monotonic()),
-                )
+                answer = await self._send(work, videos)
             except UpstreamError as error:
-                _note_failure(work, videos, error)
-                return None
-            finally:
-                self._querying.discard(task)
+                return self._note_failure(work, videos, error)
+        work.answered = True
+        return reconcile(self._policy, work.claim.open_id, videos, answer, work.now())
+
+    async def _send(self, work: Work, videos: Sequence[Video]) -> Mapping[str, object]:
+        work.tally.requests += 1
+        work.tally.ids += len(videos)
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._querying.add(task)
+        sent = monotonic()
+        try:
+            return await self._upstream.query(
+                work.claim.access_token or "",
+                [video.video_id for video in videos],
+                min(self._request_timeout_seconds, work.lease_end - sent),
+            )
+        finally:
+            self._querying.discard(task)
+            self._query_seconds += (monotonic() - sent - self._query_seconds) * SMOOTHING
 
     def _may_send(self, work: Work, slot: float) -> bool:
         """A slot missed by too much is given up: sent late, requests would bunch up."""
@@ -296,22 +370,42 @@ class Refresher:
         late = work.claim.step_seconds and now > slot + LATEST_SECONDS
         return not (late or now >= work.lease_end or work.halt.is_set() or self._outage.lasts)
 
-    async def _store(
-        self, work: Work, videos: Sequence[Video], answer: Mapping[str, object]
-    ) -> None:
+    def _note_failure(
+        self, work: Work, videos: Sequence[Video], error: UpstreamError
+    ) -> Reconciled | None:
+        open_id = work.claim.open_id
+        work.errors.append(error)
+        work.tally.throttled += isinstance(error, Throttled)
+        if error.account_wide:
+            work.halt.set()
+        emit(
+            CHUNK_FAILED,
+            open_id=open_id,
+            videos=len(videos),
+            code=error.code,
+            status=error.status,
+            log_id=error.log_id,
+            detail=error.detail,
+        )
+        if isinstance(error, QueryRefused):
+            return put_aside(self._policy, videos, error.code, work.now())
+        return None
+
+    async def _store(self, work: Work, reconciled: Reconciled) -> None:
         claim = work.claim
-        now = claim.time.at(monotonic())
-        reconciled = reconcile(self._policy, claim.open_id, videos, answer, now)
         for video_id, reason in reconciled.rejections:
             emit(VIDEO_REJECTED, open_id=claim.open_id, video_id=video_id, reason=reason)
-        if reconciled.writes:
-            write = ChunkWrite(claim.open_id, claim.lease_epoch, reconciled.writes)
-            try:
-                await self._write_back.submit(write)
-            except DatabaseUnavailable:
-                work.postponed += 1  # the grace time is over; the videos stay due
-                return
         work.tally.count(reconciled)
+        if not reconciled.writes:
+            return
+        write = ChunkWrite(claim.open_id, claim.lease_epoch, reconciled.writes)
+        try:
+            written = await self._write_back.submit(write)
+        except DatabaseUnavailable:
+            written = 0  # the grace time is over
+        if unwritten := len(reconciled.writes) - written:
+            work.tally.refreshed = max(0, work.tally.refreshed - unwritten)
+            emit(CHUNK_UNSAVED, open_id=claim.open_id, videos=unwritten)
 
     async def _give_back(self, work: Work, release: Release) -> Released | None:
         """None where the lease had to be left to run out."""
@@ -321,7 +415,8 @@ class Refresher:
             except DatabaseUnavailable:
                 return None
             if released or self._give_up.is_set() or monotonic() > work.lease_end:
-                self._wake_in(released.wake_in_seconds if released else inf)
+                if released:
+                    self._wake_in(released.wake_in_seconds)
                 return released
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._give_up.wait(), LOCKED_ROW_SECONDS)
@@ -334,15 +429,14 @@ class Refresher:
     async def _drain(self) -> int:
         self.stop()
         working = set(self._working)
-        await _wait(working, self._grace_seconds * REQUESTS_SHARE_OF_GRACE)
+        kept = self._grace_seconds * (1 - REQUESTS_SHARE_OF_GRACE)
+        await _wait(working, self._deadline - kept)
         for task in self._querying:
             task.cancel()
-        await _wait(working, self._grace_seconds * (1 - REQUESTS_SHARE_OF_GRACE))
+        await _wait(working, self._deadline)
         self._give_up.set()
         late = {task for task in working if not task.done()}
-        for task in late:
-            task.cancel()
-        await _wait(late, None)
+        await cancelled(late)
         return len(late)
 
     def _outlasting(
@@ -356,31 +450,22 @@ class Refresher:
         return flush_in_the_end
 
 
-async def _wait(tasks: Collection[asyncio.Task[None]], timeout_seconds: float | None) -> None:
+async def cancelled(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel and wait, but not for a statement that does not let go."""
+    for task in tasks:
+        task.cancel()
+    await _wait(tasks, monotonic() + LETTING_GO_SECONDS)
+
+
+async def _wait(tasks: Collection[asyncio.Task[None]], deadline: float) -> None:
     if tasks:
-        await asyncio.wait(tasks, timeout=timeout_seconds)
+        await asyncio.wait(tasks, timeout=max(0.0, deadline - monotonic()))
 
 
 async def _wait_for_slot(work: Work, slot: float) -> None:
     if (delay := slot - monotonic()) > 0:
         with suppress(TimeoutError):
             await asyncio.wait_for(work.halt.wait(), delay)
-
-
-def _note_failure(work: Work, videos: Sequence[Video], error: UpstreamError) -> None:
-    work.errors.append(error)
-    work.tally.throttled += isinstance(error, Throttled)
-    if error.account_wide:
-        work.halt.set()
-    emit(
-        CHUNK_FAILED,
-        open_id=work.claim.open_id,
-        videos=len(videos),
-        code=error.code,
-        status=error.status,
-        log_id=error.log_id,
-        detail=error.detail,
-    )
 
 
 def _report(work: Work, release: Release, released: Released | None) -> None:
@@ -392,6 +477,8 @@ def _report(work: Work, release: Release, released: Released | None) -> None:
     elif release.pause_seconds:
         pause = round(release.pause_seconds, 1)
         emit(ACCOUNT_THROTTLED, open_id=open_id, pause_seconds=pause, log_id=log_id)
+    if released is None:
+        emit(ACCOUNT_ABANDONED, open_id=open_id)
     if not work.claim.videos:
         return
     emit(

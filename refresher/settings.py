@@ -23,7 +23,9 @@ class SettingsError(Exception):
 def _postgresql_url(value: SecretStr) -> SecretStr:
     try:
         parts = urlsplit(value.get_secret_value())
-        usable = parts.scheme in {"postgresql", "postgres"} and (parts.port or 1)
+        # Several hosts, separated by commas, are for the driver to read.
+        port = None if "," in parts.netloc else parts.port
+        usable = parts.scheme in {"postgresql", "postgres"} and port != 0
     except ValueError:
         usable = False
     if not usable:

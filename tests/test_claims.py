@@ -1,6 +1,7 @@
 """Leases, chunks and slots over real PostgreSQL."""
 
 import asyncio
+import secrets
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from math import inf
@@ -305,13 +306,86 @@ async def test_the_daemons_own_writes_revive_nobody(pool):
 
 
 async def test_requests_are_counted_from_the_full_hour(pool):
-    """The quota spent is in the row: this hour's chunks, a new hour from nothing."""
+    """What was sent is in the row: added up within the hour, a new hour from nothing."""
     await store(pool, "ana", 60)
-    await replica(pool).claim(10)
-    assert (await account(pool, "ana"))["requests"] == 3
+    for sent, counted in ((3, 3), (2, 5)):
+        await pool.execute("UPDATE refresher.accounts SET wake_at = now()")
+        (claim,) = await replica(pool).claim(10)
+        await replica(pool).release([Release("ana", claim.lease_epoch, requests=sent)])
+        assert (await account(pool, "ana"))["requests"] == counted
     await pool.execute(
-        "UPDATE refresher.accounts SET lease_expires_at = now(), wake_at = now(),"
-        " requests_since = requests_since - interval '1 hour'"
+        "UPDATE refresher.accounts"
+        " SET wake_at = now(), requests_since = requests_since - interval '1 hour'"
     )
-    await replica(pool).claim(1)
+    (claim,) = await replica(pool).claim(10)
+    await replica(pool).release([Release("ana", claim.lease_epoch, requests=1)])
     assert (await account(pool, "ana"))["requests"] == 1
+
+
+async def test_a_video_that_brought_no_cover_is_no_top_up(pool):
+    """It might spoil the request of the others; due, it is asked for all the same."""
+    await store(pool, "ana", 4, due_in=100)
+    await pool.execute("UPDATE refresher.videos SET misses = 1 WHERE video_id IN ('ana1', 'ana2')")
+    await pool.execute(
+        "UPDATE refresher.videos SET due_at = now() WHERE video_id IN ('ana2', 'ana3')"
+    )
+    await pool.execute("UPDATE refresher.accounts SET wake_at = now()")
+    (claim,) = await replica(pool).claim(10)
+    assert sorted(ids(claim)) == ["ana2", "ana3", "ana4"]
+
+
+async def test_slots_begin_after_the_claim_however_slow(pool):
+    """A claim that had to wait brings slots that can still be kept."""
+    await store(pool, "ana", 20)
+    async with pool.acquire() as other:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("SELECT FROM refresher.app FOR UPDATE")
+        claiming = asyncio.create_task(replica(pool, per_app=600).claim(10))
+        await asyncio.sleep(1)
+        released_at = await other.fetchval("SELECT clock_timestamp()")
+        await transaction.rollback()
+    (claim,) = await claiming
+    assert claim.first_slot >= released_at
+
+
+async def test_a_claim_reads_only_what_it_can_use(pool):
+    """By the stored counts, huge accounts are left to the next claim rather than read in vain."""
+    for name in ("ana", "ben", "cid"):
+        await store(pool, name, 1)
+    await pool.execute("UPDATE refresher.accounts SET videos = 15000")
+    assert len(await replica(pool).claim(100)) == 2
+    assert len(await replica(pool).claim(100)) == 1
+
+
+async def test_inserting_videos_takes_no_right_to_write_accounts(pool):
+    """An application's role that may only insert videos still wakes their account."""
+    await store(pool, "ana", 1, due_in=1000)
+    await pool.execute("UPDATE refresher.accounts SET wake_at = 'infinity'")
+    role = f"application_{secrets.token_hex(4)}"
+    await pool.execute(
+        f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA refresher TO {role};"
+        f"GRANT INSERT ON refresher.videos TO {role}"
+    )
+    try:
+        async with pool.acquire() as application:
+            await application.execute(f"SET ROLE {role}")
+            await application.execute("INSERT INTO refresher.videos VALUES ('ana', 'new')")
+            await application.execute("RESET ROLE")
+    finally:
+        await pool.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert len(await replica(pool).claim(10)) == 1
+
+
+async def test_videos_imported_for_later_during_a_lease_are_not_forgotten(pool):
+    """Even if the release did not see them yet, the account wakes by the end of the lease."""
+    await store(pool, "ana", 1)
+    (claim,) = await replica(pool, lease=60).claim(10)
+    await store(pool, "ana", 0)
+    await pool.execute(
+        "INSERT INTO refresher.videos (open_id, video_id, due_at)"
+        " VALUES ('ana', 'later', now() + interval '1 hour')"
+    )
+    row = await account(pool, "ana")
+    assert row["wake_at"] < row["lease_expires_at"]
+    assert claim.lease_expires_at == row["lease_expires_at"]

@@ -211,6 +211,26 @@ async def test_a_wrong_password_or_database_ends_the_daemon(refresher, database)
     assert 'database "nowhere" does not exist' in err
 
 
+@pytest.mark.parametrize("command", ["status", "migrate", "run"])
+async def test_a_connection_setting_that_makes_no_sense_is_said_in_one_line(
+    refresher, database, command
+):
+    """What the driver or the server refuses is the operator's mistake, too."""
+    joined = "&" if "?" in database else "?"
+    for setting in ("sslmode=bogus", "foo=bar"):
+        code, _, err = await refresher(command, url=f"{database}{joined}{setting}")
+        assert (code, err.count("\n")) == (2, 1)
+
+
+async def test_an_unexpected_error_shows_no_row(refresher, csv_file, pool):
+    """PostgreSQL quotes the row it refuses; exit 1, one line, no token."""
+    await pool.execute("ALTER TABLE refresher.accounts ADD CHECK (open_id <> 'ana')")
+    file = csv_file("open_id,access_token\nana,act.one\n")
+    code, _, err = await refresher("accounts", "import", file)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "unexpected CheckViolationError" in err
+
+
 async def test_once_answers_everything_due(refresher, serve):
     """Exit 0 when every due video was answered; a second run finds nothing to do."""
     world = await serve()

@@ -40,11 +40,10 @@ def test_without_errors_the_account_is_in_good_health():
     assert conclude(claim(failures=9), [], CHANCE) == Release(ANA, EPOCH)
 
 
-@pytest.mark.parametrize("error", [FAILED, QueryRefused("invalid_params", status=400)])
 @pytest.mark.parametrize("failures", [0, 3])
-def test_a_failure_backs_off(error, failures):
+def test_a_failure_backs_off(failures):
     """One more failed claim in a row, however many chunks failed: a longer back-off, no pause."""
-    release = conclude(claim(failures), [error, error], CHANCE)
+    release = conclude(claim(failures), [FAILED, FAILED], CHANCE)
     retry = retry_seconds(failures + 1, CHANCE)
     assert release == Release(ANA, EPOCH, failures=failures + 1, retry_seconds=retry)
 
@@ -79,3 +78,21 @@ def test_neither_claim_nor_park_shows_the_token():
     """A token is never in a repr."""
     release = conclude(claim(), [AccessTokenRefused("access_token_invalid", status=401)], CHANCE)
     assert TOKEN not in repr(claim()) + repr(release)
+
+
+def test_a_few_failures_of_many_slow_nothing_down():
+    """Where any chunk was answered, failures do not add up, and the wait stays short."""
+    release = conclude(claim(failures=7), [FAILED], 0.5, answered=True)
+    assert (release.failures, release.retry_seconds) == (1, retry_seconds(1, 0.5))
+
+
+def test_a_refused_query_is_no_affair_of_the_account():
+    """Its videos wait, the account does not."""
+    refused = QueryRefused("invalid_params", status=400)
+    assert conclude(claim(), [refused], 0.5) == conclude(claim(), [], 0.5)
+
+
+def test_the_requests_sent_are_told():
+    """For the quota, in good health as in bad."""
+    assert conclude(claim(), [], 0.5, requests=3).requests == 3
+    assert conclude(claim(), [FAILED], 0.5, requests=3).requests == 3

@@ -12,7 +12,7 @@ from time import monotonic
 import aiohttp
 import pytest
 
-from tests.conftest import eventually
+from tests.conftest import administer, eventually
 
 
 def answered(world):
@@ -362,6 +362,108 @@ async def test_a_ready_daemon_says_so(serve, start):
         session.get(f"http://127.0.0.1:{port}/readyz") as response,
     ):
         assert (response.status, await response.text()) == (200, "ok\n")
+
+
+async def test_an_id_that_the_api_refuses_does_not_starve_the_others(serve, start, pool):
+    """A request with it is refused as a whole; the other 59 are fresh all the same."""
+    world = await serve()
+    ids = await world.add_account("ana", videos=60)
+
+    def refuse(query):
+        if ids[30] not in query.video_ids:
+            return None
+        error = {"code": "invalid_params", "message": "", "log_id": "x"}
+        return aiohttp.web.json_response({"error": error}, status=400)
+
+    world.emulator.answer_with = refuse
+    await start(world, poll_seconds=0.2)
+    await world.until_valid(40)
+    await world.until_no_leases()
+    # The waits are a minute and more, each of its own: here they pass at once, one by one.
+    for video_id in ids[20:40]:
+        sent = len(world.emulator.record)
+        await pool.execute(
+            "UPDATE refresher.videos SET due_at = now() WHERE video_id = $1", video_id
+        )
+        await pool.execute("UPDATE refresher.accounts SET wake_at = now()")
+        await eventually(lambda sent=sent: _longer(world.emulator.record, sent), "a request")
+        await world.until_no_leases()
+    assert await world.valid() == 59
+
+
+async def _longer(items, length):
+    return len(items) > length
+
+
+async def test_a_few_failures_do_not_slow_a_big_account_down(serve, start, pool):
+    """Where some chunks are answered, the account goes on at its pace."""
+    world = await serve(failed_share=0.1)
+    await world.add_account("ana", videos=2000)
+    await start(world, poll_seconds=0.2, rate_limit_per_token=6000)
+    await world.until_valid(1900)
+    assert await pool.fetchval("SELECT failures FROM refresher.accounts") <= 1
+
+
+async def test_a_slow_api_does_not_waste_claims(serve, start):
+    """What cannot be sent in time is left unclaimed rather than given up."""
+    world = await serve(latency_seconds=0.8)
+    for account in range(300):
+        await world.add_account(f"account-{account}", videos=1)
+    daemon = await start(world, concurrency=8)
+    await world.until_valid(100)
+    assert await daemon.stopped() == 0
+    worked = daemon.events("account.refreshed")
+    assert sum(event["postponed"] for event in worked) < len(worked) / 2
+
+
+async def test_a_locked_video_stops_nobody_else(serve, start, pool):
+    """An application's open transaction costs its own row the refresh, no other."""
+    world = await serve()
+    ids = await world.add_account("ana", videos=40)
+    await world.add_account("ben", videos=40)
+    async with pool.acquire() as application, application.transaction():
+        await application.execute(
+            "SELECT FROM refresher.videos WHERE video_id = $1 FOR UPDATE", ids[0]
+        )
+        daemon = await start(world)
+        await world.until_valid(79)
+        await daemon.until_event("chunk.unsaved")
+    await world.until_valid(80)
+    assert daemon.events("database.lost") == []
+
+
+async def test_a_claim_that_hangs_does_not_hold_up_the_stop(serve, start, pool):
+    """SIGTERM while somebody has locked the table: exit 0 all the same."""
+    world = await serve()
+    await world.add_account("ana", videos=1)
+    daemon = await start(world, shutdown_grace_seconds=3)
+    await world.until_valid(1)
+    await world.until_no_leases()
+    async with pool.acquire() as application, application.transaction():
+        await application.execute("LOCK TABLE refresher.accounts")
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        await eventually(lambda: application.fetchval(waiting), "a waiting claim")
+        assert await asyncio.wait_for(daemon.stopped(), 20) == 0
+
+
+async def test_results_outlast_an_outage_and_are_not_asked_for_again(serve, start, server, pool):
+    """What was answered before the database went away is written first when it is back."""
+    world = await serve(latency_seconds=2)
+    ids = await world.add_account("ana", videos=100)
+    await start(world, lease_seconds=3)
+    await eventually(lambda: _length(world.emulator.record), "a request")
+    name = await pool.fetchval("SELECT current_database()")
+    await administer(server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    throw_out = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        f" WHERE datname = '{name}' AND application_name = 'refresher'"
+    )
+    await administer(server, throw_out)
+    await until(monotonic() + 5)
+    await administer(server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    await world.until_valid(100)
+    asked = Counter(video for arrival in world.emulator.record for video in arrival.video_ids)
+    assert asked == Counter(ids)
 
 
 async def test_the_api_away_is_no_harm(serve, start, pool):

@@ -81,6 +81,7 @@ async def test_no_index_covers_what_a_refresh_writes(pool):
         "accounts_wake_at",
         "videos_pkey",
         "app_pkey",
+        "audit_pkey",
         "alembic_version_pkc",
     }
     (key,) = [row["indexdef"] for row in rows if row["indexname"] == "videos_pkey"]

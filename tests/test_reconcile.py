@@ -6,10 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refresher.domain.due import DuePolicy, account_share, due_after_refresh
+from refresher.domain.due import (
+    DuePolicy,
+    account_share,
+    due_after_refresh,
+    wait_after_miss,
+)
 from refresher.domain.expiry import read_cover
 from refresher.domain.model import OpenId, Video, VideoId, Write
-from refresher.domain.reconcile import reconcile
+from refresher.domain.reconcile import put_aside, reconcile
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -153,3 +158,22 @@ def test_every_answer_is_accounted_for(asked, answer):
         assert write.cover is None or before is None or write.cover.expires_at > before
         assert write.cover is None or write.cover.url == answer[write.video_id]
     assert len([write for write in result.writes if write.cover]) == result.refreshed
+
+
+def test_a_refused_chunk_is_taken_apart():
+    """Its due videos wait, each for a time of its own, so that they meet others next time."""
+    asked = [video(VideoId(str(n)), misses=n % 3) for n in range(20)]
+    result = put_aside(POLICY, asked, "invalid_params", NOW)
+    assert [reason for _, reason in result.rejections] == ["invalid_params"] * 20
+    assert [write.misses for write in result.writes] == [n % 3 + 1 for n in range(20)]
+    assert len({write.due_at for write in result.writes}) == 20
+    for write in result.writes:
+        wait = wait_after_miss(write.misses, present=True)
+        assert wait / 2 <= write.due_at - NOW <= wait
+        assert write.cover is None
+
+
+def test_a_top_up_in_a_refused_chunk_is_not_held_against_it():
+    """It was not due, and is not moved."""
+    result = put_aside(POLICY, [video(due_in=HOUR)], "invalid_params", NOW)
+    assert result.writes == []

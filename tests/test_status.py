@@ -88,10 +88,26 @@ async def test_quota_and_leases_are_told(pool):
     """Requests granted this hour, and who holds how many accounts."""
     await store(pool, "ana", "new", "dead")
     await store(pool, "ben", "new")
-    await replica(pool).claim(10)
-    quota = await read_quota(pool)
-    assert (quota.requests, quota.busiest) == (2, 1)
+    claims = await replica(pool).claim(10)
     assert await read_replicas(pool) == {"a": 2}
+    sent = {"ana": 3, "ben": 1}
+    await replica(pool).release(
+        [
+            Release(claim.open_id, claim.lease_epoch, requests=sent[claim.open_id])
+            for claim in claims
+        ]
+    )
+    quota = await read_quota(pool)
+    assert (quota.requests, quota.busiest) == (4, 3)
+
+
+async def test_an_account_without_videos_disturbs_no_summary(pool):
+    """As after accounts import and before videos import: awake, and nothing to ask for."""
+    await store(pool, "ana")
+    await store(pool, "ben", "dead")
+    summary = await read_summary(pool)
+    assert (summary.videos, summary.due) == (2, 2)
+    assert 29 < summary.oldest_overdue_seconds < 60
 
 
 async def test_the_audit_wakes_what_would_sleep_for_ever(pool):

@@ -95,6 +95,21 @@ async def test_a_stale_lease_epoch_writes_nothing(pool):
     assert (await video(pool, "1"))["cover_image_url"] is not None
 
 
+async def test_a_row_that_an_application_holds_stops_nobody(pool):
+    """The others are written, and the answer says how many of each chunk were."""
+    await add(pool, "ana", "1", "2")
+    await add(pool, "ben", "3")
+    chunks = [
+        ChunkWrite("ana", 0, [refreshed("1", 5), refreshed("2", 5)]),
+        ChunkWrite("ben", 0, [refreshed("3", 5)]),
+    ]
+    async with pool.acquire() as application, application.transaction():
+        await application.execute("SELECT FROM refresher.videos WHERE video_id = '1' FOR UPDATE")
+        assert await write_back(pool, chunks) == [1, 1]
+    assert (await video(pool, "1"))["cover_image_url"] is None
+    assert await write_back(pool, chunks) == [1, 0]
+
+
 async def test_a_deleted_video_stays_deleted(pool):
     """What an application deleted while it was asked for does not come back."""
     await add(pool, "ana", "1", "2")

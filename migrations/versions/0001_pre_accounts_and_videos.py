@@ -18,6 +18,8 @@ def upgrade() -> None:
         VIDEOS,
         APP,
         APP_ROW,
+        AUDIT,
+        AUDIT_ROW,
         COUNT_COVERS,
         WAKE_ACCOUNTS,
         VIDEOS_INSERTED,
@@ -52,7 +54,7 @@ CREATE TABLE refresher.accounts (
     next_slot_at             timestamptz NOT NULL DEFAULT '-infinity',
     -- Claims in a row that failed: the back-off grows with it.
     failures                 integer     NOT NULL DEFAULT 0,
-    -- Requests granted since a full hour.
+    -- Requests sent since a full hour.
     requests_since           timestamptz NOT NULL DEFAULT '-infinity',
     requests                 integer     NOT NULL DEFAULT 0,
 
@@ -104,13 +106,21 @@ APP = """
 CREATE TABLE refresher.app (
     only_row     boolean     PRIMARY KEY DEFAULT true CHECK (only_row),
     -- The first instant at which any request may be sent, where the app as a whole has a limit.
-    next_slot_at timestamptz NOT NULL DEFAULT '-infinity',
-    -- How far the audit has walked through the accounts; all replicas share one walk.
-    audited_to   text        NOT NULL DEFAULT ''
+    next_slot_at timestamptz NOT NULL DEFAULT '-infinity'
 ) WITH (fillfactor = 10)
 """
 
 APP_ROW = "INSERT INTO refresher.app DEFAULT VALUES"
+
+AUDIT = """
+CREATE TABLE refresher.audit (
+    only_row   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    -- How far the audit has walked through the accounts; all replicas share one walk.
+    audited_to text    NOT NULL DEFAULT ''
+) WITH (fillfactor = 10)
+"""
+
+AUDIT_ROW = "INSERT INTO refresher.audit DEFAULT VALUES"
 
 COUNT_COVERS = """
 CREATE FUNCTION refresher.count_covers(account text)
@@ -138,6 +148,8 @@ $$
 WAKE_ACCOUNTS = """
 CREATE FUNCTION refresher.wake_accounts() RETURNS trigger
 LANGUAGE plpgsql
+-- An application that may insert videos need not be allowed to write accounts.
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     -- Locked in one order, so that two inserting transactions cannot wait for each other in a ring.
@@ -146,12 +158,18 @@ BEGIN
     ), sleeping AS MATERIALIZED (
         SELECT a.open_id, e.due_at
         FROM refresher.accounts AS a JOIN earliest AS e USING (open_id)
-        WHERE a.wake_at > e.due_at
+        WHERE a.wake_at > e.due_at OR a.lease_expires_at > now()
         ORDER BY a.open_id
         FOR NO KEY UPDATE OF a
     )
     UPDATE refresher.accounts AS a
-    SET wake_at = least(a.wake_at, s.due_at)
+    -- Below the end of the lease in any case: so the release, which may not see these rows yet,
+    -- is told of them.
+    SET wake_at = least(
+        a.wake_at, s.due_at,
+        CASE WHEN a.lease_expires_at > now()
+             THEN a.lease_expires_at - interval '1 millisecond' END
+    )
     FROM sleeping AS s
     WHERE a.open_id = s.open_id;
     RETURN NULL;

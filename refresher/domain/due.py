@@ -31,7 +31,12 @@ def account_share(open_id: OpenId) -> float:
 
     Covers expire at full hours, whole cohorts in the same second; this spreads the asking.
     """
-    return int.from_bytes(blake2b(open_id.encode(), digest_size=6).digest()) / 2**48
+    return stable_share(open_id)
+
+
+def stable_share(text: str) -> float:
+    """A number in [0, 1), the same for the same text everywhere."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) / 2**48
 
 
 def due_after_refresh(

@@ -7,6 +7,10 @@ class DatabaseUnavailable(Exception):
     """The database did not answer; the statement may be tried again."""
 
 
+class DatabaseBusy(DatabaseUnavailable):
+    """A lock or a deadlock stood in the way of one statement; the database itself is there."""
+
+
 class UpstreamError(Exception):
     """A request that brought no answer for its videos.
 

@@ -99,6 +99,7 @@ class Release:
     retry_seconds: float = 0.0
     pause_seconds: float = 0.0
     park: Park | None = None
+    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,20 @@
 """What an answer means for each video that was asked for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from refresher.domain.due import DuePolicy, account_share, due_after_refresh, wait_after_miss
+from refresher.domain.due import (
+    DuePolicy,
+    account_share,
+    due_after_refresh,
+    stable_share,
+    wait_after_miss,
+)
 from refresher.domain.errors import CoverUnusable
 from refresher.domain.expiry import read_cover
-from refresher.domain.model import OpenId, Video, VideoId, Write
+from refresher.domain.model import Cover, OpenId, Video, VideoId, Write
 
 MOST_MISSES: Final = 10_000  # the column is a smallint
 
@@ -42,29 +48,53 @@ def reconcile(
     share = account_share(open_id)
     result = Reconciled()
     for video in asked:
-        if video.video_id not in answer:
-            result.missing += 1
-            _append(result, _write_after_miss(policy, video, now, present=False))
-            continue
-        try:
-            cover = read_cover(answer[video.video_id], now, policy.fallback_ttl)
-        except CoverUnusable as reason:
-            result.rejections.append((video.video_id, str(reason)))
-            _append(result, _write_after_miss(policy, video, now, present=True))
-            continue
-        if video.cover_expires_at is not None and cover.expires_at <= video.cover_expires_at:
-            result.unchanged += 1
-            _append(result, _write_after_miss(policy, video, now, present=True))
-            continue
-        result.refreshed += 1
-        due_at = due_after_refresh(policy, share, now, cover.expires_at)
-        result.writes.append(Write(video.video_id, due_at, cover))
+        cover = _cover(policy, video, answer, now, result)
+        if cover is None:
+            write = _write_after_miss(policy, video, now, present=video.video_id in answer)
+            result.writes += [write] if write else []
+        else:
+            result.refreshed += 1
+            due_at = due_after_refresh(policy, share, now, cover.expires_at)
+            result.writes.append(Write(video.video_id, due_at, cover))
     return result
 
 
-def _append(result: Reconciled, write: Write | None) -> None:
-    if write is not None:
-        result.writes.append(write)
+def put_aside(policy: DuePolicy, asked: Sequence[Video], reason: str, now: datetime) -> Reconciled:
+    """What to write for a chunk that was refused as a whole, for one video of it, presumably.
+
+    Each due video waits as after a rejected cover, but each for a time of its own: they meet other
+    videos next time, and the one that spoils them is asked for ever more rarely.
+    """
+    result = Reconciled()
+    for video in asked:
+        result.rejections.append((video.video_id, reason))
+        write = _write_after_miss(policy, video, now, present=True)
+        if write:
+            wait = (write.due_at - now) * (1 + stable_share(f"{video.video_id} {write.misses}")) / 2
+            result.writes.append(replace(write, due_at=now + wait))
+    return result
+
+
+def _cover(
+    policy: DuePolicy,
+    video: Video,
+    answer: Mapping[str, object],
+    now: datetime,
+    result: Reconciled,
+) -> Cover | None:
+    """The cover to store, if there is one; else what became of the ID is counted."""
+    if video.video_id not in answer:
+        result.missing += 1
+        return None
+    try:
+        cover = read_cover(answer[video.video_id], now, policy.fallback_ttl)
+    except CoverUnusable as reason:
+        result.rejections.append((video.video_id, str(reason)))
+        return None
+    if video.cover_expires_at is not None and cover.expires_at <= video.cover_expires_at:
+        result.unchanged += 1
+        return None
+    return cover
 
 
 def _write_after_miss(

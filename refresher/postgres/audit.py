@@ -16,7 +16,7 @@ WITH walk AS MATERIALIZED (
     SELECT audited_to,
            greatest(20, (SELECT reltuples FROM pg_class
                          WHERE oid = 'refresher.accounts'::regclass) / $2)::integer AS step
-    FROM refresher.app
+    FROM refresher.audit
     FOR UPDATE SKIP LOCKED
 ),
 batch AS MATERIALIZED (
@@ -27,7 +27,7 @@ batch AS MATERIALIZED (
     LIMIT (SELECT step FROM walk)
 ),
 walked AS (
-    UPDATE refresher.app AS a
+    UPDATE refresher.audit AS a
     SET audited_to = coalesce((SELECT max(open_id) FROM batch), '')
     FROM walk
 ),
@@ -59,7 +59,7 @@ updated AS (
         unreachable = c.unreachable,
         valid_until = c.valid_until,
         earliest_due_at = c.earliest_due_at,
-        wake_at = coalesce(m.should_wake_at, a.wake_at)
+        wake_at = least(a.wake_at, m.should_wake_at)
     FROM counted AS c LEFT JOIN mended AS m USING (open_id)
     WHERE a.open_id = c.open_id
       AND (m.open_id IS NOT NULL

@@ -15,8 +15,12 @@ from refresher.postgres.database import Pool, available
 #: queue, and well inside the lease.
 HORIZON_SECONDS: Final = 5.0
 #: With a limit for the whole app its slots are shared out in the order of claims, so a claim must
-#: not reach far; the app's slots lie this much wider apart to make up for the reach.
-APP_HORIZON_SECONDS: Final = 1.0
+#: not reach far. A chunk may be sent twice that after its place among them, where its account both
+#: starts late and paces its chunks; the app's slots lie this much wider apart to make up for it.
+APP_HORIZON_SECONDS: Final = 0.75
+APP_REACH_SECONDS: Final = 2 * APP_HORIZON_SECONDS
+#: Videos that a claim reads before it takes no further account.
+ROWS_READ: Final = 20_000
 
 # One round trip. Times are decided by the database's clock; the chunks are counted out of a budget
 # so that whatever the replica cannot take on stays claimable for others.
@@ -24,34 +28,38 @@ SQL_CLAIM: Final = """
 WITH picked AS MATERIALIZED (
     -- FOR UPDATE, as it conflicts with the key-share lock of an insert into videos that has not
     -- been committed: that account waits for it rather than miss its wake-up.
-    SELECT open_id, wake_at, next_slot_at
+    SELECT open_id, wake_at, next_slot_at, greatest(videos, 1) AS videos
     FROM refresher.accounts
     WHERE state = 'active'
       AND wake_at <= now()
       AND (lease_expires_at IS NULL OR lease_expires_at <= now())
-      AND next_slot_at <= now() + $4::interval
+      AND next_slot_at <= now() + $3::interval
     ORDER BY wake_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED
 ),
-app AS MATERIALIZED (
-    SELECT greatest(next_slot_at, now()) AS next_slot_at
-    FROM refresher.app
-    WHERE $7::interval > '0'
-    FOR UPDATE
+affordable AS (
+    -- By the counts of their last release: a few huge accounts, or many small ones.
+    SELECT *
+    FROM (
+        SELECT *, sum(videos) OVER (ORDER BY wake_at, open_id ROWS UNBOUNDED PRECEDING) AS read
+        FROM picked
+    ) AS reading
+    WHERE read - videos < $8
 ),
 asked AS MATERIALIZED (
     -- LATERAL with a window: each account's rows are read once, by the primary key, whatever the
-    -- planner thinks of the number of accounts. Due videos first, topped up to full chunks.
+    -- planner thinks of the number of accounts. Due videos first, topped up to full chunks; a
+    -- video whose last answer brought no cover is no top-up: it might spoil the others' request.
     SELECT p.open_id, p.wake_at, p.next_slot_at, own.*
-    FROM picked AS p
+    FROM affordable AS p
     CROSS JOIN LATERAL (
         SELECT array_agg(video_id) AS video_ids,
                array_agg(due_at) AS due_ats,
                array_agg(expires_at) AS expires_ats,
                array_agg(misses) AS misses,
                array_agg(missing) AS missing,
-               coalesce(ceil(count(*) / 20.0), 0)::integer AS chunks
+               ceil(count(*) / 20.0)::integer AS chunks
         FROM (
             SELECT video_id, due_at, misses,
                    CASE WHEN cover_image_url IS NOT NULL THEN cover_expires_at END AS expires_at,
@@ -59,11 +67,26 @@ asked AS MATERIALIZED (
                    row_number() OVER (ORDER BY due_at, video_id) AS place,
                    count(*) FILTER (WHERE due_at <= now()) OVER () AS due
             FROM refresher.videos
-            WHERE open_id = p.open_id
+            WHERE open_id = p.open_id AND (due_at <= now() OR misses = 0)
             ORDER BY place
         ) AS ordered
-        WHERE place <= 20 * least(ceil(due / 20.0), $5)
+        WHERE place <= 20 * least(ceil(due / 20.0), $4)
     ) AS own
+),
+app AS MATERIALIZED (
+    SELECT next_slot_at FROM refresher.app WHERE $6::interval > '0' FOR UPDATE
+),
+start AS MATERIALIZED (
+    -- After the reading, however long it took: a slot must not lie in the past.
+    SELECT clock_timestamp() AS at,
+           (SELECT greatest(next_slot_at, clock_timestamp()) FROM app) AS app_at
+    FROM (SELECT count(*) FROM asked) AS read_first, (SELECT count(*) FROM app) AS locked_first
+),
+budget AS (
+    SELECT least($1, ceil(
+        extract(epoch FROM at + $3::interval - app_at) / nullif(extract(epoch FROM $6::interval), 0)
+    ))::integer AS chunks
+    FROM start
 ),
 counted AS (
     SELECT *, coalesce(
@@ -74,49 +97,38 @@ counted AS (
     )::integer AS chunks_before
     FROM asked
 ),
-budget AS (
-    SELECT least($2, (
-        SELECT ceil(extract(epoch FROM now() + $4::interval - next_slot_at)
-                    / extract(epoch FROM $7::interval))
-        FROM app
-    ))::integer AS chunks
-),
 granted AS MATERIALIZED (
     SELECT counted.*,
            least(counted.chunks, budget.chunks - chunks_before) AS granted_chunks,
            greatest(
-               next_slot_at,
-               now(),
-               (SELECT next_slot_at FROM app) + chunks_before * $7::interval
+               next_slot_at, start.at, start.app_at + chunks_before * $6::interval
            ) AS first_slot
-    FROM counted, budget
+    FROM counted, budget, start
     WHERE chunks_before < budget.chunks
 ),
 spent AS (
-    UPDATE refresher.app AS a
-    SET next_slot_at = app.next_slot_at
-        + (SELECT coalesce(sum(granted_chunks), 0) FROM granted) * $7::interval
-    FROM app
+    UPDATE refresher.app
+    SET next_slot_at = start.app_at
+        + (SELECT coalesce(sum(granted_chunks), 0) FROM granted) * $6::interval
+    FROM start
+    WHERE start.app_at IS NOT NULL
 ),
 leased AS (
     UPDATE refresher.accounts AS a
-    SET lease_owner = $3,
+    SET lease_owner = $2,
         lease_epoch = a.lease_epoch + 1,
-        lease_expires_at = now() + $8::interval,
+        lease_expires_at = now() + $7::interval,
         -- So a crashed replica's account is due again when its lease has run out.
-        wake_at = now() + $8::interval,
+        wake_at = now() + $7::interval,
         next_slot_at = CASE
             WHEN g.granted_chunks = 0 THEN a.next_slot_at
-            ELSE g.first_slot + g.granted_chunks * $6::interval
-        END,
-        requests_since = date_trunc('hour', now()),
-        requests = g.granted_chunks
-            + CASE WHEN a.requests_since = date_trunc('hour', now()) THEN a.requests ELSE 0 END
+            ELSE g.first_slot + g.granted_chunks * $5::interval
+        END
     FROM granted AS g
     WHERE a.open_id = g.open_id
     RETURNING a.open_id, a.access_token, a.lease_epoch, a.lease_expires_at, a.failures
 )
-SELECT l.*, g.first_slot, clock_timestamp() AS now,
+SELECT l.*, g.first_slot, now() AS now,
        g.video_ids[:20 * g.granted_chunks] AS video_ids,
        g.due_ats[:20 * g.granted_chunks] AS due_ats,
        g.expires_ats[:20 * g.granted_chunks] AS expires_ats,
@@ -134,9 +146,9 @@ WITH held AS MATERIALIZED (
            r.park_state IS NOT NULL AND a.state = 'active'
                AND a.access_token IS NOT DISTINCT FROM r.park_token AS parked
     FROM unnest($1::text[], $2::bigint[], $3::integer[], $4::float8[], $5::float8[],
-                $6::text[], $7::text[], $8::text[])
+                $6::text[], $7::text[], $8::text[], $9::integer[])
          AS r (open_id, lease_epoch, failures, retry_seconds, pause_seconds,
-               park_state, park_reason, park_token)
+               park_state, park_reason, park_token, requests)
     JOIN refresher.accounts AS a
       ON a.open_id = r.open_id AND a.lease_epoch = r.lease_epoch
     ORDER BY r.open_id
@@ -157,6 +169,9 @@ SET lease_owner = NULL,
              THEN least(a.wake_at, c.earliest_due_at) ELSE c.earliest_due_at END,
         now() + greatest(c.retry_seconds, c.pause_seconds) * interval '1 second'
     ),
+    requests_since = date_trunc('hour', now()),
+    requests = c.requests
+        + CASE WHEN a.requests_since = date_trunc('hour', now()) THEN a.requests ELSE 0 END,
     videos = c.videos,
     valid = c.valid,
     expired = c.expired,
@@ -170,7 +185,8 @@ FROM counted AS c
 WHERE a.open_id = c.open_id
 -- Not the difference of the two: before PostgreSQL 17 infinity has none.
 RETURNING a.open_id, c.parked,
-          (extract(epoch FROM a.wake_at) - extract(epoch FROM now()))::float8 AS wake_in_seconds
+          (extract(epoch FROM greatest(a.wake_at, a.next_slot_at))
+           - extract(epoch FROM now()))::float8 AS wake_in_seconds
 """
 
 
@@ -189,7 +205,7 @@ class Claims:
         self._pool = pool
         self._replica = replica
         self._lease = timedelta(seconds=lease_seconds)
-        self._app_step = step_seconds(rate_limit_per_app, reach_seconds=APP_HORIZON_SECONDS)
+        self._app_step = step_seconds(rate_limit_per_app, reach_seconds=APP_REACH_SECONDS)
         self._step = max(step_seconds(rate_limit_per_token), self._app_step)
         longest = APP_HORIZON_SECONDS if self._app_step else HORIZON_SECONDS
         self._horizon = min(longest, lease_seconds / 4)
@@ -198,19 +214,20 @@ class Claims:
         """Lease the due accounts that have waited longest, at most `chunk_budget` chunks in all."""
         chunks_each = max(1, int(self._horizon / self._step)) if self._step else chunk_budget
         with available():
-            rows = await self._pool.fetch(
-                SQL_CLAIM,
-                chunk_budget,
-                chunk_budget,
-                self._replica,
-                timedelta(seconds=self._horizon),
-                chunks_each,
-                timedelta(seconds=self._step),
-                timedelta(seconds=self._app_step),
-                self._lease,
-            )
-        received = monotonic()
-        return [_claim(row, self._step, received) for row in rows]
+            async with self._pool.acquire() as connection:
+                sent = monotonic()
+                rows = await connection.fetch(
+                    SQL_CLAIM,
+                    chunk_budget,
+                    self._replica,
+                    timedelta(seconds=self._horizon),
+                    chunks_each,
+                    timedelta(seconds=self._step),
+                    timedelta(seconds=self._app_step),
+                    self._lease,
+                    ROWS_READ,
+                )
+        return [_claim(row, self._step, sent) for row in rows]
 
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]:
         """Give leases back; None where the row is locked just now or the lease is over.
@@ -229,12 +246,13 @@ class Claims:
                 [park and park.state for park in parks],
                 [park and park.reason for park in parks],
                 [park and park.access_token for park in parks],
+                [release.requests for release in releases],
             )
         released = {row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows}
         return [released.get(release.open_id) for release in releases]
 
 
-def _claim(row: Record, step: float, received: float) -> Claim:
+def _claim(row: Record, step: float, sent: float) -> Claim:
     columns = ("video_ids", "due_ats", "expires_ats", "misses", "missing")
     videos = [
         Video(VideoId(video_id), due_at, expires_at, misses, missing)
@@ -251,5 +269,7 @@ def _claim(row: Record, step: float, received: float) -> Claim:
         videos=videos,
         first_slot=row["first_slot"],
         step_seconds=step,
-        time=DatabaseTime(row["now"], received),
+        # The transaction began when the statement arrived; a slow commit makes slots late, not
+        # early, and the lease shorter, not longer.
+        time=DatabaseTime(row["now"], sent),
     )

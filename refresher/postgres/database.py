@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -17,23 +17,26 @@ else:
 POOL_SIZE: Final = 6
 CONNECT_SECONDS: Final = 5.0
 STATEMENT_SECONDS: Final = 30.0
+LOCK_TIMEOUT: Final = "5s"
+#: For statements over all rows. (None would mean the pool's own time-out to asyncpg.)
+SCAN_SECONDS: Final = 86_400.0
 
 #: The revision this code was written for; a later one only adds (expand and contract).
 SCHEMA_REVISION: Final = "0001"
 SQL_REVISION: Final = "SELECT max(version_num) FROM refresher.alembic_version"
 
-# SQLSTATE classes and codes of a server that is starting, stopping, full, interrupted or standby:
-# connection exception, transaction rollback, insufficient resources, operator intervention.
-AWAY_CLASSES: Final = ("08", "40", "53", "57")
-AWAY_CODES: Final = ("25006", "55P03")  # read-only transaction, lock not available
+# SQLSTATE classes of a server that is starting, stopping, full, interrupted or standby: connection
+# exception, insufficient resources, operator intervention; and one that takes no connections.
+AWAY_CLASSES: Final = ("08", "53", "57")
+AWAY_CODES: Final = ("25006", "55000")
+# Transaction rollback (a deadlock), lock not available.
+BUSY: Final = ("40", "55P03")
+# Wrong password or role, no such database, a connection setting that the server does not know.
+REFUSED: Final = ("28", "3D", "42704", "22023")
 
 
-# Wrong password or role, no such database: nothing that waiting would mend.
-REFUSED_CLASSES: Final = ("28", "3D")
-
-
-class DatabaseRefusedError(Exception):
-    """The database answers, and does not let us in."""
+class DatabaseRefusedError(DatabaseUnavailable):
+    """The database does not let us in: at start the operator's mistake, later to be waited out."""
 
 
 class SchemaNotMigratedError(Exception):
@@ -49,7 +52,13 @@ async def connected(database_url: str, *, application_name: str) -> AsyncIterato
         max_size=POOL_SIZE,
         timeout=CONNECT_SECONDS,
         command_timeout=STATEMENT_SECONDS,
-        server_settings={"application_name": application_name},
+        # Compiling a statement takes longer than running any of ours; a lock that lasts is left to
+        # whoever holds it.
+        server_settings={
+            "application_name": application_name,
+            "jit": "off",
+            "lock_timeout": LOCK_TIMEOUT,
+        },
     )
     await pool
     try:
@@ -66,17 +75,27 @@ def available() -> Iterator[None]:
     except (OSError, TimeoutError) as error:
         raise DatabaseUnavailable(str(error) or "no answer in time") from error
     except asyncpg.PostgresError as error:
-        state = error.sqlstate or ""
-        if state.startswith(AWAY_CLASSES) or state in AWAY_CODES:
-            raise DatabaseUnavailable(first_line(error)) from error
-        if state.startswith(REFUSED_CLASSES):
-            raise DatabaseRefusedError(first_line(error)) from error
-        raise
+        kind = _kind(error.sqlstate or "")
+        if kind is None:
+            raise
+        raise kind(first_line(error)) from error
+    except asyncpg.ClientConfigurationError as error:
+        raise DatabaseRefusedError(f"REFRESHER_DATABASE_URL: {first_line(error)}") from error
     except asyncpg.InterfaceError as error:
         # A ValueError is a wrong argument; what remains says that the connection is closed.
         if isinstance(error, ValueError):
             raise
         raise DatabaseUnavailable(first_line(error)) from error
+
+
+def _kind(sqlstate: str) -> type[DatabaseUnavailable] | None:
+    if sqlstate.startswith(BUSY):
+        return DatabaseBusy
+    if sqlstate.startswith(REFUSED):
+        return DatabaseRefusedError
+    if sqlstate.startswith(AWAY_CLASSES) or sqlstate in AWAY_CODES:
+        return DatabaseUnavailable
+    return None
 
 
 def first_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from refresher.csv_files import AccountRow, VideoRow
-from refresher.postgres.database import Pool, available
+from refresher.postgres.database import SCAN_SECONDS, Pool, available
 
 SQL_STAGE_ACCOUNTS: Final = """
 CREATE TEMPORARY TABLE staged_accounts (
@@ -111,11 +111,11 @@ async def import_accounts(pool: Pool, rows: Iterable[AccountRow]) -> Imported:
                     )
                     for row in rows
                 ),
-                timeout=None,
+                timeout=SCAN_SECONDS,
             )
             if repeated := await connection.fetchrow(SQL_REPEATED_ACCOUNT):
                 raise ImportRefusedError(_repeated("open_id", **dict(repeated)))
-            stored = await connection.execute(SQL_STORE_ACCOUNTS, timeout=None)
+            stored = await connection.execute(SQL_STORE_ACCOUNTS, timeout=SCAN_SECONDS)
     return Imported(_count(staged), _count(stored))
 
 
@@ -141,16 +141,16 @@ async def import_videos(
                     )
                     for row in rows
                 ),
-                timeout=None,
+                timeout=SCAN_SECONDS,
             )
-            if repeated := await connection.fetchrow(SQL_REPEATED_VIDEO, timeout=None):
+            if repeated := await connection.fetchrow(SQL_REPEATED_VIDEO, timeout=SCAN_SECONDS):
                 raise ImportRefusedError(_repeated("open_id,video_id", **dict(repeated)))
-            if unknown := await connection.fetchrow(SQL_UNKNOWN_ACCOUNT, timeout=None):
+            if unknown := await connection.fetchrow(SQL_UNKNOWN_ACCOUNT, timeout=SCAN_SECONDS):
                 raise ImportRefusedError(
                     f"{unknown['line']}: open_id: expected a known account, "
                     f"not {unknown['value']!r}"
                 )
-            stored = await connection.execute(SQL_STORE_VIDEOS, timeout=None)
+            stored = await connection.execute(SQL_STORE_VIDEOS, timeout=SCAN_SECONDS)
     return Imported(_count(staged), _count(stored))
 
 

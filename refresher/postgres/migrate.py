@@ -7,7 +7,8 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from refresher.postgres.database import CONNECT_SECONDS, available
@@ -24,24 +25,30 @@ SQL_SCHEMA: Final = "CREATE SCHEMA IF NOT EXISTS refresher"
 async def migrate(database_url: str) -> None:
     """Apply what is missing, in one transaction. Idempotent; safe from several places at once.
 
-    Raises `DatabaseUnavailable` and `DatabaseRefusedError` where there is no connection to be had.
+    Raises `DatabaseUnavailable`, also where a lock is not to be had or the server is read-only.
     """
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
-        with available():
-            return await asyncpg.connect(
-                database_url, statement_cache_size=0, timeout=CONNECT_SECONDS
-            )
+        return await asyncpg.connect(database_url, statement_cache_size=0, timeout=CONNECT_SECONDS)
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    try:
+        with available():
+            await _migrate(engine)
+    finally:
+        await engine.dispose()
+
+
+async def _migrate(engine: AsyncEngine) -> None:
     try:
         async with engine.begin() as connection:
             # The advisory lock may be waited for as long as the other starter needs.
             for statement in (SQL_LOCK, SQL_LOCK_TIMEOUT, SQL_SCHEMA):
                 await connection.exec_driver_sql(statement)
             await connection.run_sync(_upgrade)
-    finally:
-        await engine.dispose()
+    except DBAPIError as error:
+        # asyncpg's own error lies two wrappers deep.
+        raise getattr(error.orig, "__cause__", None) or error from None
 
 
 def _upgrade(connection: Connection) -> None:

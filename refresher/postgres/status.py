@@ -1,12 +1,12 @@
-"""What operators ask: freshness, backlog, accounts, quota, replicas. No scan of all videos."""
+"""What operators ask: freshness, backlog, accounts, quota, replicas."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from refresher.domain.model import OpenId
-from refresher.postgres.database import Pool, available
+from refresher.postgres.database import SCAN_SECONDS, Pool, available
 
 STATES: Final = ("active", "paused", "needs_reauthorization", "needs_scope")
 
@@ -35,7 +35,7 @@ SELECT state,
        sum(CASE WHEN state = 'active' THEN unreachable ELSE videos - valid END) AS unreachable,
        sum(CASE WHEN state = 'active' THEN due ELSE 0 END) AS due,
        CASE WHEN state = 'active' THEN
-           greatest(0, extract(epoch FROM now() - min(earliest_due_at)))::float8
+           greatest(0, extract(epoch FROM now()) - extract(epoch FROM min(earliest_due_at)))::float8
        END AS oldest_overdue_seconds
 FROM counted
 GROUP BY state
@@ -108,7 +108,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """Requests granted since the full hour, in all and to the busiest account."""
+    """Requests sent since the full hour, in all and to the busiest account."""
 
     since: datetime
     requests: int
@@ -184,17 +184,12 @@ async def read_now(pool: Pool) -> datetime:
 async def count_due(pool: Pool, before: datetime) -> int:
     """How many videos of accounts that are not paused were due at a time and still are."""
     with available():
-        count: int = await pool.fetchval(SQL_DUE_BEFORE, before, timeout=SCAN.total_seconds())
+        count: int = await pool.fetchval(SQL_DUE_BEFORE, before, timeout=SCAN_SECONDS)
     return count
 
 
 async def any_left(pool: Pool, before: datetime, failures: int) -> bool:
     """Whether an active account that failed less often than that still has such a video."""
     with available():
-        left: bool = await pool.fetchval(
-            SQL_ANY_LEFT, before, failures, timeout=SCAN.total_seconds()
-        )
+        left: bool = await pool.fetchval(SQL_ANY_LEFT, before, failures, timeout=SCAN_SECONDS)
     return left
-
-
-SCAN: Final = timedelta(minutes=5)

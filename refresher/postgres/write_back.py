@@ -6,45 +6,64 @@ from typing import Final
 from refresher.domain.model import ChunkWrite
 from refresher.postgres.database import Pool, available
 
-# Only a later expiry changes a cover. A reserve is dropped with the first one: see the migration.
+# The lease's epoch is checked under a lock that a new claim of the account would wait for or skip;
+# rows that an application holds locked are left due rather than waited for. Only a later expiry
+# changes a cover. A reserve is dropped with the first one: see the migration.
 SQL_WRITE_BACK: Final = """
-WITH writes AS MATERIALIZED (
-    SELECT *
-    FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[],
-                $6::timestamptz[], $7::smallint[], $8::boolean[], $9::boolean[])
-         AS w (open_id, lease_epoch, video_id, cover_image_url, cover_expires_at,
-               due_at, misses, missing, gone)
-    -- Sorted by key, as every writer does: no two can wait for each other in a ring.
-    ORDER BY open_id, video_id
-)
-UPDATE refresher.videos AS v
-SET cover_image_url = coalesce(w.cover_image_url, v.cover_image_url),
-    cover_expires_at = coalesce(w.cover_expires_at, v.cover_expires_at),
-    refreshed_at = CASE WHEN w.cover_image_url IS NULL THEN v.refreshed_at ELSE now() END,
-    missing_since = CASE WHEN w.missing THEN coalesce(v.missing_since, now()) END,
-    gone_at = CASE WHEN w.gone THEN coalesce(v.gone_at, now()) END,
-    due_at = w.due_at,
-    misses = w.misses,
-    reserve = CASE WHEN w.cover_image_url IS NULL THEN v.reserve END
-FROM writes AS w
-JOIN refresher.accounts AS a ON a.open_id = w.open_id AND a.lease_epoch = w.lease_epoch
-WHERE v.open_id = w.open_id
-  AND v.video_id = w.video_id
-  AND (w.cover_image_url IS NULL
+WITH held AS MATERIALIZED (
+    SELECT c.chunk, c.open_id
+    FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS c (open_id, lease_epoch, chunk)
+    JOIN refresher.accounts AS a ON a.open_id = c.open_id AND a.lease_epoch = c.lease_epoch
+    ORDER BY c.open_id
+    FOR KEY SHARE OF a SKIP LOCKED
+),
+writes AS MATERIALIZED (
+    SELECT h.open_id, w.*
+    FROM unnest($3::integer[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[],
+                $8::smallint[], $9::boolean[], $10::boolean[])
+         AS w (chunk, video_id, cover_image_url, cover_expires_at, due_at, misses, missing, gone)
+    JOIN held AS h USING (chunk)
+),
+free AS MATERIALIZED (
+    SELECT w.*
+    FROM writes AS w JOIN refresher.videos AS v USING (open_id, video_id)
+    WHERE w.cover_image_url IS NULL
        OR v.cover_image_url IS NULL
        OR v.cover_expires_at IS NULL
-       OR v.cover_expires_at < w.cover_expires_at)
+       OR v.cover_expires_at < w.cover_expires_at
+    ORDER BY w.open_id, w.video_id
+    FOR NO KEY UPDATE OF v SKIP LOCKED
+),
+written AS (
+    UPDATE refresher.videos AS v
+    SET cover_image_url = coalesce(w.cover_image_url, v.cover_image_url),
+        cover_expires_at = coalesce(w.cover_expires_at, v.cover_expires_at),
+        refreshed_at = CASE WHEN w.cover_image_url IS NULL THEN v.refreshed_at ELSE now() END,
+        missing_since = CASE WHEN w.missing THEN coalesce(v.missing_since, now()) END,
+        gone_at = CASE WHEN w.gone THEN coalesce(v.gone_at, now()) END,
+        due_at = w.due_at,
+        misses = w.misses,
+        reserve = CASE WHEN w.cover_image_url IS NULL THEN v.reserve END
+    FROM free AS w
+    WHERE v.open_id = w.open_id AND v.video_id = w.video_id
+    RETURNING w.chunk
+)
+SELECT chunk, count(*) AS videos FROM written GROUP BY chunk
 """
 
 
-async def write_back(pool: Pool, chunks: Sequence[ChunkWrite]) -> Sequence[None]:
-    """Write the chunks' results in one statement. Raises `DatabaseUnavailable`: nothing written."""
-    rows = [(chunk, write) for chunk in chunks for write in chunk.writes]
+async def write_back(pool: Pool, chunks: Sequence[ChunkWrite]) -> Sequence[int]:
+    """Write the chunks' results in one statement; how many of each chunk's writes took effect.
+
+    Raises `DatabaseUnavailable`: nothing written.
+    """
+    rows = [(number, write) for number, chunk in enumerate(chunks, 1) for write in chunk.writes]
     with available():
-        await pool.execute(
+        written = await pool.fetch(
             SQL_WRITE_BACK,
-            [chunk.open_id for chunk, _ in rows],
-            [chunk.lease_epoch for chunk, _ in rows],
+            [chunk.open_id for chunk in chunks],
+            [chunk.lease_epoch for chunk in chunks],
+            [number for number, _ in rows],
             [write.video_id for _, write in rows],
             [write.cover and write.cover.url for _, write in rows],
             [write.cover and write.cover.expires_at for _, write in rows],
@@ -53,4 +72,5 @@ async def write_back(pool: Pool, chunks: Sequence[ChunkWrite]) -> Sequence[None]
             [write.missing for _, write in rows],
             [write.gone for _, write in rows],
         )
-    return [None] * len(chunks)
+    videos = {row["chunk"]: row["videos"] for row in written}
+    return [videos.get(number, 0) for number in range(1, len(chunks) + 1)]
