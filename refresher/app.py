@@ -33,7 +33,7 @@ from refresher.postgres.status import Summary, any_left, count_due, read_now, re
 from refresher.postgres.write_back import write_back
 from refresher.refresh import CHUNK_SIZE, Refresher, Tally, cancelled
 from refresher.schedule import Schedule
-from refresher.settings import Settings
+from refresher.settings import Settings, unknown_variables
 from refresher.tiktok.client import opened
 
 SUMMARY_SECONDS: Final = 60.0
@@ -108,14 +108,9 @@ async def run(settings: Settings) -> None:
     """
     async with assembled(settings) as app:
         stop_on_signals(app)
+        if unknown := unknown_variables(os.environ):
+            emit(events.SETTINGS_IGNORED, variables=unknown)
         async with served(settings.http_listen, partial(_what_is_missing, app.pool)):
-            emit(
-                events.DAEMON_STARTED,
-                replica=app.replica,
-                version=version("cover-refresher"),
-                base_url=settings.tiktok_base_url,
-            )
-            emit(events.TOKENS_UNSEALED, reason="this version stores tokens as they are")
             try:
                 await app.outage.outlast(
                     lambda: check_migrated(app.pool), app.stop, fatal=(DatabaseRefusedError,)
@@ -125,6 +120,13 @@ async def run(settings: Settings) -> None:
             except DatabaseUnavailable:
                 emit(events.DAEMON_STOPPED, abandoned_accounts=0)
                 return
+            emit(
+                events.DAEMON_STARTED,
+                replica=app.replica,
+                version=version("cover-refresher"),
+                base_url=settings.tiktok_base_url,
+            )
+            emit(events.TOKENS_UNSEALED, reason="this version stores tokens as they are")
             await work(app)
 
 
@@ -259,5 +261,5 @@ async def _what_is_missing(pool: Pool) -> str | None:
         SchemaNotMigratedError,
         TimeoutError,
     ) as error:
-        return str(error) or "the database does not answer"
+        return f"database: {error}" if str(error) else "database: no answer in time"
     return None

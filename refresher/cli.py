@@ -45,16 +45,22 @@ OPERATOR_ERRORS: Final = (
     OSError,
 )
 
+DEMO_WORDS: Final = """\
+A PostgreSQL of its own, an emulated TikTok whose covers live 60 seconds, and the daemon, with 20
+accounts of 60 videos. A few videos are missing upstream and the token of sample-account-20 is dead,
+both on purpose. The first covers come at once; from 40 seconds on they are kept alive. Ctrl-C ends
+it.
+"""
+
 app = typer.Typer(
     name="refresher",
     help="Keeps every stored TikTok cover alive.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-accounts = typer.Typer(help="The accounts whose videos are kept alive.", no_args_is_help=True)
-videos = typer.Typer(help="The videos whose covers are kept alive.", no_args_is_help=True)
+accounts = typer.Typer(help="The accounts whose videos are kept alive.")
+videos = typer.Typer(help="The videos whose covers are kept alive.")
 app.add_typer(accounts, name="accounts")
 app.add_typer(videos, name="videos")
 
@@ -64,7 +70,9 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
-        _fail(error.format_message())
+        _fail(f"{error.format_message().strip().rstrip('.')}; see refresher --help")
+    except DatabaseUnavailable as error:
+        _fail(f"database: {error}")
     except OPERATOR_ERRORS as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -112,7 +120,10 @@ def once() -> None:
 
         left = uvloop.run(composition.once(settings, on_progress))
     if left:
-        print(f"refresher: {left} due videos could not be answered", file=sys.stderr)
+        _say(
+            f"{left} due videos could not be answered: their accounts are parked or in back-off, "
+            "see refresher accounts list"
+        )
         raise typer.Exit(EXIT_INCOMPLETE)
 
 
@@ -133,6 +144,7 @@ def demo(
     """Embedded PostgreSQL, emulator, sample data and the daemon; nothing to configure."""
     from refresher.demo import run_demo
 
+    print(DEMO_WORDS, flush=True)
     logs.configure(log_format="console", level="info")
     try:
         summary, tally = uvloop.run(run_demo(seconds))
@@ -219,7 +231,7 @@ def _rotation(value: str) -> Literal["strict", "lenient"]:
 def show_status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Freshness, backlog, accounts by state, quota use, and replicas with their leases."""
+    """Freshness, backlog, accounts by state, quota use, and who holds leases just now."""
     settings = _settings()
 
     async def read(pool: Pool) -> dict[str, Any]:
@@ -263,8 +275,8 @@ def _print_facts(facts: dict[str, Any]) -> None:
         f"{quota['requests']:,} requests since {quota['since']}, "
         f"{quota['busiest_account_requests']:,} by the busiest account",
     )
-    for replica, leases in facts["replicas"].items():
-        table.add_row(f"replica {replica}", f"{leases:,} leases")
+    for replica, leases in (facts["replicas"] or {"": 0}).items():
+        table.add_row("leases now", f"{leases:,} {replica}")
     Console().print(table)
 
 

@@ -126,7 +126,11 @@ def _check_header(
     if not (known and complete and len(set(header)) == len(header)):
         # A first row in the place of the header may hold a token: only what looks like a name.
         shown = ",".join(cell if COLUMN_NAME.fullmatch(cell) else "…" for cell in header)[:200]
-        raise BadFileError(f"{path}:1: expected the columns {','.join(columns)}, not {shown!r}")
+        optional = ",".join(column for column in columns if column not in required)
+        raise BadFileError(
+            f"{path}:1: expected the columns {','.join(required)} (and perhaps {optional}), "
+            f"separated by commas, not {shown!r}"
+        )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ DAEMON_STOPPED: Final = Event("daemon.stopped", "info", ("abandoned_accounts",))
 DAEMON_FAILED: Final = Event("daemon.failed", "error", ("exception",))
 LOOP_FAILED: Final = Event("loop.failed", "error", ("loop", "exception"))
 TOKENS_UNSEALED: Final = Event("tokens.unsealed", "warning", ("reason",))
+SETTINGS_IGNORED: Final = Event("settings.ignored", "warning", ("variables",))
 OPERATIONS_SERVED: Final = Event("operations.served", "info", ("address",))
 
 DATABASE_LOST: Final = Event("database.lost", "error", ("reason",))

@@ -47,7 +47,10 @@ async def served(
     await runner.setup()
     host, _, port = address.rpartition(":")
     try:
-        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+        try:
+            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+        except OSError as error:
+            raise OSError(f"REFRESHER_HTTP_LISTEN: {address}: {error.strerror}") from error
         for bound_host, bound_port, *_ in runner.addresses:
             emit(OPERATIONS_SERVED, address=f"{bound_host}:{bound_port}")
         yield

@@ -1,6 +1,7 @@
 """The operator's settings: read once, checked at start, passed in."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -29,7 +30,7 @@ def _postgresql_url(value: SecretStr) -> SecretStr:
     except ValueError:
         usable = False
     if not usable:
-        raise ValueError("expected a URL as postgresql://host:5432/database")
+        raise ValueError("expected a URL as postgresql://user@host:5432/database")
     return value
 
 
@@ -102,12 +103,22 @@ def read_settings(**overrides: object) -> Settings:
         raise SettingsError("; ".join(_complaint(dict(item)) for item in error.errors())) from None
 
 
+def unknown_variables(environment: Iterable[str]) -> list[str]:
+    """Variables with our prefix that no setting reads: mistyped, or of another version."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(
+        name
+        for name in environment
+        if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
+
+
 def _complaint(item: dict[str, object]) -> str:
     location = item["loc"]
     field = str(location[0]) if isinstance(location, tuple) and location else "?"
     name = PREFIX + field.upper()
     if item["type"] == "missing":
-        return f"{name} is not set: expected a URL as postgresql://host:5432/database"
+        return f"{name} is not set: expected a URL as postgresql://user@host:5432/database"
     message = str(item["msg"]).removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     given = "the value given" if field == "database_url" else repr(item["input"])

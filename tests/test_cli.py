@@ -116,7 +116,11 @@ async def test_videos_are_imported_with_what_is_known_of_them(refresher, csv_fil
 @pytest.mark.parametrize(
     ("kind", "text", "complaint"),
     [
-        ("videos", "video_id\n1\n", ":1: expected the columns open_id,video_id,cover_image_url"),
+        (
+            "videos",
+            "video_id\n1\n",
+            ":1: expected the columns open_id,video_id (and perhaps cover_image_url)",
+        ),
         (
             "videos",
             "open_id,video_id\nana,1\nana,123456789012345678901\n",
@@ -183,7 +187,9 @@ async def test_a_bad_row_stops_an_import_with_nothing_written(
         ("accounts pause bob", {}, "expected a known account, not 'bob'"),
         ("accounts import nowhere.csv", {}, "nowhere.csv: No such file"),
         ("videos import nowhere.csv", {}, "nowhere.csv: No such file"),
-        ("frolic", {}, "No such command 'frolic'"),
+        ("", {}, "Missing command; see refresher --help"),
+        ("accounts", {}, "Missing command; see refresher --help"),
+        ("frolic", {}, "No such command 'frolic'; see refresher --help"),
         ("status --colour", {}, "No such option: --colour"),
         ("emulator --cover-ttl soon", {}, "--cover-ttl: expected seconds or hourly, not 'soon'"),
         ("emulator --missing-share 2", {}, "--missing-share"),

@@ -121,7 +121,9 @@ async def test_a_server_that_is_not_there(unused_tcp_port):
     async with opened(f"http://127.0.0.1:{unused_tcp_port}/", 1) as client:
         error = await failure(client)
         assert (type(error), error.code) == (UpstreamFailed, "connection_failed")
-        assert error.detail == "ClientConnectorError"
+        assert error.detail.startswith(
+            f"ClientConnectorError: Cannot connect to host 127.0.0.1:{unused_tcp_port}"
+        )
 
 
 async def test_a_token_that_fits_no_header_is_an_upstream_error():

@@ -148,7 +148,8 @@ def test_a_wrong_header_is_refused(file, header):
     with pytest.raises(BadFileError) as raised:
         videos(path)
     assert str(raised.value) == (
-        f"{path}:1: expected the columns open_id,video_id,cover_image_url, not {header.strip()!r}"
+        f"{path}:1: expected the columns open_id,video_id (and perhaps cover_image_url), "
+        f"separated by commas, not {header.strip()!r}"
     )
 
 

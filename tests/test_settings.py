@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from refresher import settings
-from refresher.settings import SettingsError, read_settings
+from refresher.settings import SettingsError, read_settings, unknown_variables
 
 URL = "postgresql://refresher@db:5432/refresher"
 DEFAULTS = {
@@ -87,7 +87,7 @@ def test_every_setting_is_read_from_its_variable(given):
 def test_a_missing_database_is_named():
     """The only required setting: the message says its name and its shape."""
     assert complaint() == (
-        "REFRESHER_DATABASE_URL is not set: expected a URL as postgresql://host:5432/database"
+        "REFRESHER_DATABASE_URL is not set: expected a URL as postgresql://user@host:5432/database"
     )
 
 
@@ -143,7 +143,7 @@ def test_a_bad_database_url_is_not_shown(given, url):
     """A URL may hold a password, so the message only says what was expected."""
     given(database_url=url)
     assert complaint() == (
-        "REFRESHER_DATABASE_URL: expected a URL as postgresql://host:5432/database, "
+        "REFRESHER_DATABASE_URL: expected a URL as postgresql://user@host:5432/database, "
         "not the value given"
     )
 
@@ -242,3 +242,9 @@ def test_what_the_command_line_says_comes_first(given):
     assert read_settings(poll_seconds=3).poll_seconds == 3
     with pytest.raises(SettingsError, match=r"^REFRESHER_POLL_SECONDS: .*, not 0$"):
         read_settings(poll_seconds=0)
+
+
+def test_mistyped_variables_are_found():
+    """Those with our prefix that no setting reads, whatever else the environment holds."""
+    environment = ["PATH", "REFRESHER_LEED_SECONDS", "REFRESHER_LEAD_SECONDS", "refresher_x"]
+    assert unknown_variables(environment) == ["REFRESHER_LEED_SECONDS", "refresher_x"]

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import (
+    ClientConnectorError,
     ClientError,
     ClientResponse,
     ClientSession,
@@ -20,6 +21,7 @@ from refresher.tiktok.wire import build_query, read_answer
 #: Twenty covers take about 10 kB; a body past this is no answer.
 LARGEST_ANSWER_BYTES: Final = 1 << 20
 TIMED_OUT: Final = "timed_out"
+LONGEST_DETAIL: Final = 200
 
 
 class TikTok:
@@ -51,8 +53,14 @@ class TikTok:
         except TimeoutError as error:
             raise UpstreamFailed(TIMED_OUT) from error
         except (ClientError, OSError) as error:
-            raise UpstreamFailed("connection_failed", detail=type(error).__name__) from error
+            raise UpstreamFailed("connection_failed", detail=_detail(error)) from error
         return read_answer(response.status, response.headers, body)
+
+
+def _detail(error: Exception) -> str:
+    """What kind of error; of a failed connection also where to and why, else no foreign text."""
+    kind = type(error).__name__
+    return f"{kind}: {error}"[:LONGEST_DETAIL] if isinstance(error, ClientConnectorError) else kind
 
 
 async def _read_body(response: ClientResponse) -> bytes:
