@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
@@ -206,13 +206,7 @@ class Summarizer:
 def summary_fields(summary: Summary, done: Tally) -> dict[str, object]:
     """The fields of `freshness.summarized`."""
     return {
-        "videos": summary.videos,
-        "valid": summary.valid,
-        "expired": summary.expired,
-        "unreachable": summary.unreachable,
-        "due": summary.due,
-        "oldest_overdue_seconds": summary.oldest_overdue_seconds,
-        "accounts": dict(summary.accounts),
+        **asdict(summary),
         "requests": done.requests,
         "refreshed": done.refreshed,
         "unchanged": done.unchanged,

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
@@ -238,13 +239,7 @@ def show_status(
         summary = await status.read_summary(pool)
         quota = await status.read_quota(pool)
         return {
-            "videos": summary.videos,
-            "valid": summary.valid,
-            "expired": summary.expired,
-            "unreachable": summary.unreachable,
-            "due": summary.due,
-            "oldest_overdue_seconds": summary.oldest_overdue_seconds,
-            "accounts": dict(summary.accounts),
+            **asdict(summary),
             "quota": {
                 "since": quota.since.isoformat(),
                 "requests": quota.requests,

@@ -1,12 +1,17 @@
 """`accounts import` and `videos import`: through COPY into a staging table, all or nothing."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from refresher.csv_files import AccountRow, VideoRow
 from refresher.postgres.database import SCAN_SECONDS, Pool, available
+
+if TYPE_CHECKING:
+    import asyncpg
+    from asyncpg.pool import PoolConnectionProxy
 
 SQL_STAGE_ACCOUNTS: Final = """
 CREATE TEMPORARY TABLE staged_accounts (
@@ -16,11 +21,12 @@ CREATE TEMPORARY TABLE staged_accounts (
 """
 
 SQL_REPEATED_ACCOUNT: Final = """
-SELECT open_id AS value, max(line) AS line, min(line) AS first_line
+SELECT max(line) AS line, open_id AS value,
+       'open_id: expected each once (first in line ' || min(line) || ')' AS expected
 FROM staged_accounts
 GROUP BY open_id
 HAVING count(*) > 1
-ORDER BY 2
+ORDER BY 1
 LIMIT 1
 """
 
@@ -50,16 +56,17 @@ CREATE TEMPORARY TABLE staged_videos (
 """
 
 SQL_REPEATED_VIDEO: Final = """
-SELECT open_id || ',' || video_id AS value, max(line) AS line, min(line) AS first_line
+SELECT max(line) AS line, open_id || ',' || video_id AS value,
+       'open_id,video_id: expected each once (first in line ' || min(line) || ')' AS expected
 FROM staged_videos
 GROUP BY open_id, video_id
 HAVING count(*) > 1
-ORDER BY 2
+ORDER BY 1
 LIMIT 1
 """
 
 SQL_UNKNOWN_ACCOUNT: Final = """
-SELECT open_id AS value, line
+SELECT line, open_id AS value, 'open_id: expected a known account' AS expected
 FROM staged_videos AS s
 WHERE NOT EXISTS (SELECT FROM refresher.accounts AS a WHERE a.open_id = s.open_id)
 ORDER BY line
@@ -94,68 +101,73 @@ async def import_accounts(pool: Pool, rows: Iterable[AccountRow]) -> Imported:
 
     Raises `ImportRefusedError`, `DatabaseUnavailable`, and what `rows` raises.
     """
-    with available():
-        async with pool.acquire() as connection, connection.transaction():
-            await connection.execute(SQL_STAGE_ACCOUNTS)
-            staged = await connection.copy_records_to_table(
-                "staged_accounts",
-                records=(
-                    (
-                        row.line,
-                        row.open_id,
-                        row.access_token,
-                        row.access_token_expires_at,
-                        row.refresh_token,
-                        row.refresh_token_expires_at,
-                        row.scope,
-                    )
-                    for row in rows
-                ),
-                timeout=SCAN_SECONDS,
-            )
-            if repeated := await connection.fetchrow(SQL_REPEATED_ACCOUNT):
-                raise ImportRefusedError(_repeated("open_id", **dict(repeated)))
-            stored = await connection.execute(SQL_STORE_ACCOUNTS, timeout=SCAN_SECONDS)
-    return Imported(_count(staged), _count(stored))
+    records = (
+        (
+            row.line,
+            row.open_id,
+            row.access_token,
+            row.access_token_expires_at,
+            row.refresh_token,
+            row.refresh_token_expires_at,
+            row.scope,
+        )
+        for row in rows
+    )
+    async with _staged(pool, "staged_accounts", SQL_STAGE_ACCOUNTS, records) as staged:
+        await staged.refuse(SQL_REPEATED_ACCOUNT)
+        return await staged.store(SQL_STORE_ACCOUNTS)
 
 
 async def import_videos(
-    pool: Pool,
-    rows: Iterable[VideoRow],
-    due_at: Callable[[VideoRow], datetime | None],
+    pool: Pool, rows: Iterable[VideoRow], due_at: Callable[[VideoRow], datetime | None]
 ) -> Imported:
     """Add videos of known accounts; `due_at` None means now. Raises as `import_accounts`."""
+    records = (
+        (
+            row.line,
+            row.open_id,
+            row.video_id,
+            row.cover_image_url,
+            row.cover_expires_at,
+            due_at(row),
+        )
+        for row in rows
+    )
+    async with _staged(pool, "staged_videos", SQL_STAGE_VIDEOS, records) as staged:
+        await staged.refuse(SQL_REPEATED_VIDEO)
+        await staged.refuse(SQL_UNKNOWN_ACCOUNT)
+        return await staged.store(SQL_STORE_VIDEOS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """Rows in their staging table, in a transaction."""
+
+    connection: "PoolConnectionProxy[asyncpg.Record]"
+    rows: int
+
+    async def refuse(self, query: str) -> None:
+        """The query finds the first line with something wrong, and says what was expected."""
+        found = await self.connection.fetchrow(query, timeout=SCAN_SECONDS)
+        if found:
+            raise ImportRefusedError("{line}: {expected}, not {value!r}".format(**dict(found)))
+
+    async def store(self, statement: str) -> Imported:
+        stored = await self.connection.execute(statement, timeout=SCAN_SECONDS)
+        return Imported(self.rows, _count(stored))
+
+
+@asynccontextmanager
+async def _staged(
+    pool: Pool, table: str, create: str, records: Iterable[tuple[object, ...]]
+) -> AsyncIterator[_Staged]:
     with available():
         async with pool.acquire() as connection, connection.transaction():
-            await connection.execute(SQL_STAGE_VIDEOS)
-            staged = await connection.copy_records_to_table(
-                "staged_videos",
-                records=(
-                    (
-                        row.line,
-                        row.open_id,
-                        row.video_id,
-                        row.cover_image_url,
-                        row.cover_expires_at,
-                        due_at(row),
-                    )
-                    for row in rows
-                ),
-                timeout=SCAN_SECONDS,
+            await connection.execute(create)
+            copied = await connection.copy_records_to_table(
+                table, records=records, timeout=SCAN_SECONDS
             )
-            if repeated := await connection.fetchrow(SQL_REPEATED_VIDEO, timeout=SCAN_SECONDS):
-                raise ImportRefusedError(_repeated("open_id,video_id", **dict(repeated)))
-            if unknown := await connection.fetchrow(SQL_UNKNOWN_ACCOUNT, timeout=SCAN_SECONDS):
-                raise ImportRefusedError(
-                    f"{unknown['line']}: open_id: expected a known account, "
-                    f"not {unknown['value']!r}"
-                )
-            stored = await connection.execute(SQL_STORE_VIDEOS, timeout=SCAN_SECONDS)
-    return Imported(_count(staged), _count(stored))
-
-
-def _repeated(column: str, *, value: str, line: int, first_line: int) -> str:
-    return f"{line}: {column}: expected each once, not {value!r} again (first in line {first_line})"
+            yield _Staged(connection, _count(copied))
 
 
 def _count(command_tag: str) -> int:
