@@ -272,20 +272,27 @@ class Refresher:
         """
         if self._outage.lasts and self._chunks_under_way:
             return 0
-        patience = 1 + LATEST_SECONDS / self._query_seconds
-        capacity = int(self._concurrency * min(patience, CHUNKS_UNDER_WAY)) - self._load
+        capacity = int(self._concurrency * self._patience()) - self._load
         room = self._concurrency * CHUNKS_PER_REQUEST - self._chunks_held
         return max(0, min(room, capacity, 2 * self._concurrency))
+
+    def _patience(self) -> float:
+        """How many chunks a place can take, one after the other, before a slot is missed."""
+        return min(1 + LATEST_SECONDS / self._query_seconds, CHUNKS_UNDER_WAY)
+
+    def _load_of(self, chunks: int, step_seconds: float) -> int:
+        """How much of the capacity an account takes: all its chunks at once, or, paced, a flow."""
+        if not step_seconds:
+            return chunks
+        flow = self._query_seconds / step_seconds * self._patience()
+        return min(chunks, 1 + int(flow))
 
     def _start(self, claim: Claim) -> None:
         work = Work(claim)
         if self._stop.is_set():
             work.halt.set()
         held = max(1, -(-len(claim.videos) // CHUNK_SIZE))
-        load = held
-        if claim.step_seconds:
-            # Paced, it has only so many requests in flight or about to be at any time.
-            load = min(held, 1 + int(max(self._query_seconds, LATEST_SECONDS) / claim.step_seconds))
+        load = self._load_of(held, claim.step_seconds)
         self._chunks_held += held
         self._load += load
         task = asyncio.create_task(self._work(work))
