@@ -450,7 +450,8 @@ async def test_a_claim_that_hangs_does_not_hold_up_the_stop(serve, start, pool):
 
 async def test_results_outlast_an_outage_and_are_not_asked_for_again(serve, start, server, pool):
     """What was answered before the database went away is written first when it is back."""
-    world = await serve(latency_seconds=2)
+    # Long enough for the outage to come first, short enough for the lease.
+    world = await serve(latency_seconds=1.2)
     ids = await world.add_account("ana", videos=100)
     await start(world, lease_seconds=3)
     await eventually(lambda: _length(world.emulator.record), "a request")
