@@ -191,6 +191,7 @@ class Refresher:
         self._chunks_held = 0
         self._chunks_under_way = 0
         self._load = 0
+        self._write_first = False
         self._query_seconds = FIRST_GUESS_SECONDS
         self._deadline = inf
         self._stop = asyncio.Event()
@@ -268,9 +269,13 @@ class Refresher:
         """Zero while there is enough to do: what is not claimed is free for other replicas.
 
         Enough is what the requests in flight can take before slots are missed. And results that
-        wait out an outage are written before anything new is claimed: a claim moves the epoch.
+        waited out an outage are all written before anything new is claimed: a claim moves the epoch.
         """
-        if self._outage.lasts and self._chunks_under_way:
+        if not self._chunks_under_way:
+            self._write_first = False
+        elif self._outage.lasts:
+            self._write_first = True
+        if self._write_first:
             return 0
         capacity = int(self._concurrency * self._patience()) - self._load
         room = self._concurrency * CHUNKS_PER_REQUEST - self._chunks_held
