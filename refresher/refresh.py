@@ -269,7 +269,7 @@ class Refresher:
         """Zero while there is enough to do: what is not claimed is free for other replicas.
 
         Enough is what the requests in flight can take before slots are missed. And results that
-        waited out an outage are all written before anything new is claimed: a claim moves the epoch.
+        waited out an outage are all written before a new claim, which moves the epoch.
         """
         if not self._chunks_under_way:
             self._write_first = False
