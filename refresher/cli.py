@@ -180,13 +180,33 @@ def emulator(
     refresh_token_rotation: Annotated[
         str, typer.Option(help="strict: the old refresh token dies at once; lenient: it lives on.")
     ] = "strict",  # noqa: S107 - a mode, not a password
+    old_access_tokens: Annotated[
+        str, typer.Option(help="live: until they expire; die: when the pair is renewed.")
+    ] = "live",
     rate_limit_per_token: Annotated[int, typer.Option(min=0, help="In any 60 s; 0: none.")] = 600,
     rate_limit_per_app: Annotated[int, typer.Option(min=0, help="In any 60 s; 0: none.")] = 0,
+    retry_after: Annotated[
+        int | None, typer.Option(min=0, help="Seconds told with a 429; else not told.")
+    ] = None,
     latency: Annotated[float, typer.Option(min=0, help="Seconds before each answer.")] = 0,
+    slow_share: Annotated[float, typer.Option(min=0, max=1, help="Share answered late.")] = 0,
+    slow_seconds: Annotated[float, typer.Option(min=0, help="How much later.")] = 5,
     throttled_share: Annotated[float, typer.Option(min=0, max=1, help="Share of 429.")] = 0,
     failed_share: Annotated[float, typer.Option(min=0, max=1, help="Share of 5xx.")] = 0,
     timeout_share: Annotated[float, typer.Option(min=0, max=1, help="Share never answered.")] = 0,
     malformed_share: Annotated[float, typer.Option(min=0, max=1, help="Share of bad bodies.")] = 0,
+    token_failed_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of token requests: errors, nothing renewed.")
+    ] = 0,
+    token_timeout_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of token requests: renewed, never answered.")
+    ] = 0,
+    token_cut_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of token requests: renewed, connection cut.")
+    ] = 0,
+    token_malformed_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of token requests: renewed, half a body.")
+    ] = 0,
     missing_share: Annotated[float, typer.Option(min=0, max=1, help="Share of IDs unknown.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the faults.")] = 0,
 ) -> None:
@@ -199,13 +219,21 @@ def emulator(
             cover_ttl="hourly" if cover_ttl == "hourly" else _whole("--cover-ttl", cover_ttl),
             access_token_ttl_seconds=access_token_ttl,
             refresh_token_rotation=_rotation(refresh_token_rotation),
+            old_access_tokens=_fate(old_access_tokens),
             rate_limit_per_token=rate_limit_per_token,
             rate_limit_per_app=rate_limit_per_app,
+            retry_after_seconds=retry_after,
             latency_seconds=latency,
+            slow_share=slow_share,
+            slow_seconds=slow_seconds,
             throttled_share=throttled_share,
             failed_share=failed_share,
             timeout_share=timeout_share,
             malformed_share=malformed_share,
+            token_failed_share=token_failed_share,
+            token_timeout_share=token_timeout_share,
+            token_cut_share=token_cut_share,
+            token_malformed_share=token_malformed_share,
             missing_share=missing_share,
             seed=seed,
         )
@@ -226,6 +254,12 @@ def _rotation(value: str) -> Literal["strict", "lenient"]:
     if value not in {"strict", "lenient"}:
         raise ValueError(f"--refresh-token-rotation: expected strict or lenient, not {value!r}")
     return "strict" if value == "strict" else "lenient"
+
+
+def _fate(value: str) -> Literal["live", "die"]:
+    if value not in {"live", "die"}:
+        raise ValueError(f"--old-access-tokens: expected live or die, not {value!r}")
+    return "live" if value == "live" else "die"
 
 
 @app.command("status")

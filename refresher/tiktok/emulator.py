@@ -19,7 +19,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, assert_never
+from http import HTTPStatus
+from typing import Final, Literal, NamedTuple, TypeVar, assert_never
 from urllib.parse import quote
 
 import msgspec
@@ -45,6 +46,11 @@ REFRESH_TOKEN_TTL_SECONDS: Final = 365 * DAY_SECONDS
 DEFAULT_SCOPE: Final = "user.info.basic,video.list"
 
 Fault = Literal["throttled", "failed", "timeout", "malformed"]
+TokenFault = Literal["failed", "timeout", "cut", "malformed"]
+AnyFault = TypeVar("AnyFault", Fault, TokenFault)
+
+Silence = Literal["hang", "cut"]
+"""No answer: nothing at all until the client goes away, or the connection is closed at once."""
 
 # Every cover is this one: 3 by 4 pixels of grey.
 COVER_JPEG: Final = base64.b64decode(
@@ -56,21 +62,41 @@ COVER_JPEG: Final = base64.b64decode(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmulatorOptions:
-    """How the emulated TikTok behaves. Shares are parts of 1 of the otherwise good queries."""
+    """How the emulated TikTok behaves.
+
+    Shares are parts of 1 of the otherwise good queries, or token requests where they say so.
+    """
 
     cover_ttl: int | Literal["hourly"] = 21600
     """Seconds, or `hourly`: the time of the answer rounded down to the hour, plus a day."""
     access_token_ttl_seconds: int = DAY_SECONDS
     refresh_token_rotation: Literal["strict", "lenient"] = "strict"  # noqa: S105 - a mode
     """What becomes of a refresh token once used: strict, it dies; lenient, it goes on working."""
+    old_access_tokens: Literal["live", "die"] = "live"
+    """What becomes of the account's earlier access tokens when a pair is renewed.
+
+    Not documented. Those that live expire by themselves.
+    """
     rate_limit_per_token: int = 600
     """Requests in any 60 s; 0 = no such limit."""
     rate_limit_per_app: int = 0
+    retry_after_seconds: int | None = None
+    """Told with every 429; None: not told. Not documented and never seen."""
     latency_seconds: float = 0
+    """Before each answer, and before each cut."""
+    slow_share: float = 0
+    """Of all queries, whatever they are answered with: they wait `slow_seconds` longer."""
+    slow_seconds: float = 5
     throttled_share: float = 0
     failed_share: float = 0
     timeout_share: float = 0
     malformed_share: float = 0
+    token_failed_share: float = 0
+    """Nothing is renewed and the refresh token goes on working."""
+    token_timeout_share: float = 0
+    """Renewed, but the answer never comes. Likewise below: the new pair reaches nobody."""
+    token_cut_share: float = 0
+    token_malformed_share: float = 0
     missing_share: float = 0
     """Of the IDs, always the same ones: they are left out of every answer."""
     seed: int = 0
@@ -82,17 +108,40 @@ class EmulatorOptions:
     def __post_init__(self) -> None:
         if self.cover_ttl != "hourly" and self.cover_ttl < 1:
             raise ValueError(f"expected cover_ttl >= 1 or 'hourly', not {self.cover_ttl}")
-        faults = (
-            self.throttled_share,
-            self.failed_share,
-            self.timeout_share,
-            self.malformed_share,
+        for name in ("latency_seconds", "slow_seconds", "retry_after_seconds"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"expected {name} >= 0, not {getattr(self, name)}")
+        _check_shares(self.missing_share)
+        _check_shares(self.slow_share)
+        _check_shares(*(share for _, share in self.faults))
+        _check_shares(*(share for _, share in self.token_faults))
+
+    @property
+    def faults(self) -> tuple[tuple[Fault, float], ...]:
+        return (
+            ("throttled", self.throttled_share),
+            ("failed", self.failed_share),
+            ("timeout", self.timeout_share),
+            ("malformed", self.malformed_share),
         )
-        for share in (*faults, self.missing_share):
-            if not 0 <= share <= 1:
-                raise ValueError(f"expected a share between 0 and 1, not {share}")
-        if math.fsum(faults) > 1:
-            raise ValueError(f"expected the faults to share at most 1, not {math.fsum(faults)}")
+
+    @property
+    def token_faults(self) -> tuple[tuple[TokenFault, float], ...]:
+        return (
+            ("failed", self.token_failed_share),
+            ("timeout", self.token_timeout_share),
+            ("cut", self.token_cut_share),
+            ("malformed", self.token_malformed_share),
+        )
+
+
+def _check_shares(*shares: float) -> None:
+    """Raise `ValueError` unless each is a share and all of them together are one, too."""
+    for share in shares:
+        if not 0 <= share <= 1:
+            raise ValueError(f"expected a share between 0 and 1, not {share}")
+    if math.fsum(shares) > 1:
+        raise ValueError(f"expected the faults to share at most 1, not {math.fsum(shares)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +149,8 @@ class Arrival:
     """One query request: when it came, what it asked for, and what it got.
 
     `at` is monotonic. `status` is 0 where no answer was ever given. `error_code` is what the
-    answer says, or `no_answer`, `malformed` or `scripted`. `breach` says what in the request
-    broke the endpoint's contract.
+    answer says, or `no_answer`, `malformed`, `scripted` or `down`. `breach` says what in the
+    request broke the endpoint's contract.
     """
 
     at: float
@@ -112,14 +161,32 @@ class Arrival:
     breach: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TokenArrival:
-    """One token request; `open_id` is None where the refresh token was not known."""
+    """One token request; `open_id` is None where the refresh token was never given to anybody.
+
+    `error_code` and `status` as for `Arrival`, and `cut`. `refresh_token_digest` is what
+    `token_digest` makes of the token sent. `used_before`: it had been renewed before.
+
+    `answered` is the one field that changes: to True as the answer goes out whole. It stays
+    False where it was withheld, cut or malformed, or the client had gone; that a client has read
+    it is not known.
+    """
 
     at: float
     open_id: str | None
     status: int
     error_code: str
+    refresh_token_digest: str
+    used_before: bool
+    answered: bool = False
+
+
+def token_digest(token: str) -> str:
+    """Tells tokens apart in the record without showing them; empty for no token."""
+    # A form may hold any character, a lone surrogate too.
+    encoded = token.encode(errors="surrogatepass")
+    return hashlib.sha256(encoded).hexdigest()[:16] if token else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,38 +391,71 @@ _TOKEN_ERRORS: Final = {
     "invalid_client": "Client key or secret is incorrect.",
     "invalid_grant": "Refresh token is invalid or expired.",
     "unsupported_grant_type": "The grant type is not supported.",
+    "server_error": "The server had an internal error.",
+    "temporarily_unavailable": "The server is temporarily unavailable.",
 }
 
 _TOKEN_FORM: Final = ("client_key", "client_secret", "grant_type", "refresh_token")
 
-_HTML: Final = b"<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>"
+
+def _page(status: int) -> bytes:
+    title = f"{status} {HTTPStatus(status).phrase}"
+    return f"<html><head><title>{title}</title></head><body>{title}</body></html>".encode()
 
 
 class _Answer(NamedTuple):
-    """What a query is answered with; no response: never anything at all."""
+    """What a request is answered with."""
 
     code: str
-    response: web.Response | None
+    response: web.Response | Silence
 
     @property
     def status(self) -> int:
-        return 0 if self.response is None else self.response.status
+        return self.response.status if isinstance(self.response, web.Response) else 0
+
+    @property
+    def is_whole(self) -> bool:
+        return self.status != 0 and self.code != "malformed"
+
+
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
 def _response(
-    body: bytes, log_id: str, *, status: int = 200, content_type: str = "application/json"
+    body: bytes,
+    log_id: str,
+    *,
+    status: int = 200,
+    content_type: str = "application/json",
+    headers: Mapping[str, str] = _NO_HEADERS,
 ) -> web.Response:
-    headers = {hdrs.CONTENT_TYPE: content_type, LOG_ID_HEADER: log_id}
-    return web.Response(body=body, status=status, headers=headers)
+    all_headers = {hdrs.CONTENT_TYPE: content_type, LOG_ID_HEADER: log_id, **headers}
+    return web.Response(body=body, status=status, headers=all_headers)
+
+
+def _gateway(code: str, log_id: str, status: int) -> _Answer:
+    """Not documented: the HTML body, which is what a gateway in between would answer."""
+    response = _response(_page(status), log_id, status=status, content_type="text/html")
+    return _Answer(code, response)
 
 
 def _error(
-    code: str, log_id: str, *, status: int | None = None, message: str | None = None
+    code: str,
+    log_id: str,
+    *,
+    status: int | None = None,
+    message: str | None = None,
+    headers: Mapping[str, str] = _NO_HEADERS,
 ) -> _Answer:
     usual_status, usual_message = _ERRORS[code]
     error = {"code": code, "message": message or usual_message, "log_id": log_id}
     body = msgspec.json.encode({"data": {}, "error": error})
-    return _Answer(code, _response(body, log_id, status=status or usual_status))
+    return _Answer(code, _response(body, log_id, status=status or usual_status, headers=headers))
+
+
+def _token_error_answer(code: str, log_id: str, status: int) -> _Answer:
+    error = {"error": code, "error_description": _TOKEN_ERRORS[code], "log_id": log_id}
+    return _Answer(code, _response(msgspec.json.encode(error), log_id, status=status))
 
 
 def _envelope(videos: list[dict[str, str | int]], log_id: str) -> bytes:
@@ -403,6 +503,10 @@ class _Tokens:
     def get(self, token: str) -> _Grant | None:
         return self._grants.get(token)
 
+    def holds(self, open_id: str, token: str, now: float) -> bool:
+        grant = self.get(token)
+        return grant is not None and grant.account.open_id == open_id and grant.expires_at > now
+
     def drop(self, token: str) -> None:
         grant = self._grants.pop(token)
         self._held[grant.account.open_id].discard(token)
@@ -412,6 +516,29 @@ class _Tokens:
         for token in tuple(self._held.get(open_id, ())):
             if self._grants[token].expires_at <= expired_by:
                 self.drop(token)
+
+
+class _Origins:
+    """Whose every refresh token was and whether it was used, dead ones too: by digest."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, str] = {}
+        self._used: set[str] = set()
+
+    def add(self, token: str, open_id: str) -> None:
+        """Given again, a token is as new."""
+        digest = token_digest(token)
+        self._owners[digest] = open_id
+        self._used.discard(digest)
+
+    def use(self, token: str) -> None:
+        self._used.add(token_digest(token))
+
+    def owner(self, digest: str) -> str | None:
+        return self._owners.get(digest)
+
+    def used(self, digest: str) -> bool:
+        return digest in self._used
 
 
 class Emulator:
@@ -427,16 +554,27 @@ class Emulator:
         self.options = options or EmulatorOptions()
         self.answer_with: Callable[[Query], web.Response | None] | None = None
         """Asked first, before any check or limit: a new response to send, or None to go on."""
+        self.answer_token_with: Callable[[Mapping[str, str]], web.Response | None] | None = None
+        """The same for token requests; it gets the form."""
+        self.down: Literal["failed"] | Silence | None = None
+        """While set, every query and token request gets a 503 page, or no answer at all.
+
+        Before anything else is looked at, the two above included: nothing counts or is renewed.
+        """
         self.record: deque[Arrival] = deque(maxlen=RECORD_LENGTH)
         self.token_record: deque[TokenArrival] = deque(maxlen=RECORD_LENGTH)
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
         self._access_tokens = _Tokens()
         self._refresh_tokens = _Tokens()
+        self._origins = _Origins()
+        self._refused: set[str] = set()
         self._app_window = SlidingWindow()
         seed = self.options.seed
         # Apart from each other, so that the number of IDs asked for does not move the faults.
         self._fault_chance = random.Random(f"faults {seed}")  # noqa: S311 - to be repeatable
+        self._token_chance = random.Random(f"token faults {seed}")  # noqa: S311 - to be repeatable
+        self._slow_chance = random.Random(f"slow {seed}")  # noqa: S311 - to be repeatable
         self._chance = random.Random(f"all else {seed}")  # noqa: S311 - to be repeatable
         self._covers = CoverSigner(hashlib.sha256(f"covers {seed}".encode()).digest())
 
@@ -466,7 +604,11 @@ class Emulator:
         if refresh_token is not None:
             if refresh_token_expires_at is None:
                 refresh_token_expires_at = self._clock() + REFRESH_TOKEN_TTL_SECONDS
-            self._refresh_tokens.add(refresh_token, account, refresh_token_expires_at)
+            self._give(refresh_token, account, refresh_token_expires_at)
+
+    def _give(self, refresh_token: str, account: _Account, expires_at: float) -> None:
+        self._refresh_tokens.add(refresh_token, account, expires_at)
+        self._origins.add(refresh_token, account.open_id)
 
     def add_video(self, open_id: str, video_id: str) -> None:
         """Idempotent; KeyError for an account that was never added."""
@@ -479,6 +621,36 @@ class Emulator:
     def revoke_access_token(self, open_id: str) -> None:
         """Every access token of the account dies at once; its refresh token goes on working."""
         self._access_tokens.drop_all(open_id)
+
+    def revoke_refresh_token(self, open_id: str) -> None:
+        """The user takes the consent back: every refresh token of the account dies at once.
+
+        Not documented: that its access tokens go on working; `revoke_access_token` ends them.
+        """
+        self._refresh_tokens.drop_all(open_id)
+
+    def holds_access_token(self, open_id: str, token: str) -> bool:
+        """Whether the token is alive now and that account's."""
+        return self._access_tokens.holds(open_id, token, self._clock())
+
+    def holds_refresh_token(self, open_id: str, token: str) -> bool:
+        """Whether the token is alive now and that account's."""
+        return self._refresh_tokens.holds(open_id, token, self._clock())
+
+    def set_scope(self, open_id: str, scope: str) -> None:
+        """What the user agrees to from now on, with all tokens; KeyError for no account."""
+        self._accounts[open_id].scope = scope
+
+    def refuse_video(self, video_id: str) -> None:
+        """Answer every query that contains this ID with invalid_params as a whole. Idempotent.
+
+        Not documented: that any ID does so; TikTok says nothing about which it was, either.
+        """
+        self._refused.add(video_id)
+
+    def accept_video(self, video_id: str) -> None:
+        """The end of `refuse_video`. Idempotent."""
+        self._refused.discard(video_id)
 
     # --- Serving ---
 
@@ -521,27 +693,44 @@ class Emulator:
         self.record.append(
             Arrival(at, query.open_id, query.video_ids, answer.status, answer.code, query.breach)
         )
-        await self._wait(request)
-        return await _never(request) if answer.response is None else answer.response
+        await _wait(request, self.options.latency_seconds + self._slowness())
+        return await _send(request, answer)
 
-    async def _wait(self, request: web.Request) -> None:
-        if self.options.latency_seconds:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(request.app[_STOPPING].wait(), self.options.latency_seconds)
+    def _slowness(self) -> float:
+        is_slow = self._slow_chance.random() < self.options.slow_share
+        return self.options.slow_seconds if is_slow else 0
+
+    def _downtime(self, log_id: str) -> _Answer | None:
+        match self.down:
+            case None:
+                return None
+            case "failed":
+                return _gateway("down", log_id, 503)
+            case silence:
+                return _Answer("down", silence)
 
     # --- Query ---
 
     def _answer(self, request: web.Request, query: Query, grant: _Grant | None) -> _Answer:
+        now = self._clock()
+        log_id = _log_id(now)
+        if down := self._downtime(log_id):
+            return down
         scripted = self.answer_with(query) if self.answer_with else None
         if scripted is not None:
             return _Answer("scripted", scripted)
-        now = self._clock()
-        log_id = _log_id(now)
+        return self._judged(request, query, grant, log_id, now)
+
+    def _judged(
+        self, request: web.Request, query: Query, grant: _Grant | None, log_id: str, now: float
+    ) -> _Answer:
         if query.method != hdrs.METH_POST:
             return _error("invalid_params", log_id, status=405, message=query.breach)
         if grant is None or grant.expires_at <= now:
             return _error("access_token_invalid", log_id)
         if refusal := self._refusal(query, grant, now):
+            if refusal == "rate_limit_exceeded":
+                return self._throttled(log_id)
             message = query.breach if refusal == "invalid_params" else None
             return _error(refusal, log_id, message=message)
         videos = self._videos(request, query, grant.account, now)
@@ -557,7 +746,13 @@ class Emulator:
             return "scope_not_authorized"
         if not self._admit(grant, now):
             return "rate_limit_exceeded"
-        return "invalid_params" if query.breach else None
+        is_refused = query.breach or not self._refused.isdisjoint(query.video_ids)
+        return "invalid_params" if is_refused else None
+
+    def _throttled(self, log_id: str) -> _Answer:
+        seconds = self.options.retry_after_seconds
+        headers = _NO_HEADERS if seconds is None else {"Retry-After": str(seconds)}
+        return _error("rate_limit_exceeded", log_id, headers=headers)
 
     def _admit(self, grant: _Grant, now: float) -> bool:
         """Whether both windows have room for one more, which then counts in both.
@@ -611,43 +806,26 @@ class Emulator:
 
     def _disturbed(self, body: bytes, log_id: str) -> _Answer:
         """The good answer, or what chance makes of it. By then it has counted in the windows."""
-        fault = self._fault()
+        fault = _drawn(self._fault_chance, self.options.faults)
         match fault:
             case None:
                 return _Answer("ok", _response(body, log_id))
             case "throttled":
-                return _error("rate_limit_exceeded", log_id)
+                return self._throttled(log_id)
             case "failed":
                 return self._failure(log_id)
             case "timeout":
-                return _Answer("no_answer", None)
+                return _Answer("no_answer", "hang")
             case "malformed":
-                garbled = self._fault_chance.choice((body[: len(body) // 2], _HTML))
+                garbled = self._fault_chance.choice((body[: len(body) // 2], _page(502)))
                 return _Answer("malformed", _response(garbled, log_id))
             case _:
                 assert_never(fault)
 
-    def _fault(self) -> Fault | None:
-        """One draw a query, so that the shares add up and never overlap."""
-        shares: tuple[tuple[Fault, float], ...] = (
-            ("throttled", self.options.throttled_share),
-            ("failed", self.options.failed_share),
-            ("timeout", self.options.timeout_share),
-            ("malformed", self.options.malformed_share),
-        )
-        draw = self._fault_chance.random()
-        for fault, share in shares:
-            if draw < share:
-                return fault
-            draw -= share
-        return None
-
     def _failure(self, log_id: str) -> _Answer:
-        """Not documented: the HTML body, which is what a gateway in between would answer."""
         if self._fault_chance.random() < 1 / 2:
             return _error("internal_error", log_id)
-        page = _response(_HTML, log_id, status=502, content_type="text/html")
-        return _Answer("internal_error", page)
+        return _gateway("internal_error", log_id, 502)
 
     # --- Covers and record ---
 
@@ -664,21 +842,56 @@ class Emulator:
 
     async def _serve_token(self, request: web.Request) -> web.Response:
         form = await _read_form(request)
+        digest = token_digest(form.get("refresh_token", ""))
+        owner, used_before = self._origins.owner(digest), self._origins.used(digest)
+        answer = self._answer_token(form)
+        arrival = TokenArrival(
+            time.monotonic(), owner, answer.status, answer.code, digest, used_before
+        )
+        self.token_record.append(arrival)
+        await _wait(request, self.options.latency_seconds)
+        arrival.answered = answer.is_whole and not _is_gone(request)
+        return await _send(request, answer)
+
+    def _answer_token(self, form: Mapping[str, str]) -> _Answer:
         now = self._clock()
         log_id = _log_id(now)
+        if down := self._downtime(log_id):
+            return down
+        scripted = self.answer_token_with(form) if self.answer_token_with else None
+        if scripted is not None:
+            return _Answer("scripted", scripted)
         token = form.get("refresh_token", "")
         grant = self._refresh_tokens.get(token)
         error_code = self._token_error(form, grant, now)
-        if grant is not None and error_code is None:
-            status, answer = 200, self._renewed(token, grant, now)
-        else:
-            status, answer = self._token_refusal(error_code or "invalid_grant", log_id)
-        open_id = grant.account.open_id if grant else None
-        self.token_record.append(
-            TokenArrival(time.monotonic(), open_id, status, error_code or "ok")
-        )
-        await self._wait(request)
-        return _response(msgspec.json.encode(answer), log_id, status=status)
+        if grant is None or error_code is not None:
+            return self._token_refusal(error_code or "invalid_grant", log_id)
+        return self._renewal(token, grant, log_id, now)
+
+    def _renewal(self, token: str, grant: _Grant, log_id: str, now: float) -> _Answer:
+        """The new pair, or what chance makes of it: only a failure leaves the old one as it is."""
+        fault = _drawn(self._token_chance, self.options.token_faults)
+        if fault == "failed":
+            return self._token_failure(log_id)
+        body = msgspec.json.encode(self._renewed(token, grant, now))
+        match fault:
+            case None:
+                return _Answer("ok", _response(body, log_id))
+            case "timeout":
+                return _Answer("no_answer", "hang")
+            case "cut":
+                return _Answer("cut", "cut")
+            case "malformed":
+                return _Answer("malformed", _response(body[: len(body) // 2], log_id))
+            case _:
+                assert_never(fault)
+
+    def _token_failure(self, log_id: str) -> _Answer:
+        """Not documented: the status that comes with either code."""
+        code = self._token_chance.choice(("server_error", "temporarily_unavailable", None))
+        if code is None:
+            return _gateway("server_error", log_id, self._token_chance.choice((502, 503)))
+        return _token_error_answer(code, log_id, self._token_chance.choice((200, 500, 503)))
 
     def _token_error(self, form: Mapping[str, str], grant: _Grant | None, now: float) -> str | None:
         """Not documented: which of several errors comes first."""
@@ -696,24 +909,22 @@ class Emulator:
             form["client_key"],
         ) and self.options.client_secret in (None, form["client_secret"])
 
-    def _token_refusal(self, code: str, log_id: str) -> tuple[int, dict[str, str | int]]:
+    def _token_refusal(self, code: str, log_id: str) -> _Answer:
         """Not documented: the status. 200 has been seen, so half of the errors come with it."""
-        status = self._chance.choice((200, 400))
-        return status, {"error": code, "error_description": _TOKEN_ERRORS[code], "log_id": log_id}
+        return _token_error_answer(code, log_id, self._chance.choice((200, 400)))
 
     def _renewed(self, used: str, grant: _Grant, now: float) -> dict[str, str | int]:
-        """A new pair of tokens; the consent ends when it would have ended anyway.
-
-        Not documented: that earlier access tokens work until they expire by themselves.
-        """
+        """A new pair of tokens; the consent ends when it would have ended anyway."""
         account, lifetime = grant.account, self.options.access_token_ttl_seconds
-        self._access_tokens.drop_all(account.open_id, expired_by=now)
+        all_die = self.options.old_access_tokens == "die"
+        self._access_tokens.drop_all(account.open_id, expired_by=math.inf if all_die else now)
+        self._origins.use(used)
         if self.options.refresh_token_rotation == "strict":  # noqa: S105 - a mode
             self._refresh_tokens.drop(used)
         # Not from the seed: two emulators must not give the same token to different accounts.
         access, refresh = f"act.{secrets.token_hex(20)}", f"rft.{secrets.token_hex(20)}"
         self._access_tokens.add(access, account, now + lifetime)
-        self._refresh_tokens.add(refresh, account, grant.expires_at)
+        self._give(refresh, account, grant.expires_at)
         return {
             "access_token": access,
             "expires_in": lifetime,
@@ -734,12 +945,35 @@ async def _stop(app: web.Application) -> None:
     app[_STOPPING].set()
 
 
-async def _never(request: web.Request) -> web.Response:
-    """Wait until the client goes away, which cancels this, or the server stops."""
-    await request.app[_STOPPING].wait()
+async def _wait(request: web.Request, seconds: float) -> None:
+    """Until then or until the server stops; cancelled where the client goes away."""
+    if seconds:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(request.app[_STOPPING].wait(), seconds)
+
+
+async def _send(request: web.Request, answer: _Answer) -> web.Response:
+    if isinstance(answer.response, web.Response):
+        return answer.response
+    if answer.response == "hang":
+        await request.app[_STOPPING].wait()
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+def _drawn(chance: random.Random, faults: Iterable[tuple[AnyFault, float]]) -> AnyFault | None:
+    """One draw a request, so that the shares add up and never overlap."""
+    draw = chance.random()
+    for fault, share in faults:
+        if draw < share:
+            return fault
+        draw -= share
+    return None
 
 
 def _read_query(request: web.Request, body: bytes, grant: _Grant | None) -> Query:
