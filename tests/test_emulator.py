@@ -1,7 +1,10 @@
 import asyncio
 import dataclasses
+import hashlib
 import re
+import time
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
@@ -22,6 +25,7 @@ from refresher.tiktok.emulator import (
     SlidingWindow,
     read_body,
     read_fields,
+    token_digest,
     video_of,
 )
 from refresher.tiktok.wire import (
@@ -80,15 +84,18 @@ class Client:
         status, _, body = await self.query(*args, **kwargs)
         return status, msgspec.json.decode(body)["error"]["code"]
 
-    async def refresh(self, refresh_token="rft.ana", **changes):
+    async def refresh(self, *args, **changes):
+        _, _, body = await self.token(*args, **changes)
+        return msgspec.json.decode(body)
+
+    async def token(self, refresh_token="rft.ana", **changes):
         form = {
             "client_key": "key",
             "client_secret": "secret",
             "grant_type": "refresh_token",
             "refresh_token": refresh_token,
         }
-        _, _, body = await self.send("POST", f"{self.base_url}{TOKEN_PATH}", data=form | changes)
-        return msgspec.json.decode(body)
+        return await self.send("POST", f"{self.base_url}{TOKEN_PATH}", data=form | changes)
 
     async def get(self, raw_url):
         return await self.send("GET", URL(raw_url, encoded=True))
@@ -219,6 +226,22 @@ async def test_the_missing_share_is_always_the_same_videos(share, count):
     assert len(kept[0]) == count if count is not None else 0 < len(kept[0]) < 30
 
 
+async def test_one_refused_video_spoils_the_whole_query():
+    """Neither is it said which one it was, nor is the request at fault, and it is not for free."""
+    async with served(rate_limit_per_token=3) as (emulator, client):
+        emulator.refuse_video(ANA_IDS[1])
+        for asked in (ANA_IDS[:20], ANA_IDS[1:2]):
+            status, _, body = await client.query(asked)
+            assert (status, b"invalid_params" in body) == (400, True)
+            assert not any(video_id.encode() in body for video_id in ANA_IDS)
+        assert await client.error_code(ANA_IDS[2:4]) == (200, "ok")
+        assert await client.error_code(ANA_IDS[:2]) == (429, "rate_limit_exceeded")
+        emulator.accept_video(ANA_IDS[1])
+        emulator.options = EmulatorOptions()
+        assert len(await client.videos(ANA_IDS[:2])) == 2
+    assert [arrival.breach for arrival in emulator.record] == [None] * 5
+
+
 # --- Access tokens ---
 
 
@@ -252,6 +275,16 @@ async def test_the_scope_is_needed():
         assert await client.error_code(token="act.cat") == (401, "scope_not_authorized")
 
 
+async def test_the_scope_can_be_taken_away_and_given_back():
+    """With the tokens the account has, and told with the next ones."""
+    async with served() as (emulator, client):
+        emulator.set_scope("ana", "user.info.basic")
+        assert await client.error_code() == (401, "scope_not_authorized")
+        assert (await client.refresh())["scope"] == "user.info.basic"
+        emulator.set_scope("ana", "video.list")
+        assert await client.error_code() == (200, "ok")
+
+
 # --- Rate limits ---
 
 
@@ -275,6 +308,16 @@ async def test_each_token_has_its_own_window_but_the_app_only_one():
         answers.append(await client.error_code(token="act.ben"))
     assert [status for status, _ in answers] == [200, 429, 200, 429]
     assert answers[1][1] == "rate_limit_exceeded"
+
+
+@pytest.mark.parametrize("options", [{"rate_limit_per_app": 1}, {"throttled_share": 1}])
+async def test_a_429_can_say_when_to_come_back(options):
+    """Both the real limit and the storm to order do, and nothing else does."""
+    async with served(retry_after_seconds=7, **options) as (_, client):
+        answers = [await client.query() for _ in range(2)]
+        answers.append(await client.query(token="act.unknown"))
+    told = {(status, headers.get("Retry-After")) for status, headers, _ in answers}
+    assert told - {(200, None)} == {(429, "7"), (401, None)}
 
 
 @given(
@@ -431,6 +474,79 @@ async def test_lenient_rotation_leaves_the_used_refresh_token_alone():
             assert "error" not in await client.refresh(token)
 
 
+@pytest.mark.parametrize(("fate", "status"), [("live", 200), ("die", 401)])
+async def test_what_becomes_of_old_access_tokens(fate, status):
+    """Renewing a pair leaves the access token before it alone, or ends it at once."""
+    async with served(old_access_tokens=fate) as (emulator, client):
+        renewed = (await client.refresh())["access_token"]
+        assert (await client.error_code(token="act.ana"))[0] == status
+        assert (await client.error_code(token=renewed))[0] == 200
+        assert emulator.holds_access_token("ana", "act.ana") == (status == 200)
+
+
+async def test_consent_taken_back_ends_every_refresh_token():
+    """Old and new ones; the access tokens go on working, and so does another account."""
+    async with served(refresh_token_rotation="lenient") as (emulator, client):
+        emulator.add_account("ben", "act.ben", refresh_token="rft.ben")
+        renewed = await client.refresh()
+        emulator.revoke_refresh_token("ana")
+        for token in ("rft.ana", renewed["refresh_token"]):
+            assert (await client.refresh(token))["error"] == "invalid_grant"
+        assert "error" not in await client.refresh("rft.ben")
+        assert await client.error_code(token=renewed["access_token"]) == (200, "ok")
+    assert [arrival.open_id for arrival in emulator.token_record] == ["ana", "ana", "ana", "ben"]
+
+
+async def test_whether_a_token_is_alive_can_be_looked_up():
+    """Only for the account it belongs to, until it is used, expires or is revoked."""
+    clock = Clock()
+    async with served(clock, access_token_ttl_seconds=50) as (emulator, client):
+        renewed = await client.refresh()
+        access, refresh = renewed["access_token"], renewed["refresh_token"]
+        assert not emulator.holds_refresh_token("ana", "rft.ana")
+        assert emulator.holds_refresh_token("ana", refresh)
+        assert emulator.holds_access_token("ana", access)
+        assert not emulator.holds_refresh_token("ben", refresh)
+        assert not emulator.holds_access_token("ben", access)
+        clock.now += 50
+        assert not emulator.holds_access_token("ana", access)
+        emulator.revoke_refresh_token("ana")
+        assert not emulator.holds_refresh_token("ana", refresh)
+
+
+async def test_the_record_tells_a_token_used_twice():
+    """Whose it was stays known when it is dead; its digest shows no more than that it is the same."""
+    async with served() as (emulator, client):
+        renewed = await client.refresh()
+        await client.refresh()
+        await client.refresh(renewed["refresh_token"])
+        await client.refresh("rft.unknown")
+        await client.refresh("")
+    record = emulator.token_record
+    assert [(arrival.open_id, arrival.error_code, arrival.used_before) for arrival in record] == [
+        ("ana", "ok", False),
+        ("ana", "invalid_grant", True),
+        ("ana", "ok", False),
+        (None, "invalid_grant", False),
+        (None, "invalid_request", False),
+    ]
+    digests = [arrival.refresh_token_digest for arrival in record]
+    assert digests[0] == digests[1] == hashlib.sha256(b"rft.ana").hexdigest()[:16]
+    assert digests[2] == token_digest(renewed["refresh_token"])
+    assert digests[4] == ""
+    assert all(arrival.answered for arrival in record)
+    assert "rft." not in repr(record)
+
+
+async def test_a_refresh_token_given_again_is_as_new():
+    """A new authorization with the token of the last one: it was not used yet."""
+    async with served() as (emulator, client):
+        await client.refresh()
+        emulator.add_account("ana", "act.ana", refresh_token="rft.ana")
+        assert "error" not in await client.refresh()
+    assert [arrival.used_before for arrival in emulator.token_record] == [False, False]
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
@@ -460,14 +576,136 @@ async def test_a_token_request_must_be_a_form():
     assert msgspec.json.decode(body)["error"] == "invalid_request"
 
 
+async def test_a_token_answer_can_be_scripted():
+    """A hook sees the form and may answer in the emulator's place; then nothing is renewed."""
+    seen = []
+
+    def script(form):
+        seen.append(form)
+        return web.Response(status=418, text="teapot") if len(seen) == 1 else None
+
+    async with served() as (emulator, client):
+        emulator.answer_token_with = script
+        assert (await client.token())[::2] == (418, b"teapot")
+        assert "error" not in await client.refresh()
+    assert seen[0]["refresh_token"] == "rft.ana"
+    assert [(arrival.error_code, arrival.used_before) for arrival in emulator.token_record] == [
+        ("scripted", False),
+        ("ok", False),
+    ]
+
+
+# --- Faults of the token endpoint ---
+
+
+async def test_a_failed_token_request_changes_nothing():
+    """A flat error or a gateway's page, over and over; then the same tokens still work."""
+    failures = set()
+    async with served(token_failed_share=1) as (emulator, client):
+        for _ in range(40):
+            status, headers, body = await client.token()
+            is_page = headers["Content-Type"] == "text/html"
+            failures.add((status, "page" if is_page else msgspec.json.decode(body)["error"]))
+        assert emulator.holds_refresh_token("ana", "rft.ana")
+        assert emulator.holds_access_token("ana", "act.ana")
+        emulator.options = EmulatorOptions()
+        assert "error" not in await client.refresh()
+    assert failures == {
+        *((status, "server_error") for status in (200, 500, 503)),
+        *((status, "temporarily_unavailable") for status in (200, 500, 503)),
+        (502, "page"),
+        (503, "page"),
+    }
+    assert not any(arrival.used_before for arrival in emulator.token_record)
+
+
+@asynccontextmanager
+async def failing(failure):
+    """Waiting ends after a moment where that is the failure expected."""
+    with pytest.raises(failure):
+        async with asyncio.timeout(0.5 if failure is TimeoutError else 30):
+            yield
+
+
+@pytest.mark.parametrize(
+    ("fault", "failure", "status", "code"),
+    [
+        ("timeout", TimeoutError, 0, "no_answer"),
+        ("cut", aiohttp.ServerDisconnectedError, 0, "cut"),
+        ("malformed", msgspec.DecodeError, 200, "malformed"),
+    ],
+)
+async def test_a_lost_token_answer_has_renewed_all_the_same(fault, failure, status, code):
+    """The token that was sent is used up, and the one in its place has reached nobody."""
+    async with served(**{f"token_{fault}_share": 1}) as (emulator, client):
+        async with failing(failure):
+            await client.refresh()
+        emulator.options = EmulatorOptions()
+        assert not emulator.holds_refresh_token("ana", "rft.ana")
+        assert (await client.refresh())["error"] == "invalid_grant"
+    lost, again = emulator.token_record
+    assert (lost.open_id, lost.status, lost.error_code) == ("ana", status, code)
+    assert (lost.used_before, lost.answered) == (False, False)
+    assert (again.open_id, again.used_before, again.answered) == ("ana", True, True)
+
+
+async def test_only_good_token_requests_meet_a_fault():
+    """What would be refused is refused, and what is lost can be sent again where that is lenient."""
+    async with served(token_cut_share=1, refresh_token_rotation="lenient") as (emulator, client):
+        assert (await client.refresh("rft.unknown"))["error"] == "invalid_grant"
+        async with failing(aiohttp.ServerDisconnectedError):
+            await client.refresh()
+        emulator.options = dataclasses.replace(emulator.options, token_cut_share=0)
+        assert "error" not in await client.refresh()
+
+
+async def test_a_client_that_leaves_before_its_tokens_come_was_not_answered():
+    """They are renewed as the request arrives, not as the answer leaves."""
+    arrived = asyncio.Event()
+    async with served(latency_seconds=3600) as (emulator, client):
+        emulator.answer_token_with = lambda _: arrived.set()
+        leaving = asyncio.create_task(client.refresh())
+        await arrived.wait()
+        leaving.cancel()
+        with suppress(asyncio.CancelledError):
+            await leaving
+        assert not emulator.holds_refresh_token("ana", "rft.ana")
+    (arrival,) = emulator.token_record
+    assert (arrival.status, arrival.error_code, arrival.answered) == (200, "ok", False)
+
+
+async def token_outcomes(seed):
+    shares = {"token_failed_share": 0.3, "token_cut_share": 0.3, "token_malformed_share": 0.3}
+    async with served(seed=seed, refresh_token_rotation="lenient", **shares) as (emulator, client):
+        for _ in range(60):
+            with suppress(aiohttp.ServerDisconnectedError):
+                await client.token()
+    return [(arrival.status, arrival.error_code) for arrival in emulator.token_record]
+
+
+async def test_token_faults_follow_from_the_seed():
+    """The same seed gives the same faults in the same order, another seed others."""
+    assert await token_outcomes(1) == await token_outcomes(1)
+    assert await token_outcomes(1) != await token_outcomes(2)
+    assert {code for _, code in await token_outcomes(1)} == {
+        "ok",
+        "server_error",
+        "temporarily_unavailable",
+        "cut",
+        "malformed",
+    }
+
+
 # --- Faults ---
 
 
-async def outcomes(seed):
+async def outcomes(seed, *, refreshing=False, **options):
     shares = {"throttled_share": 0.25, "failed_share": 0.25, "malformed_share": 0.25}
-    async with served(seed=seed, **shares) as (emulator, client):
+    async with served(seed=seed, **shares, **options) as (emulator, client):
         for _ in range(60):
             await client.query()
+            if refreshing:
+                await client.token()
     return [(arrival.status, arrival.error_code) for arrival in emulator.record]
 
 
@@ -484,6 +722,12 @@ async def test_faults_follow_from_the_seed():
     }
 
 
+async def test_other_chances_do_not_move_the_faults():
+    """Token requests and slow answers draw apart from the queries' faults."""
+    others = {"token_failed_share": 1, "slow_share": 0.5, "slow_seconds": 0}
+    assert await outcomes(1, refreshing=True, **others) == await outcomes(1)
+
+
 async def test_malformed_answers_are_no_json():
     """A malformed answer says 200 and cannot be read."""
     async with served(malformed_share=1) as (_, client):
@@ -495,11 +739,64 @@ async def test_malformed_answers_are_no_json():
 
 
 async def test_faults_can_be_switched_while_it_runs():
-    """Replacing the options takes effect with the next request."""
+    """Replacing the options takes effect with the next request: a storm of 429 for a while."""
+    codes = []
     async with served() as (emulator, client):
+        for share in (0, 1, 1, 0):
+            emulator.options = dataclasses.replace(emulator.options, throttled_share=share)
+            codes.append(await client.error_code())
+    assert codes == [(200, "ok"), *[(429, "rate_limit_exceeded")] * 2, (200, "ok")]
+
+
+@pytest.mark.parametrize(
+    ("down", "status", "failure"),
+    [
+        ("failed", 503, msgspec.DecodeError),
+        ("hang", 0, TimeoutError),
+        ("cut", 0, aiohttp.ServerDisconnectedError),
+    ],
+)
+async def test_while_it_is_down_nobody_is_served(down, status, failure):
+    """Bad requests neither; nothing counts or is renewed, but all that arrives is recorded."""
+    async with served(rate_limit_per_token=1) as (emulator, client):
+        emulator.answer_with = emulator.answer_token_with = lambda _: web.Response()
+        emulator.down = down
+        for call in (client.error_code, partial(client.error_code, token="no"), client.refresh):
+            async with failing(failure):
+                await call()
+        emulator.down = emulator.answer_with = emulator.answer_token_with = None
         assert await client.error_code() == (200, "ok")
-        emulator.options = dataclasses.replace(emulator.options, throttled_share=1)
-        assert await client.error_code() == (429, "rate_limit_exceeded")
+        assert "error" not in await client.refresh()
+    arrivals = [(arrival.open_id, arrival.error_code) for arrival in emulator.record]
+    assert arrivals == [("ana", "down"), (None, "down"), ("ana", "ok")]
+    assert [arrival.status for arrival in emulator.record] == [status, status, 200]
+    renewals = [(arrival.status, arrival.error_code) for arrival in emulator.token_record]
+    assert renewals == [(status, "down"), (200, "ok")]
+    assert [arrival.answered for arrival in emulator.token_record] == [status == 503, True]
+
+
+async def test_some_queries_are_slow():
+    """They wait that much longer while others are answered, and token requests never do."""
+    arrived = asyncio.Event()
+    async with served(slow_share=1, slow_seconds=3600) as (emulator, client):
+        emulator.answer_with = lambda _: arrived.set()
+        slow = asyncio.create_task(client.query())
+        await arrived.wait()
+        assert "error" not in await client.refresh()
+        emulator.options = dataclasses.replace(emulator.options, slow_share=0)
+        assert await client.error_code() == (200, "ok")
+        assert not slow.done()
+        slow.cancel()
+        with suppress(asyncio.CancelledError):
+            await slow
+
+
+async def test_a_slow_answer_comes_in_the_end():
+    """It is the good answer, only late."""
+    async with served(slow_share=1, slow_seconds=0.1, latency_seconds=0.1) as (_, client):
+        began = time.monotonic()
+        assert await client.error_code() == (200, "ok")
+        assert time.monotonic() - began >= 0.2
 
 
 async def test_a_client_may_give_up_on_an_answer():
@@ -535,9 +832,12 @@ async def one_query_in_flight(**options):
         yield query
 
 
-async def test_latency_does_not_hold_up_stopping():
+@pytest.mark.parametrize(
+    "options", [{"latency_seconds": 3600}, {"slow_share": 1, "slow_seconds": 3600}]
+)
+async def test_latency_does_not_hold_up_stopping(options):
     """Stopping answers at once what was still being delayed."""
-    async with one_query_in_flight(latency_seconds=3600) as query:
+    async with one_query_in_flight(**options) as query:
         assert await query == (200, "ok")
 
 
@@ -603,8 +903,16 @@ async def test_the_sample_files_make_a_world():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"cover_ttl": 0}, {"missing_share": 1.5}, {"throttled_share": 0.6, "failed_share": 0.6}],
-    ids=["ttl", "share", "sum"],
+    [
+        {"cover_ttl": 0},
+        {"missing_share": 1.5},
+        {"slow_share": -0.1},
+        {"throttled_share": 0.6, "failed_share": 0.6},
+        {"token_cut_share": 0.6, "token_failed_share": 0.6},
+        {"slow_seconds": -1},
+        {"retry_after_seconds": -1},
+    ],
+    ids=str,
 )
 def test_options_are_checked_at_once(wrong):
     """An impossible option is refused where it is made."""
