@@ -85,7 +85,6 @@ class Breaker:
         return True
 
     def _open(self, now: float) -> None:
-        self._run.clear()
         self._opened_at = now
         self._longest_pause = FIRST_PROBE_SECONDS
         self._pause(now)
