@@ -5,7 +5,7 @@ from typing import Final
 
 from refresher.domain.model import OpenId
 from refresher.domain.pacing import LONGEST_RETRY_SECONDS
-from refresher.postgres.database import Pool, available
+from refresher.postgres.database import REPORT_SECONDS, Pool, connection
 
 AUDIT_SECONDS: Final = 10.0
 #: Steps of one walk: with a step every ten seconds it takes an hour, less with more replicas.
@@ -77,6 +77,8 @@ async def audit_step(pool: Pool) -> Sequence[tuple[OpenId, float | None]]:
 
     Raises `DatabaseUnavailable`.
     """
-    with available():
-        rows = await pool.fetch(SQL_AUDIT, LONGEST_RETRY_SECONDS, WALK_STEPS)
+    async with connection(pool) as taken:
+        rows = await taken.fetch(
+            SQL_AUDIT, LONGEST_RETRY_SECONDS, WALK_STEPS, timeout=REPORT_SECONDS
+        )
     return [(OpenId(row["open_id"]), row["overslept_seconds"]) for row in rows]

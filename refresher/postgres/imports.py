@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from refresher.csv_files import AccountRow, VideoRow
-from refresher.postgres.database import SCAN_SECONDS, Pool, available
+from refresher.postgres.database import SCAN_SECONDS, Pool, connection
 
 if TYPE_CHECKING:
     import asyncpg
@@ -161,13 +161,10 @@ class _Staged:
 async def _staged(
     pool: Pool, table: str, create: str, records: Iterable[tuple[object, ...]]
 ) -> AsyncIterator[_Staged]:
-    with available():
-        async with pool.acquire() as connection, connection.transaction():
-            await connection.execute(create)
-            copied = await connection.copy_records_to_table(
-                table, records=records, timeout=SCAN_SECONDS
-            )
-            yield _Staged(connection, _count(copied))
+    async with connection(pool) as taken, taken.transaction():
+        await taken.execute(create)
+        copied = await taken.copy_records_to_table(table, records=records, timeout=SCAN_SECONDS)
+        yield _Staged(taken, _count(copied))
 
 
 def _count(command_tag: str) -> int:

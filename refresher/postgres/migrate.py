@@ -1,5 +1,6 @@
 """Bringing the database to the current schema: Alembic over asyncpg."""
 
+import secrets
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from refresher.postgres.database import CONNECT_SECONDS, available
+from refresher.postgres.database import SCAN_SECONDS, Connector, available
 
 #: Any number that nobody else uses: two starters must not apply the same revision.
 MIGRATION_LOCK: Final = 0x7265667265736865
@@ -27,11 +28,21 @@ async def migrate(database_url: str) -> None:
 
     Raises `DatabaseUnavailable`, also where a lock is not to be had or the server is read-only.
     """
+    connector = Connector(database_url, application_name="refresher-migrate")
 
-    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
-        return await asyncpg.connect(database_url, statement_cache_size=0, timeout=CONNECT_SECONDS)
+    async def connect(**_arguments: object) -> "asyncpg.Connection[asyncpg.Record]":
+        return await connector.plain(command_timeout=SCAN_SECONDS)
 
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        poolclass=NullPool,
+        connect_args={
+            "async_creator_fn": connect,
+            # Behind a pooler a name may still be taken by whoever had the server process before.
+            "prepared_statement_name_func": lambda: f"refresher_{secrets.token_hex(8)}",
+            "prepared_statement_cache_size": 0,
+        },
+    )
     try:
         with available():
             await _migrate(engine)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from refresher.domain.model import OpenId
-from refresher.postgres.database import SCAN_SECONDS, Pool, available
+from refresher.postgres.database import REPORT_SECONDS, SCAN_SECONDS, Pool, connection
 
 STATES: Final = ("active", "paused", "needs_reauthorization", "needs_scope")
 
@@ -131,8 +131,8 @@ class Account:
 
 async def read_summary(pool: Pool) -> Summary:
     """Raises `DatabaseUnavailable`, as all in this file."""
-    with available():
-        rows = await pool.fetch(SQL_SUMMARY)
+    async with connection(pool) as taken:
+        rows = await taken.fetch(SQL_SUMMARY, timeout=REPORT_SECONDS)
 
     def total(column: str) -> int:
         return sum(int(row[column]) for row in rows)
@@ -150,46 +150,46 @@ async def read_summary(pool: Pool) -> Summary:
 
 
 async def read_quota(pool: Pool) -> Quota:
-    with available():
-        row = await pool.fetchrow(SQL_QUOTA)
+    async with connection(pool) as taken:
+        row = await taken.fetchrow(SQL_QUOTA, timeout=REPORT_SECONDS)
     assert row is not None  # noqa: S101 - an aggregate always has its row
     return Quota(row["since"], row["requests"], row["busiest"])
 
 
 async def read_replicas(pool: Pool) -> Mapping[str, int]:
     """The accounts leased just now, by replica."""
-    with available():
-        rows = await pool.fetch(SQL_REPLICAS)
+    async with connection(pool) as taken:
+        rows = await taken.fetch(SQL_REPLICAS, timeout=REPORT_SECONDS)
     return {row["replica"]: row["leases"] for row in rows}
 
 
 async def list_accounts(pool: Pool) -> Sequence[Account]:
-    with available():
-        rows = await pool.fetch(SQL_ACCOUNTS)
+    async with connection(pool) as taken:
+        rows = await taken.fetch(SQL_ACCOUNTS, timeout=REPORT_SECONDS)
     return [Account(**dict(row)) for row in rows]
 
 
 async def set_state(pool: Pool, open_id: str, state: str, reason: str | None) -> bool:
     """False: there is no such account."""
-    with available():
-        return bool(await pool.execute(SQL_SET_STATE, open_id, state, reason) == "UPDATE 1")
+    async with connection(pool) as taken:
+        return bool(await taken.execute(SQL_SET_STATE, open_id, state, reason) == "UPDATE 1")
 
 
 async def read_now(pool: Pool) -> datetime:
-    with available():
-        now: datetime = await pool.fetchval(SQL_NOW)
+    async with connection(pool) as taken:
+        now: datetime = await taken.fetchval(SQL_NOW)
     return now
 
 
 async def count_due(pool: Pool, before: datetime) -> int:
     """How many videos of accounts that are not paused were due at a time and still are."""
-    with available():
-        count: int = await pool.fetchval(SQL_DUE_BEFORE, before, timeout=SCAN_SECONDS)
+    async with connection(pool) as taken:
+        count: int = await taken.fetchval(SQL_DUE_BEFORE, before, timeout=SCAN_SECONDS)
     return count
 
 
 async def any_left(pool: Pool, before: datetime, failures: int) -> bool:
     """Whether an active account that failed less often than that still has such a video."""
-    with available():
-        left: bool = await pool.fetchval(SQL_ANY_LEFT, before, failures, timeout=SCAN_SECONDS)
+    async with connection(pool) as taken:
+        left: bool = await taken.fetchval(SQL_ANY_LEFT, before, failures, timeout=SCAN_SECONDS)
     return left

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from refresher.domain.model import ChunkWrite
-from refresher.postgres.database import Pool, available
+from refresher.postgres.database import Pool, connection
 
 # The lease's epoch is checked under a lock that a new claim of the account would wait for or skip;
 # rows that an application holds locked are left due rather than waited for. Only a later expiry
@@ -20,8 +20,9 @@ WITH held AS MATERIALIZED (
 writes AS MATERIALIZED (
     SELECT h.open_id, w.*
     FROM unnest($3::integer[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[],
-                $8::smallint[], $9::boolean[], $10::boolean[])
-         AS w (chunk, video_id, cover_image_url, cover_expires_at, due_at, misses, missing, gone)
+                $8::smallint[], $9::boolean[], $10::boolean[], $11::text[])
+         AS w (chunk, video_id, cover_image_url, cover_expires_at, due_at, misses, missing, gone,
+               refusal)
     JOIN held AS h USING (chunk)
 ),
 free AS MATERIALIZED (
@@ -43,6 +44,7 @@ written AS (
         gone_at = CASE WHEN w.gone THEN coalesce(v.gone_at, now()) END,
         due_at = w.due_at,
         misses = w.misses,
+        refusal = w.refusal,
         reserve = CASE WHEN w.cover_image_url IS NULL THEN v.reserve END
     FROM free AS w
     WHERE v.open_id = w.open_id AND v.video_id = w.video_id
@@ -58,8 +60,8 @@ async def write_back(pool: Pool, chunks: Sequence[ChunkWrite]) -> Sequence[int]:
     Raises `DatabaseUnavailable`: nothing written.
     """
     rows = [(number, write) for number, chunk in enumerate(chunks, 1) for write in chunk.writes]
-    with available():
-        written = await pool.fetch(
+    async with connection(pool) as taken:
+        written = await taken.fetch(
             SQL_WRITE_BACK,
             [chunk.open_id for chunk in chunks],
             [chunk.lease_epoch for chunk in chunks],
@@ -71,6 +73,7 @@ async def write_back(pool: Pool, chunks: Sequence[ChunkWrite]) -> Sequence[int]:
             [write.misses for _, write in rows],
             [write.missing for _, write in rows],
             [write.gone for _, write in rows],
+            [write.refusal for _, write in rows],
         )
     videos = {row["chunk"]: row["videos"] for row in written}
     return [videos.get(number, 0) for number in range(1, len(chunks) + 1)]
