@@ -29,14 +29,18 @@ from refresher.postgres.database import (
     check_migrated,
     connected,
 )
+from refresher.postgres.sealing import Sealer, check_readable, seal_all
 from refresher.postgres.status import Summary, any_left, count_due, read_now, read_summary
+from refresher.postgres.tokens import TokenStore, consents_ending
 from refresher.postgres.write_back import write_back
 from refresher.refresh import CHUNK_SIZE, Refresher, Tally, cancelled
 from refresher.schedule import Schedule
-from refresher.settings import Settings, unknown_variables
-from refresher.tiktok.client import opened
+from refresher.settings import Settings, split_keys, unknown_variables
+from refresher.tiktok.client import Client, opened
+from refresher.tokens import TokenKeeper
 
 SUMMARY_SECONDS: Final = 60.0
+TEND_TOKENS_SECONDS: Final = 3600.0
 #: Kept of the grace time for closing connections.
 CLOSING_SECONDS: Final = 1.0
 READY_SECONDS: Final = 2.0
@@ -50,6 +54,7 @@ class App:
 
     settings: Settings
     pool: Pool
+    sealer: Sealer
     refresher: Refresher
     schedule: Schedule
     outage: Outage
@@ -76,28 +81,46 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             connected(settings.database_url.get_secret_value(), application_name="refresher")
         )
         tiktok = await stack.enter_async_context(
-            opened(settings.tiktok_base_url, settings.concurrency)
+            opened(settings.tiktok_base_url, settings.concurrency, _client(settings))
         )
+        sealer = Sealer(split_keys(settings.token_keys))
         claims = Claims(
             pool,
             replica=replica,
             lease_seconds=settings.lease_seconds,
             rate_limit_per_token=settings.rate_limit_per_token,
             rate_limit_per_app=settings.rate_limit_per_app,
+            managed=settings.refreshes_tokens,
+            sealer=sealer,
+        )
+        keeper = TokenKeeper(
+            TokenStore(pool, sealer),
+            tiktok,
+            outage=outage,
+            timeout_seconds=settings.request_timeout_seconds,
+            chance=random.random,
         )
         refresher = Refresher(
             claims,
             tiktok,
             partial(write_back, pool),
+            keeper,
             policy=due_policy(settings),
             concurrency=settings.concurrency,
             request_timeout_seconds=settings.request_timeout_seconds,
             poll_seconds=settings.poll_seconds,
+            lease_seconds=settings.lease_seconds,
             grace_seconds=max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS),
             outage=outage,
             chance=random.random,
         )
-        yield App(settings, pool, refresher, Schedule(), outage, replica, asyncio.Event())
+        stop = asyncio.Event()
+        yield App(settings, pool, sealer, refresher, Schedule(), outage, replica, stop)
+
+
+def _client(settings: Settings) -> Client | None:
+    key, secret = settings.tiktok_client_key, settings.tiktok_client_secret
+    return Client(key.get_secret_value(), secret.get_secret_value()) if key and secret else None
 
 
 async def run(settings: Settings) -> None:
@@ -113,7 +136,7 @@ async def run(settings: Settings) -> None:
         async with served(settings.http_listen, partial(_what_is_missing, app.pool)):
             try:
                 await app.outage.outlast(
-                    lambda: check_migrated(app.pool), app.stop, fatal=(DatabaseRefusedError,)
+                    lambda: _check_database(app), app.stop, fatal=(DatabaseRefusedError,)
                 )
             except DatabaseRefusedError:
                 raise
@@ -126,8 +149,21 @@ async def run(settings: Settings) -> None:
                 version=version("cover-refresher"),
                 base_url=settings.tiktok_base_url,
             )
-            emit(events.TOKENS_UNSEALED, reason="this version stores tokens as they are")
+            _warn_of_tokens(app)
             await work(app)
+
+
+async def _check_database(app: App) -> None:
+    await check_migrated(app.pool)
+    await check_readable(app.pool, app.sealer)
+
+
+def _warn_of_tokens(app: App) -> None:
+    if not app.sealer.seals:
+        emit(events.TOKENS_UNSEALED, reason="REFRESHER_TOKEN_KEYS is not set")
+    if app.settings.lacks_client:
+        reason = "REFRESHER_TIKTOK_CLIENT_KEY and REFRESHER_TIKTOK_CLIENT_SECRET are not set"
+        emit(events.TOKENS_UNMANAGED, reason=reason)
 
 
 async def work(
@@ -136,9 +172,12 @@ async def work(
     summary_seconds: float = SUMMARY_SECONDS,
 ) -> None:
     """Refresh until stopped or finished, with the ticks, the summary and the audit beside it."""
+    at_once = asyncio.Event()
+    at_once.set()
     loops = (
+        _on_each(app.schedule.every(TEND_TOKENS_SECONDS, at_once), partial(_tend_tokens, app)),
         _on_each(app.schedule.every(summary_seconds, asyncio.Event()), Summarizer(app).summarize),
-        _on_each(app.schedule.every(AUDIT_SECONDS, asyncio.Event()), partial(_audit, app.pool)),
+        _on_each(app.schedule.every(AUDIT_SECONDS, asyncio.Event()), partial(_audit, app)),
         _on_first(app.stop, app.refresher.stop),
     )
     app.schedule.every(app.settings.poll_seconds, app.refresher.wake)
@@ -158,7 +197,7 @@ async def once(settings: Settings, on_progress: Callable[[int, int], None]) -> i
     """
     async with assembled(settings) as app:
         stop_on_signals(app)
-        await check_migrated(app.pool)
+        await _check_database(app)
         started = await read_now(app.pool)
         due = await count_due(app.pool, started)
 
@@ -222,8 +261,17 @@ def chunk_fill(done: Tally) -> float | None:
     return round(done.ids / done.requests / CHUNK_SIZE, 3) if done.requests else None
 
 
-async def _audit(pool: Pool) -> None:
-    for open_id, overslept_seconds in await audit_step(pool):
+async def _tend_tokens(app: App) -> None:
+    """Seal what lies in plain text, and warn of consents that end."""
+    if sealed := await seal_all(app.pool, app.sealer):
+        emit(events.TOKENS_SEALED, accounts=sealed)
+    for open_id, ends_at, days in await consents_ending(app.pool):
+        emit(events.CONSENT_WARNED, open_id=open_id, ends_at=ends_at, within_days=days)
+
+
+async def _audit(app: App) -> None:
+    mended = await audit_step(app.pool, managed=app.settings.refreshes_tokens)
+    for open_id, overslept_seconds in mended:
         emit(events.ACCOUNT_MENDED, open_id=open_id, overslept_seconds=overslept_seconds)
 
 

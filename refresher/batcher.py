@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -31,6 +32,7 @@ class Batcher(Generic[Item, Result]):
         self._weigh = weigh
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._weight = 0
+        self._flushing_since: float | None = None
         self._some = asyncio.Event()
         self._full = asyncio.Event()
 
@@ -43,6 +45,10 @@ class Batcher(Generic[Item, Result]):
         if self._weight >= self._size:
             self._full.set()
         return await done
+
+    def busy_seconds(self, now: float) -> float:
+        """How long the flush under way has taken by now, on the monotonic clock; 0 for none."""
+        return 0.0 if self._flushing_since is None else now - self._flushing_since
 
     async def run(self) -> None:
         """Flush batch after batch, until cancelled."""
@@ -69,6 +75,7 @@ class Batcher(Generic[Item, Result]):
         return batch
 
     async def _flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        self._flushing_since = monotonic()
         try:
             results = await self._flush([item for item, _ in batch])
             answers = list(zip(batch, results, strict=True))
@@ -77,6 +84,8 @@ class Batcher(Generic[Item, Result]):
                 if not done.done():
                     done.set_exception(error)
             return
+        finally:
+            self._flushing_since = None
         for (_, done), result in answers:
             if not done.done():
                 done.set_result(result)

@@ -17,11 +17,27 @@ DAEMON_STOPPED: Final = Event("daemon.stopped", "info", ("abandoned_accounts",))
 DAEMON_FAILED: Final = Event("daemon.failed", "error", ("exception",))
 LOOP_FAILED: Final = Event("loop.failed", "error", ("loop", "exception"))
 TOKENS_UNSEALED: Final = Event("tokens.unsealed", "warning", ("reason",))
+TOKENS_UNMANAGED: Final = Event("tokens.unmanaged", "warning", ("reason",))
+TOKENS_SEALED: Final = Event("tokens.sealed", "info", ("accounts",))
 SETTINGS_IGNORED: Final = Event("settings.ignored", "warning", ("variables",))
 OPERATIONS_SERVED: Final = Event("operations.served", "info", ("address",))
 
 DATABASE_LOST: Final = Event("database.lost", "error", ("reason",))
 DATABASE_RECOVERED: Final = Event("database.recovered", "info", ("away_seconds",))
+
+UPSTREAM_LOST: Final = Event("upstream.lost", "error", ("code", "log_id"))
+UPSTREAM_RECOVERED: Final = Event("upstream.recovered", "info", ("away_seconds",))
+
+TOKEN_REFRESHED: Final = Event("token.refreshed", "info", ("open_id", "lives_seconds", "stored"))
+TOKEN_FAILED: Final = Event(
+    "token.failed",
+    "warning",
+    ("open_id", "code", "status", "log_id", "detail", "retry_in_seconds"),
+)
+TOKEN_LOST: Final = Event("token.lost", "error", ("open_id",))
+CLIENT_REFUSED: Final = Event("client.refused", "error", ("code", "status", "log_id"))
+CONSENT_WARNED: Final = Event("consent.warned", "warning", ("open_id", "ends_at", "within_days"))
+APP_THROTTLED: Final = Event("app.throttled", "warning", ("rate_per_minute",))
 
 ACCOUNT_REFRESHED: Final = Event(
     "account.refreshed",
@@ -45,6 +61,7 @@ ACCOUNT_THROTTLED: Final = Event(
 )
 ACCOUNT_FAILED: Final = Event("account.failed", "error", ("open_id", "exception"))
 ACCOUNT_MENDED: Final = Event("account.mended", "warning", ("open_id", "overslept_seconds"))
+ACCOUNT_BLOCKED: Final = Event("account.blocked", "error", ("open_id",))
 ACCOUNT_ABANDONED: Final = Event("account.abandoned", "warning", ("open_id",))
 CHUNK_UNSAVED: Final = Event("chunk.unsaved", "warning", ("open_id", "videos"))
 CHUNK_FAILED: Final = Event(

@@ -22,30 +22,37 @@ from time import monotonic
 from typing import Final, Protocol, TypeVar, cast
 
 from refresher.batcher import Batcher
+from refresher.capacity import Capacity
+from refresher.domain.answers import meaning
+from refresher.domain.bisection import Bisection
 from refresher.domain.conclude import conclude
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     DatabaseUnavailable,
     QueryRefused,
     Throttled,
+    TokenUnreadable,
     UpstreamError,
     UpstreamFailed,
 )
 from refresher.domain.model import ChunkWrite, Claim, Release, Released, Video
-from refresher.domain.pacing import LATEST_SECONDS
-from refresher.domain.reconcile import Reconciled, put_aside, reconcile
+from refresher.domain.pacing import LATEST_SECONDS, AppThrottle
+from refresher.domain.reconcile import Reconciled, put_aside, reconcile, refused_alone
 from refresher.events import (
     ACCOUNT_ABANDONED,
     ACCOUNT_FAILED,
     ACCOUNT_PARKED,
     ACCOUNT_REFRESHED,
     ACCOUNT_THROTTLED,
+    ACCOUNT_BLOCKED,
+    APP_THROTTLED,
     CHUNK_FAILED,
     CHUNK_UNSAVED,
     VIDEO_REJECTED,
 )
 from refresher.logs import emit
 from refresher.outage import Outage
+from refresher.tokens import TokenKeeper
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,16 +61,6 @@ CHUNK_SIZE: Final = 20
 WRITE_BACK_ROWS: Final = 1000
 RELEASE_ACCOUNTS: Final = 200
 LINGER_SECONDS: Final = 0.05
-#: Chunks held per request in flight: most wait for their slot, so that many accounts, each slow
-#: under its own limit, together keep all requests busy. Waiting costs little memory.
-CHUNKS_PER_REQUEST: Final = 32
-#: Chunks about to be sent, in flight or waiting for their write-back, per request in flight, beyond
-#: which no more are claimed: answers cost memory, and a slow database must slow down the spending
-#: of quota.
-CHUNKS_UNDER_WAY: Final = 4
-#: Of the time that requests take: what is assumed at first, and how fast the mean follows.
-FIRST_GUESS_SECONDS: Final = 0.2
-SMOOTHING: Final = 0.05
 #: Time kept free at the end of a lease for the answer to come and be written.
 LEASE_MARGIN_SECONDS: Final = 0.5
 #: An account whose row an application holds locked is given back a little later.
@@ -73,6 +70,10 @@ REQUESTS_SHARE_OF_GRACE: Final = 0.75
 #: A claim under way when the daemon is stopped gets this share of it.
 CLAIM_SHARE_OF_GRACE: Final = 0.25
 LETTING_GO_SECONDS: Final = 0.5
+#: Leases are looked at so often in their time, and lengthened where less than half is left.
+RENEWALS_PER_LEASE: Final = 4
+#: A write-back that takes longer holds up the sending: answers could not be stored.
+SLOW_WRITE_BACK_SECONDS: Final = 1.0
 
 
 class Accounts(Protocol):
@@ -80,6 +81,9 @@ class Accounts(Protocol):
 
     async def claim(self, chunk_budget: int) -> Sequence[Claim]: ...
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]: ...
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[float | None]: ...
+    async def reserve(self, claim: Claim) -> datetime | None: ...
+    async def lower_app_rate(self, answered_lately: int) -> float | None: ...
 
 
 class Upstream(Protocol):
@@ -131,11 +135,14 @@ class Work:
     answered: bool = False
     postponed: int = 0
     started: float = field(default_factory=monotonic)
+    lease_end: float = field(init=False)
 
-    @property
-    def lease_end(self) -> float:
-        """The last moment, on the monotonic clock, for an answer to come."""
-        return self.claim.time.monotonic_of(self.claim.lease_expires_at) - LEASE_MARGIN_SECONDS
+    def __post_init__(self) -> None:
+        self.leased_until(self.claim.time.monotonic_of(self.claim.lease_expires_at))
+
+    def leased_until(self, moment: float) -> None:
+        """The lease runs out then, on the monotonic clock; a little before nothing is sent."""
+        self.lease_end = moment - LEASE_MARGIN_SECONDS
 
     def now(self) -> datetime:
         """The database's time."""
@@ -157,24 +164,29 @@ class Refresher:
         accounts: Accounts,
         upstream: Upstream,
         write_back: WriteBack,
+        keeper: TokenKeeper,
         *,
         policy: DuePolicy,
         concurrency: int,
         request_timeout_seconds: float,
         poll_seconds: float,
+        lease_seconds: float,
         grace_seconds: float,
         outage: Outage,
         chance: Callable[[], float],
     ) -> None:
         self._accounts = accounts
         self._upstream = upstream
+        self._keeper = keeper
         self._policy = policy
         self._request_timeout_seconds = request_timeout_seconds
+        self._poll_seconds = poll_seconds
+        self._lease_seconds = lease_seconds
         self._grace_seconds = grace_seconds
         self._outage = outage
         self._chance = chance
-        self._concurrency = concurrency
-        self._places = asyncio.Semaphore(concurrency)
+        self._capacity = Capacity(concurrency, chance)
+        self._app_throttle = AppThrottle()
         self._write_back = Batcher(
             self._outlasting(write_back),
             size=WRITE_BACK_ROWS,
@@ -188,15 +200,10 @@ class Refresher:
         )
         self._working: dict[asyncio.Task[None], Work] = {}
         self._querying: set[asyncio.Task[None]] = set()
-        self._chunks_held = 0
-        self._chunks_under_way = 0
-        self._load = 0
         self._write_first = False
-        self._query_seconds = FIRST_GUESS_SECONDS
         self._deadline = inf
         self._stop = asyncio.Event()
         self._give_up = asyncio.Event()
-        self._poll_seconds = poll_seconds
         self.wake = asyncio.Event()
         self.tally = Tally()
 
@@ -215,12 +222,13 @@ class Refresher:
         Returns the number of accounts that could not be given back within the grace time: their
         leases run out.
         """
-        flushing = [asyncio.create_task(batch.run()) for batch in (self._write_back, self._release)]
+        loops = (self._write_back.run(), self._release.run(), self._renew_leases())
+        beside = [asyncio.create_task(loop) for loop in loops]
         try:
             await self._work_on(finished)
         finally:
             abandoned = await self._drain()
-            await cancelled(flushing)
+            await cancelled(beside)
         return abandoned
 
     async def _work_on(self, finished: Callable[[], Awaitable[bool]] | None) -> None:
@@ -232,7 +240,8 @@ class Refresher:
                 return
             with suppress(TimeoutError):
                 # The floor under the poll: its scheduler knows the wall clock only.
-                await asyncio.wait_for(self.wake.wait(), 2 * self._poll_seconds)
+                longest = self._capacity.pause_left() or 2 * self._poll_seconds
+                await asyncio.wait_for(self.wake.wait(), longest)
 
     async def _claim(self) -> bool:
         """Start work on due accounts; says whether to look again at once."""
@@ -266,58 +275,42 @@ class Refresher:
         return task.result()
 
     def _chunk_budget(self) -> int:
-        """Zero while there is enough to do: what is not claimed is free for other replicas.
-
-        Enough is what the requests in flight can take before slots are missed. And results that
-        waited out an outage are all written before a new claim, which moves the epoch.
-        """
-        if not self._chunks_under_way:
+        """Results that waited out an outage are all written before a claim moves the epoch."""
+        if not self._capacity.chunks_under_way:
             self._write_first = False
         elif self._outage.lasts:
             self._write_first = True
-        if self._write_first:
-            return 0
-        capacity = int(self._concurrency * self._patience()) - self._load
-        room = self._concurrency * CHUNKS_PER_REQUEST - self._chunks_held
-        return max(0, min(room, capacity, 2 * self._concurrency))
-
-    def _patience(self) -> float:
-        """How many chunks a place can take, one after the other, before a slot is missed."""
-        return min(1 + LATEST_SECONDS / self._query_seconds, CHUNKS_UNDER_WAY)
-
-    def _load_of(self, chunks: int, step_seconds: float) -> int:
-        """How much of the capacity an account takes: all its chunks at once, or, paced, a flow."""
-        if not step_seconds:
-            return chunks
-        flow = self._query_seconds / step_seconds * self._patience()
-        return min(chunks, 1 + int(flow))
+        return 0 if self._write_first else self._capacity.chunk_budget()
 
     def _start(self, claim: Claim) -> None:
         work = Work(claim)
         if self._stop.is_set():
             work.halt.set()
-        held = max(1, -(-len(claim.videos) // CHUNK_SIZE))
-        load = self._load_of(held, claim.step_seconds)
-        self._chunks_held += held
-        self._load += load
+        let_go = self._capacity.hold(-(-len(claim.videos) // CHUNK_SIZE), claim.step_seconds)
         task = asyncio.create_task(self._work(work))
         self._working[task] = work
 
         def end(task: asyncio.Task[None]) -> None:
             del self._working[task]
-            self._chunks_held -= held
-            self._load -= load
+            let_go()
             self.wake.set()
 
         task.add_done_callback(end)
 
     async def _work(self, work: Work) -> None:
+        release = None
         try:
-            await self._ask_in_turn(work)
+            if work.claim.token.due:
+                release = await self._keep_token(work)
+            else:
+                await self._ask_in_turn(work)
+        except TokenUnreadable:
+            emit(ACCOUNT_BLOCKED, open_id=work.claim.open_id)
+            work.errors.append(UpstreamFailed("token_unreadable"))
         except Exception as error:  # noqa: BLE001 - one account's surprise must not stop the others
             emit(ACCOUNT_FAILED, open_id=work.claim.open_id, exc_info=error)
             work.errors.append(UpstreamFailed("internal_failure"))
-        release = conclude(
+        release = release or conclude(
             work.claim,
             work.errors,
             self._chance(),
@@ -328,7 +321,21 @@ class Refresher:
         self.tally = self.tally.plus(work.tally)
         _report(work, release, released)
 
+    async def _keep_token(self, work: Work) -> Release | None:
+        """None: the API is down, or no time is left."""
+        async with self._capacity.place() as given:
+            if not given or work.halt.is_set() or self._outage.lasts:
+                return None
+            sent = self._capacity.sent()
+            kept = await self._keeper.keep(work.claim, self._give_up)
+            if kept.asked:
+                self._learn(work, sent, kept.error)
+            return kept.release
+
     async def _ask_in_turn(self, work: Work) -> None:
+        """Raises `TokenUnreadable`."""
+        if not work.claim.token.readable:
+            raise TokenUnreadable
         async with asyncio.TaskGroup() as asking:
             for videos, slot in work.chunks():
                 await _wait_for_slot(work, slot)
@@ -339,24 +346,67 @@ class Refresher:
 
     async def _ask(self, work: Work, videos: Sequence[Video], slot: float) -> None:
         """One chunk, from its slot to the result stored."""
-        self._chunks_under_way += 1
-        try:
-            reconciled = await self._query(work, videos, slot)
+        with self._capacity.under_way():
+            try:
+                reconciled = await self._query(work, videos, slot)
+            except QueryRefused as refusal:
+                reconciled = await self._bisect(work, videos, refusal.code)
             if reconciled:
                 await self._store(work, reconciled)
-        finally:
-            self._chunks_under_way -= 1
+
+    async def _bisect(self, work: Work, videos: Sequence[Video], code: str) -> Reconciled | None:
+        """Ask parts of a refused chunk, each in a slot of its own, until the bad IDs stand alone.
+
+        None: it could not be ended; what was not answered stays due.
+        """
+        search = Bisection(videos)
+        while (part := search.next_part()) and not self._refuses_all(work, search):
+            slot = await self._next_slot(work)
+            if slot is None:
+                return None
+            try:
+                reconciled = await self._query(work, part, slot)
+            except QueryRefused:
+                search.tell(refused=True)
+                continue
+            if reconciled is None:
+                return None
+            search.tell(refused=False)
+            await self._store(work, reconciled)
+        if self._refuses_all(work, search):
+            return put_aside(self._policy, videos, code, work.now())
+        return refused_alone(search.bad, code, work.now())
+
+    @staticmethod
+    def _refuses_all(work: Work, search: Bisection[Video]) -> bool:
+        return search.hopeless and not work.answered
+
+    async def _next_slot(self, work: Work) -> float | None:
+        """A further slot of the account, waited for; None where it may not be worked any longer."""
+        try:
+            slot = await self._outage.attempt(lambda: self._accounts.reserve(work.claim))
+        except DatabaseUnavailable:
+            return None
+        if slot is None:
+            return None
+        moment = work.claim.time.monotonic_of(slot)
+        await _wait_for_slot(work, moment)
+        return moment
 
     async def _query(self, work: Work, videos: Sequence[Video], slot: float) -> Reconciled | None:
-        """None: not sent after all, or failed; either way the videos stay due."""
-        async with self._places:
-            if not self._may_send(work, slot):
+        """None: not sent after all, or failed; either way the videos stay due.
+
+        Raises `QueryRefused`.
+        """
+        async with self._capacity.place() as given:
+            if not given or not self._may_send(work, slot):
                 work.postponed += 1
                 return None
             try:
                 answer = await self._send(work, videos)
             except UpstreamError as error:
-                return self._note_failure(work, videos, error)
+                await self._note_failure(work, videos, error)
+                return None
         work.answered = True
         return reconcile(self._policy, work.claim.open_id, videos, answer, work.now())
 
@@ -365,29 +415,43 @@ class Refresher:
         work.tally.ids += len(videos)
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._querying.add(task)
-        sent = monotonic()
+        sent = self._capacity.sent()
         try:
-            return await self._upstream.query(
+            answer = await self._upstream.query(
                 work.claim.access_token or "",
                 [video.video_id for video in videos],
-                min(self._request_timeout_seconds, work.lease_end - sent),
+                self._request_timeout_seconds,
             )
+        except UpstreamError as error:
+            self._learn(work, sent, error)
+            raise
         finally:
             self._querying.discard(task)
-            self._query_seconds += (monotonic() - sent - self._query_seconds) * SMOOTHING
+        self._learn(work, sent, None)
+        self._app_throttle.answered(monotonic())
+        return answer
+
+    def _learn(self, work: Work, sent: float, error: UpstreamError | None) -> None:
+        """Whether the API is there at all."""
+        if error is None or meaning(error, work.claim.token).alive:
+            self._capacity.answered(sent)
+        else:
+            self._capacity.failed(work.claim.open_id, error.code, error.log_id)
 
     def _may_send(self, work: Work, slot: float) -> bool:
         """A slot missed by too much is given up: sent late, requests would bunch up."""
         now = monotonic()
         late = work.claim.step_seconds and now > slot + LATEST_SECONDS
-        return not (late or now >= work.lease_end or work.halt.is_set() or self._outage.lasts)
+        cannot_store = (
+            self._outage.lasts or self._write_back.busy_seconds(now) > SLOW_WRITE_BACK_SECONDS
+        )
+        return not (late or now >= work.lease_end or work.halt.is_set() or cannot_store)
 
-    def _note_failure(
+    async def _note_failure(
         self, work: Work, videos: Sequence[Video], error: UpstreamError
-    ) -> Reconciled | None:
+    ) -> None:
+        """Raises the error again where the chunk is to be looked into."""
         open_id = work.claim.open_id
-        work.errors.append(error)
-        work.tally.throttled += isinstance(error, Throttled)
         if error.account_wide:
             work.halt.set()
         emit(
@@ -400,8 +464,20 @@ class Refresher:
             detail=error.detail,
         )
         if isinstance(error, QueryRefused):
-            return put_aside(self._policy, videos, error.code, work.now())
-        return None
+            raise error
+        work.errors.append(error)
+        if isinstance(error, Throttled):
+            work.tally.throttled += 1
+            await self._note_throttle(open_id)
+
+    async def _note_throttle(self, open_id: str) -> None:
+        if not self._app_throttle.throttled(open_id):
+            return
+        lately = self._app_throttle.answered_lately(monotonic())
+        with suppress(DatabaseUnavailable):
+            rate = await self._outage.attempt(lambda: self._accounts.lower_app_rate(lately))
+            if rate is not None:
+                emit(APP_THROTTLED, rate_per_minute=round(rate))
 
     async def _store(self, work: Work, reconciled: Reconciled) -> None:
         claim = work.claim
@@ -437,6 +513,28 @@ class Refresher:
         """Later than a poll needs no timer: the poll finds it."""
         if seconds < self._poll_seconds:
             asyncio.get_running_loop().call_later(max(seconds, 0.0), self.wake.set)
+
+    async def _renew_leases(self) -> None:
+        """Lengthen the leases of accounts that take long, until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self._give_up.wait(), self._lease_seconds / RENEWALS_PER_LEASE
+                )
+                return
+            with suppress(DatabaseUnavailable):
+                await self._outage.attempt(self._renew)
+
+    async def _renew(self) -> None:
+        now = monotonic()
+        half = self._lease_seconds / 2 - LEASE_MARGIN_SECONDS
+        ending = [work for work in self._working.values() if work.lease_end - now <= half]
+        if not ending:
+            return
+        renewed = await self._accounts.renew([work.claim for work in ending])
+        for work, seconds in zip(ending, renewed, strict=True):
+            if seconds is not None:
+                work.leased_until(now + seconds)
 
     async def _drain(self) -> int:
         self.stop()

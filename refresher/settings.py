@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 import pydantic_settings
+from cryptography.fernet import Fernet
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -52,6 +53,24 @@ def _listen(value: str) -> str:
     return value
 
 
+def _fernet_keys(value: SecretStr) -> SecretStr:
+    for key in split_keys(value):
+        try:
+            Fernet(key)
+        except ValueError:
+            raise ValueError(
+                "expected Fernet keys, 32 bytes each in URL-safe base64, separated by commas"
+            ) from None
+    return value
+
+
+def split_keys(value: SecretStr | None) -> list[str]:
+    """The keys of a comma-separated list, the first one first."""
+    keys = value.get_secret_value().split(",") if value else []
+    return [key.strip() for key in keys if key.strip()]
+
+
+SECRETS: Final = {"database_url", "token_keys", "tiktok_client_key", "tiktok_client_secret"}
 LAST_PORT: Final = 65535
 Limit = Annotated[int, Field(ge=0, le=1_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 365)]
@@ -71,6 +90,10 @@ class Settings(BaseSettings):
 
     database_url: Annotated[SecretStr, AfterValidator(_postgresql_url)]
     tiktok_base_url: Annotated[str, AfterValidator(_http_url)] = "https://open.tiktokapis.com"
+    tiktok_client_key: SecretStr | None = None
+    tiktok_client_secret: SecretStr | None = None
+    token_management: Literal["managed", "external"] = "managed"  # noqa: S105 - a mode
+    token_keys: Annotated[SecretStr, AfterValidator(_fernet_keys)] | None = None
     rate_limit_per_token: Limit = 600
     rate_limit_per_app: Limit = 0
     lead_seconds: SecondsOrZero = 3600
@@ -90,6 +113,26 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_counts_as_unset(cls, values: dict[str, object]) -> dict[str, object]:
         return {name: value for name, value in values.items() if value != ""}
+
+    @model_validator(mode="after")
+    def _client_is_whole(self) -> "Settings":
+        if (self.tiktok_client_key is None) != (self.tiktok_client_secret is None):
+            raise ValueError("expected both or neither of the two")
+        return self
+
+    @property
+    def refreshes_tokens(self) -> bool:
+        """Whether access tokens are ours to refresh, and can be."""
+        return self._is_managed and self.tiktok_client_key is not None
+
+    @property
+    def lacks_client(self) -> bool:
+        """Whether access tokens are ours to refresh, and cannot be."""
+        return self._is_managed and self.tiktok_client_key is None
+
+    @property
+    def _is_managed(self) -> bool:
+        return self.token_management == "managed"  # noqa: S105 - a mode
 
 
 def read_settings(**overrides: object) -> Settings:
@@ -121,5 +164,7 @@ def _complaint(item: dict[str, object]) -> str:
         return f"{name} is not set: expected a URL as postgresql://user@host:5432/database"
     message = str(item["msg"]).removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    given = "the value given" if field == "database_url" else repr(item["input"])
+    if not location:
+        return f"{PREFIX}TIKTOK_CLIENT_KEY, {PREFIX}TIKTOK_CLIENT_SECRET: {message}"
+    given = "the value given" if field in SECRETS else repr(item["input"])
     return f"{name}: {message}, not {given}"

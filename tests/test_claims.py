@@ -272,8 +272,10 @@ async def test_a_refused_token_parks_until_it_is_replaced(pool):
     """Parked with its reason; a plain UPDATE of the token makes it active again, at once due."""
     await store(pool, "ana", 1)
     (claim,) = await replica(pool).claim(10)
-    park = Park("needs_reauthorization", "access_token_invalid", "act.x")
-    (released,) = await replica(pool).release([Release("ana", claim.lease_epoch, 1, 30, 0, park)])
+    park = Park("needs_reauthorization", "access_token_invalid")
+    (released,) = await replica(pool).release(
+        [Release("ana", claim.lease_epoch, failures=1, retry_seconds=30, park=park)]
+    )
     row = await account(pool, "ana")
     assert released.parked
     assert (row["state"], row["state_reason"]) == ("needs_reauthorization", "access_token_invalid")
@@ -289,8 +291,10 @@ async def test_a_token_replaced_meanwhile_is_not_parked(pool):
     await store(pool, "ana", 1)
     (claim,) = await replica(pool).claim(10)
     await pool.execute("UPDATE refresher.accounts SET access_token = 'act.y'")
-    park = Park("needs_reauthorization", "access_token_invalid", "act.x")
-    (released,) = await replica(pool).release([Release("ana", claim.lease_epoch, 1, 0, 0, park)])
+    park = Park("needs_reauthorization", "access_token_invalid")
+    (released,) = await replica(pool).release(
+        [Release("ana", claim.lease_epoch, failures=1, park=park)]
+    )
     assert not released.parked
     assert (await account(pool, "ana"))["state"] == "active"
 

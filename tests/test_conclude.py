@@ -13,20 +13,23 @@ from refresher.domain.errors import (
     Throttled,
     UpstreamFailed,
 )
-from refresher.domain.model import Claim, OpenId, Park, Release
+from refresher.domain.model import Claim, OpenId, Park, Release, TokenStanding
 from refresher.domain.pacing import DatabaseTime, pause_seconds, retry_seconds
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 ANA = OpenId("ana")
 TOKEN = "act.ana"
 EPOCH = 7
+GENERATION = 3
 CHANCE = 0.5
 FAILED = UpstreamFailed("internal_error", status=500)
 
 
-def claim(failures=0):
+def claim(failures=0, **token):
     time = DatabaseTime(NOW, 0.0)
-    return Claim(ANA, TOKEN, EPOCH, NOW, failures, [], NOW, 0.1, time)
+    return Claim(
+        ANA, TOKEN, EPOCH, NOW, failures, [], NOW, 0.1, time, TokenStanding(GENERATION, **token)
+    )
 
 
 def throttled(retry_after_seconds=None):
@@ -37,7 +40,7 @@ def throttled(retry_after_seconds=None):
 
 def test_without_errors_the_account_is_in_good_health():
     """Failures of the past are forgotten: nothing delays the next claim."""
-    assert conclude(claim(failures=9), [], CHANCE) == Release(ANA, EPOCH)
+    assert conclude(claim(failures=9), [], CHANCE) == Release(ANA, EPOCH, GENERATION)
 
 
 @pytest.mark.parametrize("failures", [0, 3])
@@ -45,7 +48,7 @@ def test_a_failure_backs_off(failures):
     """One more failed claim in a row, however many chunks failed: a longer back-off, no pause."""
     release = conclude(claim(failures), [FAILED, FAILED], CHANCE)
     retry = retry_seconds(failures + 1, CHANCE)
-    assert release == Release(ANA, EPOCH, failures=failures + 1, retry_seconds=retry)
+    assert release == Release(ANA, EPOCH, GENERATION, failures=failures + 1, retry_seconds=retry)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def test_a_refused_credential_parks(error, state):
     """In whatever order the answers came, a 429 or a 500 never hides a 401."""
     for errors in permutations([error, throttled(), FAILED]):
         release = conclude(claim(), errors, CHANCE)
-        assert release.park == Park(state, error.code, TOKEN)
+        assert release.park == Park(state, error.code)
 
 
 def test_neither_claim_nor_park_shows_the_token():

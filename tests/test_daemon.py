@@ -364,37 +364,39 @@ async def test_a_ready_daemon_says_so(serve, start):
         assert (response.status, await response.text()) == (200, "ok\n")
 
 
-async def test_an_id_that_the_api_refuses_does_not_starve_the_others(serve, start, pool):
-    """A request with it is refused as a whole; the others of its chunk get fresh all the same."""
+async def test_a_refused_id_holds_no_other_back(serve, start, pool):
+    """One poison ID among 500: the others are fresh, and from then on it is asked for alone."""
     world = await serve()
-    ids = await world.add_account("ana", videos=60)
-
-    def refuse(query):
-        if ids[30] not in query.video_ids:
-            return None
-        error = {"code": "invalid_params", "message": "", "log_id": "x"}
-        return aiohttp.web.json_response({"error": error}, status=400)
-
-    world.emulator.answer_with = refuse
+    ids = await world.add_account("ana", videos=500)
+    poison = ids[250]
+    world.emulator.refuse_video(poison)
     await start(world, poll_seconds=0.2)
-    await world.until_valid(40)
+    await world.until_valid(499)
     await world.until_no_leases()
-    # The waits are a minute and more, each of its own: here they pass at once, one by one.
-    for video_id in (ids[20], ids[30], ids[39]):
-        sent = len(world.emulator.record)
-        await pool.execute(
-            "UPDATE refresher.videos SET due_at = now() WHERE video_id = $1", video_id
-        )
-        await pool.execute("UPDATE refresher.accounts SET wake_at = now()")
-        await eventually(lambda sent=sent: _longer(world.emulator.record, sent), "a request")
-        await world.until_no_leases()
-    assert await world.valid() == 42
-    row = await pool.fetchrow("SELECT * FROM refresher.videos WHERE video_id = $1", ids[30])
-    assert (row["misses"], row["cover_image_url"]) == (2, None)
+    assert len(world.emulator.record) <= 25 + 7
+    row = await pool.fetchrow(
+        "SELECT *, due_at - now() AS wait FROM refresher.videos WHERE video_id = $1", poison
+    )
+    assert (row["refusal"], row["cover_image_url"]) == ("invalid_params", None)
+    assert row["wait"] > timedelta(minutes=59)
+    sent = len(world.emulator.record)
+    # All of the account's waits are over at once.
+    await pool.execute("UPDATE refresher.videos SET due_at = now(), cover_image_url = NULL")
+    await pool.execute("UPDATE refresher.accounts SET wake_at = now()")
+    await world.until_valid(499)
 
+    async def asked_again():
+        return len(world.emulator.record) == sent + 26
 
-async def _longer(items, length):
-    return len(items) > length
+    await eventually(asked_again, "25 full requests and one for the refused ID")
+    with_poison = [r.video_ids for r in list(world.emulator.record)[sent:] if poison in r.video_ids]
+    assert with_poison == [(poison,)]
+    await world.until_no_leases()
+    world.emulator.accept_video(poison)
+    await pool.execute("UPDATE refresher.videos SET due_at = now() WHERE video_id = $1", poison)
+    await pool.execute("UPDATE refresher.accounts SET wake_at = now()")
+    await world.until_valid(500)
+    assert await pool.fetchval("SELECT count(refusal) FROM refresher.videos") == 0
 
 
 async def test_a_few_failures_do_not_slow_a_big_account_down(serve, start, pool):

@@ -74,11 +74,12 @@ async def test_the_statements_of_every_second_use_their_indexes(million):
             128,
             "a",
             timedelta(seconds=5),
-            49,
+            timedelta(seconds=0.75),
             timedelta(seconds=0.1),
             timedelta(0),
             timedelta(seconds=60),
             20_000,
+            True,
             generic=generic,
         )
         assert any(node.get("Index Name") == "accounts_wake_at" for node in claim)
@@ -100,6 +101,7 @@ async def test_the_statements_of_every_second_use_their_indexes(million):
             [0] * rows,
             [False] * rows,
             [False] * rows,
+            [None] * rows,
             generic=generic,
         )
         assert {node["Node Type"] for node in scans(write, "videos")} == {"Index Scan"}

@@ -1,14 +1,20 @@
 """The operator's settings."""
 
 import pytest
-from pydantic import ValidationError
+from cryptography.fernet import Fernet
+from pydantic import SecretStr, ValidationError
 
 from refresher import settings
 from refresher.settings import SettingsError, read_settings, unknown_variables
 
 URL = "postgresql://refresher@db:5432/refresher"
+KEY = Fernet.generate_key().decode()
 DEFAULTS = {
     "tiktok_base_url": "https://open.tiktokapis.com",
+    "tiktok_client_key": None,
+    "tiktok_client_secret": None,
+    "token_management": "managed",
+    "token_keys": None,
     "rate_limit_per_token": 600,
     "rate_limit_per_app": 0,
     "lead_seconds": 3600,
@@ -64,6 +70,10 @@ def test_every_setting_is_read_from_its_variable(given):
     values = {
         "database_url": "postgres://u:p@h/d",
         "tiktok_base_url": "http://localhost:8080",
+        "tiktok_client_key": "key",
+        "tiktok_client_secret": "secret",
+        "token_management": "external",
+        "token_keys": f"{KEY},{KEY}",
         "rate_limit_per_token": 1,
         "rate_limit_per_app": 2,
         "lead_seconds": 0.5,
@@ -81,7 +91,11 @@ def test_every_setting_is_read_from_its_variable(given):
     }
     given(**{name: str(value) for name, value in values.items()})
     read = read_settings()
-    assert {**read.model_dump(), "database_url": read.database_url.get_secret_value()} == values
+    shown = {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in read.model_dump().items()
+    }
+    assert shown == values
 
 
 def test_a_missing_database_is_named():
@@ -94,6 +108,7 @@ def test_a_missing_database_is_named():
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
+        ("token_management", "both", "input should be 'managed' or 'external'"),
         ("tiktok_base_url", "open.tiktokapis.com", "expected http://host or https://host"),
         ("tiktok_base_url", "ftp://host", "expected http://host or https://host"),
         ("tiktok_base_url", "https://", "expected http://host or https://host"),
@@ -248,3 +263,44 @@ def test_mistyped_variables_are_found():
     """Those with our prefix that no setting reads, whatever else the environment holds."""
     environment = ["PATH", "REFRESHER_LEED_SECONDS", "REFRESHER_LEAD_SECONDS", "refresher_x"]
     assert unknown_variables(environment) == ["REFRESHER_LEED_SECONDS", "refresher_x"]
+
+
+@pytest.mark.parametrize("keys", ["short", f"{KEY},no-key", "ä" * 44], ids=["short", "second", "ä"])
+def test_a_key_that_is_none_is_refused_without_being_shown(given, keys):
+    """What is expected is said, the value is not."""
+    given(token_keys=keys)
+    assert complaint() == (
+        "REFRESHER_TOKEN_KEYS: expected Fernet keys, 32 bytes each in URL-safe base64, separated"
+        " by commas, not the value given"
+    )
+
+
+def test_half_of_the_apps_credentials_is_refused(given):
+    """Key and secret come together; neither value is shown."""
+    given(tiktok_client_key="client-key-of-the-tests")
+    assert complaint() == (
+        "REFRESHER_TIKTOK_CLIENT_KEY, REFRESHER_TIKTOK_CLIENT_SECRET: expected both or neither of"
+        " the two"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "refreshes"),
+    [
+        ({}, False),
+        ({"tiktok_client_key": "k", "tiktok_client_secret": "s"}, True),
+        (
+            {
+                "tiktok_client_key": "k",
+                "tiktok_client_secret": "s",
+                "token_management": "external",
+            },
+            False,
+        ),
+    ],
+    ids=["no client", "managed", "external"],
+)
+def test_tokens_are_refreshed_where_it_is_ours_and_possible(given, values, refreshes):
+    """Managed, and with the app's own credentials."""
+    given(**values)
+    assert read_settings().refreshes_tokens is refreshes

@@ -1,19 +1,17 @@
-"""What a claim's failures mean for its account: back-off, pause or park."""
+"""What a claim's failures mean for its account: back-off, pause, token refresh or park."""
 
 from collections.abc import Sequence
+from typing import Final
 
-from refresher.domain.errors import (
-    AccessTokenRefused,
-    QueryRefused,
-    ScopeRefused,
-    Throttled,
-    UpstreamError,
-)
+from refresher.domain.answers import Reaction, meaning
+from refresher.domain.errors import Throttled, UpstreamError
 from refresher.domain.model import Claim, Park, Release
 from refresher.domain.pacing import pause_seconds, retry_seconds
 
-NEEDS_REAUTHORIZATION = "needs_reauthorization"
-NEEDS_SCOPE = "needs_scope"
+PARKED_STATES: Final = {
+    Reaction.REAUTHORIZE: "needs_reauthorization",
+    Reaction.EXTEND_SCOPE: "needs_scope",
+}
 
 
 def conclude(
@@ -27,37 +25,60 @@ def conclude(
     """The release of a claim whose chunks met `errors`; none: the account is in good health.
 
     A refused credential outweighs a throttle: a 429 never hides a 401. Failures in a row count only
-    where no chunk was `answered`, so a few of many do not slow an account down. A refused query is
-    its videos' affair, not the account's. `chance` in [0, 1) is the jitter.
+    where no chunk was `answered`, so a few of many do not slow an account down. `chance` in [0, 1)
+    is the jitter.
     """
-    grave = [error for error in errors if not isinstance(error, QueryRefused)]
-    if not grave:
-        return Release(claim.open_id, claim.lease_epoch, requests=requests)
-    failures = 1 if answered else claim.failures + 1
+    meanings = [(error, meaning(error, claim.token)) for error in errors]
     pause = max(
         (
             pause_seconds(claim.failures, chance, error.retry_after_seconds)
-            for error in grave
+            for error in errors
             if isinstance(error, Throttled)
         ),
         default=0.0,
     )
+    failures = 0
+    if pause or (not answered and any(means.counted for _, means in meanings)):
+        failures = claim.failures + 1
+    elif any(means.counted for _, means in meanings):
+        failures = 1
     return Release(
         claim.open_id,
         claim.lease_epoch,
-        failures=claim.failures + 1 if pause else failures,
-        retry_seconds=retry_seconds(failures, chance),
+        claim.token.generation,
+        failures=failures,
+        retry_seconds=retry_seconds(failures, chance) if failures else 0.0,
         pause_seconds=pause,
-        park=next((park for error in grave if (park := _park(claim, error))), None),
+        park=next(
+            (
+                Park(PARKED_STATES[means.reaction], error.code)
+                for error, means in meanings
+                if means.reaction in PARKED_STATES
+            ),
+            None,
+        ),
+        answered=answered,
+        refused=any(means.reaction is Reaction.RENEW for _, means in meanings),
         requests=requests,
     )
 
 
-def _park(claim: Claim, error: UpstreamError) -> Park | None:
-    match error:
-        case AccessTokenRefused():
-            return Park(NEEDS_REAUTHORIZATION, error.code, claim.access_token)
-        case ScopeRefused():
-            return Park(NEEDS_SCOPE, error.code, claim.access_token)
-        case _:
-            return None
+def conclude_token(
+    claim: Claim, error: UpstreamError | None, chance: float, retry: float
+) -> Release:
+    """The release of a claim that was for the token alone; `error` is what refreshing it met.
+
+    After a failure it is tried again in `retry` seconds; a token that still lives is used
+    meanwhile, the account of a dead one waits as long.
+    """
+    release = conclude(claim, [error] if error else [], chance)
+    if error is None or release.park:
+        return release
+    return Release(
+        claim.open_id,
+        claim.lease_epoch,
+        claim.token.generation,
+        failures=claim.failures,
+        retry_seconds=retry if claim.token.dead else 0.0,
+        token_retry_seconds=retry,
+    )

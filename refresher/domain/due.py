@@ -14,6 +14,8 @@ WAIT_GROWTH: Final = 6
 LONGEST_WAIT: Final = timedelta(days=3)
 # A video that is there but has no newer cover may get one at the next full hour.
 LONGEST_WAIT_WHILE_PRESENT: Final = timedelta(hours=1)
+# A video that spoils every request costs one of its own each time.
+FIRST_WAIT_AFTER_REFUSAL: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +63,9 @@ def wait_after_miss(misses: int, *, present: bool) -> timedelta:
     longest = LONGEST_WAIT_WHILE_PRESENT if present else LONGEST_WAIT
     growth: int = WAIT_GROWTH ** min(misses - 1, 10)
     return min(FIRST_WAIT * growth, longest)
+
+
+def wait_after_refusal(misses: int) -> timedelta:
+    """How long to leave a video alone for which requests are refused, after so many misses."""
+    growth: int = WAIT_GROWTH ** min(max(misses, 1) - 1, 10)
+    return min(FIRST_WAIT_AFTER_REFUSAL * growth, LONGEST_WAIT)

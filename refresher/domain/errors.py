@@ -57,8 +57,26 @@ class QueryRefused(UpstreamError):
     """The request itself was refused, `invalid_params` for one. Sending it again is no help."""
 
 
+class GrantRefused(UpstreamError):
+    """The refresh token is used up, expired or taken back: only its user can give another."""
+
+    account_wide = True
+
+
+class ClientRefused(UpstreamError):
+    """The app's client key or secret is wrong, or the app may not refresh: no account's fault."""
+
+
 class UpstreamFailed(UpstreamError):
     """5xx, a time-out, a cut connection or a body that is no answer: to be tried again."""
+
+
+class TokenRequestFailed(UpstreamFailed):
+    """The token endpoint said why it gives no tokens just now: nothing was used up."""
+
+
+class TokenUnreadable(Exception):
+    """A stored token is sealed with a key that is not among ours."""
 
 
 class CoverUnusable(Exception):

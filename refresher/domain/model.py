@@ -41,7 +41,7 @@ class Claim:
     """An account under this replica's lease, with the videos to ask for and the slots reserved.
 
     The first chunk's slot is `first_slot`, each further one `step_seconds` later. All times are
-    the database's. No videos: nothing was due after all, the account only wants its next wake-up.
+    the database's. No videos: nothing was due after all, or the token comes first.
     """
 
     open_id: OpenId
@@ -53,11 +53,53 @@ class Claim:
     first_slot: datetime
     step_seconds: float
     time: DatabaseTime
+    token: "TokenStanding"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStanding:
+    """How it is with a claim's access token.
+
+    `generation` moves with every change of the account's tokens. `renewable`: there is a refresh
+    token, and refreshing is ours to do. `due`: refresh it now, nothing is to be asked before;
+    `dead`: it is not to be sent any more. `renewed`: it replaced a refused one and has not been
+    accepted yet. Not `readable`: it is sealed with a key that we do not have.
+    """
+
+    generation: int
+    renewable: bool = False
+    due: bool = False
+    dead: bool = False
+    renewed: bool = False
+    readable: bool = True
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """What to refresh with. `interrupted`: an earlier request with it has an unknown outcome."""
+
+    token: str = field(repr=False)
+    interrupted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """The API's answer to a refresh; None where it says nothing: what is stored then stays."""
+
+    access_token: str = field(repr=False)
+    access_token_lives_seconds: float
+    refresh_token: str | None = field(repr=False)
+    refresh_token_lives_seconds: float | None
+    scope: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What is written back for one video. `cover` is None when the stored one stays."""
+    """What is written back for one video. `cover` is None when the stored one stays.
+
+    `refusal` is the code with which a request for it alone was refused.
+    """
 
     video_id: VideoId
     due_at: datetime
@@ -65,6 +107,7 @@ class Write:
     misses: int = 0
     missing: bool = False
     gone: bool = False
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +121,10 @@ class ChunkWrite:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Why an account is parked. It holds only while `access_token` is still the stored one."""
+    """Why an account is parked. It holds only while nobody has replaced the tokens."""
 
     state: str
     reason: str
-    access_token: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +132,21 @@ class Release:
     """The end of a claim: back-off, pause or park, and the lease given back.
 
     `retry_seconds` delays the next claim, `pause_seconds` the next slot: the pause holds for all
-    replicas and against new videos, too.
+    replicas and against new videos, too, and lowers the account's rate. `answered`: the token was
+    accepted; `refused`: it is to be refreshed before anything is asked; `token_retry_seconds`:
+    refreshing it failed and is tried again then.
     """
 
     open_id: OpenId
     lease_epoch: int
+    generation: int = 0
     failures: int = 0
     retry_seconds: float = 0.0
     pause_seconds: float = 0.0
     park: Park | None = None
+    answered: bool = False
+    refused: bool = False
+    token_retry_seconds: float = 0.0
     requests: int = 0
 
 

@@ -1,5 +1,6 @@
 """How fast: slots under the rate limit, and how long to stay away after a failure."""
 
+from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,6 +15,20 @@ FIRST_RETRY_SECONDS: Final = 2.0
 LONGEST_RETRY_SECONDS: Final = 300.0
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = WINDOW_SECONDS
+LONGEST_TOKEN_RETRY_SECONDS: Final = 120.0
+#: With the app's own credentials refused, no token is refreshed for so long.
+CLIENT_REFUSED_SECONDS: Final = 300.0
+
+#: After a 429 the rate comes down to this share of itself, and no further than the least share;
+#: it recovers by so much of the limit a minute.
+RATE_DECREASE: Final = 0.7
+LEAST_RATE_SHARE: Final = 0.1
+RATE_RECOVERY_PER_MINUTE: Final = 0.1
+
+#: Of the latest answers at least so many 429s, on so many accounts: the app as a whole is limited.
+ANSWERS_WATCHED: Final = 10
+APP_THROTTLES: Final = 5
+APP_ACCOUNTS: Final = 2
 
 
 def step_seconds(limit: int, reach_seconds: float = 0.0) -> float:
@@ -34,6 +49,45 @@ def pause_seconds(failures: int, chance: float, retry_after_seconds: float | Non
     """The pause after a 429: half to all of a growing time, at least what the reply wishes."""
     own = min(FIRST_PAUSE_SECONDS * _doubled(failures), LONGEST_PAUSE_SECONDS)
     return max(own * (1 + chance) / 2, retry_after_seconds or 0.0)
+
+
+def token_retry_seconds(failures: int, chance: float) -> float:
+    """The wait after so many token requests in a row that failed: half to all of a growing time."""
+    longest = min(FIRST_PAUSE_SECONDS * _doubled(failures), LONGEST_TOKEN_RETRY_SECONDS)
+    return longest * (1 + chance) / 2
+
+
+class AppThrottle:
+    """Tells a limit of the whole app from the limits of single tokens, by the latest answers."""
+
+    def __init__(self) -> None:
+        self._answers: deque[str | None] = deque(maxlen=ANSWERS_WATCHED)
+        self._answered: deque[list[int]] = deque()  # of each second: which, how many
+
+    def answered(self, now: float) -> None:
+        self._answers.append(None)
+        if not self._answered or self._answered[-1][0] != int(now):
+            self._answered.append([int(now), 0])
+            self._forget(now)
+        self._answered[-1][1] += 1
+
+    def throttled(self, account: str) -> bool:
+        """Whether this 429 shows a limit of the app; the next one then needs as many again."""
+        self._answers.append(account)
+        throttled = [account for account in self._answers if account is not None]
+        if len(throttled) < APP_THROTTLES or len(set(throttled)) < APP_ACCOUNTS:
+            return False
+        self._answers.clear()
+        return True
+
+    def answered_lately(self, now: float) -> int:
+        """Requests answered within the last window: what the limit let through."""
+        self._forget(now)
+        return sum(number for _, number in self._answered)
+
+    def _forget(self, now: float) -> None:
+        while self._answered and self._answered[0][0] < now - WINDOW_SECONDS:
+            self._answered.popleft()
 
 
 def _doubled(times: int) -> float:

@@ -11,6 +11,7 @@ from refresher.domain.due import (
     due_after_refresh,
     stable_share,
     wait_after_miss,
+    wait_after_refusal,
 )
 from refresher.domain.errors import CoverUnusable
 from refresher.domain.expiry import read_cover
@@ -59,11 +60,25 @@ def reconcile(
     return result
 
 
+def refused_alone(asked: Sequence[Video], code: str, now: datetime) -> Reconciled:
+    """What to write for videos for each of which a request of its own was refused.
+
+    They are put aside with the reason: asked for alone from now on, ever more rarely.
+    """
+    result = Reconciled()
+    for video in asked:
+        result.rejections.append((video.video_id, code))
+        misses = min(video.misses + 1, MOST_MISSES)
+        due_at = now + wait_after_refusal(misses)
+        result.writes.append(Write(video.video_id, due_at, misses=misses, refusal=code))
+    return result
+
+
 def put_aside(policy: DuePolicy, asked: Sequence[Video], reason: str, now: datetime) -> Reconciled:
-    """What to write for a chunk that was refused as a whole, for one video of it, presumably.
+    """What to write for a chunk in which everything is refused, each video by itself, too.
 
     Each due video waits as after a rejected cover, but each for a time of its own: they meet other
-    videos next time, and the one that spoils them is asked for ever more rarely.
+    videos next time, and those that spoil them are asked for ever more rarely.
     """
     result = Reconciled()
     for video in asked:

@@ -5,13 +5,14 @@ from typing import Final
 
 from refresher.domain.model import OpenId
 from refresher.domain.pacing import LONGEST_RETRY_SECONDS
+from refresher.postgres.claims import TOKEN_WAKE_AT
 from refresher.postgres.database import REPORT_SECONDS, Pool, connection
 
 AUDIT_SECONDS: Final = 10.0
 #: Steps of one walk: with a step every ten seconds it takes an hour, less with more replicas.
 WALK_STEPS: Final = 360
 
-SQL_AUDIT: Final = """
+SQL_AUDIT: Final = f"""
 WITH walk AS MATERIALIZED (
     SELECT audited_to,
            greatest(20, (SELECT reltuples FROM pg_class
@@ -33,14 +34,15 @@ walked AS (
 ),
 held AS MATERIALIZED (
     -- An account that is being worked gets its counts from its release.
-    SELECT a.open_id
+    SELECT a.open_id, {TOKEN_WAKE_AT.format(managed="$3", due="a.token_due_at")} AS token_wake_at
     FROM refresher.accounts AS a JOIN batch USING (open_id)
     WHERE a.lease_expires_at IS NULL OR a.lease_expires_at <= now()
     ORDER BY a.open_id
     FOR UPDATE OF a SKIP LOCKED
 ),
 counted AS MATERIALIZED (
-    SELECT h.open_id, c.*, greatest(c.earliest_due_at, now()) AS should_wake_at
+    SELECT h.open_id, c.*,
+           greatest(least(c.earliest_due_at, h.token_wake_at), now()) AS should_wake_at
     FROM held AS h CROSS JOIN LATERAL refresher.count_covers(h.open_id) AS c
 ),
 mended AS (
@@ -48,7 +50,7 @@ mended AS (
            extract(epoch FROM a.wake_at) - extract(epoch FROM c.should_wake_at) AS overslept
     FROM counted AS c JOIN refresher.accounts AS a USING (open_id)
     -- A back-off is no drift.
-    WHERE a.state = 'active' AND isfinite(c.earliest_due_at)
+    WHERE a.state = 'active' AND isfinite(c.should_wake_at)
       AND a.wake_at > greatest(c.should_wake_at, a.next_slot_at) + $1::float8 * interval '1 second'
 ),
 updated AS (
@@ -72,13 +74,15 @@ FROM mended
 """
 
 
-async def audit_step(pool: Pool) -> Sequence[tuple[OpenId, float | None]]:
+async def audit_step(pool: Pool, *, managed: bool = False) -> Sequence[tuple[OpenId, float | None]]:
     """One step of the walk; the accounts that would have slept too long, None for ever.
+
+    `managed`: an account must wake for its token, too.
 
     Raises `DatabaseUnavailable`.
     """
     async with connection(pool) as taken:
         rows = await taken.fetch(
-            SQL_AUDIT, LONGEST_RETRY_SECONDS, WALK_STEPS, timeout=REPORT_SECONDS
+            SQL_AUDIT, LONGEST_RETRY_SECONDS, WALK_STEPS, managed, timeout=REPORT_SECONDS
         )
     return [(OpenId(row["open_id"]), row["overslept_seconds"]) for row in rows]

@@ -1,15 +1,33 @@
 """Claiming due accounts under a lease and giving them back with their next wake-up."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Final
 
 from asyncpg import Record
 
-from refresher.domain.model import Claim, OpenId, Release, Released, Video, VideoId
-from refresher.domain.pacing import DatabaseTime, step_seconds
-from refresher.postgres.database import Pool, available
+from refresher.domain.errors import TokenUnreadable
+from refresher.domain.model import (
+    Claim,
+    OpenId,
+    Release,
+    Released,
+    TokenStanding,
+    Video,
+    VideoId,
+)
+from refresher.domain.pacing import (
+    HEADROOM_SECONDS,
+    LEAST_RATE_SHARE,
+    RATE_DECREASE,
+    RATE_RECOVERY_PER_MINUTE,
+    WINDOW_SECONDS,
+    DatabaseTime,
+    step_seconds,
+)
+from refresher.postgres.database import Pool, connection
+from refresher.postgres.sealing import Sealer, seal_seen
 
 #: How far ahead a claim reserves slots of one account: short, so that a huge one cannot hold the
 #: queue, and well inside the lease.
@@ -21,60 +39,124 @@ APP_HORIZON_SECONDS: Final = 0.75
 APP_REACH_SECONDS: Final = 2 * APP_HORIZON_SECONDS
 #: Videos that a claim reads before it takes no further account.
 ROWS_READ: Final = 20_000
+#: The distance of two slots of a throttled account for which no limit is configured.
+ASSUMED_STEP_SECONDS: Final = step_seconds(600)
+#: An app-wide rate that was found to hold is kept to for so long after the last 429.
+RATE_KEPT: Final = "interval '1 hour'"
+FIRST_RATE_SHARE: Final = 0.9
+LEAST_RATE: Final = 60
+#: After a 429 of the app as a whole nobody sends for so long.
+APP_PAUSE_SECONDS: Final = 10.0
+
+# What an account's rate has recovered to, and what the app's has grown to, since the last 429.
+SHARE_NOW: Final = f"""
+least(1, a.rate_share + {RATE_RECOVERY_PER_MINUTE} * (
+    extract(epoch FROM now()) - extract(epoch FROM a.rate_lowered_at)) / 60)
+"""
+APP_RATE_NOW: Final = f"""
+app.rate * (1 + {RATE_RECOVERY_PER_MINUTE} * (
+    extract(epoch FROM now()) - extract(epoch FROM app.rate_lowered_at)) / 60)
+"""
+# The distance of two of the app's slots: by its configured limit, and by the rate that was found to
+# hold, for an hour after the 429 that showed it.
+APP_WINDOW_SECONDS: Final = WINDOW_SECONDS + HEADROOM_SECONDS + APP_REACH_SECONDS
+APP_STEP: Final = f"""
+greatest({{configured}}::interval, CASE
+    WHEN app.rate IS NOT NULL AND app.rate_lowered_at > now() - {RATE_KEPT}
+    THEN interval '1 second' * {APP_WINDOW_SECONDS} / ({APP_RATE_NOW}) END)
+"""
+#: An account's own distance of two slots, at its share of the rate.
+OWN_STEP: Final = f"""
+CASE WHEN share < 1
+     THEN greatest(pace.step, interval '{ASSUMED_STEP_SECONDS} seconds') / share
+     ELSE pace.step END
+"""
+# The wake-up that an account's token asks for: none where others refresh it.
+TOKEN_WAKE_AT: Final = """
+CASE WHEN {managed} AND a.refresh_token IS NOT NULL THEN {due} ELSE 'infinity' END
+"""
 
 # One round trip. Times are decided by the database's clock; the chunks are counted out of a budget
 # so that whatever the replica cannot take on stays claimable for others.
-SQL_CLAIM: Final = """
-WITH picked AS MATERIALIZED (
+SQL_CLAIM: Final = f"""
+WITH pace AS MATERIALIZED (
+    SELECT app_step,
+           greatest($5::interval, app_step) AS step,
+           CASE WHEN app_step > '0' THEN least($3::interval, $4::interval)
+                ELSE $3::interval END AS horizon
+    FROM (
+        SELECT {APP_STEP.format(configured="$6")} AS app_step FROM refresher.app
+    ) AS app
+),
+picked AS MATERIALIZED (
     -- FOR UPDATE, as it conflicts with the key-share lock of an insert into videos that has not
     -- been committed: that account waits for it rather than miss its wake-up.
-    SELECT open_id, wake_at, next_slot_at, greatest(videos, 1) AS videos
-    FROM refresher.accounts
+    SELECT open_id, wake_at, next_slot_at, greatest(videos, 1) AS videos,
+           {SHARE_NOW} AS share,
+           $9 AND refresh_token IS NOT NULL AS renewable,
+           access_token IS NULL OR token_standing = 'refused'
+               OR coalesce(access_token_expires_at <= now(), false) AS dead,
+           token_due_at <= now() AS due
+    FROM refresher.accounts AS a
     WHERE state = 'active'
       AND wake_at <= now()
       AND (lease_expires_at IS NULL OR lease_expires_at <= now())
-      AND next_slot_at <= now() + $3::interval
+      AND next_slot_at <= now() + (SELECT horizon FROM pace)
     ORDER BY wake_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED
 ),
 affordable AS (
-    -- By the counts of their last release: a few huge accounts, or many small ones.
-    SELECT *
+    -- By the counts of their last release: a few huge accounts, or many small ones. A token that is
+    -- to be refreshed comes first: nothing is asked with the old one.
+    SELECT *,
+           renewable AND (due OR dead) AS token_due,
+           {OWN_STEP} AS own_step
     FROM (
         SELECT *, sum(videos) OVER (ORDER BY wake_at, open_id ROWS UNBOUNDED PRECEDING) AS read
         FROM picked
-    ) AS reading
+    ) AS reading, pace
     WHERE read - videos < $8
 ),
 asked AS MATERIALIZED (
     -- LATERAL with a window: each account's rows are read once, by the primary key, whatever the
     -- planner thinks of the number of accounts. Due videos first, topped up to full chunks; a
     -- video whose last answer brought no cover is no top-up: it might spoil the others' request.
-    SELECT p.open_id, p.wake_at, p.next_slot_at, own.*
+    -- One that was refused alone is asked for alone, when nothing else is due.
+    SELECT p.*, own.*
     FROM affordable AS p
     CROSS JOIN LATERAL (
         SELECT array_agg(video_id) AS video_ids,
                array_agg(due_at) AS due_ats,
                array_agg(expires_at) AS expires_ats,
-               array_agg(misses) AS misses,
-               array_agg(missing) AS missing,
+               array_agg(misses) AS video_misses,
+               array_agg(missing) AS video_missing,
                ceil(count(*) / 20.0)::integer AS chunks
         FROM (
             SELECT video_id, due_at, misses,
                    CASE WHEN cover_image_url IS NOT NULL THEN cover_expires_at END AS expires_at,
                    missing_since IS NOT NULL AS missing,
-                   row_number() OVER (ORDER BY due_at, video_id) AS place,
-                   count(*) FILTER (WHERE due_at <= now()) OVER () AS due
+                   refusal IS NOT NULL AS alone,
+                   row_number() OVER (ORDER BY refusal IS NOT NULL, due_at, video_id) AS place,
+                   count(*) FILTER (WHERE due_at <= now() AND refusal IS NULL) OVER () AS due,
+                   count(*) FILTER (WHERE refusal IS NULL) OVER () AS together
             FROM refresher.videos
-            WHERE open_id = p.open_id AND (due_at <= now() OR misses = 0)
+            WHERE open_id = p.open_id
+              AND (due_at <= now() OR misses = 0)
+              AND NOT p.token_due
             ORDER BY place
         ) AS ordered
-        WHERE place <= 20 * least(ceil(due / 20.0), $4)
+        WHERE CASE
+            WHEN due = 0 THEN place = together + 1
+            ELSE NOT alone AND place <= 20 * least(ceil(due / 20.0), CASE
+                WHEN p.own_step > '0' THEN greatest(1, floor(
+                    extract(epoch FROM p.horizon) / extract(epoch FROM p.own_step)))
+                ELSE $1 END)
+        END
     ) AS own
 ),
 app AS MATERIALIZED (
-    SELECT next_slot_at FROM refresher.app WHERE $6::interval > '0' FOR UPDATE
+    SELECT next_slot_at FROM refresher.app, pace WHERE app_step > '0' FOR UPDATE OF app
 ),
 start AS MATERIALIZED (
     -- After the reading, however long it took: a slot must not lie in the past.
@@ -84,9 +166,9 @@ start AS MATERIALIZED (
 ),
 budget AS (
     SELECT least($1, ceil(
-        extract(epoch FROM at + $3::interval - app_at) / nullif(extract(epoch FROM $6::interval), 0)
+        extract(epoch FROM at + horizon - app_at) / nullif(extract(epoch FROM app_step), 0)
     ))::integer AS chunks
-    FROM start
+    FROM start, pace
 ),
 counted AS (
     SELECT *, coalesce(
@@ -101,7 +183,7 @@ granted AS MATERIALIZED (
     SELECT counted.*,
            least(counted.chunks, budget.chunks - chunks_before) AS granted_chunks,
            greatest(
-               next_slot_at, start.at, start.app_at + chunks_before * $6::interval
+               next_slot_at, start.at, start.app_at + chunks_before * app_step
            ) AS first_slot
     FROM counted, budget, start
     WHERE chunks_before < budget.chunks
@@ -109,7 +191,7 @@ granted AS MATERIALIZED (
 spent AS (
     UPDATE refresher.app
     SET next_slot_at = start.app_at
-        + (SELECT coalesce(sum(granted_chunks), 0) FROM granted) * $6::interval
+        + (SELECT coalesce(sum(granted_chunks), 0) FROM granted) * (SELECT app_step FROM pace)
     FROM start
     WHERE start.app_at IS NOT NULL
 ),
@@ -122,51 +204,114 @@ leased AS (
         wake_at = now() + $7::interval,
         next_slot_at = CASE
             WHEN g.granted_chunks = 0 THEN a.next_slot_at
-            ELSE g.first_slot + g.granted_chunks * $5::interval
+            ELSE g.first_slot + g.granted_chunks * g.own_step
         END
     FROM granted AS g
     WHERE a.open_id = g.open_id
-    RETURNING a.open_id, a.access_token, a.lease_epoch, a.lease_expires_at, a.failures
+    RETURNING a.open_id, a.access_token, a.lease_epoch, a.lease_expires_at, a.failures,
+              a.refresh_token, a.tokens_generation, a.token_standing, a.token_failures
 )
-SELECT l.*, g.first_slot, now() AS now,
+SELECT l.*, g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
+       extract(epoch FROM g.own_step)::float8 AS step_seconds,
        g.video_ids[:20 * g.granted_chunks] AS video_ids,
        g.due_ats[:20 * g.granted_chunks] AS due_ats,
        g.expires_ats[:20 * g.granted_chunks] AS expires_ats,
-       g.misses[:20 * g.granted_chunks] AS misses,
-       g.missing[:20 * g.granted_chunks] AS missing
+       g.video_misses[:20 * g.granted_chunks] AS misses,
+       g.video_missing[:20 * g.granted_chunks] AS missing
 FROM leased AS l JOIN granted AS g USING (open_id)
+"""
+
+# A slot more for an account under lease, after those it has, and one of the app's where it is
+# limited.
+SQL_RESERVE: Final = f"""
+WITH pace AS MATERIALIZED (
+    SELECT app_step, greatest($3::interval, app_step) AS step
+    FROM (
+        SELECT {APP_STEP.format(configured="$4")} AS app_step FROM refresher.app
+    ) AS app
+),
+own AS MATERIALIZED (
+    SELECT open_id, next_slot_at, {SHARE_NOW} AS share
+    FROM refresher.accounts AS a
+    WHERE open_id = $1 AND lease_epoch = $2 AND lease_expires_at > now()
+    FOR UPDATE
+),
+app AS MATERIALIZED (
+    SELECT next_slot_at FROM refresher.app, pace
+    WHERE app_step > '0' AND (SELECT count(*) FROM own) > 0
+    FOR UPDATE OF app
+),
+slot AS MATERIALIZED (
+    SELECT open_id, {OWN_STEP} AS own_step,
+           greatest(next_slot_at, clock_timestamp(), (SELECT next_slot_at FROM app)) AS at
+    FROM own, pace
+),
+spent AS (
+    UPDATE refresher.app
+    SET next_slot_at = slot.at + app_step
+    FROM slot, pace
+    WHERE app_step > '0'
+)
+UPDATE refresher.accounts AS a
+SET next_slot_at = slot.at + slot.own_step
+FROM slot
+WHERE a.open_id = slot.open_id
+RETURNING slot.at
 """
 
 # An account whose row somebody else has locked is left out rather than waited for; it is tried
 # again, and its lease runs out in any case. A stale epoch is somebody else's lease: left alone.
-SQL_RELEASE: Final = """
+# What was learnt of a token that has been replaced meanwhile says nothing of the new one.
+SQL_RELEASE: Final = f"""
 WITH held AS MATERIALIZED (
     SELECT r.*,
-           -- Parked for a token that has been replaced meanwhile? Then it is not parked.
+           a.tokens_generation = r.generation AS same_tokens,
+           a.token_due_at AS was_token_due_at,
            r.park_state IS NOT NULL AND a.state = 'active'
-               AND a.access_token IS NOT DISTINCT FROM r.park_token AS parked
-    FROM unnest($1::text[], $2::bigint[], $3::integer[], $4::float8[], $5::float8[],
-                $6::text[], $7::text[], $8::text[], $9::integer[])
-         AS r (open_id, lease_epoch, failures, retry_seconds, pause_seconds,
-               park_state, park_reason, park_token, requests)
+               AND a.tokens_generation = r.generation AS parked
+    FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::float8[], $6::float8[],
+                $7::text[], $8::text[], $9::boolean[], $10::boolean[], $11::float8[],
+                $12::integer[])
+         AS r (open_id, lease_epoch, generation, failures, retry_seconds, pause_seconds,
+               park_state, park_reason, answered, refused, token_retry_seconds, requests)
     JOIN refresher.accounts AS a
       ON a.open_id = r.open_id AND a.lease_epoch = r.lease_epoch
     ORDER BY r.open_id
     FOR UPDATE OF a SKIP LOCKED
 ),
 counted AS MATERIALIZED (
-    SELECT h.*, c.*
-    FROM held AS h CROSS JOIN LATERAL refresher.count_covers(h.open_id) AS c
+    SELECT h.*, c.*,
+           CASE WHEN NOT h.same_tokens THEN h.was_token_due_at
+                WHEN h.refused THEN now()
+                WHEN h.token_retry_seconds > 0
+                THEN now() + h.token_retry_seconds * interval '1 second'
+                ELSE h.was_token_due_at END AS token_due_at
+    FROM held AS h
+    CROSS JOIN LATERAL refresher.count_covers(h.open_id) AS c
 )
 UPDATE refresher.accounts AS a
 SET lease_owner = NULL,
     lease_expires_at = NULL,
     failures = c.failures,
     next_slot_at = greatest(a.next_slot_at, now() + c.pause_seconds * interval '1 second'),
+    rate_share = CASE WHEN c.pause_seconds > 0
+                      THEN greatest({LEAST_RATE_SHARE}, {RATE_DECREASE} * {SHARE_NOW})
+                      ELSE a.rate_share END,
+    rate_lowered_at = CASE WHEN c.pause_seconds > 0 THEN now() ELSE a.rate_lowered_at END,
+    token_due_at = c.token_due_at,
+    token_standing = CASE WHEN NOT c.same_tokens THEN a.token_standing
+                          WHEN c.refused THEN 'refused'
+                          WHEN c.answered AND a.token_standing = 'renewed' THEN 'trusted'
+                          ELSE a.token_standing END,
+    token_failures = a.token_failures
+        + (c.same_tokens AND c.token_retry_seconds > 0)::integer,
     -- Lower than the end of the lease: somebody inserted videos meanwhile; that wish is kept.
     wake_at = greatest(
-        CASE WHEN a.wake_at < a.lease_expires_at
-             THEN least(a.wake_at, c.earliest_due_at) ELSE c.earliest_due_at END,
+        least(
+            CASE WHEN a.wake_at < a.lease_expires_at THEN a.wake_at END,
+            c.earliest_due_at,
+            {TOKEN_WAKE_AT.format(managed="$13", due="c.token_due_at")}
+        ),
         now() + greatest(c.retry_seconds, c.pause_seconds) * interval '1 second'
     ),
     requests_since = date_trunc('hour', now()),
@@ -189,9 +334,53 @@ RETURNING a.open_id, c.parked,
            - extract(epoch FROM now()))::float8 AS wake_in_seconds
 """
 
+# Also a lease that has run out, as long as nobody else has taken the account since. A wake-up that
+# somebody has lowered stays below the end of the lease, where the release looks for it.
+SQL_RENEW: Final = """
+WITH held AS MATERIALIZED (
+    SELECT a.open_id
+    FROM unnest($1::text[], $2::bigint[]) AS r (open_id, lease_epoch)
+    JOIN refresher.accounts AS a
+      ON a.open_id = r.open_id AND a.lease_epoch = r.lease_epoch
+    WHERE a.lease_expires_at IS NOT NULL
+    ORDER BY a.open_id
+    FOR UPDATE OF a SKIP LOCKED
+)
+UPDATE refresher.accounts AS a
+SET wake_at = CASE WHEN a.wake_at < a.lease_expires_at THEN a.wake_at
+                   ELSE now() + $3::interval END,
+    lease_expires_at = now() + $3::interval
+FROM held
+WHERE a.open_id = held.open_id
+RETURNING a.open_id, a.lease_expires_at - now() AS left
+"""
+
+# Once a window at most: what a lower rate does shows only after one. Where no rate is known yet, it
+# is what this replica saw answered in the last one, times the replicas that hold leases.
+SQL_LOWER_APP_RATE: Final = f"""
+UPDATE refresher.app
+SET rate = CASE
+        WHEN app.rate_lowered_at > now() - {RATE_KEPT} THEN {RATE_DECREASE} * {APP_RATE_NOW}
+        ELSE greatest(
+            {LEAST_RATE}, {FIRST_RATE_SHARE} * $1::float8 * replicas.number) END,
+    rate_lowered_at = now(),
+    next_slot_at = greatest(app.next_slot_at, now() + $3::interval)
+FROM (
+    SELECT greatest(1, count(DISTINCT lease_owner)) AS number
+    FROM refresher.accounts
+    WHERE lease_expires_at > now()
+) AS replicas
+WHERE app.rate_lowered_at < now() - $2::interval
+RETURNING app.rate
+"""
+
 
 class Claims:
-    """The accounts' leases and slots, for one replica. Raises `DatabaseUnavailable`."""
+    """The accounts' leases and slots, for one replica. Raises `DatabaseUnavailable`.
+
+    `managed`: access tokens are refreshed by us, so an account also wakes for its token. Tokens
+    that lie in plain text are sealed as they are seen.
+    """
 
     def __init__(
         self,
@@ -201,33 +390,38 @@ class Claims:
         lease_seconds: float,
         rate_limit_per_token: int,
         rate_limit_per_app: int,
+        managed: bool = False,
+        sealer: Sealer | None = None,
     ) -> None:
         self._pool = pool
         self._replica = replica
         self._lease = timedelta(seconds=lease_seconds)
-        self._app_step = step_seconds(rate_limit_per_app, reach_seconds=APP_REACH_SECONDS)
-        self._step = max(step_seconds(rate_limit_per_token), self._app_step)
-        longest = APP_HORIZON_SECONDS if self._app_step else HORIZON_SECONDS
-        self._horizon = min(longest, lease_seconds / 4)
+        self._app_step = timedelta(
+            seconds=step_seconds(rate_limit_per_app, reach_seconds=APP_REACH_SECONDS)
+        )
+        self._step = timedelta(seconds=step_seconds(rate_limit_per_token))
+        self._horizon = timedelta(seconds=min(HORIZON_SECONDS, lease_seconds / 4))
+        self._managed = managed
+        self._sealer = sealer or Sealer(())
 
     async def claim(self, chunk_budget: int) -> Sequence[Claim]:
         """Lease the due accounts that have waited longest, at most `chunk_budget` chunks in all."""
-        chunks_each = max(1, int(self._horizon / self._step)) if self._step else chunk_budget
-        with available():
-            async with self._pool.acquire() as connection:
-                sent = monotonic()
-                rows = await connection.fetch(
-                    SQL_CLAIM,
-                    chunk_budget,
-                    self._replica,
-                    timedelta(seconds=self._horizon),
-                    chunks_each,
-                    timedelta(seconds=self._step),
-                    timedelta(seconds=self._app_step),
-                    self._lease,
-                    ROWS_READ,
-                )
-        return [_claim(row, self._step, sent) for row in rows]
+        async with connection(self._pool) as taken:
+            sent = monotonic()
+            rows = await taken.fetch(
+                SQL_CLAIM,
+                chunk_budget,
+                self._replica,
+                self._horizon,
+                timedelta(seconds=APP_HORIZON_SECONDS),
+                self._step,
+                self._app_step,
+                self._lease,
+                ROWS_READ,
+                self._managed,
+            )
+            sealed = await seal_seen(taken, self._sealer, rows)
+        return [self._claim(row, sealed.get(row["open_id"], 0), sent) for row in rows]
 
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]:
         """Give leases back; None where the row is locked just now or the lease is over.
@@ -235,41 +429,92 @@ class Claims:
         Try those again until their lease has run out.
         """
         parks = [release.park for release in releases]
-        with available():
-            rows = await self._pool.fetch(
+        async with connection(self._pool) as taken:
+            rows = await taken.fetch(
                 SQL_RELEASE,
                 [release.open_id for release in releases],
                 [release.lease_epoch for release in releases],
+                [release.generation for release in releases],
                 [release.failures for release in releases],
                 [release.retry_seconds for release in releases],
                 [release.pause_seconds for release in releases],
                 [park and park.state for park in parks],
                 [park and park.reason for park in parks],
-                [park and park.access_token for park in parks],
+                [release.answered for release in releases],
+                [release.refused for release in releases],
+                [release.token_retry_seconds for release in releases],
                 [release.requests for release in releases],
+                self._managed,
             )
         released = {row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows}
         return [released.get(release.open_id) for release in releases]
 
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[float | None]:
+        """Lengthen leases; how long each lasts now, None where it is lost or its row locked."""
+        async with connection(self._pool) as taken:
+            rows = await taken.fetch(
+                SQL_RENEW,
+                [claim.open_id for claim in claims],
+                [claim.lease_epoch for claim in claims],
+                self._lease,
+            )
+        left = {row["open_id"]: row["left"].total_seconds() for row in rows}
+        return [left.get(claim.open_id) for claim in claims]
 
-def _claim(row: Record, step: float, sent: float) -> Claim:
-    columns = ("video_ids", "due_ats", "expires_ats", "misses", "missing")
-    videos = [
-        Video(VideoId(video_id), due_at, expires_at, misses, missing)
-        for video_id, due_at, expires_at, misses, missing in zip(
-            *(row[column] or () for column in columns), strict=True
+    async def reserve(self, claim: Claim) -> datetime | None:
+        """One more slot for an account under lease; None where the lease is lost."""
+        async with connection(self._pool) as taken:
+            slot: datetime | None = await taken.fetchval(
+                SQL_RESERVE, claim.open_id, claim.lease_epoch, self._step, self._app_step
+            )
+        return slot
+
+    async def lower_app_rate(self, answered_lately: int) -> float | None:
+        """Slow all tokens down together: requests a minute from now on, for all replicas.
+
+        `answered_lately`: requests this replica saw answered in the last window. None where that
+        was done within the last window already.
+        """
+        async with connection(self._pool) as taken:
+            rate: float | None = await taken.fetchval(
+                SQL_LOWER_APP_RATE,
+                answered_lately,
+                timedelta(seconds=WINDOW_SECONDS),
+                timedelta(seconds=APP_PAUSE_SECONDS),
+            )
+        return rate
+
+    def _claim(self, row: Record, sealed: int, sent: float) -> Claim:
+        columns = ("video_ids", "due_ats", "expires_ats", "misses", "missing")
+        videos = [
+            Video(VideoId(video_id), due_at, expires_at, misses, missing)
+            for video_id, due_at, expires_at, misses, missing in zip(
+                *(row[column] or () for column in columns), strict=True
+            )
+        ]
+        try:
+            access_token, readable = self._sealer.unseal(row["access_token"]), True
+        except TokenUnreadable:
+            access_token, readable = None, False
+        return Claim(
+            open_id=OpenId(row["open_id"]),
+            access_token=access_token,
+            lease_epoch=row["lease_epoch"],
+            lease_expires_at=row["lease_expires_at"],
+            failures=row["failures"],
+            videos=videos,
+            first_slot=row["first_slot"],
+            step_seconds=row["step_seconds"],
+            # The transaction began when the statement arrived; a slow commit makes slots late, not
+            # early, and the lease shorter, not longer.
+            time=DatabaseTime(row["now"], sent),
+            token=TokenStanding(
+                generation=row["tokens_generation"] + sealed,
+                renewable=row["renewable"],
+                due=row["token_due"],
+                dead=row["dead"],
+                renewed=row["token_standing"] == "renewed",
+                failures=row["token_failures"],
+                readable=readable,
+            ),
         )
-    ]
-    return Claim(
-        open_id=OpenId(row["open_id"]),
-        access_token=row["access_token"],
-        lease_epoch=row["lease_epoch"],
-        lease_expires_at=row["lease_expires_at"],
-        failures=row["failures"],
-        videos=videos,
-        first_slot=row["first_slot"],
-        step_seconds=step,
-        # The transaction began when the statement arrived; a slow commit makes slots late, not
-        # early, and the lease shorter, not longer.
-        time=DatabaseTime(row["now"], sent),
-    )

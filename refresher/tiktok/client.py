@@ -1,7 +1,8 @@
 """Sending queries: a thin aiohttp session around the wire module."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import (
@@ -16,7 +17,14 @@ from aiohttp import (
 from yarl import URL
 
 from refresher.domain.errors import UpstreamFailed
-from refresher.tiktok.wire import build_query, read_answer
+from refresher.domain.model import TokenPair
+from refresher.tiktok.wire import (
+    Request,
+    build_query,
+    build_token_request,
+    read_answer,
+    read_token_answer,
+)
 
 #: Twenty covers take about 10 kB; a body past this is no answer.
 LARGEST_ANSWER_BYTES: Final = 1 << 20
@@ -24,12 +32,21 @@ TIMED_OUT: Final = "timed_out"
 LONGEST_DETAIL: Final = 200
 
 
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The app's own credentials."""
+
+    key: str = field(repr=False)
+    secret: str = field(repr=False)
+
+
 class TikTok:
     """The API as the flow needs it."""
 
-    def __init__(self, session: ClientSession, base_url: str) -> None:
+    def __init__(self, session: ClientSession, base_url: str, client: Client | None = None) -> None:
         self._session = session
         self._base_url = base_url.rstrip("/")
+        self._client = client
 
     async def query(
         self, access_token: str, video_ids: Sequence[str], timeout_seconds: float
@@ -38,14 +55,32 @@ class TikTok:
 
         Raises `UpstreamError`. Sent once: to try again, the caller needs another slot.
         """
-        query = build_query(access_token, video_ids)
+        request = build_query(access_token, video_ids)
+        return read_answer(*await self._send(request, timeout_seconds))
+
+    async def refresh_token(
+        self, open_id: str, refresh_token: str, timeout_seconds: float
+    ) -> TokenPair:
+        """A new pair of tokens for the account; the old refresh token may be dead from now on.
+
+        Raises `UpstreamError`; `UpstreamFailed` leaves open whether it is. ValueError without the
+        app's own credentials.
+        """
+        if self._client is None:
+            raise ValueError("expected the app's client key and secret")
+        request = build_token_request(self._client.key, self._client.secret, refresh_token)
+        return read_token_answer(*await self._send(request, timeout_seconds), open_id)
+
+    async def _send(
+        self, request: Request, timeout_seconds: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
         if timeout_seconds <= 0:
             raise UpstreamFailed(TIMED_OUT)  # to aiohttp, 0 is for ever
         try:
             async with self._session.post(
-                URL(self._base_url + query.path_and_query, encoded=True),
-                data=query.body,
-                headers=query.headers,
+                URL(self._base_url + request.path_and_query, encoded=True),
+                data=request.body,
+                headers=request.headers,
                 timeout=ClientTimeout(total=timeout_seconds),
                 allow_redirects=False,  # a redirect would carry the token elsewhere
             ) as response:
@@ -54,7 +89,7 @@ class TikTok:
             raise UpstreamFailed(TIMED_OUT) from error
         except (ClientError, OSError) as error:
             raise UpstreamFailed("connection_failed", detail=_detail(error)) from error
-        return read_answer(response.status, response.headers, body)
+        return response.status, response.headers, body
 
 
 def _detail(error: Exception) -> str:
@@ -73,10 +108,12 @@ async def _read_body(response: ClientResponse) -> bytes:
 
 
 @asynccontextmanager
-async def opened(base_url: str, concurrency: int) -> AsyncIterator[TikTok]:
+async def opened(
+    base_url: str, concurrency: int, client: Client | None = None
+) -> AsyncIterator[TikTok]:
     """A client over a session of its own, `concurrency` connections at most."""
     async with ClientSession(
         connector=TCPConnector(limit=concurrency, ttl_dns_cache=60),
         cookie_jar=DummyCookieJar(),  # accounts must not meet in a cookie
     ) as session:
-        yield TikTok(session, base_url)
+        yield TikTok(session, base_url, client)

@@ -1,4 +1,4 @@
-"""What the bytes of `POST /v2/video/query/` mean: requests built, answers turned into values.
+"""What the bytes of the API mean: requests built, answers turned into values.
 
 Pure: no session, no clock. Facts are from the endpoint's official page unless said otherwise.
 """
@@ -7,19 +7,24 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from math import isfinite
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import msgspec
 
 from refresher.domain.errors import (
     AccessTokenRefused,
+    ClientRefused,
+    GrantRefused,
     QueryRefused,
     ScopeRefused,
     Throttled,
+    TokenRequestFailed,
     UpstreamError,
     UpstreamFailed,
 )
-from refresher.domain.model import usable_token
+from refresher.domain.model import TokenPair, usable_token
 
 QUERY_PATH: Final = "/v2/video/query/"
 TOKEN_PATH: Final = "/v2/oauth/token/"  # noqa: S105 - a path, not a password
@@ -49,16 +54,18 @@ OK: Final = "ok"
 NO_ERROR_OBJECT: Final = "no_error_object"
 UNUSABLE_TOKEN: Final = "no_usable_access_token"  # noqa: S105 - a code, no token
 MALFORMED_ANSWER: Final = "malformed_answer"
+FOREIGN_TOKEN: Final = "token_of_another_account"  # noqa: S105 - a code, no token
 LONGEST_RETRY_AFTER_DIGITS: Final = 5
+LONGEST_LIFE_SECONDS: Final = 100 * 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """One request, ready to send: everything but the host."""
+class Request:
+    """One POST, ready to send: everything but the host."""
 
     path_and_query: str
     headers: Mapping[str, str] = field(repr=False)
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 class _Video(msgspec.Struct):
@@ -93,21 +100,35 @@ class _Failure(msgspec.Struct):
     error: _Error
 
 
+class _Grant(msgspec.Struct):
+    """The flat answer of the token endpoint, good or bad; numbers have been seen as text."""
+
+    error: str | None = None
+    log_id: Any = None
+    access_token: str | None = None
+    expires_in: float | str | None = None
+    open_id: str | None = None
+    refresh_token: str | None = None
+    refresh_expires_in: float | str | None = None
+    scope: str | None = None
+
+
 UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_loose_answer = msgspec.json.Decoder(_LooseAnswer).decode
 _decode_failure = msgspec.json.Decoder(_Failure).decode
 _decode_bare_error = msgspec.json.Decoder(_Error).decode
+_decode_grant = msgspec.json.Decoder(_Grant).decode
 
 
-def build_query(access_token: str, video_ids: Sequence[str]) -> Query:
+def build_query(access_token: str, video_ids: Sequence[str]) -> Request:
     """The request for at most 20 video IDs of the token's user, in any order.
 
     Raises `AccessTokenRefused` for a token that no header can carry.
     """
     if not usable_token(access_token):
         raise AccessTokenRefused(UNUSABLE_TOKEN)
-    return Query(
+    return Request(
         path_and_query=f"{QUERY_PATH}?fields={ASKED_FIELDS}",
         headers={
             "Authorization": f"Bearer {access_token}",
@@ -199,3 +220,69 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds only: no Retry-After has been seen from this API, so no date either."""
     value = headers.get("Retry-After", "").strip()
     return float(value) if value.isdecimal() and len(value) <= LONGEST_RETRY_AFTER_DIGITS else None
+
+
+def build_token_request(client_key: str, client_secret: str, refresh_token: str) -> Request:
+    """The request for a new pair of tokens."""
+    form = {
+        "client_key": client_key,
+        "client_secret": client_secret,
+        "grant_type": "refresh_token",
+        "refresh_token": refresh_token,
+    }
+    return Request(
+        path_and_query=TOKEN_PATH,
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+        body=urlencode(form).encode(),
+    )
+
+
+def read_token_answer(
+    status: int, headers: Mapping[str, str], body: bytes, open_id: str
+) -> TokenPair:
+    """The new pair for the account asked for. Raises `UpstreamError`.
+
+    Errors are known by the body: their HTTP status is unreliable, 200 has been seen. A body that is
+    neither leaves open whether the refresh token has been used up.
+    """
+    try:
+        grant = _decode_grant(body)
+    except UNDECODABLE:
+        raise _failure(status, headers, _read_error(body)) from None
+    log_id = grant.log_id if isinstance(grant.log_id, str) else ""
+    log_id = log_id or headers.get(LOG_ID_HEADER, "")
+    if grant.error:
+        raise _token_failure(grant.error, status, log_id)
+    lives_seconds = _seconds(grant.expires_in)
+    if not usable_token(grant.access_token) or lives_seconds is None:
+        raise UpstreamFailed(MALFORMED_ANSWER, status=status, log_id=log_id)
+    if grant.open_id not in (None, open_id):
+        raise GrantRefused(FOREIGN_TOKEN, status=status, log_id=log_id)
+    return TokenPair(
+        access_token=grant.access_token or "",
+        access_token_lives_seconds=lives_seconds,
+        refresh_token=grant.refresh_token or None,
+        refresh_token_lives_seconds=_seconds(grant.refresh_expires_in),
+        scope=grant.scope,
+    )
+
+
+def _token_failure(code: str, status: int, log_id: str) -> UpstreamError:
+    match code:
+        case "invalid_grant" | "access_denied":
+            return GrantRefused(code, status=status, log_id=log_id)
+        case "invalid_scope":
+            return ScopeRefused(code, status=status, log_id=log_id)
+        case "invalid_client" | "unauthorized_client":
+            return ClientRefused(code, status=status, log_id=log_id)
+        case _:
+            return TokenRequestFailed(code, status=status, log_id=log_id)
+
+
+def _seconds(value: float | str | None) -> float | None:
+    """A lifetime: a number above 0 and below a century, also where it comes as text."""
+    try:
+        seconds = float(value or 0)
+    except ValueError:
+        return None
+    return seconds if isfinite(seconds) and 0 < seconds < LONGEST_LIFE_SECONDS else None

@@ -1,0 +1,152 @@
+"""Token lifecycle, rates that come down after a 429, videos that are asked for alone.
+
+Runs before the code that needs it; replicas of revision 0001 go on working: all is added, with
+defaults they need not know.
+"""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    for statement in (
+        ACCOUNTS,
+        APP,
+        VIDEOS,
+        TOKEN_DUE_AT,
+        TOKENS_ADDED,
+        TOKENS_ADDED_TRIGGER,
+        TOKENS_REPLACED,
+        TOKENS_REPLACED_TRIGGER,
+        DROP_REVIVE_ACCOUNT,
+        KNOWN_ACCOUNTS,
+    ):
+        # Straight to the driver: no parameter syntax to escape in plain SQL.
+        op.get_bind().exec_driver_sql(statement)
+
+
+ACCOUNTS = """
+ALTER TABLE refresher.accounts
+    -- Moves with every change of the tokens. Our own statements raise it; where it stays, somebody
+    -- else has replaced the tokens, and the trigger raises it.
+    ADD tokens_generation   bigint      NOT NULL DEFAULT 0,
+    -- refused: not to be sent again. renewed: replaced after that and not accepted yet; refused
+    -- again, it is the account's affair.
+    ADD token_standing      text        NOT NULL DEFAULT 'trusted' CHECK (
+        token_standing IN ('trusted', 'refused', 'renewed')
+    ),
+    -- When the access token is to be refreshed; infinity where there is nothing to refresh it with.
+    ADD token_due_at        timestamptz NOT NULL DEFAULT 'infinity',
+    -- Token requests in a row that failed: the back-off grows with it.
+    ADD token_failures      integer     NOT NULL DEFAULT 0,
+    -- A token request was begun then and what came of it is not stored.
+    ADD token_request_at    timestamptz,
+    -- How many days before the end of the consent the last warning was due.
+    ADD consent_warned_days smallint,
+    -- The share of the rate limit in force, as of the last 429: it recovers with time.
+    ADD rate_share          float8      NOT NULL DEFAULT 1,
+    ADD rate_lowered_at     timestamptz NOT NULL DEFAULT '-infinity'
+"""
+
+APP = """
+ALTER TABLE refresher.app
+    -- Requests a minute that held when several tokens met a 429 at once; it grows with time.
+    ADD rate            float8,
+    ADD rate_lowered_at timestamptz NOT NULL DEFAULT '-infinity'
+"""
+
+VIDEOS = """
+ALTER TABLE refresher.videos
+    -- The code with which a request for this video alone was refused: it is asked for alone.
+    ADD refusal text
+"""
+
+# An application's token says when it dies, not how long it lives; ours are told more exactly.
+TOKEN_DUE_AT = """
+CREATE FUNCTION refresher.token_due_at(refresh_token text, access_token_expires_at timestamptz)
+RETURNS timestamptz
+LANGUAGE sql STABLE
+AS $$
+    SELECT CASE WHEN refresh_token IS NULL THEN 'infinity'
+                ELSE coalesce(access_token_expires_at - interval '15 minutes', 'infinity') END
+$$
+"""
+
+TOKENS_ADDED = """
+CREATE FUNCTION refresher.tokens_added() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    NEW.token_due_at := refresher.token_due_at(NEW.refresh_token, NEW.access_token_expires_at);
+    RETURN NEW;
+END
+$$
+"""
+
+TOKENS_ADDED_TRIGGER = """
+CREATE TRIGGER tokens_added
+BEFORE INSERT ON refresher.accounts
+FOR EACH ROW EXECUTE FUNCTION refresher.tokens_added()
+"""
+
+TOKENS_REPLACED = """
+CREATE FUNCTION refresher.tokens_replaced() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    NEW.tokens_generation := OLD.tokens_generation + 1;
+    -- An expiry belongs to its token: a new token without one of its own has none.
+    IF NEW.access_token IS DISTINCT FROM OLD.access_token
+       AND NEW.access_token_expires_at = OLD.access_token_expires_at THEN
+        NEW.access_token_expires_at := NULL;
+    END IF;
+    IF NEW.refresh_token IS DISTINCT FROM OLD.refresh_token
+       AND NEW.refresh_token_expires_at = OLD.refresh_token_expires_at THEN
+        NEW.refresh_token_expires_at := NULL;
+    END IF;
+    NEW.token_standing := 'trusted';
+    NEW.token_due_at := refresher.token_due_at(NEW.refresh_token, NEW.access_token_expires_at);
+    NEW.token_failures := 0;
+    NEW.token_request_at := NULL;
+    NEW.consent_warned_days := NULL;
+    NEW.failures := 0;
+    IF NEW.state IN ('needs_reauthorization', 'needs_scope') AND NEW.state = OLD.state THEN
+        NEW.state := 'active';
+        NEW.state_reason := NULL;
+        NEW.state_since := now();
+    END IF;
+    -- Looked at soon in any case: plain text is to be sealed.
+    NEW.wake_at := least(NEW.wake_at, now());
+    RETURN NEW;
+END
+$$
+"""
+
+# For each row and by column: it costs claims and releases nothing, as they name no token.
+TOKENS_REPLACED_TRIGGER = """
+CREATE OR REPLACE TRIGGER tokens_replaced
+BEFORE UPDATE OF access_token, access_token_expires_at, refresh_token, refresh_token_expires_at,
+                 scope
+ON refresher.accounts
+FOR EACH ROW
+WHEN (OLD.tokens_generation = NEW.tokens_generation
+      AND (OLD.access_token, OLD.access_token_expires_at, OLD.refresh_token,
+           OLD.refresh_token_expires_at, OLD.scope)
+          IS DISTINCT FROM
+          (NEW.access_token, NEW.access_token_expires_at, NEW.refresh_token,
+           NEW.refresh_token_expires_at, NEW.scope))
+EXECUTE FUNCTION refresher.tokens_replaced()
+"""
+
+DROP_REVIVE_ACCOUNT = "DROP FUNCTION refresher.revive_account()"
+
+KNOWN_ACCOUNTS = """
+UPDATE refresher.accounts
+SET token_due_at = refresher.token_due_at(refresh_token, access_token_expires_at),
+    wake_at = least(wake_at, refresher.token_due_at(refresh_token, access_token_expires_at))
+WHERE refresh_token IS NOT NULL AND access_token_expires_at IS NOT NULL
+"""

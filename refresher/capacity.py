@@ -1,0 +1,153 @@
+"""How much may be claimed and sent just now: places for requests, and what waits for them."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from time import monotonic
+from typing import Final
+
+from refresher.domain.breaker import Breaker
+from refresher.domain.pacing import LATEST_SECONDS
+from refresher.events import UPSTREAM_LOST, UPSTREAM_RECOVERED
+from refresher.logs import emit
+
+#: Chunks held per request in flight: most wait for their slot, so that many accounts, each slow
+#: under its own limit, together keep all requests busy. Waiting costs little memory.
+CHUNKS_PER_REQUEST: Final = 32
+#: Chunks about to be sent, in flight or waiting for their write-back, per request in flight, beyond
+#: which no more are claimed: answers cost memory, and a slow database must slow down the spending
+#: of quota.
+CHUNKS_UNDER_WAY: Final = 4
+#: Of the time that requests take: what is assumed at first, and how fast the mean follows.
+FIRST_GUESS_SECONDS: Final = 0.2
+SMOOTHING: Final = 0.05
+
+
+class Capacity:
+    """Places for `concurrency` requests, fewer while the API does not answer.
+
+    `chance` in [0, 1) is the breaker's jitter.
+    """
+
+    def __init__(self, concurrency: int, chance: Callable[[], float]) -> None:
+        self._concurrency = concurrency
+        self._breaker = Breaker(concurrency, chance)
+        self._in_flight = 0
+        self._waiting: deque[asyncio.Future[bool]] = deque()
+        self._chunks_held = 0
+        self._load = 0
+        self._query_seconds = FIRST_GUESS_SECONDS
+        self.chunks_under_way = 0
+
+    def chunk_budget(self) -> int:
+        """How many chunks to claim: what is not claimed is free for other replicas.
+
+        As many as the requests in flight can take before slots are missed; while the API is down
+        one at a time, and none in between.
+        """
+        width = self._breaker.window(monotonic())
+        if self._breaker.is_open:
+            return int(width > self._in_flight and not self._chunks_held)
+        capacity = int(width * self._patience()) - self._load
+        room = self._concurrency * CHUNKS_PER_REQUEST - self._chunks_held
+        return max(0, min(room, capacity, 2 * self._concurrency))
+
+    def pause_left(self) -> float:
+        """Seconds until the API may be probed; 0 while it answers."""
+        return self._breaker.pause_left(monotonic())
+
+    def hold(self, chunks: int, step_seconds: float) -> Callable[[], None]:
+        """Take a claim's chunks on; the returned function lets them go again."""
+        held = max(1, chunks)
+        load = self._load_of(held, step_seconds)
+        self._chunks_held += held
+        self._load += load
+
+        def let_go() -> None:
+            self._chunks_held -= held
+            self._load -= load
+
+        return let_go
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """A chunk from its slot to its result stored."""
+        self.chunks_under_way += 1
+        try:
+            yield
+        finally:
+            self.chunks_under_way -= 1
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[bool]:
+        """Wait for a place among the requests in flight; False: the API is down, do not send."""
+        given = await self._given()
+        try:
+            yield given
+        finally:
+            if given:
+                self._in_flight -= 1
+                self._give()
+
+    def sent(self) -> float:
+        """A request goes out now, on the monotonic clock."""
+        now = monotonic()
+        self._breaker.sent(now)
+        return now
+
+    def answered(self, sent: float) -> None:
+        """The API itself has spoken, whatever it said."""
+        now = monotonic()
+        self._query_seconds += (now - sent - self._query_seconds) * SMOOTHING
+        if self._breaker.succeeded(now):
+            emit(UPSTREAM_RECOVERED, away_seconds=round(self._breaker.open_seconds(now), 1))
+        self._give()
+
+    def failed(self, open_id: str, code: str, log_id: str) -> None:
+        """No answer, or none from the API itself."""
+        if self._breaker.failed(open_id, monotonic()):
+            emit(UPSTREAM_LOST, code=code, log_id=log_id)
+            while self._waiting:
+                _settle(self._waiting.popleft(), given=False)
+
+    async def _given(self) -> bool:
+        if self._breaker.is_open or self._has_place():
+            given = self._has_place()
+            self._in_flight += given
+            return given
+        waiting: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled() and waiting.result():
+                self._in_flight -= 1
+                self._give()
+            raise
+
+    def _has_place(self) -> bool:
+        return self._in_flight < self._breaker.window(monotonic())
+
+    def _give(self) -> None:
+        while self._waiting and self._has_place():
+            self._in_flight += _settle(self._waiting.popleft(), given=True)
+
+    def _patience(self) -> float:
+        """How many chunks a place can take, one after the other, before a slot is missed."""
+        return min(1 + LATEST_SECONDS / self._query_seconds, CHUNKS_UNDER_WAY)
+
+    def _load_of(self, chunks: int, step_seconds: float) -> int:
+        """How much of the capacity an account takes: all its chunks at once, or, paced, a flow."""
+        if not step_seconds:
+            return chunks
+        flow = self._query_seconds / step_seconds * self._patience()
+        return min(chunks, 1 + int(flow))
+
+
+def _settle(waiting: "asyncio.Future[bool]", *, given: bool) -> bool:
+    """Whether somebody was still waiting and now has a place."""
+    if waiting.done():
+        return False
+    waiting.set_result(given)
+    return given

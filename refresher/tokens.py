@@ -1,0 +1,174 @@
+"""Keeping access tokens alive, under the lease of their account."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf
+from time import monotonic
+from typing import Final, Protocol
+
+from refresher.domain.conclude import conclude_token
+from refresher.domain.due import account_share
+from refresher.domain.errors import (
+    ClientRefused,
+    DatabaseUnavailable,
+    GrantRefused,
+    TokenRequestFailed,
+    UpstreamError,
+)
+from refresher.domain.model import Claim, RefreshToken, Release, TokenPair
+from refresher.domain.pacing import CLIENT_REFUSED_SECONDS, token_retry_seconds
+from refresher.domain.tokens import refresh_in_seconds
+from refresher.events import CLIENT_REFUSED, TOKEN_FAILED, TOKEN_LOST, TOKEN_REFRESHED
+from refresher.logs import emit
+from refresher.outage import Outage
+
+SUSPENDED: Final = "suspended"
+LOST: Final = "refresh_token_lost"
+
+
+class TokenStore(Protocol):
+    """The tokens as they are stored. Raises `DatabaseUnavailable`."""
+
+    async def begin(self, claim: Claim) -> RefreshToken | None: ...
+    async def replace(self, claim: Claim, pair: TokenPair, due_in_seconds: float) -> bool: ...
+    async def end(self, claim: Claim) -> None: ...
+
+
+class TokenUpstream(Protocol):
+    """The token endpoint. Raises `UpstreamError`."""
+
+    async def refresh_token(
+        self, open_id: str, refresh_token: str, timeout_seconds: float
+    ) -> TokenPair: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How to release an account whose token was looked after; `asked`: a request was sent."""
+
+    release: Release
+    asked: bool = False
+    error: UpstreamError | None = None
+
+
+class TokenKeeper:
+    """Refreshes the access tokens of claimed accounts.
+
+    The old refresh token may die with the request, so that is noted in the row before it is sent,
+    and the new pair is committed before anything is asked with it. Where a request's outcome stays
+    unknown, the stored one is tried again until the API says what it is worth.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        upstream: TokenUpstream,
+        *,
+        outage: Outage,
+        timeout_seconds: float,
+        chance: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._outage = outage
+        self._timeout_seconds = timeout_seconds
+        self._chance = chance
+        self._suspended_until = -inf
+        self._client_refused = False
+
+    async def keep(self, claim: Claim, give_up: asyncio.Event) -> Kept:
+        """Refresh the access token, with one request at most.
+
+        After `give_up` a new pair that cannot be stored is given up, which is said. Raises
+        `TokenUnreadable`, and `DatabaseUnavailable` with the pair.
+        """
+        if monotonic() < self._suspended_until:
+            return Kept(self._concluded(claim, ClientRefused(SUSPENDED)))
+        try:
+            refresh_token = await self._outage.attempt(lambda: self._store.begin(claim))
+        except DatabaseUnavailable:
+            refresh_token = None
+        if refresh_token is None:
+            return Kept(self._concluded(claim, None))
+        try:
+            pair = await self._upstream.refresh_token(
+                claim.open_id, refresh_token.token, self._timeout_seconds
+            )
+        except UpstreamError as error:
+            return Kept(await self._refused(claim, refresh_token, error), asked=True, error=error)
+        await self._store_pair(claim, pair, give_up)
+        self._client_refused = False
+        return Kept(self._concluded(claim, None), asked=True)
+
+    async def _store_pair(self, claim: Claim, pair: TokenPair, give_up: asyncio.Event) -> None:
+        received = monotonic()
+
+        async def store() -> bool:
+            aged = _aged(pair, monotonic() - received)
+            lives_seconds = aged.access_token_lives_seconds
+            due = refresh_in_seconds(lives_seconds, account_share(claim.open_id))
+            return await self._store.replace(claim, aged, due)
+
+        try:
+            stored = await self._outage.outlast(store, give_up)
+        except (DatabaseUnavailable, asyncio.CancelledError):
+            emit(TOKEN_LOST, open_id=claim.open_id)
+            raise
+        emit(
+            TOKEN_REFRESHED,
+            open_id=claim.open_id,
+            lives_seconds=round(pair.access_token_lives_seconds),
+            stored=stored,
+        )
+
+    async def _refused(
+        self, claim: Claim, refresh_token: RefreshToken, error: UpstreamError
+    ) -> Release:
+        if isinstance(error, ClientRefused):
+            self._suspend(error)
+        if isinstance(error, GrantRefused) and refresh_token.interrupted:
+            error = GrantRefused(LOST, status=error.status, log_id=error.log_id, detail=error.code)
+        if isinstance(error, (ClientRefused, TokenRequestFailed)):
+            await self._end(claim)
+        release = self._concluded(claim, error)
+        emit(
+            TOKEN_FAILED,
+            open_id=claim.open_id,
+            code=error.code,
+            status=error.status,
+            log_id=error.log_id,
+            detail=error.detail,
+            retry_in_seconds=round(release.token_retry_seconds, 1) or None,
+        )
+        return release
+
+    async def _end(self, claim: Claim) -> None:
+        try:
+            await self._outage.attempt(lambda: self._store.end(claim))
+        except DatabaseUnavailable:
+            return  # the next request with it then counts as one after an interruption
+
+    def _suspend(self, error: ClientRefused) -> None:
+        self._suspended_until = monotonic() + CLIENT_REFUSED_SECONDS
+        if not self._client_refused:
+            self._client_refused = True
+            emit(CLIENT_REFUSED, code=error.code, status=error.status, log_id=error.log_id)
+
+    def _concluded(self, claim: Claim, error: UpstreamError | None) -> Release:
+        retry = (
+            CLIENT_REFUSED_SECONDS
+            if isinstance(error, ClientRefused)
+            else token_retry_seconds(claim.token.failures, self._chance())
+        )
+        return conclude_token(claim, error, self._chance(), retry)
+
+
+def _aged(pair: TokenPair, seconds: float) -> TokenPair:
+    """The pair as it stands so long after it was received."""
+    refresh_seconds = pair.refresh_token_lives_seconds
+    return replace(
+        pair,
+        access_token_lives_seconds=max(0.0, pair.access_token_lives_seconds - seconds),
+        refresh_token_lives_seconds=refresh_seconds and max(0.0, refresh_seconds - seconds),
+    )
