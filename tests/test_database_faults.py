@@ -1,0 +1,426 @@
+"""Every fault of the database, in mid-run: the same process outlives it and loses nothing."""
+
+import asyncio
+import secrets
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from time import monotonic
+
+import asyncpg
+import pytest
+
+from refresher.capacity import CHUNKS_UNDER_WAY
+from refresher.domain.errors import DatabaseUnavailable
+from refresher.postgres import database
+from refresher.postgres.database import connected, connection
+from refresher.postgres.migrate import migrate
+from refresher.refresh import CHUNK_SIZE
+from tests import faults
+from tests.conftest import Daemon, World, administer, eventually
+from tests.proxy import Proxy
+
+CONCURRENCY = 2
+#: Half a second between the requests of an account.
+LIMIT = 120
+SETTINGS = {
+    "concurrency": CONCURRENCY,
+    "rate_limit_per_token": LIMIT,
+    "lease_seconds": 4,
+    "poll_seconds": 0.2,
+}
+ACCOUNTS, VIDEOS_EACH = 20, 60
+VIDEOS = ACCOUNTS * VIDEOS_EACH
+REQUESTS = VIDEOS // CHUNK_SIZE
+ENOUGH = 200
+
+
+@pytest.fixture(scope="module")
+def own_server():
+    with faults.own_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def own_database(own_server):
+    name = f"test_{secrets.token_hex(4)}"
+    await administer(own_server.url, f"CREATE DATABASE {name}")
+    await migrate(own_server.url_of(name))
+    yield name
+    await administer(own_server.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@dataclass
+class Run:
+    """A daemon in mid-run, and its world seen past whatever breaks its database."""
+
+    world: World
+    daemon: Daemon
+
+    async def finishes(self, videos: int = VIDEOS, spared: int = REQUESTS // 2) -> None:
+        """All covers become valid in the same process, with few requests more than it takes."""
+        await faults.until_valid(self.world, videos)
+        assert self.daemon.process.returncode is None
+        assert len(self.world.emulator.record) <= videos // CHUNK_SIZE + spared
+
+    def said(self) -> Counter[str]:
+        return Counter(str(line["event"]) for line in self.daemon.lines())
+
+    def check_said(self) -> None:
+        """Lost and recovered, in turn; and nothing of a kind that nobody foresaw."""
+        said = self.said()
+        assert said["database.lost"] >= 1
+        assert said["database.recovered"] == said["database.lost"]
+        unforeseen = ("daemon.failed", "loop.failed", "account.failed", "library.failed")
+        assert not [name for name in unforeseen if said[name]]
+
+
+@pytest.fixture
+def running(serve, start, own_server, own_database):
+    """A daemon in mid-run over the server's database, or over what `url` makes of its name."""
+
+    @asynccontextmanager
+    async def running(url=None, seen=None, latency_seconds=0.15, **settings):
+        beside = await serve(latency_seconds=latency_seconds)
+        past = (seen or own_server).url_of(own_database)
+        async with faults.looking(beside, own_server.url_of(own_database)) as first:
+            for number in range(ACCOUNTS):
+                await first.add_account(f"account-{number}", videos=VIDEOS_EACH)
+        port = faults.free_port()
+        async with faults.looking(first, past) as world:
+            daemon = await start(
+                world,
+                database_url=url or past,
+                http_listen=f"127.0.0.1:{port}",
+                **{**SETTINGS, **settings},
+            )
+            await faults.until_valid(world, ENOUGH)
+            async with faults.lively(port):
+                yield Run(world, daemon)
+            assert await daemon.stopped() == 0
+            faults.check_pace(world, LIMIT)
+
+    return running
+
+
+async def test_a_server_that_restarts(running, own_server, own_database):
+    """In order, and as after a crash: twice lost, twice recovered."""
+    async with running() as run:
+        for number, mode in enumerate(("fast", "immediate"), 1):
+            await asyncio.to_thread(own_server.restart, mode)
+            await eventually(
+                lambda number=number: recovered(run.daemon, number), "a database that recovered"
+            )
+        await run.finishes()
+    run.check_said()
+
+
+async def recovered(daemon, times):
+    return len(daemon.events("database.recovered")) >= times
+
+
+async def test_connections_that_are_terminated_again_and_again(running, own_server, own_database):
+    """Five times, each time all of them."""
+    async with running() as run:
+        for _ in range(5):
+            before = await faults.valid(run.world)
+            await administer(
+                own_server.url,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'refresher'",
+            )
+            await faults.until_valid(run.world, before + 2 * CHUNK_SIZE)
+        await run.finishes()
+    unforeseen = ("daemon.failed", "account.failed", "library.failed")
+    assert not [name for name in unforeseen if run.said()[name]]
+
+
+async def test_a_server_without_a_free_connection(running, own_server, own_database):
+    """Others take them all; when they let go, the work goes on."""
+    others = []
+    async with running() as run:
+        with suppress(asyncpg.TooManyConnectionsError):
+            while True:
+                others.append(await asyncpg.connect(own_server.url))
+        taker = others.pop()
+        await taker.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'refresher'"
+        )
+        with suppress(asyncpg.TooManyConnectionsError):
+            while True:
+                others.append(await asyncpg.connect(own_server.url))
+        await run.daemon.until_event("database.lost")
+        begun = monotonic()
+        await asyncio.sleep(1)  # a stretch of time in which nothing is spent
+        assert faults.sent_between(run.world, begun, monotonic()) <= CONCURRENCY
+        for other in (*others, taker):
+            await other.close()
+        await run.finishes()
+    run.check_said()
+
+
+async def test_a_failover_behind_one_address(running, own_server, own_database):
+    """The address leads to a standby, read-only at first; nothing is spent until it is promoted."""
+    with faults.standby_of(own_server) as standby:
+        async with (
+            Proxy("127.0.0.1", own_server.port) as proxy,
+            running(own_server.url_of(own_database, proxy.port), seen=standby) as run,
+        ):
+            proxy.target = ("127.0.0.1", standby.port)
+            proxy.cut()
+
+            async def read_only():
+                lost = run.daemon.events("database.lost")
+                return any("read-only" in str(event["reason"]) for event in lost)
+
+            await eventually(read_only, "a database lost as it is read-only")
+            begun = monotonic()
+            await asyncio.sleep(1)  # a stretch of time in which nothing is spent
+            assert faults.sent_between(run.world, begun, monotonic()) <= CONCURRENCY
+            await asyncio.to_thread(standby.promote)
+            await run.finishes()
+    run.check_said()
+
+
+async def test_a_failover_among_several_hosts(running, own_server, own_database):
+    """The primary dies, the standby is promoted later: the URL that names both finds it."""
+    with faults.standby_of(own_server) as standby:
+        url = own_server.url_of(own_database, own_server.port, standby.port)
+        async with running(url, seen=standby) as run:
+            await asyncio.to_thread(own_server.stop)
+            try:
+                await run.daemon.until_event("database.lost")
+                await asyncio.to_thread(standby.promote)
+                await run.finishes()
+            finally:
+                await asyncio.to_thread(own_server.start)
+    run.check_said()
+
+
+async def test_a_connection_that_is_half_open(running, own_server, own_database):
+    """No byte goes through and nobody says so: noticed by the time-out, mended by the thaw."""
+    async with (
+        Proxy("127.0.0.1", own_server.port) as proxy,
+        running(own_server.url_of(own_database, proxy.port)) as run,
+    ):
+        proxy.freeze()
+        frozen = monotonic()
+        await run.daemon.until_event("database.lost")
+        noticed = monotonic()
+        assert noticed - frozen < database.STATEMENT_SECONDS + 2 * database.RELEASE_SECONDS + 2
+        sent = faults.sent_between(run.world, frozen, noticed)
+        assert sent <= CONCURRENCY * CHUNKS_UNDER_WAY
+        proxy.thaw()
+        await run.finishes()
+    run.check_said()
+
+
+async def test_a_slow_network_is_no_outage(running, own_server, own_database):
+    """Every statement takes a tenth of a second longer; nothing is lost or asked twice."""
+    async with (
+        Proxy("127.0.0.1", own_server.port) as proxy,
+        running(own_server.url_of(own_database, proxy.port)) as run,
+    ):
+        proxy.slow(0.05)
+        await faults.until_valid(run.world, 3 * ENOUGH)
+        proxy.slow(0)
+        await run.finishes(spared=2)
+    assert run.daemon.events("database.lost") == []
+
+
+async def test_a_locked_table_is_no_outage(running, own_server, own_database):
+    """Somebody migrates the videos for a while: results wait, and little is asked meanwhile."""
+    async with running() as run:
+        async with run.world.pool.acquire() as other, other.transaction():
+            await other.execute("LOCK TABLE refresher.videos")
+            begun = monotonic()
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            await eventually(lambda: other.fetchval(waiting), "a statement that waits")
+            await asyncio.sleep(1.5)  # the lock lasts
+            sent = faults.sent_between(run.world, begun, monotonic())
+            assert sent <= CONCURRENCY * CHUNKS_UNDER_WAY
+        await run.finishes()
+    assert run.daemon.events("database.lost") == []
+
+
+async def test_a_database_that_is_down_for_a_while(running, own_server, own_database):
+    """Stopped for eight seconds: at most one buffer of calls is spent, and all is fresh after."""
+    concurrency = 4
+    async with running(concurrency=concurrency, latency_seconds=0.06) as run:
+        for number in range(38):
+            await run.world.add_account(f"more-{number}", videos=100)
+        await asyncio.to_thread(own_server.stop)
+        stopped = monotonic()
+        await run.daemon.until_event("database.lost")
+        await asyncio.sleep(stopped + 8 - monotonic())
+        sent = faults.sent_between(run.world, stopped, monotonic())
+        assert sent <= concurrency * CHUNKS_UNDER_WAY
+        await asyncio.to_thread(own_server.start)
+        await run.finishes(VIDEOS + 3800)
+    run.check_said()
+
+
+@pytest.fixture
+async def hosts(own_server):
+    """Two addresses of one server, and a URL that names both."""
+    there = ("127.0.0.1", own_server.port)
+    async with Proxy(*there) as one, Proxy(*there) as two:
+        yield one, two, own_server.url_of("postgres", one.port, two.port)
+
+
+async def asked(pool):
+    async with connection(pool) as taken:
+        return await taken.fetchval("SELECT 1")
+
+
+async def test_a_host_that_says_nothing_is_passed_by(hosts, monkeypatch):
+    """Each host has a time-out of its own, and the one that answered is asked first afterwards."""
+    one, two, url = hosts
+    monkeypatch.setattr(database, "CONNECT_SECONDS", 0.3)
+    one.freeze()
+    async with connected(url, application_name="tests") as pool:
+        assert await asked(pool) == 1
+        tried = one.accepted
+        await pool.expire_connections()
+        assert await asked(pool) == 1
+        assert one.accepted == tried
+        two.cut()
+        await two.refuse()
+        one.thaw()
+        await eventually(lambda: answered(pool), "an answer from the other host")
+
+
+async def answered(pool):
+    try:
+        return await asked(pool)
+    except DatabaseUnavailable:
+        return False
+
+
+async def test_a_server_that_became_read_only_is_left(own_server):
+    """The idle connections to it are not used again: the next ones lead to the new primary."""
+    with faults.standby_of(own_server) as standby:
+        standby.promote()
+        async with (
+            Proxy("127.0.0.1", own_server.port) as proxy,
+            connected(own_server.url_of("postgres", proxy.port), application_name="tests") as pool,
+        ):
+            await asyncio.gather(*(slow_ask(pool) for _ in range(4)))
+            assert pool.get_idle_size() == 4
+            proxy.target = ("127.0.0.1", standby.port)
+            await read_only(own_server, "on")
+            try:
+                async with connection(pool) as taken:
+                    await eventually(lambda: is_read_only(taken), "a server that is read-only")
+                with pytest.raises(DatabaseUnavailable, match="read-only"):
+                    await write(pool)
+                assert pool.get_idle_size() == 0
+                await write(pool)
+            finally:
+                await read_only(own_server, "off")
+
+
+async def slow_ask(pool):
+    async with connection(pool) as taken:
+        await taken.execute("SELECT pg_sleep(0.1)")
+
+
+async def read_only(server, value):
+    await administer(
+        server.url,
+        "SET default_transaction_read_only = off",
+        f"ALTER SYSTEM SET default_transaction_read_only = {value}",
+        "SELECT pg_reload_conf()",
+    )
+
+
+async def is_read_only(taken):
+    return await taken.fetchval("SHOW transaction_read_only") == "on"
+
+
+async def write(pool):
+    async with connection(pool) as taken:
+        await taken.execute("CREATE TABLE IF NOT EXISTS written (id int)")
+
+
+async def test_nothing_waits_for_a_frozen_server(own_server, monkeypatch):
+    """A statement, its release, an idle connection and a new one: each has its time-out."""
+    for name, seconds in (
+        ("STATEMENT_SECONDS", 0.5),
+        ("RELEASE_SECONDS", 0.5),
+        ("CONNECT_SECONDS", 0.5),
+    ):
+        monkeypatch.setattr(database, name, seconds)
+    async with (
+        Proxy("127.0.0.1", own_server.port) as proxy,
+        connected(own_server.url_of("postgres", proxy.port), application_name="tests") as pool,
+    ):
+        await asyncio.gather(*(slow_ask(pool) for _ in range(4)))
+        proxy.freeze()
+        for _ in range(3):
+            begun = monotonic()
+            with pytest.raises(DatabaseUnavailable, match="no answer in time"):
+                await asked(pool)
+            assert monotonic() - begun < 2
+        assert pool.get_size() == 0
+        proxy.thaw()
+        assert await asked(pool) == 1
+
+
+async def test_a_full_pool_is_not_waited_for_for_ever(own_server):
+    """Who gets no connection in time hears that the database is not to be had."""
+    async with connected(own_server.url, application_name="tests") as pool:
+        async with asyncio.TaskGroup() as group:
+            done = asyncio.Event()
+
+            async def hold():
+                async with connection(pool):
+                    await done.wait()
+
+            for _ in range(database.POOL_SIZE):
+                group.create_task(hold())
+            await eventually(lambda: all_taken(pool), "a pool in use")
+            with pytest.raises(DatabaseUnavailable):
+                async with connection(pool, seconds=0.2):
+                    pass
+            done.set()
+        assert await asked(pool) == 1
+
+
+async def all_taken(pool):
+    return pool.get_size() == database.POOL_SIZE and pool.get_idle_size() == 0
+
+
+async def test_a_slow_statement_is_cancelled_on_the_server(own_server):
+    """What ran out of time does not go on behind our back, and the connection is given back."""
+    async with connected(own_server.url, application_name="slow") as pool:
+        with pytest.raises(DatabaseUnavailable):
+            async with connection(pool) as taken:
+                await taken.execute("SELECT pg_sleep(60)", timeout=0.2)
+
+        async def none_left():
+            async with connection(pool) as taken:
+                return not await taken.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity"
+                    " WHERE query LIKE 'SELECT pg_sleep(60)%' AND state = 'active'"
+                )
+
+        await eventually(none_left, "no statement left")
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["end", "HTTP"])
+async def test_an_address_that_speaks_something_else_is_waited_out(answer):
+    """Whoever answers at the database's port in its place: away, not wrong."""
+
+    async def serve(reader, writer):
+        await reader.read(1)
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as other:
+        port = other.sockets[0].getsockname()[1]
+        url = f"postgresql://nobody:{faults.PASSWORD}@127.0.0.1:{port}/x"
+        async with connected(url, application_name="tests") as pool:
+            with pytest.raises(DatabaseUnavailable):
+                await asked(pool)
