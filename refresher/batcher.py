@@ -6,6 +6,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import Generic, TypeVar
 
+from refresher.domain.errors import DatabaseUnavailable
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -13,9 +15,11 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Collects items until they weigh `size` or the first has waited `linger_seconds`.
 
-    `flush` gets a batch and answers with one result an item; what it raises reaches the submitters
-    of that batch. One flush at a time: what comes meanwhile makes the next batch. The memory is
-    bounded by the submitters, as each waits for its own item.
+    `flush` gets a batch and answers with one result an item. A batch that fails is flushed again in
+    halves, so that an item that cannot be stored costs nobody else his; what `flush` raises for it
+    alone, or as the database is away, reaches the submitters. One flush at a time: what comes
+    meanwhile makes the next batch. The memory is bounded by the submitters, as each waits for its
+    own item.
     """
 
     def __init__(
@@ -57,7 +61,11 @@ class Batcher(Generic[Item, Result]):
             if not self._full.is_set():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._full.wait(), self._linger_seconds)
-            await self._flush_batch(self._take())
+            self._flushing_since = monotonic()
+            try:
+                await self._flush_batch(self._take())
+            finally:
+                self._flushing_since = None
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         taken, weight = 0, 0
@@ -75,17 +83,24 @@ class Batcher(Generic[Item, Result]):
         return batch
 
     async def _flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
-        self._flushing_since = monotonic()
         try:
             results = await self._flush([item for item, _ in batch])
             answers = list(zip(batch, results, strict=True))
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait for it
-            for _, done in batch:
-                if not done.done():
-                    done.set_exception(error)
+            await self._flush_parts(batch, error)
             return
-        finally:
-            self._flushing_since = None
         for (_, done), result in answers:
             if not done.done():
                 done.set_result(result)
+
+    async def _flush_parts(
+        self, batch: list[tuple[Item, asyncio.Future[Result]]], error: Exception
+    ) -> None:
+        if len(batch) > 1 and not isinstance(error, DatabaseUnavailable):
+            half = len(batch) // 2
+            await self._flush_batch(batch[:half])
+            await self._flush_batch(batch[half:])
+            return
+        for _, done in batch:
+            if not done.done():
+                done.set_exception(error)
