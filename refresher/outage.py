@@ -15,6 +15,8 @@ T = TypeVar("T")
 FIRST_WAIT_SECONDS: Final = 0.2
 LONGEST_WAIT_SECONDS: Final = 5.0
 LATER_ATTEMPT: Final = 2
+#: A database that is there but lets no statement through for so long is as good as away.
+BUSY_SECONDS: Final = 30.0
 
 
 class Outage:
@@ -23,10 +25,11 @@ class Outage:
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
         self._since: float | None = None
+        self._busy_since: float | None = None
 
     @property
     def lasts(self) -> bool:
-        """The last statement found no database."""
+        """The last statement found no database, or all have met locks for long."""
         return self._since is not None
 
     async def attempt(self, unit: Callable[[], Awaitable[T]]) -> T:
@@ -69,11 +72,18 @@ class Outage:
         return longest * (1 + self._chance()) / 2
 
     def _began(self, error: DatabaseUnavailable) -> None:
-        if self._since is None and not isinstance(error, DatabaseBusy):
+        if self._since is None and not (isinstance(error, DatabaseBusy) and self._passes()):
             self._since = monotonic()
             emit(DATABASE_LOST, reason=str(error))
 
+    def _passes(self) -> bool:
+        """Whether a lock may still be let go soon."""
+        if self._busy_since is None:
+            self._busy_since = monotonic()
+        return monotonic() < self._busy_since + BUSY_SECONDS
+
     def _ended(self) -> None:
+        self._busy_since = None
         if self._since is not None:
             emit(DATABASE_RECOVERED, away_seconds=round(monotonic() - self._since, 1))
             self._since = None

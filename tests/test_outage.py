@@ -1,6 +1,7 @@
 """Waiting out a database that is away."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -8,8 +9,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from refresher import outage as module
-from refresher.domain.errors import DatabaseUnavailable
-from refresher.outage import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Outage
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.outage import BUSY_SECONDS, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Outage
 
 PATIENCE_SECONDS = 30
 
@@ -74,6 +75,51 @@ async def test_each_outage_is_said_anew(outage):
         await outage.outlast(away(1), asyncio.Event())
         await outage.outlast(away(1), asyncio.Event())
     assert events(logs) == 2 * ["database.lost", "database.recovered"]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The outage's time, which the test moves."""
+    clock = Clock()
+    monkeypatch.setattr(module, "monotonic", lambda: clock.now)
+    return clock
+
+
+class Clock:
+    now = 1000.0
+
+
+async def busy():
+    raise DatabaseBusy("lock not available")
+
+
+async def tried(outage, unit):
+    with suppress(DatabaseBusy):
+        await outage.attempt(unit)
+
+
+async def test_locks_that_are_let_go_are_no_news(outage, clock):
+    """As long as a statement passes now and then, one that meets a lock is no outage."""
+    with capture_logs() as logs:
+        for _ in range(5):
+            await tried(outage, busy)
+            clock.now += BUSY_SECONDS - 1
+            await tried(outage, busy)
+            await outage.attempt(away(0))
+    assert events(logs) == []
+    assert not outage.lasts
+
+
+async def test_locks_that_let_nothing_through_are_an_outage(outage, clock):
+    """Somebody has locked a table and forgotten it: that is said, once, and so is its end."""
+    with capture_logs() as logs:
+        for _ in range(5):
+            await tried(outage, busy)
+            clock.now += BUSY_SECONDS
+        assert outage.lasts
+        await outage.attempt(away(0))
+    assert events(logs) == ["database.lost", "database.recovered"]
+    assert logs[0]["reason"] == "lock not available"
 
 
 async def test_gives_up_when_told():
