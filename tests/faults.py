@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -209,29 +209,41 @@ def check_pace(world: World, limit: int) -> None:
                 assert later - first > apart * step - LATENESS_SECONDS
 
 
+async def is_ready(port: int) -> bool:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/readyz") as response,
+    ):
+        return response.status == 200
+
+
 @asynccontextmanager
 async def lively(port: int) -> AsyncIterator[None]:
-    """/livez answers 200, and at once, all the while."""
+    """/livez answers 200, and at once, all the while; /readyz is asked, too, as probes do."""
     stop = asyncio.Event()
 
-    async def probe() -> int:
-        answers = 0
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
-            while not stop.is_set():
-                async with session.get(f"http://127.0.0.1:{port}/livez") as response:
-                    assert response.status == 200
-                answers += 1
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), 0.1)
+    async def probe(session: aiohttp.ClientSession, path: str) -> Counter[int]:
+        answers: Counter[int] = Counter()
+        while not stop.is_set():
+            async with session.get(f"http://127.0.0.1:{port}/{path}") as response:
+                answers[response.status] += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 0.1)
         return answers
 
-    probing = asyncio.create_task(probe())
-    try:
-        yield
-    finally:
-        stop.set()
-        answers = await probing
-    assert answers
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as impatient,
+        aiohttp.ClientSession() as patient,
+        asyncio.TaskGroup() as probing,
+    ):
+        live = probing.create_task(probe(impatient, "livez"))
+        ready = probing.create_task(probe(patient, "readyz"))
+        try:
+            yield
+        finally:
+            stop.set()
+    assert set(live.result()) == {200}
+    assert set(ready.result()) <= {200, 503}
 
 
 @asynccontextmanager

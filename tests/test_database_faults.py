@@ -29,10 +29,10 @@ SETTINGS = {
     "lease_seconds": 4,
     "poll_seconds": 0.2,
 }
-ACCOUNTS, VIDEOS_EACH = 20, 60
+ACCOUNTS, VIDEOS_EACH = 14, 60
 VIDEOS = ACCOUNTS * VIDEOS_EACH
 REQUESTS = VIDEOS // CHUNK_SIZE
-ENOUGH = 200
+ENOUGH = 140
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +56,12 @@ class Run:
 
     world: World
     daemon: Daemon
+    port: int
 
     async def finishes(self, videos: int = VIDEOS, spared: int = REQUESTS // 2) -> None:
         """All covers become valid in the same process, with few requests more than it takes."""
         await faults.until_valid(self.world, videos)
+        await eventually(lambda: faults.is_ready(self.port), "a daemon that is ready")
         assert self.daemon.process.returncode is None
         assert len(self.world.emulator.record) <= videos // CHUNK_SIZE + spared
 
@@ -96,7 +98,7 @@ def running(serve, start, own_server, own_database):
             )
             await faults.until_valid(world, ENOUGH)
             async with faults.lively(port):
-                yield Run(world, daemon)
+                yield Run(world, daemon, port)
             assert await daemon.stopped() == 0
             faults.check_pace(world, LIMIT)
 
@@ -157,6 +159,28 @@ async def test_a_server_without_a_free_connection(running, own_server, own_datab
         for other in (*others, taker):
             await other.close()
         await run.finishes()
+    run.check_said()
+
+
+async def test_a_server_that_fails_to_write(running, own_server, own_database):
+    """A full or broken disk, a right taken away: claims still succeed, but no result is stored."""
+    async with running() as run:
+        await run.world.pool.execute(
+            "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " RAISE 'no write' USING ERRCODE ="
+            "     ('{53100, 58030, XX001, 42501}'::text[])[1 + floor(4 * random())];"
+            " END $$"
+        )
+        await run.world.pool.execute(
+            "CREATE TRIGGER fail BEFORE UPDATE ON refresher.videos EXECUTE FUNCTION public.fail()"
+        )
+        begun = monotonic()
+        await run.daemon.until_event("database.lost")
+        await asyncio.sleep(begun + 1.5 - monotonic())
+        sent = faults.sent_between(run.world, begun, monotonic())
+        assert sent <= CONCURRENCY * CHUNKS_UNDER_WAY
+        await run.world.pool.execute("DROP TRIGGER fail ON refresher.videos")
+        await run.finishes(spared=2)
     run.check_said()
 
 
@@ -248,7 +272,7 @@ async def test_a_database_that_is_down_for_a_while(running, own_server, own_data
     """Stopped for eight seconds: at most one buffer of calls is spent, and all is fresh after."""
     concurrency = 4
     async with running(concurrency=concurrency, latency_seconds=0.06) as run:
-        for number in range(38):
+        for number in range(42):
             await run.world.add_account(f"more-{number}", videos=100)
         await asyncio.to_thread(own_server.stop)
         stopped = monotonic()
@@ -257,7 +281,7 @@ async def test_a_database_that_is_down_for_a_while(running, own_server, own_data
         sent = faults.sent_between(run.world, stopped, monotonic())
         assert sent <= concurrency * CHUNKS_UNDER_WAY
         await asyncio.to_thread(own_server.start)
-        await run.finishes(VIDEOS + 3800)
+        await run.finishes(VIDEOS + 4200)
     run.check_said()
 
 

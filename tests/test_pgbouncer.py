@@ -66,6 +66,25 @@ async def test_the_daemon_keeps_covers_fresh_behind_it(
     assert daemon.events("library.failed") == []
 
 
+async def test_the_server_behind_it_restarts(serve, start, own_server, own_database):
+    """PgBouncer keeps the daemon's connections and says what happened: it is waited out."""
+    beside = await serve(latency_seconds=0.1)
+    async with (
+        faults.pgbouncer(own_server, "server_login_retry = 1") as port,
+        faults.looking(beside, own_server.url_of(own_database)) as world,
+    ):
+        for number in range(10):
+            await world.add_account(f"account-{number}", videos=60)
+        url = own_server.url_of(own_database, port)
+        daemon = await start(world, database_url=url, concurrency=2, lease_seconds=4)
+        await faults.until_valid(world, 100)
+        await asyncio.to_thread(own_server.restart, "immediate")
+        await faults.until_valid(world, 600)
+        assert await daemon.stopped() == 0
+    assert daemon.events("library.failed") == []
+    assert len(world.emulator.record) <= 45
+
+
 async def test_the_commands_work_behind_it(start, own_server, tmp_path):
     """migrate, both imports and status; twice, for what the first left behind in the servers."""
     name = f"test_{secrets.token_hex(4)}"

@@ -65,8 +65,8 @@ AWAY_CODES: Final = (
 )  # fmt: skip
 # Transaction rollback (a deadlock), lock not available.
 BUSY: Final = ("40", "55P03")
-# Wrong password or role, no such database, a connection setting that the server does not know.
-REFUSED: Final = ("28", "3D", "42704", "22023")
+# Wrong password or role, no such database, no right to it, a setting that the server does not know.
+REFUSED: Final = ("28", "3D", "42501", "42704", "22023")
 # What makes the idle connections suspect, too: the server has gone, was told to end this one, or
 # has become somebody's standby.
 LOST: Final = ("08", "57P", "25006")
