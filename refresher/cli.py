@@ -20,7 +20,7 @@ from refresher import logs
 from refresher.app import chunk_fill, due_policy
 from refresher.csv_files import BadFileError, VideoRow, count_lines, read_accounts, read_videos
 from refresher.domain.due import account_share, due_after_refresh
-from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.errors import DatabaseUnavailable, TokenUnreadable
 from refresher.domain.model import OpenId
 from refresher.events import DAEMON_FAILED
 from refresher.postgres import imports, status
@@ -30,7 +30,8 @@ from refresher.postgres.database import (
     check_migrated,
     connected,
 )
-from refresher.settings import Settings, SettingsError, read_settings
+from refresher.postgres.sealing import Sealer, rotate_all
+from refresher.settings import Settings, SettingsError, read_settings, split_keys
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ OPERATOR_ERRORS: Final = (
     BadFileError,
     DatabaseUnavailable,
     SchemaNotMigratedError,
+    TokenUnreadable,
     OSError,
 )
 
@@ -62,8 +64,10 @@ app = typer.Typer(
 )
 accounts = typer.Typer(help="The accounts whose videos are kept alive.")
 videos = typer.Typer(help="The videos whose covers are kept alive.")
+tokens = typer.Typer(help="The tokens in the database.")
 app.add_typer(accounts, name="accounts")
 app.add_typer(videos, name="videos")
+app.add_typer(tokens, name="tokens")
 
 
 def main() -> None:
@@ -312,9 +316,10 @@ def _print_facts(facts: dict[str, Any]) -> None:
 @accounts.command("import")
 def import_accounts(file: Path) -> None:
     """Add accounts, or re-authorize known ones, from a CSV file; all or nothing."""
+    sealer = _sealer(_settings())
 
     async def read(pool: Pool) -> None:
-        imported = await imports.import_accounts(pool, read_accounts(file))
+        imported = await imports.import_accounts(pool, read_accounts(file), sealer)
         print(f"{imported.rows} accounts added or re-authorized")
 
     _import(file, read)
@@ -385,6 +390,17 @@ def import_videos(file: Path) -> None:
     _import(file, read)
 
 
+@tokens.command()
+def rotate() -> None:
+    """Encrypt every stored token with the first key of REFRESHER_TOKEN_KEYS; may be repeated."""
+    settings = _settings()
+    sealer = _sealer(settings)
+    if not sealer.seals:
+        raise SettingsError("REFRESHER_TOKEN_KEYS is not set: expected the key to encrypt with")
+    rotated = _with_database(settings, lambda pool: rotate_all(pool, sealer))
+    print(f"{rotated} accounts encrypted with the first key")
+
+
 WIDE: Final = 1000
 
 
@@ -407,6 +423,10 @@ def _set_state(open_id: str, state: str, reason: str | None) -> None:
 
 def _settings() -> Settings:
     return read_settings()
+
+
+def _sealer(settings: Settings) -> Sealer:
+    return Sealer(split_keys(settings.token_keys))
 
 
 def _database_url(settings: Settings) -> str:

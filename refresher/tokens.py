@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 from time import monotonic
@@ -16,7 +17,7 @@ from refresher.domain.errors import (
     TokenRequestFailed,
     UpstreamError,
 )
-from refresher.domain.model import Claim, RefreshToken, Release, TokenPair
+from refresher.domain.model import Claim, RefreshToken, Release, TokenPair, usable_token
 from refresher.domain.pacing import CLIENT_REFUSED_SECONDS, token_retry_seconds
 from refresher.domain.tokens import refresh_in_seconds
 from refresher.events import CLIENT_REFUSED, TOKEN_FAILED, TOKEN_LOST, TOKEN_REFRESHED
@@ -25,13 +26,16 @@ from refresher.outage import Outage
 
 SUSPENDED: Final = "suspended"
 LOST: Final = "refresh_token_lost"
+UNUSABLE: Final = "no_usable_refresh_token"
 
 
 class TokenStore(Protocol):
     """The tokens as they are stored. Raises `DatabaseUnavailable`."""
 
     async def begin(self, claim: Claim) -> RefreshToken | None: ...
-    async def replace(self, claim: Claim, pair: TokenPair, due_in_seconds: float) -> bool: ...
+    async def replace(
+        self, claim: Claim, used: RefreshToken, pair: TokenPair, due_in_seconds: float
+    ) -> bool: ...
     async def end(self, claim: Claim) -> None: ...
 
 
@@ -81,7 +85,7 @@ class TokenKeeper:
         """Refresh the access token, with one request at most.
 
         After `give_up` a new pair that cannot be stored is given up, which is said. Raises
-        `TokenUnreadable`, and `DatabaseUnavailable` with the pair.
+        `TokenUnreadable`.
         """
         if monotonic() < self._suspended_until:
             return Kept(self._concluded(claim, ClientRefused(SUSPENDED)))
@@ -91,28 +95,33 @@ class TokenKeeper:
             refresh_token = None
         if refresh_token is None:
             return Kept(self._concluded(claim, None))
+        if not usable_token(refresh_token.token):
+            return Kept(await self._refused(claim, refresh_token, GrantRefused(UNUSABLE)))
         try:
             pair = await self._upstream.refresh_token(
                 claim.open_id, refresh_token.token, self._timeout_seconds
             )
         except UpstreamError as error:
             return Kept(await self._refused(claim, refresh_token, error), asked=True, error=error)
-        await self._store_pair(claim, pair, give_up)
+        with suppress(DatabaseUnavailable):
+            await self._store_pair(claim, refresh_token, pair, give_up)
         self._client_refused = False
         return Kept(self._concluded(claim, None), asked=True)
 
-    async def _store_pair(self, claim: Claim, pair: TokenPair, give_up: asyncio.Event) -> None:
+    async def _store_pair(
+        self, claim: Claim, used: RefreshToken, pair: TokenPair, give_up: asyncio.Event
+    ) -> None:
         received = monotonic()
 
         async def store() -> bool:
             aged = _aged(pair, monotonic() - received)
             lives_seconds = aged.access_token_lives_seconds
             due = refresh_in_seconds(lives_seconds, account_share(claim.open_id))
-            return await self._store.replace(claim, aged, due)
+            return await self._store.replace(claim, used, aged, due)
 
         try:
             stored = await self._outage.outlast(store, give_up)
-        except (DatabaseUnavailable, asyncio.CancelledError):
+        except BaseException:
             emit(TOKEN_LOST, open_id=claim.open_id)
             raise
         emit(
@@ -129,7 +138,7 @@ class TokenKeeper:
             self._suspend(error)
         if isinstance(error, GrantRefused) and refresh_token.interrupted:
             error = GrantRefused(LOST, status=error.status, log_id=error.log_id, detail=error.code)
-        if isinstance(error, (ClientRefused, TokenRequestFailed)):
+        if isinstance(error, (ClientRefused, TokenRequestFailed)) and not refresh_token.interrupted:
             await self._end(claim)
         release = self._concluded(claim, error)
         emit(

@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from refresher.csv_files import AccountRow, VideoRow
+from refresher.domain.errors import TokenUnreadable
 from refresher.postgres.database import SCAN_SECONDS, Pool, connection
+from refresher.postgres.sealing import Sealer
 
 if TYPE_CHECKING:
     import asyncpg
@@ -28,6 +30,24 @@ GROUP BY open_id
 HAVING count(*) > 1
 ORDER BY 1
 LIMIT 1
+"""
+
+# Sealed text is new each time: a token that is stored already must not look like another one, which
+# would make a parked account active and forget when the token expires.
+SQL_KNOWN_TOKENS: Final = """
+SELECT s.open_id, s.access_token, s.refresh_token,
+       a.access_token AS known_access_token, a.refresh_token AS known_refresh_token
+FROM staged_accounts AS s JOIN refresher.accounts AS a USING (open_id)
+ORDER BY open_id
+FOR NO KEY UPDATE OF a
+"""
+
+SQL_KEEP_KNOWN_TOKENS: Final = """
+UPDATE staged_accounts AS s
+SET access_token = k.access_token,
+    refresh_token = k.refresh_token
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k (open_id, access_token, refresh_token)
+WHERE s.open_id = k.open_id
 """
 
 # New tokens for a known account re-authorize it: a trigger makes a parked one active again.
@@ -96,18 +116,21 @@ class Imported:
     stored: int
 
 
-async def import_accounts(pool: Pool, rows: Iterable[AccountRow]) -> Imported:
-    """Add accounts, or re-authorize those that are known.
+async def import_accounts(
+    pool: Pool, rows: Iterable[AccountRow], sealer: Sealer | None = None
+) -> Imported:
+    """Add accounts, or re-authorize those that are known; tokens leave here sealed.
 
     Raises `ImportRefusedError`, `DatabaseUnavailable`, and what `rows` raises.
     """
+    sealer = sealer or Sealer(())
     records = (
         (
             row.line,
             row.open_id,
-            row.access_token,
+            sealer.seal(row.access_token),
             row.access_token_expires_at,
-            row.refresh_token,
+            sealer.seal(row.refresh_token),
             row.refresh_token_expires_at,
             row.scope,
         )
@@ -115,6 +138,7 @@ async def import_accounts(pool: Pool, rows: Iterable[AccountRow]) -> Imported:
     )
     async with _staged(pool, "staged_accounts", SQL_STAGE_ACCOUNTS, records) as staged:
         await staged.refuse(SQL_REPEATED_ACCOUNT)
+        await staged.keep_known_tokens(sealer)
         return await staged.store(SQL_STORE_ACCOUNTS)
 
 
@@ -152,9 +176,33 @@ class _Staged:
         if found:
             raise ImportRefusedError("{line}: {expected}, not {value!r}".format(**dict(found)))
 
+    async def keep_known_tokens(self, sealer: Sealer) -> None:
+        """Tokens that are stored already stay as they are, sealed text and all."""
+        # Read to the end before anything is written: memory is what a row of tokens takes.
+        rows = await self.connection.fetch(SQL_KNOWN_TOKENS, timeout=SCAN_SECONDS)
+        kept = [
+            (
+                row["open_id"],
+                _kept(sealer, row["access_token"], row["known_access_token"]),
+                _kept(sealer, row["refresh_token"], row["known_refresh_token"]),
+            )
+            for row in rows
+        ]
+        if kept:
+            columns = map(list, zip(*kept, strict=True))
+            await self.connection.execute(SQL_KEEP_KNOWN_TOKENS, *columns, timeout=SCAN_SECONDS)
+
     async def store(self, statement: str) -> Imported:
         stored = await self.connection.execute(statement, timeout=SCAN_SECONDS)
         return Imported(self.rows, _count(stored))
+
+
+def _kept(sealer: Sealer, token: str | None, known: str | None) -> str | None:
+    """What is to be stored: what is known already, where it is the same token."""
+    try:
+        return known if sealer.unseal(token) == sealer.unseal(known) else token
+    except TokenUnreadable:
+        return token  # the way to mend an account whose key is lost
 
 
 @asynccontextmanager

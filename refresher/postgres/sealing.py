@@ -1,8 +1,8 @@
 """Tokens at rest: sealed with Fernet, and sealed in place where they lie in plain text."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncpg import Record
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -15,38 +15,51 @@ if TYPE_CHECKING:
 
 #: What Fernet makes: a version byte of 0x80, then a time stamp whose first bytes are zero. TikTok's
 #: tokens hold a dot and never look so.
-SEALED: Final = re.compile(r"gAAAA[\w-]{90,}={0,2}")
+SEALED: Final = re.compile(r"gAAAA[\w-]{90,}={0,2}", re.ASCII)
 SEALED_IN_SQL: Final = "'^gAAAA[A-Za-z0-9_-]{90,}={0,2}$'"
 ROWS_AT_ONCE: Final = 500
-ROWS_LOOKED_AT: Final = 20
 
 # The generation is raised by ourselves, so the trigger does not take it for a new authorization.
+# What has changed since it was read is left alone.
 SQL_STORE_SEALED: Final = """
+WITH held AS MATERIALIZED (
+    SELECT a.open_id, s.access_token, s.refresh_token
+    FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[])
+         AS s (open_id, generation, access_token, refresh_token)
+    JOIN refresher.accounts AS a
+      ON a.open_id = s.open_id AND a.tokens_generation = s.generation
+    ORDER BY a.open_id
+    FOR NO KEY UPDATE OF a {waiting}
+)
 UPDATE refresher.accounts AS a
-SET access_token = s.access_token,
-    refresh_token = s.refresh_token,
+SET access_token = h.access_token,
+    refresh_token = h.refresh_token,
     tokens_generation = a.tokens_generation + 1
-FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[])
-     AS s (open_id, generation, access_token, refresh_token)
-WHERE a.open_id = s.open_id AND a.tokens_generation = s.generation
+FROM held AS h
+WHERE a.open_id = h.open_id
 RETURNING a.open_id
 """
+# A row that somebody holds locked is sealed the next time it is seen: claims do not wait for it.
+SQL_SEAL: Final = SQL_STORE_SEALED.format(waiting="SKIP LOCKED")
+# Once a key is dropped, what was left sealed with it is lost: rather wait, or fail and say so.
+SQL_ROTATE: Final = SQL_STORE_SEALED.format(waiting="")
 
-SQL_NEXT_ROWS: Final = f"""
+SQL_ROWS: Final = f"""
 SELECT open_id, access_token, refresh_token, tokens_generation
 FROM refresher.accounts
-WHERE open_id > $1 AND (
-    ($2 AND (access_token IS NOT NULL OR refresh_token IS NOT NULL))
-    OR access_token !~ {SEALED_IN_SQL}
-    OR refresh_token !~ {SEALED_IN_SQL}
-)
+WHERE open_id > $1 AND {{chosen}}
 ORDER BY open_id
 LIMIT {ROWS_AT_ONCE}
 """
-
-SQL_SOME_SEALED: Final = f"""
-SELECT access_token FROM refresher.accounts WHERE access_token ~ {SEALED_IN_SQL} LIMIT $1
-"""
+SQL_PLAIN_ROWS: Final = SQL_ROWS.format(
+    chosen=f"(access_token !~ {SEALED_IN_SQL} OR refresh_token !~ {SEALED_IN_SQL})"
+)
+SQL_SEALED_ROWS: Final = SQL_ROWS.format(
+    chosen=f"(access_token ~ {SEALED_IN_SQL} OR refresh_token ~ {SEALED_IN_SQL})"
+)
+SQL_ALL_ROWS: Final = SQL_ROWS.format(
+    chosen="(access_token IS NOT NULL OR refresh_token IS NOT NULL)"
+)
 
 
 class Sealer:
@@ -102,65 +115,122 @@ class Sealer:
 async def seal_seen(
     taken: "PoolConnectionProxy[Record]", sealer: Sealer, rows: Iterable[Record]
 ) -> Mapping[str, int]:
-    """Seal in place those of the rows whose tokens lie in plain text.
+    """Seal in place those of the rows whose tokens lie in plain text, but for locked ones.
 
     How much the generation of each account's tokens has grown by it.
     """
-    return dict.fromkeys(await _store_changed(taken, rows, sealer.seal), 1)
+    changes = [change for row in rows if (change := _changed(row, sealer.seal))]
+    return dict.fromkeys(await _store(taken, SQL_SEAL, changes), 1)
 
 
-async def seal_all(pool: Pool, sealer: Sealer, *, rotate: bool = False) -> int:
-    """Seal what lies in plain text; with `rotate` seal everything anew with the first key.
+async def seal_all(pool: Pool, sealer: Sealer) -> int:
+    """Seal what lies in plain text, but for locked rows; how many accounts that changed."""
+    sealed = 0
+    if sealer.seals:
+        async for rows in _pages(pool, SQL_PLAIN_ROWS):
+            async with connection(pool) as taken:
+                sealed += len(await seal_seen(taken, sealer, rows))
+    return sealed
 
-    How many accounts that changed. Raises `TokenUnreadable` naming the first account for which no
-    key fits: `rotate` can be called again, what it has done stays readable.
+
+async def rotate_all(pool: Pool, sealer: Sealer) -> int:
+    """Seal every token with the first key; how many accounts that changed. Idempotent.
+
+    When it returns no token needs another key. Raises `TokenUnreadable` naming an account for which
+    no key fits, when all others are done.
     """
-    if not sealer.seals:
-        return 0
-    changed, last = 0, ""
+    rotated = 0
     while True:
-        async with connection(pool) as taken:
-            rows = await taken.fetch(SQL_NEXT_ROWS, last, rotate)
-            if not rows:
-                return changed
-            seal = sealer.rotate if rotate else sealer.seal
-            changed += len(await _store_changed(taken, rows, seal))
-        last = rows[-1]["open_id"]
+        walk = await _rotate(pool, sealer)
+        rotated += walk.rotated
+        if walk.unreadable:
+            more = f" and {len(walk.unreadable) - 1} more" if walk.unreadable[1:] else ""
+            raise TokenUnreadable(
+                f"account {min(walk.unreadable)}{more}: sealed with a key that is not among "
+                "REFRESHER_TOKEN_KEYS: add it, or store new tokens for the account, and rotate "
+                f"again; nothing is lost, and the other accounts are done, {rotated} just now"
+            )
+        if not walk.overtaken:
+            return rotated
 
 
 async def check_readable(pool: Pool, sealer: Sealer) -> None:
-    """Raises `TokenUnreadable` where none of some sealed tokens can be unsealed."""
-    async with connection(pool) as taken:
-        rows = await taken.fetch(SQL_SOME_SEALED, ROWS_LOOKED_AT)
+    """Raises `TokenUnreadable` where there are sealed tokens and not one of them can be read."""
     unreadable = 0
-    for row in rows:
-        try:
-            sealer.unseal(row["access_token"])
-        except TokenUnreadable:
+    async for rows in _pages(pool, SQL_SEALED_ROWS):
+        for row in rows:
+            if _is_readable(row, sealer):
+                return
             unreadable += 1
-    if rows and unreadable == len(rows):
-        raise TokenUnreadable("none of the keys fits the tokens in refresher.accounts")
+    if unreadable:
+        raise TokenUnreadable(
+            f"the tokens of {unreadable} accounts are sealed, and none of the keys in "
+            "REFRESHER_TOKEN_KEYS fits: add the key they were sealed with"
+        )
 
 
-async def _store_changed(
-    taken: "PoolConnectionProxy[Record]",
-    rows: Iterable[Record],
-    seal: Callable[[str | None], str | None],
-) -> Sequence[str]:
-    sealed = [(row, *_sealed(row, seal)) for row in rows]
-    changed = [
-        (row["open_id"], row["tokens_generation"], access_token, refresh_token)
-        for row, access_token, refresh_token in sealed
-        if (access_token, refresh_token) != (row["access_token"], row["refresh_token"])
-    ]
-    if not changed:
-        return ()
-    stored = await taken.fetch(SQL_STORE_SEALED, *map(list, zip(*changed, strict=True)))
-    return [row["open_id"] for row in stored]
+class _Walk(NamedTuple):
+    """What a walk through all accounts did; `overtaken`: accounts that changed in its course."""
+
+    rotated: int
+    overtaken: int
+    unreadable: Sequence[str]
 
 
-def _sealed(row: Record, seal: Callable[[str | None], str | None]) -> tuple[str | None, str | None]:
+async def _rotate(pool: Pool, sealer: Sealer) -> _Walk:
+    rotated, overtaken = 0, 0
+    unreadable: list[str] = []
+    async for rows in _pages(pool, SQL_ALL_ROWS):
+        readable = [row for row in rows if _is_readable(row, sealer)]
+        changes = [change for row in readable if (change := _changed(row, sealer.rotate))]
+        unreadable += {row["open_id"] for row in rows} - {row["open_id"] for row in readable}
+        async with connection(pool) as taken:
+            stored = await _store(taken, SQL_ROTATE, changes)
+        rotated += len(stored)
+        overtaken += len(changes) - len(stored)
+    return _Walk(rotated, overtaken, unreadable)
+
+
+async def _pages(pool: Pool, statement: str) -> AsyncIterator[Sequence[Record]]:
+    """The rows that a statement finds after an open_id, some at a time."""
+    last = ""
+    while True:
+        async with connection(pool) as taken:
+            rows = await taken.fetch(statement, last)
+        if not rows:
+            return
+        yield rows
+        last = rows[-1]["open_id"]
+
+
+def _is_readable(row: Record, sealer: Sealer) -> bool:
     try:
-        return seal(row["access_token"]), seal(row["refresh_token"])
-    except TokenUnreadable as error:
-        raise TokenUnreadable(f"account {row['open_id']}: {error}") from None
+        sealer.unseal(row["access_token"])
+        sealer.unseal(row["refresh_token"])
+    except TokenUnreadable:
+        return False
+    return True
+
+
+class _Change(NamedTuple):
+    open_id: str
+    generation: int
+    access_token: str | None
+    refresh_token: str | None
+
+
+def _changed(row: Record, seal: Callable[[str | None], str | None]) -> _Change | None:
+    access_token, refresh_token = seal(row["access_token"]), seal(row["refresh_token"])
+    if (access_token, refresh_token) == (row["access_token"], row["refresh_token"]):
+        return None
+    return _Change(row["open_id"], row["tokens_generation"], access_token, refresh_token)
+
+
+async def _store(
+    taken: "PoolConnectionProxy[Record]", statement: str, changes: Sequence[_Change]
+) -> Sequence[str]:
+    """The accounts that could be changed."""
+    if not changes:
+        return ()
+    stored = await taken.fetch(statement, *map(list, zip(*changes, strict=True)))
+    return [row["open_id"] for row in stored]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import Claim, OpenId, RefreshToken, TokenPair
 from refresher.postgres.database import Pool, connection
 from refresher.postgres.sealing import Sealer
@@ -28,27 +29,43 @@ RETURNING a.refresh_token, held.interrupted
 """
 
 # Not under the lease: the API has taken the old pair away, so the new one is the account's,
-# whoever works it now. Where the tokens have been replaced meanwhile, theirs are newer.
+# whoever works it now.
+SQL_HOLD: Final = """
+SELECT access_token, refresh_token
+FROM refresher.accounts
+WHERE open_id = $1
+FOR NO KEY UPDATE
+"""
+
+# Without an access token ($2) the stored one stays, with all that belongs to it. Who parked the
+# account meanwhile knew the old pair only.
 SQL_REPLACE: Final = """
 UPDATE refresher.accounts AS a
-SET access_token = $3,
-    access_token_expires_at = now() + $4::float8 * interval '1 second',
-    refresh_token = coalesce($5, a.refresh_token),
+SET access_token = coalesce($2, a.access_token),
+    access_token_expires_at = CASE WHEN $2 IS NULL THEN a.access_token_expires_at
+        ELSE now() + $3::float8 * interval '1 second' END,
+    token_due_at = CASE WHEN $2 IS NULL THEN a.token_due_at
+        ELSE now() + $7::float8 * interval '1 second' END,
+    token_standing = CASE WHEN $2 IS NULL OR a.token_standing = 'trusted' THEN a.token_standing
+        ELSE 'renewed' END,
+    refresh_token = coalesce($4, a.refresh_token),
     refresh_token_expires_at =
-        coalesce(now() + $6::float8 * interval '1 second', a.refresh_token_expires_at),
-    scope = coalesce($7, a.scope),
+        coalesce(now() + $5::float8 * interval '1 second', a.refresh_token_expires_at),
+    scope = coalesce($6, a.scope),
     tokens_generation = a.tokens_generation + 1,
-    token_standing = CASE a.token_standing WHEN 'trusted' THEN 'trusted' ELSE 'renewed' END,
-    token_due_at = now() + $8::float8 * interval '1 second',
     token_failures = 0,
     token_request_at = NULL,
     -- A consent that has been prolonged is warned of again.
     consent_warned_days = CASE
-        WHEN now() + $6::float8 * interval '1 second'
+        WHEN now() + $5::float8 * interval '1 second'
              > a.refresh_token_expires_at + interval '1 day' THEN NULL
-        ELSE a.consent_warned_days END
-WHERE a.open_id = $1 AND a.tokens_generation = $2
-RETURNING a.tokens_generation
+        ELSE a.consent_warned_days END,
+    state = CASE WHEN a.state = 'needs_reauthorization' THEN 'active' ELSE a.state END,
+    state_reason = CASE WHEN a.state = 'needs_reauthorization' THEN NULL ELSE a.state_reason END,
+    state_since = CASE WHEN a.state = 'needs_reauthorization' THEN now() ELSE a.state_since END,
+    wake_at = CASE WHEN a.state = 'needs_reauthorization' THEN least(a.wake_at, now())
+        ELSE a.wake_at END
+WHERE a.open_id = $1
 """
 
 # A definite refusal: nothing is open any more.
@@ -81,33 +98,54 @@ class TokenStore:
     async def begin(self, claim: Claim) -> RefreshToken | None:
         """What to refresh with, noted as under way; None where it is no longer ours to do.
 
-        Raises `TokenUnreadable`.
+        Raises `TokenUnreadable`, having noted nothing.
         """
-        async with connection(self._pool) as taken:
+        async with connection(self._pool) as taken, taken.transaction():
             row = await taken.fetchrow(
                 SQL_BEGIN, claim.open_id, claim.lease_epoch, claim.token.generation
             )
-        token = self._sealer.unseal(row["refresh_token"]) if row else None
-        return RefreshToken(token, row["interrupted"]) if row and token else None
+            if row is None:
+                return None
+            return RefreshToken(self._sealer.unseal(row["refresh_token"]) or "", row["interrupted"])
 
-    async def replace(self, claim: Claim, pair: TokenPair, due_in_seconds: float) -> bool:
-        """Store a new pair; False where the tokens have been replaced by somebody else.
+    async def replace(
+        self, claim: Claim, used: RefreshToken, pair: TokenPair, due_in_seconds: float
+    ) -> bool:
+        """Store a new pair; False where somebody has replaced the refresh token `used` for it.
 
-        Lifetimes count from now.
+        Then theirs is newer. An access token of theirs stays in any case. Idempotent; lifetimes
+        count from now.
         """
-        async with connection(self._pool) as taken:
-            stored = await taken.fetchval(
+        async with connection(self._pool) as taken, taken.transaction():
+            row = await taken.fetchrow(SQL_HOLD, claim.open_id)
+            if row is None:
+                return False
+            if not self._is(row["refresh_token"], used.token):
+                # Ours all the same after a commit whose answer was lost.
+                return self._is(row["refresh_token"], pair.refresh_token)
+            keeps_ours = self._is(row["access_token"], claim.access_token)
+            await taken.execute(
                 SQL_REPLACE,
                 claim.open_id,
-                claim.token.generation,
-                self._sealer.seal(pair.access_token),
+                self._sealer.seal(pair.access_token) if keeps_ours else None,
                 pair.access_token_lives_seconds,
                 self._sealer.seal(pair.refresh_token),
                 pair.refresh_token_lives_seconds,
                 pair.scope,
                 due_in_seconds,
             )
-        return stored is not None
+        return True
+
+    def _is(self, stored: str | None, token: str | None) -> bool:
+        """Whether a stored token is this one still.
+
+        Its text and its generation do not tell: keys are rotated at any time. For the same reason
+        one that we cannot read is taken for it.
+        """
+        try:
+            return self._sealer.unseal(stored) == token
+        except TokenUnreadable:
+            return True
 
     async def end(self, claim: Claim) -> None:
         """A request that was begun is over, and the stored tokens stay."""
