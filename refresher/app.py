@@ -17,6 +17,7 @@ from typing import Final
 from refresher import events
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.pacing import lease_seconds
 from refresher.logs import emit
 from refresher.operations import served
 from refresher.outage import Outage
@@ -76,6 +77,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
     """The parts, connected to each other; nothing runs yet."""
     replica = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     outage = Outage(random.random)
+    lease = lease_seconds(settings.lease_seconds, settings.request_timeout_seconds)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
             connected(settings.database_url.get_secret_value(), application_name="refresher")
@@ -87,7 +89,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
         claims = Claims(
             pool,
             replica=replica,
-            lease_seconds=settings.lease_seconds,
+            lease_seconds=lease,
             rate_limit_per_token=settings.rate_limit_per_token,
             rate_limit_per_app=settings.rate_limit_per_app,
             managed=settings.refreshes_tokens,
@@ -109,7 +111,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             concurrency=settings.concurrency,
             request_timeout_seconds=settings.request_timeout_seconds,
             poll_seconds=settings.poll_seconds,
-            lease_seconds=settings.lease_seconds,
+            lease_seconds=lease,
             grace_seconds=max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS),
             outage=outage,
             chance=random.random,

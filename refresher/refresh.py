@@ -40,11 +40,11 @@ from refresher.domain.pacing import LATEST_SECONDS, AppThrottle
 from refresher.domain.reconcile import Reconciled, put_aside, reconcile, refused_alone
 from refresher.events import (
     ACCOUNT_ABANDONED,
+    ACCOUNT_BLOCKED,
     ACCOUNT_FAILED,
     ACCOUNT_PARKED,
     ACCOUNT_REFRESHED,
     ACCOUNT_THROTTLED,
-    ACCOUNT_BLOCKED,
     APP_THROTTLED,
     CHUNK_FAILED,
     CHUNK_UNSAVED,

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
@@ -27,6 +28,12 @@ from refresher.tiktok.emulator import Emulator, EmulatorOptions
 PATIENCE_SECONDS = 60.0
 SECRET = re.compile(r"\b(?:act|rft)\.\w|x-signature=(?!\[redacted\])|pass-word-of-the-tests")
 ALWAYS = {"timestamp", "level", "event"}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests wait for real time: begun first, they pass beside the others."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session")
@@ -124,8 +131,8 @@ class World:
         )
         return count
 
-    async def until_valid(self, videos: int) -> None:
-        await eventually(lambda: self._reaches(videos), f"{videos} valid covers")
+    async def until_valid(self, videos: int, seconds: float = PATIENCE_SECONDS) -> None:
+        await eventually(lambda: self._reaches(videos), f"{videos} valid covers", seconds)
 
     async def _reaches(self, videos: int) -> bool:
         return await self.valid() >= videos
@@ -137,6 +144,13 @@ class World:
         return not await self.pool.fetchval(
             "SELECT count(*) FROM refresher.accounts WHERE lease_expires_at IS NOT NULL"
         )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 async def eventually(
@@ -177,12 +191,14 @@ class Daemon:
     def events(self, name: str) -> list[dict[str, object]]:
         return [line for line in self.lines() if line["event"] == name]
 
-    async def until_event(self, name: str) -> dict[str, object]:
-        async def logged() -> bool:
-            return bool(self.events(name))
+    async def until_event(self, name: str, count: int = 1) -> dict[str, object]:
+        """Wait until the event was logged so often; the last of these."""
 
-        await eventually(logged, f"event {name}")
-        return self.events(name)[0]
+        async def logged() -> bool:
+            return len(self.events(name)) >= count
+
+        await eventually(logged, f"{count} times the event {name}")
+        return self.events(name)[count - 1]
 
     async def ended(self) -> int:
         return await asyncio.wait_for(self.process.wait(), PATIENCE_SECONDS)

@@ -9,7 +9,8 @@ from math import inf
 import pytest
 
 from refresher.domain.model import Park, Release
-from refresher.postgres.claims import APP_HORIZON_SECONDS, HORIZON_SECONDS, Claims
+from refresher.domain.pacing import HORIZON_SECONDS
+from refresher.postgres.claims import APP_HORIZON_SECONDS, Claims
 
 
 def replica(pool, name="a", *, per_token=600, per_app=0, lease=60.0):

@@ -3,16 +3,14 @@
 import asyncio
 import re
 import signal
-import socket
-from collections import Counter, defaultdict
-from datetime import datetime, timedelta
-from itertools import pairwise
+from collections import Counter
+from datetime import timedelta
 from time import monotonic
 
 import aiohttp
 import pytest
 
-from tests.conftest import administer, eventually
+from tests.conftest import administer, eventually, free_port
 
 
 def answered(world):
@@ -28,12 +26,6 @@ def answered(world):
 async def until(moment):
     """A stretch of real time: what is looked at is what happened in it."""
     await asyncio.sleep(moment - monotonic())
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def state_of(pool, open_id):
@@ -115,38 +107,6 @@ async def test_videos_inserted_piecemeal_settle_in_full_chunks(serve, start, poo
     ]
     assert len(settled) >= 3
     assert sum(settled) / len(settled) / 20 >= 0.95
-
-
-async def test_replicas_share_the_work_and_the_limit(serve, start):
-    """Never two on one account at a time, no token over its limit, also when accounts change hands."""
-    limit, seconds = 30, 66
-    world = await serve(rate_limit_per_token=limit, latency_seconds=0.05)
-    for name in ("ana", "ben", "cid"):
-        await world.add_account(name, videos=1500)
-    daemons = [await start(world, rate_limit_per_token=limit) for _ in range(2)]
-    begun = monotonic()
-    await until(begun + seconds / 3)
-    busier = max(daemons, key=lambda daemon: len(daemon.events("account.refreshed")))
-    assert await busier.stopped() == 0
-    await until(begun + seconds)
-    assert [await daemon.stopped() for daemon in daemons if daemon is not busier] == [0]
-    arrivals = defaultdict(list)
-    for arrival in world.emulator.record:
-        assert arrival.error_code == "ok"
-        arrivals[arrival.open_id].append(arrival.at)
-    for times in arrivals.values():
-        assert all(later - first > 60 for first, later in zip(times, times[limit:], strict=False))
-        assert len(times) > 0.9 * limit
-    spans = defaultdict(list)
-    for daemon in daemons:
-        worked = daemon.events("account.refreshed")
-        assert worked
-        for event in worked:
-            ended = datetime.fromisoformat(event["timestamp"])
-            begun = ended - timedelta(seconds=event["took_seconds"])
-            spans[event["open_id"]].append((begun, ended))
-    for of_account in spans.values():
-        assert all(one[1] <= two[0] for one, two in pairwise(sorted(of_account)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

@@ -11,6 +11,12 @@ HEADROOM_SECONDS: Final = 1.2
 #: A slot missed by more than this is given up; the rest of the headroom is the network's.
 LATEST_SECONDS: Final = 0.5
 
+#: How far ahead a claim reserves slots of one account: short, so that a huge one cannot hold the
+#: queue, and well inside the lease.
+HORIZON_SECONDS: Final = 5.0
+#: What writing back and releasing may take of a lease.
+WRITING_SECONDS: Final = 5.0
+
 FIRST_RETRY_SECONDS: Final = 2.0
 LONGEST_RETRY_SECONDS: Final = 300.0
 FIRST_PAUSE_SECONDS: Final = 5.0
@@ -88,6 +94,15 @@ class AppThrottle:
     def _forget(self, now: float) -> None:
         while self._answered and self._answered[0][0] < now - WINDOW_SECONDS:
             self._answered.popleft()
+
+
+def lease_seconds(longest: float, request_timeout_seconds: float) -> float:
+    """How long a claim is leased: what its work takes, and `longest` at most.
+
+    A lease is renewed while work lasts, so a short one costs nothing, and a crashed replica's
+    accounts wait less for another.
+    """
+    return min(longest, HORIZON_SECONDS + request_timeout_seconds + WRITING_SECONDS)
 
 
 def _doubled(times: int) -> float:

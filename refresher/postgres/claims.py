@@ -19,6 +19,7 @@ from refresher.domain.model import (
 )
 from refresher.domain.pacing import (
     HEADROOM_SECONDS,
+    HORIZON_SECONDS,
     LEAST_RATE_SHARE,
     RATE_DECREASE,
     RATE_RECOVERY_PER_MINUTE,
@@ -29,9 +30,6 @@ from refresher.domain.pacing import (
 from refresher.postgres.database import Pool, connection
 from refresher.postgres.sealing import Sealer, seal_seen
 
-#: How far ahead a claim reserves slots of one account: short, so that a huge one cannot hold the
-#: queue, and well inside the lease.
-HORIZON_SECONDS: Final = 5.0
 #: With a limit for the whole app its slots are shared out in the order of claims, so a claim must
 #: not reach far. A chunk may be sent twice that after its place among them, where its account both
 #: starts late and paces its chunks; the app's slots lie this much wider apart to make up for it.

@@ -1,0 +1,71 @@
+"""429s: the pause, the rate that comes down and recovers, and the limit of the whole app."""
+
+import asyncio
+from time import monotonic
+
+import pytest
+
+from refresher.tiktok.emulator import EmulatorOptions
+from tests.conftest import eventually
+
+
+async def share_of(pool, open_id):
+    return await pool.fetchval(
+        "SELECT rate_share FROM refresher.accounts WHERE open_id = $1", open_id
+    )
+
+
+async def test_the_rate_comes_down_to_what_the_token_is_allowed(serve, start, pool):
+    """A limit set too high: after the first 429s the account is asked within the real one."""
+    world = await serve(rate_limit_per_token=30)
+    await world.add_account("ana", videos=2000)
+    daemon = await start(world, rate_limit_per_token=600)
+    await daemon.until_event("account.throttled", count=2)
+    assert await share_of(pool, "ana") < 0.7
+    assert (await pool.fetchval("SELECT state FROM refresher.accounts")) == "active"
+    row = await pool.fetchrow("SELECT max(misses) AS misses FROM refresher.videos")
+    assert row["misses"] == 0
+
+
+async def test_a_retry_after_is_the_least_pause(serve, start, pool):
+    """The reply's own wish counts where it gives one."""
+    world = await serve(throttled_share=1.0, retry_after_seconds=120)
+    await world.add_account("ana", videos=20)
+    daemon = await start(world)
+    throttled = await daemon.until_event("account.throttled")
+    assert throttled["pause_seconds"] >= 120
+
+
+async def test_a_429_hides_no_401(serve, start, pool):
+    """Throttled and then refused: the account is parked all the same."""
+    world = await serve(throttled_share=1.0)
+    await world.add_account("ana", videos=20)
+    daemon = await start(world)
+    await daemon.until_event("account.throttled")
+    world.emulator.options = EmulatorOptions()
+    world.emulator.revoke_access_token("ana")
+    parked = await daemon.until_event("account.parked")
+    assert parked["state"] == "needs_reauthorization"
+
+
+@pytest.mark.long
+async def test_429s_on_several_tokens_slow_the_whole_app(serve, start, pool):
+    """An app-wide limit nobody configured: it is found, kept to by all replicas, and said."""
+    limit = 120
+    world = await serve(rate_limit_per_app=limit, latency_seconds=0.02)
+    for number in range(30):
+        await world.add_account(f"account-{number}", videos=400)
+    daemons = [await start(world) for _ in range(2)]
+
+    async def said():
+        return any(daemon.events("app.throttled") for daemon in daemons)
+
+    await eventually(said, "app.throttled")
+    rate = await pool.fetchval("SELECT rate FROM refresher.app")
+    assert 1 <= rate <= 2 * limit
+    # A window later the first burst is over: hardly a request is refused any more.
+    begun = monotonic()
+    await asyncio.sleep(begun + 70 - monotonic())
+    late = [arrival for arrival in world.emulator.record if arrival.at > begun + 50]
+    refused = [arrival for arrival in late if arrival.error_code == "rate_limit_exceeded"]
+    assert len(refused) < len(late) / 5
