@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -270,13 +269,13 @@ async def pgbouncer(server: Server, *settings: str) -> AsyncIterator[int]:
         )
         settings_file.write_text("\n".join(lines) + "\n")
         with (folder / "log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                program, str(settings_file), stdout=log, stderr=log, user=server_user(), cwd="/"
+            # Not asyncio's own: uvloop's cannot change the user.
+            process = subprocess.Popen(  # noqa: ASYNC220
+                [program, settings_file], stdout=log, stderr=log, user=server_user(), cwd="/"
             )
         try:
             await until_up(server.url_of("postgres", port))
             yield port
         finally:
-            if process.returncode is None:
-                process.send_signal(signal.SIGINT)
-            await process.wait()
+            process.terminate()
+            await asyncio.to_thread(process.wait)

@@ -5,6 +5,7 @@ import secrets
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from time import monotonic
 
 import asyncpg
@@ -238,6 +239,20 @@ async def test_a_connection_that_is_half_open(running, own_server, own_database)
         proxy.thaw()
         await run.finishes()
     run.check_said()
+
+
+async def test_a_stop_while_the_connection_is_half_open(running, own_server, own_database):
+    """Nothing answers, and the grace time is kept all the same."""
+    async with Proxy("127.0.0.1", own_server.port) as proxy:
+        url = own_server.url_of(own_database, proxy.port)
+        async with running(url, shutdown_grace_seconds=2) as run:
+            proxy.freeze()
+            await asyncio.sleep(1)  # a stretch of time in which statements come to hang
+        signaled, stopped = (
+            datetime.fromisoformat(run.daemon.events(name)[0]["timestamp"])
+            for name in ("daemon.signaled", "daemon.stopped")
+        )
+        assert stopped - signaled < timedelta(seconds=3)
 
 
 async def test_a_slow_network_is_no_outage(running, own_server, own_database):
