@@ -32,6 +32,10 @@ test-compose: $(INSTALLED) ## docker-compose.yml, on a real Docker engine
 	  { echo 'error: no Docker engine with compose v2 answers: see docker info' >&2; exit 1; }
 	@$(BIN)/pytest -m compose tests/compose $(PYTEST_ARGS)
 
+chaos: $(INSTALLED) ## faults at random, invariants checked; SEED=1,2 CHAOS_SECONDS=60 CHAOS_RUNS=1
+	@$(BIN)/python -m tests.chaos --seconds $(or $(CHAOS_SECONDS),60) --runs $(or $(CHAOS_RUNS),1) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(CHAOS_REPORT),--report $(CHAOS_REPORT))
+
 lint: $(INSTALLED) ## style, format, types, import direction
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

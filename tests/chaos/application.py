@@ -1,0 +1,138 @@
+"""The other program: it adds and deletes rows, and its users authorize the app again."""
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from refresher.tiktok.emulator import DEFAULT_SCOPE
+from tests.chaos.plan import ACCOUNTS
+from tests.chaos.world import ACCESS_TOKEN_TTL_SECONDS, World, new_token
+
+#: An operator looks so often for parked accounts, and takes so long to get a user to act.
+REAUTHORIZE_SECONDS = 2.0
+
+INSERT_ACCOUNT = """
+INSERT INTO refresher.accounts
+    (open_id, access_token, access_token_expires_at, refresh_token, refresh_token_expires_at, scope)
+VALUES ($1, $2, $3, $4, $5, $6)
+"""
+UPDATE_ACCOUNT = """
+UPDATE refresher.accounts
+SET access_token = $2, access_token_expires_at = $3, refresh_token = $4,
+    refresh_token_expires_at = $5, scope = $6
+WHERE open_id = $1
+"""
+INSERT_VIDEOS = """
+INSERT INTO refresher.videos (open_id, video_id)
+SELECT open_id, unnest($2::text[]) FROM refresher.accounts WHERE open_id = $1
+ON CONFLICT DO NOTHING
+"""
+DELETE_VIDEOS = "DELETE FROM refresher.videos WHERE open_id = $1 AND video_id = ANY($2::text[])"
+
+
+class Application:
+    """What it believes to be stored is what it has stored: `videos`, by account."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world = world
+        self.videos: dict[str, list[str]] = {}
+        self.chance = random.Random(f"application {seed}")
+        self._accounts = itertools.count()
+        self._ids = itertools.count(7_000_000_000_000_000_000)
+        self._authorizing: set[str] = set()
+
+    @property
+    def accounts(self) -> list[str]:
+        return list(self.videos)
+
+    def account(self, number: int) -> str:
+        """One of those there are, by the number of a plan."""
+        return self.accounts[number % len(self.videos)]
+
+    def choose(self, open_id: str, number: int, choice: float) -> list[str]:
+        """So many of its videos, in a row from a place between 0 and 1."""
+        videos = self.videos[open_id]
+        first = int(choice * len(videos))
+        return videos[first : first + number]
+
+    async def populate(self) -> None:
+        for videos in ACCOUNTS:
+            await self.add_account(videos)
+
+    async def add_account(self, videos: int) -> None:
+        open_id = f"account-{next(self._accounts)}"
+        tokens = self._authorized(open_id)
+        self.videos[open_id] = []
+        await self.world.transact((INSERT_ACCOUNT, open_id, *tokens))
+        await self.add_videos(open_id, videos)
+
+    async def delete_account(self, open_id: str) -> None:
+        """From the database; upstream it lives on."""
+        del self.videos[open_id]
+        await self.world.transact(("DELETE FROM refresher.accounts WHERE open_id = $1", open_id))
+
+    async def authorize_again(self, open_id: str) -> None:
+        """The user authorizes the app anew, all tokens so far die, and the new ones are stored."""
+        if open_id in self._authorizing:
+            return
+        self._authorizing.add(open_id)
+        try:
+            tokens = self._authorized(open_id)
+            await self.world.transact((UPDATE_ACCOUNT, open_id, *tokens))
+        finally:
+            self._authorizing.discard(open_id)
+
+    async def add_videos(self, open_id: str, number: int, *, exist: bool = True) -> None:
+        ids = [str(next(self._ids)) for _ in range(number)]
+        self.world.owners.update(dict.fromkeys(ids, open_id))
+        for video_id in ids if exist else ():
+            self.world.emulator.add_video(open_id, video_id)
+        await self.insert(open_id, ids)
+
+    async def insert(self, open_id: str, ids: Sequence[str]) -> None:
+        if open_id in self.videos:
+            self.videos[open_id] += [i for i in ids if i not in self.videos[open_id]]
+            await self.world.transact((INSERT_VIDEOS, open_id, list(ids)))
+
+    async def delete(self, open_id: str, ids: Sequence[str]) -> None:
+        if open_id not in self.videos:
+            return
+        self.videos[open_id] = [i for i in self.videos[open_id] if i not in ids]
+        await self.world.transact((DELETE_VIDEOS, open_id, list(ids)))
+
+    async def reauthorize_parked(self, stop: asyncio.Event) -> None:
+        """Until then let the users of accounts authorize again that were said to be parked."""
+        while not stop.is_set():
+            await asyncio.sleep(self.chance.uniform(0.5, 1) * REAUTHORIZE_SECONDS)
+            for open_id in await self._said_to_be_parked():
+                if open_id in self.videos and not stop.is_set():
+                    await self.authorize_again(open_id)
+
+    async def _said_to_be_parked(self) -> list[str]:
+        rows = await self.world.fetch(
+            "SELECT open_id FROM refresher.accounts"
+            " WHERE state LIKE 'needs_%' AND state_reason <> '' ORDER BY open_id"
+        )
+        return [row["open_id"] for row in rows or ()]
+
+    def _authorized(self, open_id: str) -> tuple[str, datetime, str, datetime, str]:
+        access_token, refresh_token = new_token("act"), new_token("rft")
+        expires_at = time.time() + ACCESS_TOKEN_TTL_SECONDS
+        self.world.journal.note("authorized", open_id)
+        self.world.emulator.add_account(
+            open_id,
+            access_token,
+            access_token_expires_at=expires_at,
+            refresh_token=refresh_token,
+        )
+        now = datetime.now(UTC)
+        return (
+            access_token,
+            datetime.fromtimestamp(expires_at, UTC),
+            refresh_token,
+            now + timedelta(days=300),
+            DEFAULT_SCOPE,
+        )

@@ -1,0 +1,295 @@
+"""What must hold whatever happens: pure checks, each yields what is wrong, in words.
+
+No token and no signature is ever in these words.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import inf
+from typing import NamedTuple
+
+from refresher.domain.due import wait_after_miss, wait_after_refusal
+from refresher.domain.pacing import HEADROOM_SECONDS, WINDOW_SECONDS
+from refresher.events import EVENTS
+from refresher.tiktok.emulator import TokenArrival
+from tests.chaos.journal import PROCESS_FAULTS, Journal
+from tests.conftest import check_output
+
+#: What nobody ever wants to read in a log, whatever goes wrong outside.
+FORBIDDEN = {
+    "account.failed",
+    "account.blocked",
+    "account.mended",
+    "daemon.failed",
+    "library.failed",
+    "library.warned",
+    "loop.failed",
+    "settings.ignored",
+}
+#: More than check_output looks for: the app's own credentials.
+CREDENTIALS = re.compile(r"client-pass-word-of-the-tests|key-of-the-chaos")
+EXPIRES = re.compile(r"[?&]x-expires=(\d+)")
+#: Between a request's arrival and what is written of it.
+WRITING = timedelta(seconds=30)
+#: A process that is killed or stopped so shortly before a request has not sent it by choice.
+AROUND_SECONDS = 0.5
+#: What an answer told is in the database after so long, in quiet times.
+SAYING_SECONDS = 10.0
+
+
+class TokenRequested(NamedTuple):
+    """A token request and the replica that sent it."""
+
+    arrival: TokenArrival
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVideo:
+    """A row of refresher.videos."""
+
+    open_id: str
+    video_id: str
+    url: str | None
+    expires_at: datetime | None
+    due_at: datetime
+    misses: int
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAccount:
+    """A row of refresher.accounts. `refresh_token` as unsealed; `sealed`: none lay in plain text."""
+
+    open_id: str
+    state: str
+    reason: str | None
+    refresh_token_digest: str | None
+    refresh_token_lives: bool
+    sealed: bool
+
+
+# --- 1. The limit ---
+
+
+def over_limit(account: str, moments: Sequence[float], limit: int) -> Iterator[str]:
+    """More than `limit` arrivals in any 60 s. Moments in order."""
+    for first, last in zip(moments, moments[limit:], strict=False):
+        if last - first < WINDOW_SECONDS:
+            yield f"{account}: {limit + 1} requests within {last - first:.2f} s"
+            return
+
+
+def too_close(account: str, moments: Sequence[float], limit: int) -> Iterator[str]:
+    """Any number of requests faster than the slots, by more than the headroom.
+
+    What keeps a whole window at its limit holds for every part of one: this shows in a short run.
+    """
+    step = (WINDOW_SECONDS + HEADROOM_SECONDS) / limit
+    for number, first in enumerate(moments):
+        for apart, later in enumerate(moments[number + 1 : number + limit], 1):
+            if later - first < apart * step - HEADROOM_SECONDS:
+                yield f"{account}: {apart + 1} requests within {later - first:.2f} s"
+                return
+
+
+# --- 2. Tokens ---
+
+
+def used_twice(
+    requests: Iterable[TokenRequested], journal: Journal, lost: Collection[str]
+) -> Iterator[str]:
+    """A refresh token sent again after a renewal whose answer arrived and could be stored.
+
+    `lost`: accounts of which token.lost was said.
+    """
+    renewals: dict[str, TokenRequested] = {}
+    for arrival, replica in requests:
+        first = renewals.get(arrival.refresh_token_digest)
+        if arrival.used_before and first:
+            if not (_answer_lost(first, journal, arrival.at) or arrival.open_id in lost):
+                yield (
+                    f"{arrival.open_id}: its refresh token was renewed by {first.replica}, which "
+                    f"had the answer, and {arrival.at - first.arrival.at:.1f} s later sent again "
+                    f"by {replica}"
+                )
+        elif _renews(arrival):
+            renewals[arrival.refresh_token_digest] = TokenRequested(arrival, replica)
+
+
+def _renews(arrival: TokenArrival) -> bool:
+    return arrival.error_code in {"ok", "no_answer", "cut", "malformed"}
+
+
+def _answer_lost(request: TokenRequested, journal: Journal, until: float) -> bool:
+    """It never went out, or the process that asked was killed or stopped before then."""
+    arrival, replica = request
+    begin = arrival.at - AROUND_SECONDS
+    return not arrival.answered or journal.happened(PROCESS_FAULTS, replica, begin, until)
+
+
+def lost_unsaid(
+    accounts: Iterable[StoredAccount],
+    requests: Sequence[TokenRequested],
+    journal: Journal,
+    now: float,
+) -> Iterator[str]:
+    """An account that goes for active, and whose refresh token is known to be dead."""
+    for account in accounts:
+        digest = account.refresh_token_digest
+        if account.state != "active" or digest is None or account.refresh_token_lives:
+            continue
+        told = [
+            request
+            for request in requests
+            if request.arrival.refresh_token_digest == digest
+            and (_renews(request.arrival) or request.arrival.error_code == "invalid_grant")
+        ]
+        if told and told[-1].arrival.at > now - SAYING_SECONDS:
+            continue
+        if not told:
+            # Taken back and not tried since: nobody can know.
+            excused = journal.last({"consent_revoked"}, account.open_id) > journal.last(
+                {"authorized"}, account.open_id
+            )
+        else:
+            renewed = _renews(told[-1].arrival)
+            excused = renewed and _answer_lost(told[-1], journal, told[-1].arrival.at + 1)
+        if not excused:
+            yield f"{account.open_id}: goes for active, with a refresh token that is dead"
+
+
+def parked_wrongly(
+    accounts: Iterable[StoredAccount], requests: Sequence[TokenRequested], journal: Journal
+) -> Iterator[str]:
+    """An account that is not active and whose credential was neither taken away nor lost."""
+    for account in accounts:
+        if account.state == "active":
+            continue
+        if not account.reason:
+            yield f"{account.open_id}: {account.state}, and no reason is said"
+        authorized = journal.last({"authorized"}, account.open_id)
+        if account.state == "needs_scope":
+            if journal.last({"scope_revoked"}, account.open_id) < authorized:
+                yield f"{account.open_id}: needs_scope, and its scope was never taken back"
+        elif account.state == "needs_reauthorization":
+            if account.refresh_token_lives:
+                yield (
+                    f"{account.open_id}: parked with {account.reason}, and the refresh token "
+                    "that is stored is alive"
+                )
+            elif not _credential_lost(account, authorized, requests, journal):
+                yield f"{account.open_id}: parked with {account.reason}, and nothing was lost"
+        else:
+            yield f"{account.open_id}: {account.state}, which nobody ordered"
+
+
+def _credential_lost(
+    account: StoredAccount, authorized: float, requests: Sequence[TokenRequested], journal: Journal
+) -> bool:
+    revoked = journal.last({"consent_revoked"}, account.open_id) > authorized
+    return revoked or any(
+        request.arrival.open_id == account.open_id
+        and request.arrival.at > authorized
+        and _renews(request.arrival)
+        and _answer_lost(request, journal, inf)
+        for request in requests
+    )
+
+
+def unsealed(accounts: Iterable[StoredAccount]) -> Iterator[str]:
+    """An active account's token in plain text."""
+    for account in accounts:
+        if account.state == "active" and not account.sealed:
+            yield f"{account.open_id}: a token lies in plain text"
+
+
+# --- 3. Covers ---
+
+
+def bad_covers(videos: Iterable[StoredVideo], handed_out: Mapping[str, str]) -> Iterator[str]:
+    """A stored URL that is not, byte for byte, one made for this video; another expiry than its."""
+    for video in videos:
+        if not video.url:
+            continue
+        if handed_out.get(video.url) != video.video_id:
+            yield f"video {video.video_id}: its URL is none that was handed out for it"
+        named = EXPIRES.search(video.url)
+        if not named or video.expires_at != datetime.fromtimestamp(int(named[1]), UTC):
+            yield f"video {video.video_id}: {video.expires_at} is not what its URL says"
+
+
+# --- 4. Freshness ---
+
+
+def not_valid(
+    videos: Iterable[StoredVideo],
+    present: Mapping[str, Collection[str]],
+    not_served: Mapping[str, float],
+    now: datetime,
+) -> Iterator[str]:
+    """A video that exists upstream, its account active, without a valid cover.
+
+    Excused is one that was itself left out or refused when it was last asked for, and waits for as
+    long as is documented. `present`: video IDs by active account.
+    """
+    for video in videos:
+        if video.video_id not in present.get(video.open_id, ()):
+            continue
+        if video.url and video.expires_at and video.expires_at > now:
+            continue
+        if not _waits(video, not_served.get(video.video_id), now):
+            yield (
+                f"video {video.video_id} of {video.open_id}: no valid cover; misses "
+                f"{video.misses}, refusal {video.refusal}, due in "
+                f"{(video.due_at - now).total_seconds():.0f} s"
+            )
+
+
+def _waits(video: StoredVideo, not_served_at: float | None, now: datetime) -> bool:
+    if not_served_at is None or not video.misses or video.due_at <= now:
+        return False
+    wait = (
+        wait_after_refusal(video.misses)
+        if video.refusal
+        else wait_after_miss(video.misses, present=False)
+    )
+    return video.due_at <= datetime.fromtimestamp(not_served_at, UTC) + wait + WRITING
+
+
+# --- 6. The logs ---
+
+
+def bad_lines(name: str, text: str) -> Iterator[str]:
+    """Secrets, events that nobody listed or foresaw, and lines that are no event."""
+    if CREDENTIALS.search(text):
+        yield f"{name}: the app's credentials in the output"
+    try:
+        check_output(text)
+    except (AssertionError, KeyError, ValueError) as error:
+        yield f"{name}: {str(error)[:300]}"
+    for line in text.splitlines():
+        try:
+            event = json.loads(line)["event"]
+        except (ValueError, KeyError, TypeError):
+            yield f"{name}: no event: {line[:300]}"
+            continue
+        if event in FORBIDDEN or event not in EVENTS:
+            yield f"{name}: {line[:1500]}"
+
+
+def complete_lines(text: str) -> str:
+    """Without the last one where a process was killed while it wrote it."""
+    return text[: text.rfind("\n") + 1]
+
+
+def by_account(arrivals: Iterable[tuple[float, str | None]]) -> dict[str, list[float]]:
+    moments = defaultdict(list)
+    for at, account in arrivals:
+        if account is not None:
+            moments[account].append(at)
+    return moments

@@ -1,0 +1,61 @@
+"""What was done to the world and when, on the monotonic clock: the ground for every excuse."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import inf
+from time import monotonic
+
+#: What takes a process out of a request it has begun.
+PROCESS_FAULTS = {"killed", "stopped"}
+
+
+@dataclass(slots=True)
+class Entry:
+    """Something done to a subject: a replica's name, an account, a video, the database."""
+
+    what: str
+    subject: str
+    began: float
+    ended: float = inf
+
+
+@dataclass(slots=True)
+class Journal:
+    """What happened, in order."""
+
+    entries: list[Entry] = field(default_factory=list)
+
+    def note(self, what: str, subject: str, *, lasting: bool = False) -> Entry:
+        """Now; something lasting is ended by its `ended`."""
+        now = monotonic()
+        entry = Entry(what, subject, now, inf if lasting else now)
+        self.entries.append(entry)
+        return entry
+
+    @contextmanager
+    def during(self, what: str, subject: str) -> Iterator[None]:
+        entry = self.note(what, subject, lasting=True)
+        try:
+            yield
+        finally:
+            entry.ended = monotonic()
+
+    def happened(
+        self, whats: Collection[str], subject: str, since: float, until: float = inf
+    ) -> bool:
+        """Whether any of these overlapped the span."""
+        return any(
+            entry.what in whats
+            and entry.subject == subject
+            and entry.began <= until
+            and entry.ended >= since
+            for entry in self.entries
+        )
+
+    def last(self, whats: Collection[str], subject: str) -> float:
+        """When any of these last began; -inf for never."""
+        return max(
+            (e.began for e in self.entries if e.what in whats and e.subject == subject),
+            default=-inf,
+        )

@@ -1,0 +1,379 @@
+"""How each kind of fault is done and undone: entered it begins, left it is over."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
+from typing import Literal
+
+import asyncpg
+
+from refresher.postgres.database import DRIVER_ERRORS
+from tests.chaos.application import Application
+from tests.chaos.plan import Fault
+from tests.chaos.replicas import Replica
+from tests.chaos.world import World
+
+#: Tokens live 40 s, so in so long somebody asks for one, mostly.
+ASKING_SECONDS = 5.0
+
+Break = Callable[[World, Application, Fault], AbstractAsyncContextManager[None]]
+
+
+async def inflict(world: World, application: Application, fault: Fault) -> None:
+    """The fault from its beginning to its end."""
+    async with BREAKS[fault.kind](world, application, fault):
+        await asyncio.sleep(fault.lasts)
+
+
+# --- Processes ---
+
+
+@asynccontextmanager
+async def killed(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+    replica = _replica(world, fault)
+    if not replica.steady:
+        yield
+        return
+    await replica.kill()
+    yield
+    await replica.start()
+
+
+@asynccontextmanager
+async def stopped(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+    replica = _replica(world, fault)
+    if not replica.steady:
+        yield
+        return
+    entry = replica.stop()
+    yield
+    replica.go_on(entry)
+
+
+@asynccontextmanager
+async def terminated(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+    replica = _replica(world, fault)
+    if not replica.steady:
+        yield
+        return
+    await replica.terminate()
+    yield
+    await replica.start()
+
+
+@asynccontextmanager
+async def while_asking(
+    act: Callable[[World, Replica, Fault], AbstractAsyncContextManager[None]],
+    world: World,
+    _: Application,
+    fault: Fault,
+) -> AsyncIterator[None]:
+    """The act on the steady replica that asks for a token next; its answer is on its way."""
+    asking: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
+
+    def on_request(port: int) -> None:
+        if not asking.done() and world.ports[port].steady:
+            asking.set_result(world.ports[port])
+
+    world.emulator.on_token_request = on_request
+    try:
+        replica = await asyncio.wait_for(asking, ASKING_SECONDS)
+    except TimeoutError:
+        yield
+        return
+    async with act(world, replica, fault):
+        yield
+
+
+@asynccontextmanager
+async def killed_asking(_: World, replica: Replica, __: Fault) -> AsyncIterator[None]:
+    await replica.kill()
+    yield
+    await replica.start()
+
+
+@asynccontextmanager
+async def stopped_asking(_: World, replica: Replica, __: Fault) -> AsyncIterator[None]:
+    entry = replica.stop()
+    yield
+    replica.go_on(entry)
+
+
+@asynccontextmanager
+async def frozen_asking(world: World, replica: Replica, __: Fault) -> AsyncIterator[None]:
+    proxy = world.proxies[world.replicas.index(replica)]
+    with world.journal.during("frozen", replica.name):
+        proxy.freeze()
+        yield
+        proxy.thaw()
+
+
+# --- The database ---
+
+
+@asynccontextmanager
+async def restarted(
+    mode: Literal["fast", "immediate"], world: World, _: Application, __: Fault
+) -> AsyncIterator[None]:
+    with world.journal.during("away", "database"):
+        await asyncio.to_thread(world.server.restart, mode)
+    yield
+
+
+@asynccontextmanager
+async def away(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+    with world.journal.during("away", "database"):
+        await asyncio.to_thread(world.server.stop, "fast" if fault.amount < 1 / 2 else "immediate")
+        yield
+        await asyncio.to_thread(world.server.start)
+
+
+@asynccontextmanager
+async def backends_terminated(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+    world.journal.note("away", "database")
+    await world.fetch(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'refresher' AND random() < $1",
+        fault.amount,
+    )
+    yield
+
+
+@asynccontextmanager
+async def cut(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+    world.journal.note("cut", _replica(world, fault).name)
+    world.proxies[_number(fault)].cut()
+    yield
+
+
+@asynccontextmanager
+async def frozen(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+    async with frozen_asking(world, _replica(world, fault), fault):
+        yield
+
+
+@asynccontextmanager
+async def refused(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+    """No new connection, and the old ones are reset."""
+    proxy = world.proxies[_number(fault)]
+    with world.journal.during("refused", _replica(world, fault).name):
+        await proxy.refuse()
+        proxy.cut()
+        yield
+        await proxy.accept()
+
+
+@asynccontextmanager
+async def slow(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+    proxy = world.proxies[_number(fault)]
+    with world.journal.during("slow", _replica(world, fault).name):
+        proxy.slow(fault.amount)
+        yield
+        proxy.slow(0)
+
+
+@asynccontextmanager
+async def locked(world: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    """The application holds an account's row and its videos' locked in a long transaction."""
+    open_id = application.account(_number(fault))
+    with suppress(TimeoutError, *DRIVER_ERRORS):
+        connection = await asyncpg.connect(world.server.url, timeout=5)
+        try:
+            async with asyncio.timeout(fault.lasts + 5):
+                await connection.execute("BEGIN")
+                for table in ("accounts", "videos"):
+                    await connection.execute(
+                        f"SELECT FROM refresher.{table} WHERE open_id = $1 FOR UPDATE", open_id
+                    )
+                await asyncio.sleep(fault.lasts)
+        finally:
+            connection.terminate()
+    yield
+
+
+# --- The API ---
+
+
+@asynccontextmanager
+async def disturbed(share: str, world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+    with world.journal.during(fault.kind, "upstream"):
+        world.emulator.disturb(fault.kind, **{share: fault.amount})
+        yield
+        world.emulator.settle(fault.kind)
+
+
+@asynccontextmanager
+async def down(
+    mode: Literal["failed", "hang", "cut"], world: World, _: Application, fault: Fault
+) -> AsyncIterator[None]:
+    with world.journal.during(fault.kind, "upstream"):
+        world.emulator.down = mode
+        yield
+        world.emulator.down = None
+
+
+# --- Accounts and their videos ---
+
+
+@asynccontextmanager
+async def access_revoked(
+    world: World, application: Application, fault: Fault
+) -> AsyncIterator[None]:
+    open_id = application.account(_number(fault))
+    world.journal.note("access_revoked", open_id)
+    world.emulator.revoke_access_token(open_id)
+    yield
+
+
+@asynccontextmanager
+async def consent_revoked(
+    world: World, application: Application, fault: Fault
+) -> AsyncIterator[None]:
+    """The refresh token dies, and half of the time the access tokens with it."""
+    open_id = application.account(_number(fault))
+    world.journal.note("consent_revoked", open_id)
+    world.emulator.revoke_refresh_token(open_id)
+    if fault.choice < 1 / 2:
+        world.emulator.revoke_access_token(open_id)
+    yield
+
+
+@asynccontextmanager
+async def scope_revoked(
+    world: World, application: Application, fault: Fault
+) -> AsyncIterator[None]:
+    """The user takes `video.list` back, and gives it again with a new authorization."""
+    open_id = application.account(_number(fault))
+    world.journal.note("scope_revoked", open_id)
+    world.emulator.set_scope(open_id, "user.info.basic")
+    yield
+    await application.authorize_again(open_id)
+
+
+@asynccontextmanager
+async def authorized_anew(_: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    await application.authorize_again(application.account(_number(fault)))
+    yield
+
+
+@asynccontextmanager
+async def account_added(_: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    await application.add_account(1 + int(fault.choice * 30))
+    yield
+
+
+@asynccontextmanager
+async def account_deleted(_: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    await application.delete_account(application.account(_number(fault)))
+    yield
+
+
+@asynccontextmanager
+async def poisoned(world: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    """One video, now and then two, for which every request is refused as a whole."""
+    open_id = application.account(_number(fault))
+    ids = application.choose(open_id, 1 + (fault.amount > 2 / 3), fault.choice)
+    for video_id in ids:
+        world.emulator.refuse_video(video_id)
+    yield
+    for video_id in ids:
+        world.emulator.accept_video(video_id)
+
+
+@asynccontextmanager
+async def unpublished(world: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    """Gone upstream for a while; its rows stay."""
+    open_id = application.account(_number(fault))
+    ids = application.choose(open_id, 1 + int(fault.amount * 3), fault.choice)
+    for video_id in ids:
+        world.emulator.remove_video(open_id, video_id)
+    yield
+    for video_id in ids:
+        world.emulator.add_video(open_id, video_id)
+
+
+@asynccontextmanager
+async def republished(world: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    """Gone for a while, and the application follows: its rows are deleted and inserted again."""
+    open_id = application.account(_number(fault))
+    ids = application.choose(open_id, 1 + int(fault.amount * 3), fault.choice)
+    async with unpublished(world, application, fault):
+        await application.delete(open_id, ids)
+        yield
+    await application.insert(open_id, ids)
+
+
+@asynccontextmanager
+async def inserted(_: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    open_id = application.account(_number(fault))
+    await application.add_videos(open_id, 1 + int(fault.amount * 20))
+    yield
+
+
+@asynccontextmanager
+async def deleted(_: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    open_id = application.account(_number(fault))
+    number = int(fault.amount * len(application.videos[open_id]))
+    await application.delete(open_id, application.choose(open_id, number, fault.choice))
+    yield
+
+
+@asynccontextmanager
+async def bogus(_: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    """Rows of videos that never existed."""
+    open_id = application.account(_number(fault))
+    await application.add_videos(open_id, 1 + int(fault.amount * 3), exist=False)
+    yield
+
+
+def _replica(world: World, fault: Fault) -> Replica:
+    return world.replicas[_number(fault)]
+
+
+def _number(fault: Fault) -> int:
+    assert fault.target is not None
+    return fault.target
+
+
+BREAKS: dict[str, Break] = {
+    "process.killed": killed,
+    "process.stopped": stopped,
+    "process.terminated": terminated,
+    "process.killed_asking": partial(while_asking, killed_asking),
+    "process.stopped_asking": partial(while_asking, stopped_asking),
+    "database.frozen_asking": partial(while_asking, frozen_asking),
+    "database.restarted_fast": partial(restarted, "fast"),
+    "database.restarted_immediate": partial(restarted, "immediate"),
+    "database.away": away,
+    "database.terminated": backends_terminated,
+    "database.cut": cut,
+    "database.frozen": frozen,
+    "database.refused": refused,
+    "database.slow": slow,
+    "database.locked": locked,
+    "upstream.throttled": partial(disturbed, "throttled_share"),
+    "upstream.failed": partial(disturbed, "failed_share"),
+    "upstream.malformed": partial(disturbed, "malformed_share"),
+    "upstream.slow": partial(disturbed, "slow_share"),
+    "upstream.silent": partial(disturbed, "timeout_share"),
+    "upstream.down_failed": partial(down, "failed"),
+    "upstream.down_hang": partial(down, "hang"),
+    "upstream.down_cut": partial(down, "cut"),
+    "token.failed": partial(disturbed, "token_failed_share"),
+    "token.silent": partial(disturbed, "token_timeout_share"),
+    "token.cut": partial(disturbed, "token_cut_share"),
+    "token.malformed": partial(disturbed, "token_malformed_share"),
+    "account.access_revoked": access_revoked,
+    "account.consent_revoked": consent_revoked,
+    "account.scope_revoked": scope_revoked,
+    "account.authorized_anew": authorized_anew,
+    "account.added": account_added,
+    "account.deleted": account_deleted,
+    "video.poisoned": poisoned,
+    "video.unpublished": unpublished,
+    "video.republished": republished,
+    "video.inserted": inserted,
+    "video.deleted": deleted,
+    "video.bogus": bogus,
+}

@@ -1,0 +1,187 @@
+"""What goes wrong when: the plan of a whole run, from a seed, before anything starts."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+REPLICAS = 3
+#: How many videos each account has at first: full and partly full chunks, one and several.
+ACCOUNTS = (1, 5, 12, 20, 21, 30, 40, 60)
+
+#: Before the first fault everything has been asked for once, or nearly.
+FIRST_FAULT_SECONDS = 3.0
+#: Of a run; the rest is quiet.
+SHARE_OF_FAULTS = 2 / 3
+MEAN_GAP_SECONDS = 0.7
+
+Target = Literal["replica", "account", "all"]
+Span = tuple[float, float]
+AT_ONCE: Span = (0.0, 0.0)
+
+
+class Kind(NamedTuple):
+    """A kind of fault: whom it hits, for how many seconds, how hard.
+
+    `resource`: two faults of one resource never overlap on one target.
+    """
+
+    name: str
+    resource: str
+    target: Target
+    lasts: Span = AT_ONCE
+    amount: Span = (0.0, 1.0)
+
+
+KINDS = (
+    # The lease lasts 4 s: replicas are killed and stopped for shorter and for longer.
+    Kind("process.killed", "process", "replica", lasts=(0.2, 3)),
+    Kind("process.stopped", "process", "replica", lasts=(4.5, 7)),
+    Kind("process.terminated", "process", "replica", lasts=(0.2, 1)),
+    # Hits whoever asks for a token next, while the answer is on its way.
+    Kind("process.killed_asking", "asking", "all", lasts=(4, 6)),
+    Kind("process.stopped_asking", "asking", "all", lasts=(4.5, 7)),
+    Kind("database.frozen_asking", "asking", "all", lasts=(4.5, 7)),
+    Kind("database.restarted_fast", "server", "all"),
+    Kind("database.restarted_immediate", "server", "all"),
+    Kind("database.away", "server", "all", lasts=(2, 6)),
+    Kind("database.terminated", "backends", "all", amount=(0.3, 1)),
+    Kind("database.cut", "cut", "replica"),
+    Kind("database.frozen", "proxy", "replica", lasts=(2, 7)),
+    Kind("database.refused", "proxy", "replica", lasts=(2, 5)),
+    Kind("database.slow", "proxy", "replica", lasts=(2, 5), amount=(0.02, 0.2)),
+    Kind("database.locked", "account", "account", lasts=(1, 6)),
+    Kind("upstream.throttled", "throttled", "all", lasts=(1, 3), amount=(0.3, 0.8)),
+    Kind("upstream.failed", "failed", "all", lasts=(2, 5), amount=(0.3, 1)),
+    Kind("upstream.malformed", "malformed", "all", lasts=(2, 5), amount=(0.3, 1)),
+    Kind("upstream.slow", "slow", "all", lasts=(2, 5), amount=(0.3, 1)),
+    Kind("upstream.silent", "silent", "all", lasts=(2, 4), amount=(0.3, 0.8)),
+    Kind("upstream.down_failed", "down", "all", lasts=(2, 7)),
+    Kind("upstream.down_hang", "down", "all", lasts=(2, 7)),
+    Kind("upstream.down_cut", "down", "all", lasts=(2, 7)),
+    Kind("token.failed", "token", "all", lasts=(3, 6), amount=(0.4, 1)),
+    Kind("token.silent", "token", "all", lasts=(2, 4), amount=(0.3, 0.8)),
+    Kind("token.cut", "token", "all", lasts=(2, 4), amount=(0.3, 0.8)),
+    Kind("token.malformed", "token", "all", lasts=(2, 4), amount=(0.3, 0.8)),
+    Kind("account.access_revoked", "account", "account"),
+    Kind("account.consent_revoked", "account", "account"),
+    Kind("account.scope_revoked", "account", "account", lasts=(3, 6)),
+    Kind("account.authorized_anew", "account", "account"),
+    Kind("account.added", "added", "all"),
+    Kind("account.deleted", "deleted", "account"),
+    Kind("video.poisoned", "video", "account", lasts=(4, 12)),
+    Kind("video.unpublished", "video", "account", lasts=(4, 12)),
+    Kind("video.republished", "video", "account", lasts=(2, 6)),
+    Kind("video.inserted", "rows", "account", amount=(0.05, 1)),
+    Kind("video.deleted", "rows", "account", amount=(0.05, 0.5)),
+    Kind("video.bogus", "rows", "account"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault: when it begins, whom it hits, when it is undone, how hard it is.
+
+    `target` is the number of a replica or of an account, `choice` picks among its videos.
+    """
+
+    at: float
+    kind: str
+    target: int | None
+    lasts: float
+    amount: float
+    choice: float
+
+    def __str__(self) -> str:
+        target = "" if self.target is None else f" {self.target}"
+        lasts = f" for {self.lasts:.1f} s" if self.lasts else ""
+        return f"{self.at:6.1f} s  {self.kind}{target}{lasts} ({self.amount:.2f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a run does, by its seed; after `faults_end` it is quiet."""
+
+    seed: int
+    seconds: float
+    faults: Sequence[Fault]
+
+    @property
+    def faults_end(self) -> float:
+        return self.seconds * SHARE_OF_FAULTS
+
+    def __str__(self) -> str:
+        head = f"seed {self.seed}, {self.seconds:g} s, {len(self.faults)} faults"
+        return "\n".join((head, *map(str, self.faults), f"{self.faults_end:6.1f} s  quiet"))
+
+    def count(self) -> dict[str, int]:
+        """How many faults of each kind."""
+        return dict(sorted(Counter(fault.kind for fault in self.faults).items()))
+
+
+def make_plan(seed: int, seconds: float) -> Plan:
+    """The plan of a seed: the same for the same arguments, everywhere."""
+    chance = random.Random(seed)
+    end = seconds * SHARE_OF_FAULTS
+    busy: dict[tuple[str, int | None], float] = {}
+    faults: list[Fault] = []
+    at = FIRST_FAULT_SECONDS
+    for kind in _kinds(chance):
+        at += chance.expovariate(1 / MEAN_GAP_SECONDS)
+        if at >= end:
+            return Plan(seed, seconds, faults)
+        fault = _fault(kind, at, end, busy, chance)
+        if fault:
+            busy[kind.resource, fault.target] = fault.at + fault.lasts + _rest(kind)
+            faults.append(fault)
+    raise AssertionError
+
+
+def _kinds(chance: random.Random) -> Iterator[Kind]:
+    """Every kind once in random order, again and again: none is left out for long."""
+    while True:
+        yield from chance.sample(KINDS, len(KINDS))
+
+
+def _fault(
+    kind: Kind,
+    at: float,
+    end: float,
+    busy: dict[tuple[str, int | None], float],
+    chance: random.Random,
+) -> Fault | None:
+    """A fault of the kind on a target that is free; None where there is none."""
+    free = [target for target in _targets(kind) if busy.get((kind.resource, target), 0) <= at]
+    target = chance.choice(free) if free else None
+    lasts, amount = chance.uniform(*kind.lasts), chance.uniform(*kind.amount)
+    choice = chance.random()
+    if not free:
+        return None
+    return Fault(
+        round(at, 2),
+        kind.name,
+        target,
+        round(min(lasts, end - at), 2),
+        round(amount, 3),
+        round(choice, 4),
+    )
+
+
+def _targets(kind: Kind) -> Sequence[int | None]:
+    match kind.target:
+        case "replica":
+            return range(REPLICAS)
+        case "account":
+            return range(len(ACCOUNTS))
+        case _:
+            return (None,)
+
+
+def _rest(kind: Kind) -> float:
+    """For a process to come up; for an account to be found out about and put right.
+
+    A token that is refused right after it was renewed parks its account: to be revoked twice in a
+    row is another fault than to be revoked.
+    """
+    return {"process": 3.0, "account": 15.0}.get(kind.resource, 0.5)

@@ -1,0 +1,145 @@
+"""`refresher run` as processes that are killed, stopped, ended and started again."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+
+from tests.chaos.journal import Entry, Journal
+
+#: What a daemon may take beyond its grace time on a busy machine.
+SLACK_SECONDS = 4.0
+#: From its start to the first answer of /livez, likewise.
+START_SECONDS = 15.0
+#: After a SIGSTOP, to get its breath back.
+BREATH_SECONDS = 2.0
+
+
+class Replica:
+    """One replica through all its lives; `on_violation` hears of a death that nobody ordered."""
+
+    def __init__(
+        self,
+        name: str,
+        environment: Mapping[str, str],
+        folder: Path,
+        journal: Journal,
+        on_violation: Callable[[str, str], None],
+        *,
+        grace_seconds: float,
+    ) -> None:
+        self.name = name
+        self.outputs: list[Path] = []
+        self.steady = False
+        self._environment = dict(environment)
+        self._folder = folder
+        self._journal = journal
+        self._on_violation = on_violation
+        self._grace_seconds = grace_seconds
+        self._process: asyncio.subprocess.Process | None = None
+        self._expected: set[int] = set()
+        self._watching: asyncio.Task[None] | None = None
+        self._started = 0.0
+        self._is_up = False
+        self._unanswered_since: float | None = None
+
+    async def start(self) -> None:
+        """A new process with a log of its own; it is `steady` from now on."""
+        output = self._folder / f"{self.name}-{len(self.outputs) + 1}.log"
+        self.outputs.append(output)
+        with output.open("wb") as file:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "refresher", "run",
+                env=self._environment,
+                cwd=self._folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )  # fmt: skip
+        self._expected = set()
+        self._started, self._is_up = monotonic(), False
+        self._unanswered_since = None
+        self.steady = True
+        self._watching = asyncio.create_task(self._watch(self._process))
+        self._journal.note("started", self.name)
+
+    async def kill(self) -> None:
+        self.steady = False
+        self._journal.note("killed", self.name)
+        self._signal(signal.SIGKILL)
+        await self._ended()
+
+    def stop(self) -> Entry:
+        """SIGSTOP; give the entry to `go_on`."""
+        self.steady = False
+        entry = self._journal.note("stopped", self.name, lasting=True)
+        self._signal(signal.SIGSTOP, ends=False)
+        return entry
+
+    def go_on(self, entry: Entry) -> None:
+        entry.ended = monotonic() + BREATH_SECONDS
+        self._signal(signal.SIGCONT, ends=False)
+        self._unanswered_since = None
+        self.steady = True
+
+    async def terminate(self) -> None:
+        """SIGTERM: it must exit 0 within its grace time."""
+        self.steady = False
+        self._journal.note("terminated", self.name)
+        # Before it listens to signals there is nothing it could leave behind.
+        self._expected = {0} if self._is_up else {0, -signal.SIGTERM}
+        if not self._process or self._process.returncode is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        began = monotonic()
+        try:
+            await asyncio.wait_for(self._ended(), self._grace_seconds + SLACK_SECONDS)
+        except TimeoutError:
+            waited = f"{monotonic() - began:.1f} s after SIGTERM"
+            self._on_violation("5 process", f"{self.name}: still there {waited}")
+            await self.kill()
+
+    async def end(self) -> None:
+        """Away with it, whatever state it is in."""
+        self.steady = False
+        self._expected = {0, -signal.SIGKILL}
+        if self._process and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            await self._ended()
+
+    def answered(self, *, is_alive: bool) -> None:
+        """What came of a probe of /livez; a process that should answer and does not is stuck."""
+        now = monotonic()
+        if is_alive or not self.steady:
+            self._unanswered_since = None
+            self._is_up = self._is_up or is_alive
+            return
+        if not self._is_up and now < self._started + START_SECONDS:
+            return
+        self._unanswered_since = self._unanswered_since or now
+        if now - self._unanswered_since > SLACK_SECONDS:
+            self._on_violation("5 process", f"{self.name}: /livez has not answered")
+
+    def _signal(self, number: signal.Signals, *, ends: bool = True) -> None:
+        if ends:
+            self._expected = {-number}
+        if self._process and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
+
+    async def _ended(self) -> None:
+        if self._watching:
+            await asyncio.shield(self._watching)
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        code = await process.wait()
+        if process is not self._process:
+            return
+        if code not in self._expected:
+            expected = sorted(self._expected) or "nothing"
+            self._on_violation("5 process", f"{self.name}: exit code {code}, expected {expected}")

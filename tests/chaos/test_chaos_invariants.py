@@ -1,0 +1,181 @@
+"""The invariants of the chaos runs find what they are there to find, and nothing else."""
+
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+
+import pytest
+
+from refresher.tiktok.emulator import TokenArrival
+from tests.chaos import invariants
+from tests.chaos.invariants import StoredAccount, StoredVideo, TokenRequested
+from tests.chaos.journal import Journal
+from tests.chaos.upstream import added_up
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+URL = f"https://covers.example/a?x-expires={int(NOW.timestamp()) + 30}&x-signature=s"
+
+
+def test_a_full_window_is_no_breach_and_one_more_is():
+    """The window slides: 61 requests may span 60 s, not less."""
+    spread = [float(second) for second in range(120)]
+    assert not list(invariants.over_limit("a", spread, 60))
+    assert list(invariants.over_limit("a", [*spread, 119.5], 60))
+
+
+def test_a_burst_shows_long_before_a_window_is_full():
+    """Slots are evenly spaced, within the headroom."""
+    step = 61.2 / 60
+    assert not list(invariants.too_close("a", [0, step, 2 * step - 1.1], 60))
+    assert list(invariants.too_close("a", [0, step, 2 * step - 1.3], 60))
+
+
+def arrival(at, code="ok", *, used=False, answered=True, digest="d"):
+    return TokenArrival(at, "a", 200, code, digest, used, answered)
+
+
+def asked(*arrivals):
+    return [TokenRequested(arrival, "replica-0") for arrival in arrivals]
+
+
+def test_a_refresh_token_that_was_renewed_is_not_sent_again():
+    """Not where the answer had arrived."""
+    requests = asked(arrival(1), arrival(9, "invalid_grant", used=True))
+    assert list(invariants.used_twice(requests, Journal(), ()))
+    assert not list(invariants.used_twice(requests, Journal(), ("a",)))
+
+
+def test_after_a_lost_answer_it_may_be_sent_again():
+    """It was not answered, or the process that asked was killed or stopped."""
+    lost = asked(arrival(1, answered=False), arrival(9, "invalid_grant", used=True))
+    assert not list(invariants.used_twice(lost, Journal(), ()))
+    journal = Journal()
+    now = monotonic()
+    journal.note("killed", "replica-0")
+    killed = asked(arrival(now - 0.1), arrival(now + 9, "invalid_grant", used=True))
+    assert not list(invariants.used_twice(killed, journal, ()))
+    others = [TokenRequested(request.arrival, "replica-1") for request in killed]
+    assert list(invariants.used_twice(others, journal, ()))
+
+
+def account(state="active", reason=None, *, lives=False):
+    return StoredAccount("a", state, reason, "d", lives, sealed=True)
+
+
+@pytest.mark.parametrize(
+    ("requests", "found"),
+    [
+        ((arrival(1, "no_answer", answered=False),), False),
+        ((arrival(1, "no_answer", answered=False), arrival(2, "invalid_grant", used=True)), True),
+        ((arrival(1),), True),
+        ((), True),
+    ],
+    ids=["lost, not tried", "lost, tried", "not stored", "never seen"],
+)
+def test_no_account_is_silently_dead(requests, found):
+    """An active one's refresh token lives, but for what nobody can know yet."""
+    check = invariants.lost_unsaid([account()], asked(*requests), Journal(), 100.0)
+    assert bool(list(check)) is found
+
+
+def test_a_consent_taken_back_shows_when_it_is_tried():
+    """Until then the account is active in good faith."""
+    journal = Journal()
+    journal.note("authorized", "a")
+    journal.note("consent_revoked", "a")
+    refused = asked(arrival(1, "invalid_grant"))
+    assert not list(invariants.lost_unsaid([account()], (), journal, 100.0))
+    assert list(invariants.lost_unsaid([account()], refused, journal, 100.0))
+
+
+def test_an_account_is_parked_for_a_reason():
+    """Said, and true."""
+    journal = Journal()
+    journal.note("authorized", "a")
+    parked = account("needs_reauthorization", "invalid_grant")
+    assert list(invariants.parked_wrongly([parked], (), journal))
+    assert list(invariants.parked_wrongly([account("paused")], (), journal))
+    journal.note("consent_revoked", "a")
+    assert not list(invariants.parked_wrongly([parked], (), journal))
+    assert list(
+        invariants.parked_wrongly([account("needs_reauthorization", "x", lives=True)], (), journal)
+    )
+    assert list(invariants.parked_wrongly([account("needs_reauthorization")], (), journal))
+
+
+def video(url=URL, seconds=30, due=-5, misses=0, refusal=None):
+    return StoredVideo(
+        "a",
+        "v",
+        url,
+        NOW + timedelta(seconds=seconds) if url else None,
+        NOW + timedelta(seconds=due),
+        misses,
+        refusal,
+    )
+
+
+@pytest.mark.parametrize(
+    ("stored", "handed_out", "found"),
+    [
+        (video(), {URL: "v"}, False),
+        (video(None), {}, False),
+        (video(), {}, True),
+        (video(), {URL: "another"}, True),
+        (video(seconds=31), {URL: "v"}, True),
+    ],
+    ids=["as it came", "none yet", "of nobody", "of another video", "another expiry"],
+)
+def test_stored_covers_are_those_handed_out(stored, handed_out, found):
+    """Byte for byte, with the expiry that the URL names."""
+    assert bool(list(invariants.bad_covers([stored], handed_out))) is found
+
+
+@pytest.mark.parametrize(
+    ("stored", "not_served", "found"),
+    [
+        (video(), None, False),
+        (video(seconds=-1), None, True),
+        (video(None), None, True),
+        (video(None, due=50, misses=1), -5, False),
+        (video(None, due=50, misses=1), None, True),
+        (video(None, due=500, misses=1), -5, True),
+        (video(None, due=3500, misses=1, refusal="invalid_params"), -5, False),
+    ],
+    ids=["valid", "expired", "none", "missing", "never missing", "waits too long", "refused"],
+)
+def test_every_video_that_exists_is_valid(stored, not_served, found):
+    """Or waits, as documented, after an answer that really left it out or refused it."""
+    served = {} if not_served is None else {"v": NOW.timestamp() + not_served}
+    assert bool(list(invariants.not_valid([stored], {"a": {"v"}}, served, NOW))) is found
+    assert not list(invariants.not_valid([stored], {}, served, NOW))
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('{"event":"daemon.stopped","level":"info","timestamp":"t","abandoned_accounts":0}', False),
+        ('{"event":"daemon.failed","level":"error","timestamp":"t","exception":"x"}', True),
+        ('{"event":"unheard.of","level":"info","timestamp":"t"}', True),
+        ('{"event":"daemon.stopped","level":"info","timestamp":"t","other":0}', True),
+        ("Traceback (most recent call last):", True),
+    ],
+    ids=["fine", "forbidden", "unknown", "unknown field", "no event"],
+)
+def test_logs_hold_known_events_only(line, found):
+    """Nothing unforeseen, nothing beside the events."""
+    assert bool(list(invariants.bad_lines("log", line + "\n"))) is found
+
+
+def test_no_secret_is_in_the_logs():
+    """Tokens, signatures, and the app's own credentials."""
+    for secret in ("act." + "0" * 9, "x-signature=abc", "client-pass-word-of-the-tests"):
+        line = f'{{"event":"database.lost","level":"error","timestamp":"t","reason":"{secret}"}}'
+        assert list(invariants.bad_lines("log", line))
+
+
+def test_faults_add_up_to_one_at_most():
+    """Those of queries and those of tokens, each by themselves."""
+    both = [{"failed_share": 0.9}, {"throttled_share": 0.6, "slow_share": 1.0}]
+    shares = added_up([*both, {"token_cut_share": 0.4}])
+    assert 0.99 < shares["failed_share"] + shares["throttled_share"] < 1
+    assert (shares["slow_share"], shares["token_cut_share"]) == (1.0, 0.4)

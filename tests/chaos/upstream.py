@@ -1,0 +1,106 @@
+"""The emulator, watched: what it handed out, and who asks for a token just now."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aiohttp import web
+
+from refresher.tiktok.emulator import Emulator, EmulatorOptions, TokenArrival
+
+#: Each replica asks at a port of its own.
+asked_port: ContextVar[int] = ContextVar("asked_port")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """A token request and the port it came to."""
+
+    arrival: TokenArrival
+    port: int
+
+
+class WatchedEmulator(Emulator):
+    """Remembers each cover URL it made, with its video, and when it did not serve a video asked for.
+
+    `on_token_request` hears the port of a token request whose answer is on its way.
+    """
+
+    def __init__(self, options: EmulatorOptions) -> None:
+        super().__init__(options)
+        self.handed_out: dict[str, str] = {}
+        self.not_served: dict[str, float] = {}
+        self.on_token_request: Callable[[int], None] = lambda _port: None
+        self._calm = options
+        self._disturbances: dict[str, Mapping[str, float]] = {}
+        self._ports: list[int] = []
+
+    @property
+    def token_requests(self) -> list[TokenRequest]:
+        return [
+            TokenRequest(arrival, port)
+            for arrival, port in zip(self.token_record, self._ports, strict=True)
+        ]
+
+    def videos_of(self, open_id: str) -> set[str]:
+        return self._accounts[open_id].videos
+
+    def disturb(self, kind: str, **shares: float) -> None:
+        """Until `settle`; several kinds at once add up."""
+        self._disturbances[kind] = shares
+        self._disturb()
+
+    def settle(self, kind: str) -> None:
+        del self._disturbances[kind]
+        self._disturb()
+
+    def _disturb(self) -> None:
+        shares = added_up(self._disturbances.values())
+        self.options = replace(self._calm, **shares)
+
+    def _videos(self, *args, **kwargs):
+        videos = super()._videos(*args, **kwargs)
+        self.handed_out.update((video["cover_image_url"], video["id"]) for video in videos)
+        return videos
+
+    def _present(self, video_ids, account):
+        self._note_not_served(set(video_ids) - account.videos)
+        return super()._present(video_ids, account)
+
+    def _refusal(self, query, grant, now):
+        refusal = super()._refusal(query, grant, now)
+        if refusal == "invalid_params":
+            self._note_not_served(self._refused.intersection(query.video_ids))
+        return refusal
+
+    def _note_not_served(self, video_ids: Iterable[str]) -> None:
+        self.not_served.update(dict.fromkeys(video_ids, time.time()))
+
+    async def _serve_token(self, request: web.Request) -> web.Response:
+        assert request.transport
+        asked_port.set(request.transport.get_extra_info("sockname")[1])
+        return await super()._serve_token(request)
+
+    def _answer_token(self, form):
+        # The caller puts it on record without an await in between.
+        self._ports.append(asked_port.get())
+        self.on_token_request(asked_port.get())
+        return super()._answer_token(form)
+
+
+def added_up(disturbances: Collection[Mapping[str, float]]) -> dict[str, Any]:
+    """The shares of all; scaled down where the faults of queries, or of tokens, would pass 1."""
+    total: dict[str, Any] = {}
+    for shares in disturbances:
+        for name, share in shares.items():
+            total[name] = min(1.0, total.get(name, 0.0) + share)
+    for is_token in (True, False):
+        family = {
+            name for name in total if name.startswith("token_") == is_token and name != "slow_share"
+        }
+        # A little less than 1, so that no rounding passes it.
+        scale = min(1.0, 0.999 / max(sum(total[name] for name in family), 0.999))
+        total.update({name: total[name] * scale for name in family})
+    return total

@@ -1,0 +1,202 @@
+"""The world of one run: a PostgreSQL server, the emulator, three replicas, proxies in between."""
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from cryptography.fernet import Fernet
+
+from refresher.postgres.database import DRIVER_ERRORS
+from refresher.postgres.migrate import migrate
+from refresher.postgres.sealing import Sealer
+from refresher.tiktok.emulator import EmulatorOptions
+from tests.chaos.journal import Journal
+from tests.chaos.plan import REPLICAS
+from tests.chaos.replicas import Replica
+from tests.chaos.upstream import WatchedEmulator
+from tests.conftest import environment
+from tests.faults import Server, free_port, own_server
+from tests.proxy import Proxy
+
+RATE_LIMIT = 60
+COVER_TTL_SECONDS = 30
+ACCESS_TOKEN_TTL_SECONDS = 40
+GRACE_SECONDS = 5.0
+CLIENT_KEY, CLIENT_SECRET = "key-of-the-chaos", "client-pass-word-of-the-tests"
+
+CALM = EmulatorOptions(
+    cover_ttl=COVER_TTL_SECONDS,
+    access_token_ttl_seconds=ACCESS_TOKEN_TTL_SECONDS,
+    rate_limit_per_token=RATE_LIMIT,
+    # So that faults hit requests that are under way.
+    latency_seconds=0.1,
+    slow_seconds=1.5,
+    client_key=CLIENT_KEY,
+    client_secret=CLIENT_SECRET,
+    public_url="http://covers.example",
+)
+
+# Every single write is looked at, not only what is there when somebody looks.
+WITNESSES = """
+CREATE SCHEMA chaos;
+CREATE TABLE chaos.done (transaction bigint PRIMARY KEY);
+CREATE TABLE chaos.breaches (number bigserial, breach text);
+CREATE TABLE chaos.states (
+    number bigserial, open_id text, state text, reason text, generation bigint
+);
+
+CREATE FUNCTION chaos.note_cover() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO chaos.breaches (breach) VALUES (format(
+        'video %s: cover of %s became one of %s',
+        NEW.video_id, OLD.cover_expires_at, NEW.cover_expires_at));
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos_cover AFTER UPDATE ON refresher.videos FOR EACH ROW
+WHEN (OLD.cover_image_url <> '' AND coalesce(NEW.cover_image_url, '') = ''
+      OR OLD.cover_expires_at IS NOT NULL AND NEW.cover_expires_at IS NULL
+      OR NEW.cover_expires_at < OLD.cover_expires_at)
+EXECUTE FUNCTION chaos.note_cover();
+
+CREATE FUNCTION chaos.note_state() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO chaos.states (open_id, state, reason, generation)
+    VALUES (NEW.open_id, NEW.state, NEW.state_reason, NEW.tokens_generation);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos_state AFTER UPDATE ON refresher.accounts FOR EACH ROW
+WHEN (NEW.state <> OLD.state)
+EXECUTE FUNCTION chaos.note_state();
+"""
+
+
+@dataclass
+class World:
+    """All that a run is made of. `folder` is where the logs are, `owners` tells whose a video is."""
+
+    server: Server
+    emulator: WatchedEmulator
+    journal: Journal
+    proxies: list[Proxy]
+    replicas: list[Replica]
+    ports: Mapping[int, Replica]
+    probes: Mapping[str, str]
+    sealer: Sealer
+    folder: Path
+    owners: dict[str, str] = field(default_factory=dict)
+    violations: dict[tuple[str, str], None] = field(default_factory=dict)
+    counter: int = 0
+
+    def violated(self, invariant: str, what: str) -> None:
+        """Said once each."""
+        self.violations.setdefault((invariant, what))
+
+    async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record] | None:
+        """None where the database is away just now."""
+        with suppress(TimeoutError, *DRIVER_ERRORS):
+            connection = await asyncpg.connect(self.server.url, timeout=5)
+            try:
+                return await connection.fetch(statement, *arguments, timeout=10)
+            finally:
+                connection.terminate()
+        return None
+
+    async def transact(self, *statements: tuple[Any, ...]) -> None:
+        """As an application does that knows its work: once, whatever becomes of the database."""
+        self.counter += 1
+        number = self.counter
+        while True:
+            if await self._transacted(number, statements):
+                return
+            await asyncio.sleep(0.2)
+
+    async def _transacted(self, number: int, statements: tuple[tuple[Any, ...], ...]) -> bool:
+        with suppress(TimeoutError, *DRIVER_ERRORS):
+            connection = await asyncpg.connect(self.server.url, timeout=5)
+            try:
+                async with connection.transaction():
+                    is_new = await connection.fetchval(
+                        "INSERT INTO chaos.done VALUES ($1) ON CONFLICT DO NOTHING RETURNING true",
+                        number,
+                    )
+                    for statement in statements if is_new else ():
+                        await connection.execute(*statement, timeout=10)
+            finally:
+                connection.terminate()
+            return True
+        return False
+
+
+@asynccontextmanager
+async def built(folder: Path) -> AsyncIterator[World]:
+    """A world with no account in it and no replica started; the logs stay in `folder`."""
+    async with AsyncExitStack() as stack:
+        server = stack.enter_context(own_server())
+        stack.callback(shutil.copyfile, server.folder / "log", folder / "postgres.log")
+        await asyncio.to_thread(_give_room, server)
+        await migrate(server.url)
+        await _execute(server, WITNESSES)
+        emulator, journal, key = WatchedEmulator(CALM), Journal(), Fernet.generate_key().decode()
+        world = World(server, emulator, journal, [], [], {}, {}, Sealer([key]), folder)
+        ports: dict[int, Replica] = {}
+        probes: dict[str, str] = {}
+        for number in range(REPLICAS):
+            proxy = await stack.enter_async_context(Proxy("127.0.0.1", server.port))
+            base_url = await stack.enter_async_context(emulator.serving())
+            listen = f"127.0.0.1:{free_port()}"
+            replica = Replica(
+                f"replica-{number}",
+                _settings(server.url_of("postgres", proxy.port), base_url, listen, key),
+                folder,
+                journal,
+                world.violated,
+                grace_seconds=GRACE_SECONDS,
+            )
+            stack.push_async_callback(replica.end)
+            world.proxies.append(proxy)
+            world.replicas.append(replica)
+            ports[int(base_url.rpartition(":")[2])] = replica
+            probes[replica.name] = f"http://{listen}/livez"
+        world.ports, world.probes = ports, probes
+        yield world
+
+
+def _settings(database_url: str, base_url: str, listen: str, key: str) -> dict[str, str]:
+    return environment(
+        database_url,
+        tiktok_base_url=base_url,
+        tiktok_client_key=CLIENT_KEY,
+        tiktok_client_secret=CLIENT_SECRET,
+        token_keys=key,
+        rate_limit_per_token=RATE_LIMIT,
+        request_timeout_seconds=2,
+        lease_seconds=4,
+        concurrency=16,
+        shutdown_grace_seconds=GRACE_SECONDS,
+        http_listen=listen,
+    )
+
+
+def _give_room(server: Server) -> None:
+    """For connections that linger behind a frozen proxy."""
+    with (server.folder / "postgresql.conf").open("a") as settings:
+        settings.write("max_connections = 90\n")
+    server.restart("fast")
+
+
+async def _execute(server: Server, statements: str) -> None:
+    connection = await asyncpg.connect(server.url)
+    try:
+        await connection.execute(statements)
+    finally:
+        await connection.close()
+
+
+def new_token(kind: str) -> str:
+    return f"{kind}.{secrets.token_hex(20)}"
