@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import socket
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -446,6 +447,19 @@ async def test_a_slow_statement_is_cancelled_on_the_server(own_server):
                 )
 
         await eventually(none_left, "no statement left")
+
+
+async def test_the_kernel_looks_after_a_long_statement(own_server):
+    """A scan has no time-out of ours: that the other end is gone is for TCP to notice."""
+    async with (
+        connected(own_server.url, application_name="tests") as pool,
+        connection(pool) as taken,
+    ):
+        its_socket = taken._transport.get_extra_info("socket")
+        assert its_socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        for name, value in database.KEEPALIVE:
+            if option := getattr(socket, name, None):
+                assert its_socket.getsockopt(socket.IPPROTO_TCP, option) == value
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["end", "HTTP"])

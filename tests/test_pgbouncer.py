@@ -119,11 +119,11 @@ async def ways_of(pool):
 
 
 async def test_a_direct_connection_prepares_and_sets(own_server):
-    """Statements are cached, jit is off, locks are not waited for."""
+    """Statements are cached, jit is off, locks are not waited for: also where many begin at once."""
     async with connected(own_server.url, application_name="tests") as pool:
-        jit, lock_timeout, prepared = await ways_of(pool)
-    assert (jit, lock_timeout) == ("off", LOCK_TIMEOUT)
-    assert prepared > 0
+        for jit, lock_timeout, prepared in await asyncio.gather(*(ways_of(pool) for _ in range(6))):
+            assert (jit, lock_timeout) == ("off", LOCK_TIMEOUT)
+            assert prepared > 0
 
 
 @MODES
@@ -168,3 +168,22 @@ async def test_several_clients_do_not_disturb_each_other(own_server):
         asked = [ask(pool, number) for number in range(100) for pool in (one, two)]
         answers = await asyncio.gather(*asked)
     assert answers == [number + 1 for number in range(100) for _ in range(2)]
+
+
+async def test_a_slow_statement_gives_its_server_process_back(own_server):
+    """What ran out of time is cancelled through the pooler: all three are free again at once."""
+    async with (
+        faults.pgbouncer(own_server) as port,
+        connected(own_server.url_of("postgres", port), application_name="tests") as pool,
+    ):
+
+        async def ask(query):
+            async with connection(pool) as taken:
+                await taken.execute(query, timeout=0.5)
+
+        for query, error in [
+            ("SELECT pg_sleep(60)", DatabaseUnavailable),
+            ("SELECT 1", type(None)),
+        ]:
+            answers = await asyncio.gather(*(ask(query) for _ in range(3)), return_exceptions=True)
+            assert [type(answer) for answer in answers] == 3 * [error]

@@ -22,7 +22,8 @@ else:
     Connection = asyncpg.Connection
     Pool = asyncpg.Pool
 
-#: Claim, write-back, release, audit and summary at once, and one to spare for /readyz.
+#: Claim, write-back, release, audit and summary at once, and one to spare for /readyz; what an
+#: account needs by itself waits its turn.
 POOL_SIZE: Final = 6
 CONNECT_SECONDS: Final = 5.0
 #: For a free place in the pool and a new connection, to whichever of several hosts.
@@ -159,35 +160,35 @@ class Connector:
 
     async def __call__(self, dsn: str | None = None, **options: Any) -> Connection:  # noqa: ARG002
         """As `asyncpg.connect`, for a pool; where to connect to we know better."""
-        found = await self._open(**options)
-        pooled = await _is_pooled(found)
-        if pooled == self._pooled:
+        found, as_pooled = await self._open(**options)
+        self._pooled = await _is_pooled(found)
+        if self._pooled == as_pooled:
             return found
         await found.close(timeout=RELEASE_SECONDS)
-        self._pooled = pooled
-        return await self._open(**options)
+        found, _ = await self._open(**options)
+        return found
 
-    async def _open(self, **options: Any) -> Connection:
-        if self._pooled:
-            return await self.plain(**options)
-        try:
-            return await self._reach(
-                # Compiling a statement takes longer than running any of ours; a lock that lasts is
-                # left to whoever holds it.
-                {"application_name": self._name, "jit": "off", "lock_timeout": LOCK_TIMEOUT},
-                **options,
-            )
-        except asyncpg.PostgresError as error:
-            if error.sqlstate not in POOLED:
-                raise
-        self._pooled = True
-        return await self.plain(**options)
+    async def _open(self, **options: Any) -> tuple[Connection, bool]:
+        """A connection, and whether it is made for a pooler."""
+        if not self._pooled:
+            try:
+                return await self._full(**options), False
+            except asyncpg.PostgresError as error:
+                if error.sqlstate not in POOLED:
+                    raise
+            self._pooled = True
+        return await self.plain(**options), True
+
+    async def _full(self, **options: Any) -> Connection:
+        # Compiling a statement takes longer than running any of ours; a lock that lasts is left to
+        # whoever holds it.
+        settings = {"application_name": self._name, "jit": "off", "lock_timeout": LOCK_TIMEOUT}
+        return await self._reach(settings, **options)
 
     async def plain(self, **options: Any) -> Connection:
         """A connection that any server and pooler understands."""
-        return await self._reach(
-            {"application_name": self._name}, statement_cache_size=0, **options
-        )
+        settings = {"application_name": self._name}
+        return await self._reach(settings, statement_cache_size=0, **options)
 
     async def _reach(self, server_settings: dict[str, str], **options: Any) -> Connection:
         """The first host that answers and may be written to, beginning with the last that did."""
