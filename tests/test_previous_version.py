@@ -1,0 +1,447 @@
+"""Expand and contract: the previous version's statements work on beside the new ones.
+
+Its SQL lies in tests/previous as revision 0001 knew it; here it meets the schema of today.
+"""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from alembic import command
+
+from refresher.domain.errors import AccessTokenRefused
+from refresher.domain.model import ChunkWrite, Cover, Park, Release, Write
+from refresher.domain.pacing import step_seconds
+from refresher.postgres.audit import audit_step
+from refresher.postgres.claims import APP_HORIZON_SECONDS, APP_REACH_SECONDS, Claims
+from refresher.postgres.database import Pool, check_migrated, connected
+from refresher.postgres.migrate import migrate
+from refresher.postgres.sealing import Sealer
+from refresher.postgres.status import read_summary
+from refresher.postgres.tokens import TokenStore
+from refresher.postgres.write_back import write_back
+
+PREVIOUS = {
+    file.stem: file.read_text() for file in (Path(__file__).parent / "previous").glob("*.sql")
+}
+PREVIOUS_REVISION = "0001"
+LEASE = timedelta(seconds=60)
+HOUR = timedelta(hours=1)
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+class Previous:
+    """A replica of the previous version: its statements, called as it called them."""
+
+    def __init__(self, pool: Pool, *, per_token=600, per_app=0):
+        self._pool = pool
+        self._app_step = step_seconds(per_app, reach_seconds=APP_REACH_SECONDS)
+        self._step = max(step_seconds(per_token), self._app_step)
+        self._horizon = APP_HORIZON_SECONDS if self._app_step else 5.0
+
+    async def claim(self, budget=10):
+        return await self._pool.fetch(
+            PREVIOUS["claim"],
+            budget,
+            "previous",
+            timedelta(seconds=self._horizon),
+            max(1, int(self._horizon / self._step)) if self._step else budget,
+            timedelta(seconds=self._step),
+            timedelta(seconds=self._app_step),
+            LEASE,
+            20_000,
+        )
+
+    async def release(self, claim, *, failures=0, pause=0.0, park=None, retry=0.0):
+        """What it learned, or None where nothing was released."""
+        state, reason = park or (None, None)
+        return await self._pool.fetchrow(
+            PREVIOUS["release"],
+            [claim["open_id"]],
+            [claim["lease_epoch"]],
+            [failures],
+            [retry],
+            [pause],
+            [state],
+            [reason],
+            [park and claim["access_token"]],
+            [1],
+        )
+
+    async def write_back(self, claim, hours):
+        """A cover for each video of the claim; how many were written."""
+        ids = claim["video_ids"] or []
+        chunks = await self._pool.fetch(
+            PREVIOUS["write_back"],
+            [claim["open_id"]],
+            [claim["lease_epoch"]],
+            [1] * len(ids),
+            ids,
+            [cover(hours).url] * len(ids),
+            [cover(hours).expires_at] * len(ids),
+            [cover(hours).expires_at - HOUR] * len(ids),
+            [0] * len(ids),
+            [False] * len(ids),
+            [False] * len(ids),
+        )
+        return sum(chunk["videos"] for chunk in chunks)
+
+    def slots(self, claim):
+        step = timedelta(seconds=self._step)
+        return [claim["first_slot"] + n * step for n in range(-(-len(claim["video_ids"]) // 20))]
+
+
+def current(pool, *, per_token=600, per_app=0, managed=True):
+    return Claims(
+        pool,
+        replica="current",
+        lease_seconds=LEASE.total_seconds(),
+        rate_limit_per_token=per_token,
+        rate_limit_per_app=per_app,
+        managed=managed,
+    )
+
+
+def cover(hours):
+    expires_at = NOW + hours * HOUR
+    return Cover(f"https://example.com/c?x-expires={int(expires_at.timestamp())}", expires_at)
+
+
+async def write(pool, claim, hours):
+    at = cover(hours)
+    writes = [Write(video.video_id, at.expires_at - HOUR, at) for video in claim.videos]
+    (written,) = await write_back(pool, [ChunkWrite(claim.open_id, claim.lease_epoch, writes)])
+    return written
+
+
+def slots_of(claim):
+    step = timedelta(seconds=claim.step_seconds)
+    return [claim.first_slot + n * step for n in range(-(-len(claim.videos) // 20))]
+
+
+async def store(pool, open_id, videos, token="act.x"):
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token) VALUES ($1, $2)", open_id, token
+    )
+    await pool.execute(
+        "INSERT INTO refresher.videos (open_id, video_id)"
+        " SELECT $1, $1 || n FROM generate_series(1, $2::integer) AS n",
+        open_id,
+        videos,
+    )
+
+
+async def row(pool, open_id):
+    return await pool.fetchrow(
+        "SELECT *, now() AS now FROM refresher.accounts WHERE open_id = $1", open_id
+    )
+
+
+async def lease_ends(pool):
+    await pool.execute("UPDATE refresher.accounts SET lease_expires_at = now(), wake_at = now()")
+
+
+async def migrate_to(database, revision, monkeypatch):
+    upgrade = command.upgrade
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "upgrade", lambda config, _head: upgrade(config, revision))
+        await migrate(database)
+
+
+@pytest.fixture
+async def old_pool(empty_database, monkeypatch) -> AsyncIterator[Pool]:
+    """A database of the previous revision."""
+    await migrate_to(empty_database, PREVIOUS_REVISION, monkeypatch)
+    async with connected(empty_database, application_name="tests") as pool:
+        yield pool
+
+
+# --- By itself, on the schema of today ---
+
+
+async def test_the_previous_version_works_on(pool):
+    """It claims, writes back and gives back; the account wakes for its earliest due video."""
+    await store(pool, "ana", 3)
+    previous = Previous(pool)
+    (claim,) = await previous.claim()
+    assert sorted(claim["video_ids"]) == ["ana1", "ana2", "ana3"]
+    assert await previous.write_back(claim, 5) == 3
+    released = await previous.release(claim)
+    account = await row(pool, "ana")
+    assert not released["parked"]
+    assert (account["videos"], account["valid"], account["lease_expires_at"]) == (3, 3, None)
+    assert account["wake_at"] == account["earliest_due_at"] == NOW + 4 * HOUR
+
+
+async def test_it_parks_until_the_token_is_replaced(pool):
+    """Its park holds for both, and new tokens end it, with a trigger it does not know."""
+    await store(pool, "ana", 1)
+    previous = Previous(pool)
+    (claim,) = await previous.claim()
+    park = ("needs_reauthorization", "access_token_invalid")
+    released = await previous.release(claim, failures=1, park=park)
+    assert released["parked"]
+    assert await current(pool).claim(10) == await previous.claim() == []
+    await pool.execute("UPDATE refresher.accounts SET access_token = 'act.y'")
+    (claim,) = await previous.claim()
+    assert claim["access_token"] == "act.y"
+
+
+async def test_its_summary_and_audit_see_what_the_new_ones_see(pool):
+    """The same counts, and a mistake is found by either."""
+    await store(pool, "ana", 3)
+    await store(pool, "ben", 2)
+    previous = Previous(pool)
+    for claim in await previous.claim():
+        if claim["open_id"] == "ana":
+            await previous.write_back(claim, 5)
+        await previous.release(claim)
+    (line,) = await pool.fetch(PREVIOUS["summary"])
+    summary = await read_summary(pool)
+    assert (summary.videos, summary.valid, summary.due) == (5, 3, 2)
+    assert (line["videos"], line["valid"], line["due"]) == (5, 3, 2)
+    await pool.execute("UPDATE refresher.accounts SET wake_at = 'infinity' WHERE open_id = 'ben'")
+    (mended,) = await pool.fetch(PREVIOUS["audit"], 300.0, 360)
+    assert mended["open_id"] == "ben"
+    assert await audit_step(pool, managed=True) == []
+    await pool.execute("UPDATE refresher.audit SET audited_to = ''")
+    assert await audit_step(pool, managed=True) == []
+
+
+# --- Side by side ---
+
+
+async def test_a_lease_of_either_is_respected_by_the_other(pool):
+    """Each takes an account, and neither finds the other's."""
+    await store(pool, "ana", 1)
+    (old,) = await Previous(pool).claim()
+    await store(pool, "ben", 1)
+    (new,) = await current(pool).claim(10)
+    assert (old["open_id"], new.open_id) == ("ana", "ben")
+    assert await Previous(pool).claim() == await current(pool).claim(10) == []
+    assert {line["replica"] for line in await pool.fetch(PREVIOUS["replicas"])} == {
+        "previous",
+        "current",
+    }
+    assert await Previous(pool).write_back(old, 5) == await write(pool, new, 5) == 1
+    (released,) = await current(pool).release([Release(new.open_id, new.lease_epoch)])
+    assert released
+    assert await Previous(pool).release(old)
+    assert await pool.fetchval("SELECT count(lease_owner) FROM refresher.accounts") == 0
+
+
+async def test_an_old_lease_that_was_taken_over_is_over(pool):
+    """What the previous version brings late changes nothing of the new one's."""
+    await store(pool, "ana", 1)
+    (old,) = await Previous(pool).claim()
+    await lease_ends(pool)
+    (new,) = await current(pool).claim(10)
+    assert new.lease_epoch == old["lease_epoch"] + 1
+    assert await Previous(pool).write_back(old, 5) == 0
+    assert await Previous(pool).release(old) is None
+    assert (await row(pool, "ana"))["lease_owner"] == "current"
+
+
+async def test_a_new_lease_that_was_taken_over_is_over(pool):
+    """And the other way round: no write, no slot, no token request, no renewal, no release."""
+    await store(pool, "ana", 1)
+    (new,) = await current(pool).claim(10)
+    await lease_ends(pool)
+    (old,) = await Previous(pool).claim()
+    before = await row(pool, "ana")
+    assert await write(pool, new, 5) == 0
+    assert await current(pool).reserve(new) is None
+    assert await current(pool).renew([new]) == [None]
+    assert await TokenStore(pool, Sealer(())).begin(new) is None
+    assert await current(pool).release([Release("ana", new.lease_epoch)]) == [None]
+    assert dict(await row(pool, "ana")) | {"now": 0} == dict(before) | {"now": 0}
+    assert await Previous(pool).write_back(old, 5) == 1
+
+
+@pytest.mark.parametrize("per_app", [0, 60], ids=["token", "app"])
+async def test_slots_of_both_together_keep_the_limit(pool, per_app):
+    """In turns on one account, with slots reserved in between: none too close to the last one."""
+    await store(pool, "ana", 400)
+    limits = {"per_token": 60, "per_app": per_app}
+    previous, new = Previous(pool, **limits), current(pool, **limits)
+    taken: list[datetime] = []
+    for turn in range(6):
+        if turn % 2:
+            (claim,) = await new.claim(3)
+            taken += [*slots_of(claim), await new.reserve(claim)]
+            assert claim.step_seconds >= step_seconds(60)
+        else:
+            (claim,) = await previous.claim(3)
+            taken += previous.slots(claim)
+        # The time until the next slot passes, for the rows as for what we know of them.
+        passes = taken[-1] - (await row(pool, "ana"))["now"] + timedelta(seconds=1)
+        for table in ("accounts", "app"):
+            await pool.execute(
+                f"UPDATE refresher.{table} SET next_slot_at = next_slot_at - $1::interval", passes
+            )
+        await lease_ends(pool)
+        taken = [slot - passes for slot in taken]
+    step = timedelta(seconds=step_seconds(60), microseconds=-50)
+    assert len(taken) >= 9
+    assert all(later - earlier >= step for earlier, later in pairwise(taken))
+
+
+async def test_a_pause_of_either_holds_for_the_other(pool):
+    """After a 429, whoever met it, neither sends before the pause is over."""
+    for first, open_id in enumerate(("ana", "ben")):
+        await store(pool, open_id, 1)
+        if first == 0:
+            (old,) = await Previous(pool).claim()
+            await Previous(pool).release(old, failures=1, pause=30.0)
+        else:
+            (new,) = await current(pool).claim(10)
+            await current(pool).release([Release("ben", new.lease_epoch, pause_seconds=30.0)])
+    await pool.execute("INSERT INTO refresher.videos VALUES ('ana', 'new'), ('ben', 'new')")
+    assert await Previous(pool).claim() == await current(pool).claim(10) == []
+
+
+async def test_neither_parks_for_a_token_that_the_other_has_replaced(pool):
+    """The new version refreshes a token while the previous one asks with the old one."""
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token, access_token_expires_at,"
+        " refresh_token) VALUES ('ana', 'act.x', now(), 'rft.x')"
+    )
+    await pool.execute("INSERT INTO refresher.videos VALUES ('ana', '1')")
+    (old,) = await Previous(pool).claim()
+    await pool.execute(
+        "UPDATE refresher.accounts SET access_token = 'act.y',"
+        " access_token_expires_at = now() + interval '1 day'"
+    )
+    park = ("needs_reauthorization", "access_token_invalid")
+    released = await Previous(pool).release(old, failures=1, park=park)
+    assert not released["parked"]
+    (new,) = await current(pool).claim(10)
+    assert new.access_token == "act.y"
+    error = AccessTokenRefused("access_token_invalid", status=401)
+    await pool.execute("UPDATE refresher.accounts SET access_token = 'act.z'")
+    parks = [Release("ana", new.lease_epoch, new.token.generation, park=Park(park[0], error.code))]
+    (kept,) = await current(pool).release(parks)
+    assert kept
+    assert not kept.parked
+
+
+async def test_a_token_that_is_due_is_not_forgotten(pool):
+    """The previous version wakes an account for its videos only: the audit sets it right."""
+    await store(pool, "ana", 1)
+    await pool.execute(
+        "UPDATE refresher.accounts SET refresh_token = 'rft.x',"
+        " access_token_expires_at = now() + interval '1 minute'"
+    )
+    (old,) = await Previous(pool).claim()
+    await Previous(pool).write_back(old, 48)
+    await Previous(pool).release(old)
+    assert await current(pool).claim(10) == []
+    ((open_id, overslept),) = await audit_step(pool, managed=True)
+    assert (open_id, overslept and overslept > 300) == ("ana", True)
+    (new,) = await current(pool).claim(10)
+    assert new.token.due
+
+
+async def test_a_video_asked_for_alone_stays_so(pool):
+    """The previous version asks for it among others; what the new one knows of it is kept."""
+    await store(pool, "ana", 3)
+    await pool.execute(
+        "UPDATE refresher.videos SET refusal = 'invalid_params', misses = 1 WHERE video_id = 'ana1'"
+    )
+    (old,) = await Previous(pool).claim()
+    assert len(old["video_ids"]) == 3
+    await Previous(pool).release(old)
+    (new,) = await current(pool).claim(10)
+    assert sorted(video.video_id for video in new.videos) == ["ana2", "ana3"]
+    await write(pool, new, 5)
+    await current(pool).release([Release("ana", new.lease_epoch)])
+    (new,) = await current(pool).claim(10)
+    assert [video.video_id for video in new.videos] == ["ana1"]
+
+
+# --- While it migrates ---
+
+
+async def test_a_migration_does_not_break_a_claim_under_way(old_pool, empty_database):
+    """Claimed before it, written and released after it, by the same old replica."""
+    await store(old_pool, "ana", 3)
+    previous = Previous(old_pool)
+    (claim,) = await previous.claim()
+    await migrate(empty_database)
+    await check_migrated(old_pool)
+    assert await current(old_pool).claim(10) == []
+    assert await previous.write_back(claim, 5) == 3
+    assert await previous.release(claim)
+    account = await row(old_pool, "ana")
+    assert (account["valid"], account["wake_at"]) == (3, NOW + 4 * HOUR)
+
+
+async def test_a_claim_under_way_can_be_taken_over_after_a_migration(old_pool, empty_database):
+    """Its replica was stopped in between: the new version goes on when the lease has run out."""
+    await store(old_pool, "ana", 3)
+    (old,) = await Previous(old_pool).claim()
+    await migrate(empty_database)
+    await lease_ends(old_pool)
+    (new,) = await current(old_pool).claim(10)
+    assert (new.lease_epoch, len(new.videos)) == (old["lease_epoch"] + 1, 3)
+    assert await write(old_pool, new, 5) == 3
+
+
+SQL_FILL = """
+INSERT INTO refresher.accounts (open_id, access_token, access_token_expires_at, refresh_token,
+                                state, wake_at)
+VALUES ('without', 'act.1', NULL, NULL, 'active', 'infinity'),
+       ('lasting', 'act.2', now() + interval '1 day', 'rft.2', 'active', 'infinity'),
+       ('ending', 'act.3', now() + interval '5 min', 'rft.3', 'active', 'infinity'),
+       ('ended', 'act.4', now() - interval '5 min', 'rft.4', 'active', now() + interval '1 day'),
+       ('unknown', 'act.5', NULL, 'rft.5', 'active', now() + interval '1 hour'),
+       ('early', 'act.6', now() + interval '1 day', 'rft.6', 'active', now() - interval '1 hour'),
+       ('paused', 'act.7', now() - interval '5 min', 'rft.7', 'paused', 'infinity'),
+       ('parked', 'act.8', NULL, NULL, 'needs_scope', 'infinity');
+INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at, due_at, misses)
+SELECT open_id, open_id || n, 'https://example.com/' || n, now() + interval '1 day',
+       now() + interval '23 hours', n % 2
+FROM refresher.accounts, generate_series(1, 3) AS n;
+UPDATE refresher.accounts SET wake_at = 'infinity' WHERE open_id IN ('without', 'lasting', 'ending');
+UPDATE refresher.app SET next_slot_at = '2026-01-01 12:00Z';
+"""
+SQL_KNOWN = """
+SELECT open_id, access_token, access_token_expires_at, refresh_token, refresh_token_expires_at,
+       scope, state, state_reason, state_since, lease_owner, lease_epoch, lease_expires_at,
+       next_slot_at, failures, requests, videos
+FROM refresher.accounts ORDER BY open_id
+"""
+SQL_KNOWN_VIDEOS = """
+SELECT open_id, video_id, cover_image_url, cover_expires_at, refreshed_at, missing_since, gone_at,
+       due_at, misses, reserve
+FROM refresher.videos ORDER BY open_id, video_id
+"""
+
+
+async def test_a_migration_keeps_every_row(old_pool, empty_database):
+    """Accounts, videos, leases, slots: all as they were, whatever was added beside them."""
+    await old_pool.execute(SQL_FILL)
+    await Previous(old_pool).claim()
+    statements = SQL_KNOWN, SQL_KNOWN_VIDEOS, "SELECT next_slot_at FROM refresher.app"
+    before = [[tuple(found) for found in await old_pool.fetch(each)] for each in statements]
+    await migrate(empty_database)
+    after = [[tuple(found) for found in await old_pool.fetch(each)] for each in statements]
+    assert after == before
+    assert (len(before[0]), len(before[1])) == (8, 24)
+
+
+async def test_a_migration_wakes_what_must_wake(old_pool, empty_database):
+    """Accounts whose token is to be refreshed wake for it, and no other account is disturbed."""
+    await old_pool.execute(SQL_FILL)
+    woken_at = "SELECT open_id, extract(epoch FROM wake_at) FROM refresher.accounts"
+    before = dict(await old_pool.fetch(woken_at))
+    await migrate(empty_database)
+    after = dict(await old_pool.fetch(woken_at))
+    changed = {open_id for open_id, at in after.items() if at != before[open_id]}
+    assert changed == {"lasting", "ending", "ended", "paused"}
+    assert all(after[open_id] < before[open_id] for open_id in changed)
+    claims = await current(old_pool).claim(10)
+    due = {claim.open_id: claim.token.due for claim in claims}
+    assert due == {"ending": True, "ended": True, "early": False}
