@@ -47,6 +47,8 @@ CLOSING_SECONDS: Final = 1.0
 READY_SECONDS: Final = 2.0
 #: `once` leaves an account alone that has failed so often in a row.
 ONCE_FAILURES: Final = 3
+#: And gives up when the API has been down for so long.
+ONCE_AWAY_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,8 @@ async def once(settings: Settings, on_progress: Callable[[int, int], None]) -> i
 
         async def finished() -> bool:
             on_progress(min(app.refresher.tally.ids, due), due)
+            if app.refresher.upstream_away_seconds > ONCE_AWAY_SECONDS:
+                return True
             return not await any_left(app.pool, started, ONCE_FAILURES)
 
         await work(app, finished)

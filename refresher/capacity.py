@@ -57,6 +57,10 @@ class Capacity:
         """Seconds until the API may be probed; 0 while it answers."""
         return self._breaker.pause_left(monotonic())
 
+    def away_seconds(self) -> float:
+        """How long the API has been down for; 0 while it answers."""
+        return self._breaker.open_seconds(monotonic()) if self._breaker.is_open else 0.0
+
     def hold(self, chunks: int, step_seconds: float) -> Callable[[], None]:
         """Take a claim's chunks on; the returned function lets them go again."""
         held = max(1, chunks)

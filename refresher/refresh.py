@@ -48,6 +48,7 @@ from refresher.events import (
     APP_THROTTLED,
     CHUNK_FAILED,
     CHUNK_UNSAVED,
+    LOOP_FAILED,
     VIDEO_REJECTED,
 )
 from refresher.logs import emit
@@ -73,7 +74,7 @@ LETTING_GO_SECONDS: Final = 0.5
 #: Leases are looked at so often in their time, and lengthened where less than half is left.
 RENEWALS_PER_LEASE: Final = 4
 #: A write-back that takes longer holds up the sending: answers could not be stored.
-SLOW_WRITE_BACK_SECONDS: Final = 1.0
+SLOW_WRITE_BACK_SECONDS: Final = 3.0
 
 
 class Accounts(Protocol):
@@ -206,6 +207,11 @@ class Refresher:
         self._give_up = asyncio.Event()
         self.wake = asyncio.Event()
         self.tally = Tally()
+
+    @property
+    def upstream_away_seconds(self) -> float:
+        """How long the API has been down for; 0 while it answers."""
+        return self._capacity.away_seconds()
 
     def stop(self) -> None:
         """Send no more; `run` returns when what is in flight is done. Idempotent."""
@@ -522,8 +528,12 @@ class Refresher:
                     self._give_up.wait(), self._lease_seconds / RENEWALS_PER_LEASE
                 )
                 return
-            with suppress(DatabaseUnavailable):
+            try:
                 await self._outage.attempt(self._renew)
+            except DatabaseUnavailable:
+                continue  # said already; a lease that has run out meanwhile can still be renewed
+            except Exception as error:  # noqa: BLE001 - the next renewal may do
+                emit(LOOP_FAILED, loop="renew_leases", exc_info=error)
 
     async def _renew(self) -> None:
         now = monotonic()

@@ -75,3 +75,13 @@ async def test_one_account_failing_is_no_outage(serve, start):
     await world.until_valid(200)
     await daemon.until_event("chunk.failed", count=3)
     assert daemon.events("upstream.lost") == []
+
+
+async def test_once_does_not_wait_for_an_api_that_is_away(serve, start):
+    """Covers due and nobody who answers: exit 1 after a while, not never."""
+    world = await serve()
+    for number in range(10):
+        await world.add_account(f"account-{number}", videos=20)
+    world.emulator.down = "cut"
+    once = await start(world, command="once")
+    assert await once.ended() == 1

@@ -78,7 +78,7 @@ def conclude_token(
         claim.open_id,
         claim.lease_epoch,
         claim.token.generation,
-        failures=claim.failures,
+        failures=claim.failures + claim.token.dead,
         retry_seconds=retry if claim.token.dead else 0.0,
         token_retry_seconds=retry,
     )
