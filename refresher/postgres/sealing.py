@@ -143,6 +143,8 @@ async def rotate_all(pool: Pool, sealer: Sealer) -> int:
     while True:
         walk = await _rotate(pool, sealer)
         rotated += walk.rotated
+        if walk.overtaken:
+            continue
         if walk.unreadable:
             more = f" and {len(walk.unreadable) - 1} more" if walk.unreadable[1:] else ""
             raise TokenUnreadable(
@@ -150,8 +152,7 @@ async def rotate_all(pool: Pool, sealer: Sealer) -> int:
                 "REFRESHER_TOKEN_KEYS: add it, or store new tokens for the account, and rotate "
                 f"again; nothing is lost, and the other accounts are done, {rotated} just now"
             )
-        if not walk.overtaken:
-            return rotated
+        return rotated
 
 
 async def check_readable(pool: Pool, sealer: Sealer) -> None:
