@@ -3,11 +3,12 @@
 import argparse
 import asyncio
 import random
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.chaos.run import run
+from tests.chaos.run import Report, run
 
 LARGEST_SEED = 10**6
 
@@ -21,8 +22,15 @@ def main() -> int:
     return 1 if failed else 0
 
 
+async def _run(seed: int, seconds: float) -> Report:
+    """Told to end, it takes its processes along."""
+    task = asyncio.create_task(run(seed, seconds))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
 def _holds(seed: int, seconds: float, report_file: Path | None) -> bool:
-    report = asyncio.run(run(seed, seconds))
+    report = asyncio.run(_run(seed, seconds))
     if report_file:
         with report_file.open("a") as file:
             file.write(report.as_json() + "\n")

@@ -115,7 +115,7 @@ def used_twice(
                 yield (
                     f"{arrival.open_id}: its refresh token was renewed by {first.replica}, which "
                     f"had the answer, and {arrival.at - first.arrival.at:.1f} s later sent again "
-                    f"by {replica}"
+                    f"by {replica}; meanwhile: {journal.between(first.arrival.at, arrival.at)}"
                 )
         elif _renews(arrival):
             renewals[arrival.refresh_token_digest] = TokenRequested(arrival, replica)

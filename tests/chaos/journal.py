@@ -53,6 +53,11 @@ class Journal:
             for entry in self.entries
         )
 
+    def between(self, since: float, until: float) -> str:
+        """All that overlapped the span, in words."""
+        overlapping = [e for e in self.entries if e.began <= until and e.ended >= since]
+        return ", ".join(dict.fromkeys(f"{e.subject} {e.what}" for e in overlapping)) or "nothing"
+
     def last(self, whats: Collection[str], subject: str) -> float:
         """When any of these last began; -inf for never."""
         return max(

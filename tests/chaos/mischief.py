@@ -14,7 +14,7 @@ from tests.chaos.plan import Fault
 from tests.chaos.replicas import Replica
 from tests.chaos.world import World
 
-#: Tokens live 40 s, so in so long somebody asks for one, mostly.
+#: In so long somebody asks for a token, mostly.
 ASKING_SECONDS = 5.0
 
 Break = Callable[[World, Application, Fault], AbstractAsyncContextManager[None]]

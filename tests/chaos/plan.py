@@ -8,13 +8,13 @@ from typing import Literal, NamedTuple
 
 REPLICAS = 3
 #: How many videos each account has at first: full and partly full chunks, one and several.
-ACCOUNTS = (1, 5, 12, 20, 21, 30, 40, 60)
+ACCOUNTS = (1, 1, 3, 5, 8, 12, 20, 20, 21, 30, 40, 40, 60, 75)
 
 #: Before the first fault everything has been asked for once, or nearly.
 FIRST_FAULT_SECONDS = 3.0
 #: Of a run; the rest is quiet.
 SHARE_OF_FAULTS = 2 / 3
-MEAN_GAP_SECONDS = 0.7
+MEAN_GAP_SECONDS = 0.8
 
 Target = Literal["replica", "account", "all"]
 Span = tuple[float, float]

@@ -24,9 +24,10 @@ from tests.conftest import environment
 from tests.faults import Server, free_port, own_server
 from tests.proxy import Proxy
 
-RATE_LIMIT = 60
-COVER_TTL_SECONDS = 30
-ACCESS_TOKEN_TTL_SECONDS = 40
+#: Short lives, so that requests are under way at any time.
+RATE_LIMIT = 120
+COVER_TTL_SECONDS = 20
+ACCESS_TOKEN_TTL_SECONDS = 25
 GRACE_SECONDS = 5.0
 CLIENT_KEY, CLIENT_SECRET = "key-of-the-chaos", "client-pass-word-of-the-tests"
 
@@ -35,7 +36,7 @@ CALM = EmulatorOptions(
     access_token_ttl_seconds=ACCESS_TOKEN_TTL_SECONDS,
     rate_limit_per_token=RATE_LIMIT,
     # So that faults hit requests that are under way.
-    latency_seconds=0.1,
+    latency_seconds=0.25,
     slow_seconds=1.5,
     client_key=CLIENT_KEY,
     client_secret=CLIENT_SECRET,
