@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
@@ -47,6 +48,9 @@ OPERATOR_ERRORS: Final = (
     TokenUnreadable,
     OSError,
 )
+
+#: A complaint names the variable of a secret: what follows is a sentence, not its value.
+COMPLAINT: Final = re.compile(r"(\bREFRESHER_[A-Z_]+: )(?=expected )")
 
 DEMO_WORDS: Final = """\
 A PostgreSQL of its own, an emulated TikTok whose covers live 60 seconds, and the daemon, with 20
@@ -95,7 +99,9 @@ def _fail(message: str) -> NoReturn:
 
 
 def _say(message: str) -> None:
-    print(f"refresher: {' '.join(logs.redacted_text(message).split())}", file=sys.stderr)
+    names_and_texts = COMPLAINT.split(message)
+    names_and_texts[::2] = map(logs.redacted_text, names_and_texts[::2])
+    print(f"refresher: {' '.join(''.join(names_and_texts).split())}", file=sys.stderr)
 
 
 @app.command()

@@ -6,7 +6,9 @@ import re
 import sys
 
 import pytest
+from cryptography.fernet import Fernet
 
+from refresher.postgres.sealing import SEALED, Sealer
 from tests.conftest import check_output, environment
 
 
@@ -83,6 +85,88 @@ async def test_importing_new_tokens_revives_an_account(refresher, csv_file, pool
     await refresher("accounts", "import", csv_file("open_id,access_token\nana,act.new\n"))
     row = await pool.fetchrow("SELECT state, access_token, refresh_token FROM refresher.accounts")
     assert tuple(row) == ("active", "act.new", "rft.kept")
+
+
+KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(2))
+
+
+async def test_tokens_are_imported_sealed(refresher, csv_file, pool):
+    """With a key they are never in the table as they are, not even in the staging one."""
+    file = csv_file("open_id,access_token,refresh_token\nana,act.one,rft.one\nben,act.two,\n")
+    seen = "CREATE TABLE seen AS SELECT access_token AS token FROM refresher.accounts WHERE false"
+    await pool.execute(seen)
+    await pool.execute(
+        "CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO seen VALUES (NEW.access_token), (NEW.refresh_token);"
+        # What the transaction holds just now: the staging table, too.
+        " INSERT INTO seen SELECT access_token FROM staged_accounts;"
+        " INSERT INTO seen SELECT refresh_token FROM staged_accounts; RETURN NEW; END $$"
+    )
+    await pool.execute(
+        "CREATE TRIGGER watched BEFORE INSERT OR UPDATE ON refresher.accounts"
+        " FOR EACH ROW EXECUTE FUNCTION watch()"
+    )
+    assert (await refresher("accounts", "import", file, token_keys=KEY))[0] == 0
+    tokens = [row["token"] for row in await pool.fetch("SELECT token FROM seen")]
+    sealer = Sealer([KEY])
+    assert {sealer.unseal(token) for token in tokens} == {"act.one", "act.two", "rft.one", None}
+    assert all(token is None or SEALED.fullmatch(token) for token in tokens)
+
+
+@pytest.mark.parametrize("keys", [KEY, ""], ids=["sealed", "plain"])
+async def test_importing_the_same_tokens_again_changes_nothing(refresher, csv_file, pool, keys):
+    """It is no new authorization: a parked account stays parked, what is known of its tokens stays."""
+    file = csv_file(
+        "open_id,access_token,access_token_expires_at,refresh_token,refresh_token_expires_at\n"
+        "ana,act.one,2030-01-01T00:00:00Z,rft.one,2031-01-01T00:00:00Z\n"
+    )
+    await refresher("accounts", "import", file, token_keys=keys)
+    await pool.execute("UPDATE refresher.accounts SET state = 'needs_scope'")
+    before = await pool.fetchrow("SELECT * FROM refresher.accounts")
+    assert (await refresher("accounts", "import", file, token_keys=keys))[0] == 0
+    assert await pool.fetchrow("SELECT * FROM refresher.accounts") == before
+    assert before["access_token_expires_at"].year == 2030
+
+
+async def test_an_import_mends_an_account_whose_key_is_lost(refresher, csv_file, pool):
+    """New tokens need not be compared with what nobody can read."""
+    sealed = Sealer([OTHER_KEY]).seal("act.lost")
+    await pool.execute("INSERT INTO refresher.accounts VALUES ('ana', $1)", sealed)
+    file = csv_file("open_id,access_token\nana,act.new\n")
+    assert (await refresher("accounts", "import", file, token_keys=KEY))[0] == 0
+    stored = await pool.fetchval("SELECT access_token FROM refresher.accounts")
+    assert Sealer([KEY]).unseal(stored) == "act.new"
+
+
+async def test_rotating_seals_with_the_first_key(refresher, pool):
+    """It says how many accounts changed, parked ones too; plain text is sealed along the way."""
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token, refresh_token, state) VALUES"
+        " ('ana', $1, 'rft.x', 'active'), ('ben', 'act.x', NULL, 'paused'),"
+        " ('cid', NULL, NULL, 'active')",
+        Sealer([OTHER_KEY]).seal("act.x"),
+    )
+    for changed in (2, 0):
+        assert await refresher("tokens", "rotate", token_keys=f"{KEY},{OTHER_KEY}") == (
+            0,
+            f"{changed} accounts encrypted with the first key\n",
+            "",
+        )
+    rows = await pool.fetch("SELECT access_token FROM refresher.accounts ORDER BY open_id")
+    assert [Sealer([KEY]).unseal(row["access_token"]) for row in rows] == ["act.x", "act.x", None]
+
+
+async def test_an_account_that_no_key_fits_is_named(refresher, pool):
+    """Exit 2 with what to do; the account keeps what it has."""
+    lost = Sealer([OTHER_KEY]).seal("act.x")
+    await pool.execute("INSERT INTO refresher.accounts VALUES ('ana', $1), ('ben', 'act.y')", lost)
+    code, out, err = await refresher("tokens", "rotate", token_keys=KEY)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("refresher: account ana: sealed with a key that is not among")
+    assert "add it, or store new tokens for the account, and rotate again" in err
+    stored = "SELECT access_token FROM refresher.accounts WHERE open_id = $1"
+    assert await pool.fetchval(stored, "ana") == lost
+    assert Sealer([KEY]).unseal(await pool.fetchval(stored, "ben")) == "act.y"
 
 
 async def test_videos_are_imported_with_what_is_known_of_them(refresher, csv_file, pool):
@@ -187,6 +271,9 @@ async def test_a_bad_row_stops_an_import_with_nothing_written(
         ("accounts pause bob", {}, "expected a known account, not 'bob'"),
         ("accounts import nowhere.csv", {}, "nowhere.csv: No such file"),
         ("videos import nowhere.csv", {}, "nowhere.csv: No such file"),
+        ("tokens rotate", {}, "REFRESHER_TOKEN_KEYS is not set: expected the key to encrypt with"),
+        ("tokens rotate", {"token_keys": "x"}, "REFRESHER_TOKEN_KEYS: expected Fernet keys"),
+        ("run", {"tiktok_client_key": "x"}, "_SECRET: expected both or neither of the two"),
         ("", {}, "Missing command; see refresher --help"),
         ("accounts", {}, "Missing command; see refresher --help"),
         ("frolic", {}, "No such command 'frolic'; see refresher --help"),
@@ -202,10 +289,10 @@ async def test_what_is_wrong_is_said_in_one_line(refresher, command, settings, c
     assert complaint in err
 
 
-@pytest.mark.parametrize("command", ["run", "once", "status", "accounts list"])
+@pytest.mark.parametrize("command", ["run", "once", "status", "accounts list", "tokens rotate"])
 async def test_a_schema_not_migrated_is_said_in_one_line(refresher, empty_database, command):
     """And with the command that helps."""
-    code, _, err = await refresher(*command.split(), url=empty_database)
+    code, _, err = await refresher(*command.split(), url=empty_database, token_keys=KEY)
     assert (code, err.count("\n")) == (2, 1)
     assert "run refresher migrate" in err
 

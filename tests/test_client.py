@@ -11,12 +11,14 @@ from yarl import URL
 
 from refresher.domain.errors import (
     AccessTokenRefused,
+    ClientRefused,
+    GrantRefused,
     ScopeRefused,
     Throttled,
     UpstreamError,
     UpstreamFailed,
 )
-from refresher.tiktok.client import LARGEST_ANSWER_BYTES, opened
+from refresher.tiktok.client import LARGEST_ANSWER_BYTES, Client, opened
 from refresher.tiktok.emulator import Emulator, EmulatorOptions
 
 TOKEN = "act.ana!4523.va"
@@ -302,3 +304,90 @@ async def test_no_error_shows_the_token(answer):
     async with raw(answer) as (_, client):
         error = await failure(client)
     assert TOKEN not in "".join(traceback.format_exception(error)) + repr(error)
+
+
+# --- The token endpoint ---
+
+APP = Client("key-of-the-app", "secret-of-the-app")
+REFRESH_TOKEN = "rft.ana!4523.va"
+
+
+@asynccontextmanager
+async def renewing(app=APP, **options):
+    """An emulator that knows Ana's refresh token and our app, and a client of it."""
+    emulator = Emulator(EmulatorOptions(client_key=APP.key, client_secret=APP.secret, **options))
+    emulator.add_account("ana", TOKEN, refresh_token=REFRESH_TOKEN)
+    async with emulator.serving() as base_url, opened(base_url, 4, app) as client:
+        yield emulator, client
+
+
+async def renewal_failure(client, token=REFRESH_TOKEN, timeout_seconds=LONG):
+    with pytest.raises(UpstreamError) as raised:
+        await client.refresh_token("ana", token, timeout_seconds)
+    return raised.value
+
+
+async def test_a_pair_is_renewed_and_the_old_refresh_token_is_used_up():
+    """What comes back is alive; the second try with the old one is refused, whatever the status."""
+    async with renewing(access_token_ttl_seconds=7200) as (emulator, client):
+        pair = await client.refresh_token("ana", REFRESH_TOKEN, LONG)
+        assert emulator.holds_access_token("ana", pair.access_token)
+        assert emulator.holds_refresh_token("ana", pair.refresh_token)
+        assert pair.access_token_lives_seconds == 7200
+        error = await renewal_failure(client)
+        assert (type(error), error.code) == (GrantRefused, "invalid_grant")
+        assert error.log_id
+        assert [arrival.answered for arrival in emulator.token_record] == [True, True]
+
+
+async def test_the_wrong_app_is_nobodys_fault():
+    """The refresh token goes on working for the right one."""
+    async with renewing(Client("key-of-the-app", "another-secret")) as (emulator, client):
+        assert type(await renewal_failure(client)) is ClientRefused
+        assert emulator.holds_refresh_token("ana", REFRESH_TOKEN)
+
+
+async def test_without_the_apps_credentials_nothing_is_asked():
+    """The caller's mistake, not the API's."""
+    async with renewing(None) as (emulator, client):
+        with pytest.raises(ValueError, match="expected the app's client key and secret"):
+            await client.refresh_token("ana", REFRESH_TOKEN, LONG)
+        assert not emulator.token_record
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("token_timeout_share", "timed_out"),
+        ("token_cut_share", "connection_failed"),
+        ("token_malformed_share", "no_error_object"),
+    ],
+)
+async def test_a_pair_that_got_lost_leaves_the_outcome_open(fault, code):
+    """It was renewed, and nobody knows: no definite refusal, and no second request by itself."""
+    async with renewing(**{fault: 1.0}) as (emulator, client):
+        timeout_seconds = SHORT if code == "timed_out" else LONG
+        error = await renewal_failure(client, timeout_seconds=timeout_seconds)
+        assert (type(error), error.code) == (UpstreamFailed, code)
+        assert len(emulator.token_record) == 1
+        assert not emulator.holds_refresh_token("ana", REFRESH_TOKEN)
+
+
+async def test_a_redirect_takes_no_secret_elsewhere():
+    """Neither the refresh token nor the app's secret is sent anywhere else."""
+    async with raw(head(length=len(OK)) + OK) as (elsewhere, other):
+        location = f"Location: {other._base_url}/v2/oauth/token/"
+        async with raw(head("307 Again", location, length=0)) as (_, client):
+            client._client = APP
+            error = await renewal_failure(client)
+        assert (type(error), error.status, elsewhere.heads) == (UpstreamFailed, 307, [])
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0\r\n\r\n", head("400 No", length=0)])
+async def test_no_error_of_a_renewal_shows_a_secret(answer):
+    """Neither the refresh token nor the app's secret, in a traceback either."""
+    async with raw(answer) as (_, client):
+        client._client = APP
+        error = await renewal_failure(client)
+    shown = "".join(traceback.format_exception(error)) + repr(error) + repr(APP)
+    assert not [secret for secret in (REFRESH_TOKEN, APP.key, APP.secret) if secret in shown]

@@ -264,8 +264,11 @@ async def test_keys_are_rotated_while_a_daemon_runs(serve, start, pool):
     assert row["state_reason"] == "because"
 
 
-@pytest.mark.parametrize("keys", ["", OTHER, f"{OTHER},{NEW}"], ids=["none", "another", "others"])
-@pytest.mark.parametrize("command", ["run", "once"])
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [("run", ""), ("once", OTHER), ("run", f"{OTHER},{NEW}")],
+    ids=["none", "another", "others"],
+)
 async def test_wrong_or_missing_keys_end_the_daemon(start, pool, command, keys):
     """One line that says what to do, exit 2; nothing in the database changes."""
     await store(pool, "ana")

@@ -1,7 +1,9 @@
-"""What the bytes of the video query mean."""
+"""What the bytes of the video query and of the token endpoint mean."""
 
 import json
 from contextlib import suppress
+from dataclasses import replace
+from urllib.parse import parse_qs
 
 import pytest
 from hypothesis import given
@@ -9,13 +11,23 @@ from hypothesis import strategies as st
 
 from refresher.domain.errors import (
     AccessTokenRefused,
+    ClientRefused,
+    GrantRefused,
     QueryRefused,
     ScopeRefused,
     Throttled,
+    TokenRequestFailed,
     UpstreamError,
     UpstreamFailed,
 )
-from refresher.tiktok.wire import LOG_ID_HEADER, build_query, read_answer
+from refresher.domain.model import TokenPair
+from refresher.tiktok.wire import (
+    LOG_ID_HEADER,
+    build_query,
+    build_token_request,
+    read_answer,
+    read_token_answer,
+)
 
 LOG_ID = "20260828021607B9B16EDC3EA4D6951B80"
 OK = {"code": "ok", "message": "", "log_id": LOG_ID}
@@ -242,6 +254,144 @@ def test_only_credentials_and_throttles_stop_the_whole_account():
     assert [kind.account_wide for kind in kinds] == [True, True, True, False, False]
 
 
+# --- The token endpoint ---
+
+GRANT = {
+    "access_token": "act.new!4523.va",
+    "expires_in": 7200,
+    "open_id": "ana",
+    "refresh_expires_in": 31_536_000,
+    "refresh_token": "rft.new!4523.va",
+    "scope": "user.info.basic,video.list",
+    "token_type": "Bearer",
+}
+PAIR = TokenPair(
+    "act.new!4523.va", 7200.0, "rft.new!4523.va", 31_536_000.0, "user.info.basic,video.list"
+)
+
+
+def granted(status=200, headers=None, **changes):
+    """The pair for Ana; None takes a field away."""
+    fields = {name: value for name, value in {**GRANT, **changes}.items() if value is not None}
+    return read_token_answer(status, headers or {}, json.dumps(fields).encode(), "ana")
+
+
+def token_failure(status, body, headers=None):
+    with pytest.raises(UpstreamError) as raised:
+        read_token_answer(status, headers or {}, body, "ana")
+    return raised.value
+
+
+def test_a_token_request_is_a_form():
+    """As documented; what needs escaping is escaped, and the repr shows nothing of it."""
+    request = build_token_request("key&1", "secret=ü", "rft.old!4523.va+x")
+    assert request.path_and_query == "/v2/oauth/token/"
+    assert request.headers == {"Content-Type": "application/x-www-form-urlencoded"}
+    assert parse_qs(request.body.decode(), strict_parsing=True) == {
+        "client_key": ["key&1"],
+        "client_secret": ["secret=ü"],
+        "grant_type": ["refresh_token"],
+        "refresh_token": ["rft.old!4523.va+x"],
+    }
+    assert "rft." not in repr(request)
+    assert "secret" not in repr(request)
+
+
+@pytest.mark.parametrize("status", [200, 201, 400])
+def test_a_new_pair_is_read(status):
+    """The body says what it is; no repr shows a token."""
+    pair = granted(status, token_type=7, another="field")
+    assert pair == PAIR
+    assert "new!" not in repr(pair)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"expires_in": "7200", "refresh_expires_in": "31536000"}, {}),
+        ({"refresh_token": None}, {"refresh_token": None}),
+        ({"refresh_token": ""}, {"refresh_token": None}),
+        ({"refresh_expires_in": None}, {"refresh_token_lives_seconds": None}),
+        ({"refresh_expires_in": 0}, {"refresh_token_lives_seconds": None}),
+        ({"refresh_expires_in": "soon"}, {"refresh_token_lives_seconds": None}),
+        ({"scope": None}, {"scope": None}),
+        ({"open_id": None}, {}),
+        ({"error": "", "log_id": LOG_ID}, {}),
+        ({"expires_in": 0.5}, {"access_token_lives_seconds": 0.5}),
+    ],
+)
+def test_what_a_pair_leaves_open_is_none(changes, expected):
+    """Then what is stored stays; numbers may be text, and an empty error is none."""
+    assert granted(**changes) == replace(PAIR, **expected)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"access_token": None},
+        {"access_token": ""},
+        {"access_token": "two lines\n"},
+        {"access_token": 7},
+        {"refresh_token": 7},
+    ],
+    ids=["none", "empty", "lines", "number", "refresh-number"],
+)
+def test_an_answer_without_a_usable_pair_leaves_the_outcome_open(changes):
+    """The old refresh token may be used up: it is no definite refusal."""
+    with pytest.raises(UpstreamFailed) as raised:
+        granted(**changes)
+    assert type(raised.value) is UpstreamFailed
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 500])
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("invalid_grant", GrantRefused),
+        ("access_denied", GrantRefused),
+        ("invalid_scope", ScopeRefused),
+        ("invalid_client", ClientRefused),
+        ("unauthorized_client", ClientRefused),
+        ("invalid_request", TokenRequestFailed),
+        ("unsupported_grant_type", TokenRequestFailed),
+        ("server_error", TokenRequestFailed),
+        ("temporarily_unavailable", TokenRequestFailed),
+        ("a_code_nobody_has_seen", TokenRequestFailed),
+    ],
+)
+def test_token_errors_are_known_by_the_body(status, code, kind):
+    """Whatever the HTTP status; also beside tokens; code, status and log_id go on."""
+    for body in ({}, GRANT):
+        error = {**body, "error": code, "error_description": "x", "log_id": LOG_ID}
+        failed = token_failure(status, json.dumps(error).encode(), {LOG_ID_HEADER: "another"})
+        assert type(failed) is kind
+        assert (failed.code, failed.status, failed.log_id) == (code, status, LOG_ID)
+
+
+def test_a_pair_of_another_account_is_refused():
+    """Stored, it would show one user's videos as another's."""
+    with pytest.raises(GrantRefused) as raised:
+        granted(open_id="ben", headers={LOG_ID_HEADER: LOG_ID})
+    assert (raised.value.code, raised.value.log_id) == ("token_of_another_account", LOG_ID)
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("status", [200, 502])
+def test_a_token_answer_that_is_none_leaves_the_outcome_open(status, body):
+    """A gateway's page, half a body, an answer of another endpoint: tried again."""
+    failed = token_failure(status, body, {LOG_ID_HEADER: LOG_ID})
+    assert type(failed) is UpstreamFailed
+    assert failed.log_id == LOG_ID
+
+
+def test_the_token_endpoint_may_throttle():
+    """With a page or with the error object of the other endpoints."""
+    for body in (b"", b'{"error":{"code":"rate_limit_exceeded","log_id":"x"}}'):
+        failed = token_failure(429, body, {"Retry-After": "7"})
+        assert isinstance(failed, Throttled)
+        assert failed.retry_after_seconds == 7.0
+
+
 # --- Anything at all ---
 
 anything = st.recursive(
@@ -272,3 +422,21 @@ def test_any_body_is_an_answer_or_an_upstream_error(status, body, cut):
         covers = read(body[:cut], status)
         assert status == 200
         assert all(isinstance(video_id, str) for video_id in covers)
+
+
+near_grants = near(
+    **{name: st.just(value) for name, value in GRANT.items()},
+    error=st.sampled_from(["", "invalid_grant", "server_error"]),
+    log_id=st.just(LOG_ID),
+).map(lambda it: json.dumps(it).encode())
+
+
+@given(status=statuses, body=st.binary() | near_grants, cut=st.none() | st.integers(0, 50))
+def test_any_body_is_a_pair_or_an_upstream_error(status, body, cut):
+    """A pair can be sent and stored; nothing but `UpstreamError` is raised for all else."""
+    with suppress(UpstreamError):
+        pair = read_token_answer(status, {}, body[:cut], "ana")
+        assert pair.access_token.isascii()
+        assert pair.access_token.isprintable()
+        assert 0 < pair.access_token_lives_seconds < 1e10
+        assert pair.refresh_token != ""

@@ -149,7 +149,7 @@ async def rotate_all(pool: Pool, sealer: Sealer) -> int:
             more = f" and {len(walk.unreadable) - 1} more" if walk.unreadable[1:] else ""
             raise TokenUnreadable(
                 f"account {min(walk.unreadable)}{more}: sealed with a key that is not among "
-                "REFRESHER_TOKEN_KEYS: add it, or store new tokens for the account, and rotate "
+                "REFRESHER_TOKEN_KEYS; add it, or store new tokens for the account, and rotate "
                 f"again; nothing is lost, and the other accounts are done, {rotated} just now"
             )
         return rotated
