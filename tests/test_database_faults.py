@@ -84,7 +84,7 @@ def running(serve, start, own_server, own_database):
     """A daemon in mid-run over the server's database, or over what `url` makes of its name."""
 
     @asynccontextmanager
-    async def running(url=None, seen=None, latency_seconds=0.15, **settings):
+    async def running(url=None, seen=None, latency_seconds=0.1, **settings):
         beside = await serve(latency_seconds=latency_seconds)
         past = (seen or own_server).url_of(own_database)
         async with faults.looking(beside, own_server.url_of(own_database)) as first:
