@@ -6,7 +6,7 @@ No token and no signature is ever in these words.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -46,6 +46,15 @@ class TokenRequested(NamedTuple):
 
     arrival: TokenArrival
     replica: str
+
+
+class Parked(NamedTuple):
+    """An account became parked in the database, or a log said so; `at` is Unix time."""
+
+    at: float
+    open_id: str
+    state: str
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +208,24 @@ def _credential_lost(
         and _answer_lost(request, journal, inf)
         for request in requests
     )
+
+
+def parked_unsaid(
+    parks: Iterable[Parked], said: Collection[Parked], disturbed: Callable[[float], bool]
+) -> Iterator[str]:
+    """An account that became parked without a reason, or without a word in the logs.
+
+    The word may be missing where whoever parked it was `disturbed` at that time: the reason in the
+    row is said all the same.
+    """
+    for park in parks:
+        if not park.reason:
+            yield f"{park.open_id}: {park.state}, and no reason is stored"
+        words = [word for word in said if word[1:] == park[1:]]
+        if not any(abs(word.at - park.at) < SAYING_SECONDS for word in words) and not disturbed(
+            park.at
+        ):
+            yield f"{park.open_id}: {park.state} by {park.reason}, and no event says so"
 
 
 def unsealed(accounts: Iterable[StoredAccount]) -> Iterator[str]:

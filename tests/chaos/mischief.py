@@ -109,6 +109,12 @@ async def frozen_asking(world: World, replica: Replica, __: Fault) -> AsyncItera
         proxy.thaw()
 
 
+@asynccontextmanager
+async def away_asking(world: World, _: Replica, fault: Fault) -> AsyncIterator[None]:
+    async with away_for(world, fault):
+        yield
+
+
 # --- The database ---
 
 
@@ -116,17 +122,26 @@ async def frozen_asking(world: World, replica: Replica, __: Fault) -> AsyncItera
 async def restarted(
     mode: Literal["fast", "immediate"], world: World, _: Application, __: Fault
 ) -> AsyncIterator[None]:
-    with world.journal.during("away", "database"):
-        await asyncio.to_thread(world.server.restart, mode)
+    async with world.serving:
+        with world.journal.during("away", "database"):
+            await asyncio.to_thread(world.server.restart, mode)
     yield
 
 
 @asynccontextmanager
 async def away(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
-    with world.journal.during("away", "database"):
-        await asyncio.to_thread(world.server.stop, "fast" if fault.amount < 1 / 2 else "immediate")
+    async with away_for(world, fault):
         yield
-        await asyncio.to_thread(world.server.start)
+
+
+@asynccontextmanager
+async def away_for(world: World, fault: Fault) -> AsyncIterator[None]:
+    mode = "fast" if fault.amount < 1 / 2 else "immediate"
+    async with world.serving:
+        with world.journal.during("away", "database"):
+            await asyncio.to_thread(world.server.stop, mode)
+            yield
+            await asyncio.to_thread(world.server.start)
 
 
 @asynccontextmanager
@@ -343,6 +358,7 @@ BREAKS: dict[str, Break] = {
     "process.killed_asking": partial(while_asking, killed_asking),
     "process.stopped_asking": partial(while_asking, stopped_asking),
     "database.frozen_asking": partial(while_asking, frozen_asking),
+    "database.away_asking": partial(while_asking, away_asking),
     "database.restarted_fast": partial(restarted, "fast"),
     "database.restarted_immediate": partial(restarted, "immediate"),
     "database.away": away,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -12,13 +13,16 @@ import aiohttp
 
 from refresher.tiktok.emulator import token_digest
 from tests.chaos import invariants
-from tests.chaos.invariants import StoredAccount, StoredVideo, TokenRequested
+from tests.chaos.invariants import Parked, StoredAccount, StoredVideo, TokenRequested
 from tests.chaos.world import RATE_LIMIT, World
 
 LOOK_SECONDS = 0.5
 PROBE_SECONDS = 2.0
 #: Our own loop, late by more than this, cannot tell when a request really arrived.
 LATE_SECONDS = 0.25
+
+#: What may cost a replica the answer to a statement that took effect, or the word about it.
+DISTURBANCES = {"killed", "stopped", "away", "cut", "frozen", "refused"}
 
 SQL_VIDEOS = """
 SELECT open_id, video_id, cover_image_url AS url, cover_expires_at AS expires_at, due_at, misses,
@@ -85,6 +89,7 @@ class Observer:
 
     async def at_the_end(self) -> None:
         """With all replicas gone: what they left behind, and all that they said."""
+        await self._judge_parks()
         left = await self.world.fetch(
             "SELECT open_id FROM refresher.accounts WHERE lease_expires_at > now()"
         )
@@ -93,6 +98,30 @@ class Observer:
             for output in replica.outputs:
                 text = invariants.complete_lines(output.read_text())
                 self._say("6 logs", invariants.bad_lines(output.name, text))
+
+    async def _judge_parks(self) -> None:
+        rows = await self.world.fetch("SELECT at, open_id, state, reason FROM chaos.parks")
+        parks = [Parked(row["at"].timestamp(), *list(row)[1:]) for row in rows or ()]
+        said = [
+            Parked(
+                datetime.fromisoformat(str(event["timestamp"])).timestamp(),
+                str(event["open_id"]),
+                str(event["state"]),
+                str(event["reason"]),
+            )
+            for event in self.events
+            if event["event"] == "account.parked"
+        ]
+        self._say("2 tokens", invariants.parked_unsaid(parks, said, self._disturbed))
+
+    def _disturbed(self, at: float) -> bool:
+        """Whether a process or a connection was, about then; `at` is Unix time."""
+        moment = at - time.time() + monotonic()
+        subjects = ["database", *(replica.name for replica in self.world.replicas)]
+        return any(
+            self.world.journal.happened(DISTURBANCES, subject, moment - 1, moment + 1)
+            for subject in subjects
+        )
 
     async def videos(self) -> list[StoredVideo] | None:
         rows = await self.world.fetch(SQL_VIDEOS)

@@ -7,7 +7,7 @@ import pytest
 
 from refresher.tiktok.emulator import TokenArrival
 from tests.chaos import invariants
-from tests.chaos.invariants import StoredAccount, StoredVideo, TokenRequested
+from tests.chaos.invariants import Parked, StoredAccount, StoredVideo, TokenRequested
 from tests.chaos.journal import Journal
 from tests.chaos.upstream import added_up
 
@@ -100,6 +100,17 @@ def test_an_account_is_parked_for_a_reason():
         invariants.parked_wrongly([account("needs_reauthorization", "x", lives=True)], (), journal)
     )
     assert list(invariants.parked_wrongly([account("needs_reauthorization")], (), journal))
+
+
+def test_a_park_is_said():
+    """In the row, and in a log unless whoever parked it could not speak."""
+    park = Parked(100.0, "a", "needs_reauthorization", "invalid_grant")
+    calm = lambda _at: False  # noqa: E731
+    assert not list(invariants.parked_unsaid([park], [park._replace(at=101.0)], calm))
+    assert list(invariants.parked_unsaid([park], [], calm))
+    assert list(invariants.parked_unsaid([park], [park._replace(reason="other")], calm))
+    assert not list(invariants.parked_unsaid([park], [], lambda _at: True))
+    assert list(invariants.parked_unsaid([park._replace(reason=None)], [], lambda _at: True))
 
 
 def video(url=URL, seconds=30, due=-5, misses=0, refusal=None):

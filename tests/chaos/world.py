@@ -48,8 +48,8 @@ WITNESSES = """
 CREATE SCHEMA chaos;
 CREATE TABLE chaos.done (transaction bigint PRIMARY KEY);
 CREATE TABLE chaos.breaches (number bigserial, breach text);
-CREATE TABLE chaos.states (
-    number bigserial, open_id text, state text, reason text, generation bigint
+CREATE TABLE chaos.parks (
+    at timestamptz DEFAULT clock_timestamp(), open_id text, state text, reason text
 );
 
 CREATE FUNCTION chaos.note_cover() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -65,15 +65,15 @@ WHEN (OLD.cover_image_url <> '' AND coalesce(NEW.cover_image_url, '') = ''
       OR NEW.cover_expires_at < OLD.cover_expires_at)
 EXECUTE FUNCTION chaos.note_cover();
 
-CREATE FUNCTION chaos.note_state() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION chaos.note_park() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO chaos.states (open_id, state, reason, generation)
-    VALUES (NEW.open_id, NEW.state, NEW.state_reason, NEW.tokens_generation);
+    INSERT INTO chaos.parks (open_id, state, reason)
+    VALUES (NEW.open_id, NEW.state, NEW.state_reason);
     RETURN NULL;
 END $$;
-CREATE TRIGGER chaos_state AFTER UPDATE ON refresher.accounts FOR EACH ROW
-WHEN (NEW.state <> OLD.state)
-EXECUTE FUNCTION chaos.note_state();
+CREATE TRIGGER chaos_park AFTER UPDATE ON refresher.accounts FOR EACH ROW
+WHEN (NEW.state <> OLD.state AND NEW.state <> 'active')
+EXECUTE FUNCTION chaos.note_park();
 """
 
 
@@ -93,6 +93,8 @@ class World:
     owners: dict[str, str] = field(default_factory=dict)
     violations: dict[tuple[str, str], None] = field(default_factory=dict)
     counter: int = 0
+    #: Held by who stops or restarts the server.
+    serving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def violated(self, invariant: str, what: str) -> None:
         """Said once each."""
