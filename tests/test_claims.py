@@ -394,3 +394,17 @@ async def test_videos_imported_for_later_during_a_lease_are_not_forgotten(pool):
     row = await account(pool, "ana")
     assert row["wake_at"] < row["lease_expires_at"]
     assert claim.lease_expires_at == row["lease_expires_at"]
+
+
+async def test_a_release_said_twice_counts_once(pool):
+    """Its commit was not heard of: said again, it is answered alike and changes nothing."""
+    await store(pool, "ana", 1)
+    (claim,) = await replica(pool).claim(10)
+    release = Release("ana", claim.lease_epoch, pause_seconds=5, token_retry_seconds=5, requests=3)
+    (first,) = await replica(pool).release([release])
+    row = await account(pool, "ana")
+    (second,) = await replica(pool).release([release])
+    again = await account(pool, "ana")
+    assert {**again, "now": None} == {**row, "now": None}
+    assert (first.parked, second.parked) == (False, False)
+    assert 0 < second.wake_in_seconds <= first.wake_in_seconds

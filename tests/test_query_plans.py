@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from refresher.postgres.claims import SQL_CLAIM
+from refresher.postgres.database import SCAN_SECONDS
 from refresher.postgres.status import SQL_SUMMARY
 from refresher.postgres.write_back import SQL_WRITE_BACK
 
@@ -32,9 +33,11 @@ async def million(pool):
             FROM generate_series(1, {VIDEOS_EACH}) AS m, generate_series(1, {ACCOUNTS}) AS n;
             ALTER TABLE refresher.videos ENABLE TRIGGER USER;
             """,
-            timeout=None,
+            timeout=SCAN_SECONDS,
         )
-        await connection.execute("ANALYZE refresher.accounts, refresher.videos")
+        await connection.execute(
+            "ANALYZE refresher.accounts, refresher.videos", timeout=SCAN_SECONDS
+        )
         yield connection
 
 
