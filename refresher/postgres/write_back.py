@@ -32,8 +32,6 @@ free AS MATERIALIZED (
        OR v.cover_image_url IS NULL
        OR v.cover_expires_at IS NULL
        OR v.cover_expires_at < w.cover_expires_at
-       -- Once more, as the first time's commit was not heard of.
-       OR (v.cover_expires_at, v.cover_image_url) = (w.cover_expires_at, w.cover_image_url)
     ORDER BY w.open_id, w.video_id
     FOR NO KEY UPDATE OF v SKIP LOCKED
 ),
