@@ -87,6 +87,7 @@ POLICY = DuePolicy(
     missing_limit=3,
 )
 KEYS = [Fernet.generate_key().decode() for _ in range(2)]
+ACTS = ("write", "renew", "reserve", "release", "park", "park")
 OUTCOMES = st.lists(
     st.sampled_from(["fresh", "short", "short", "same", "missing", "odd", "alone", "aside"]),
     min_size=1,
@@ -143,6 +144,10 @@ SQL_DUE = """
 SELECT count(*)
 FROM refresher.videos AS v JOIN refresher.accounts AS a USING (open_id)
 WHERE a.state = 'active' AND v.due_at <= now()
+"""
+
+SQL_PLACE = """
+SELECT extract(epoch FROM greatest(next_slot_at, clock_timestamp()))::float8 FROM refresher.app
 """
 
 # Every row as it is, to the last column.
@@ -258,9 +263,9 @@ class Model(RuleBasedStateMachine):
     @initialize(
         per_token=st.sampled_from([600, 30, 6, 0]),
         per_app=st.sampled_from([0, 0, 60, 20]),
-        managed=st.booleans(),
+        managed=st.sampled_from([True, True, False]),
         sealed=st.booleans(),
-        lives=st.lists(st.sampled_from([None, 5, 4_000]), min_size=1, max_size=3),
+        lives=st.lists(st.sampled_from([None, 5, 5, 4_000]), min_size=1, max_size=3),
         videos=st.sampled_from([1, 45, 130]),
     )
     def begin(
@@ -399,14 +404,16 @@ class Model(RuleBasedStateMachine):
         budget=st.sampled_from([1, 2, 5, 64]),
     )
     def claim(self, workers: list[str], budget: int) -> None:
-        videos = self._videos()
+        videos, place = self._videos(), self._place()
         answers = self.run(self._claim_together(workers, budget))
         for worker, claims in zip(workers, answers, strict=True):
             assert sum(-(-len(claim.videos) // 20) for claim in claims) <= budget
             # In the order of the slots: which of two workers was first is not for us to know.
             for claim in claims:
                 self._claimed(worker, claim, videos)
-        assert len({c.open_id for claims in answers for c in claims}) == sum(map(len, answers))
+        claimed = [claim for claims in answers for claim in claims]
+        assert len({claim.open_id for claim in claimed}) == len(claimed)
+        self._check_places(place, [slot for claim in claimed for slot in self._slots(claim)])
 
     async def _claim_together(self, workers: list[str], budget: int) -> list[Any]:
         return await asyncio.gather(*(self.workers[worker].claim(budget) for worker in workers))
@@ -453,6 +460,24 @@ class Model(RuleBasedStateMachine):
             return None
         return self.app_rate * (1 + RATE_RECOVERY_PER_MINUTE * (now - self.app_lowered_at) / 60)
 
+    def _slots(self, claim: Claim) -> list[float]:
+        first, number = self._time(claim.first_slot), -(-len(claim.videos) // 20)
+        return [first + n * claim.step_seconds for n in range(number)]
+
+    def _check_places(self, place: float, slots: list[float]) -> None:
+        """Each chunk has moved the app's next place by one, and none is sent before its own."""
+        step = self._app_step(self._now()) * (1 - 1e-3)
+        if not step:
+            return
+        for number, slot in enumerate(sorted(slots)):
+            assert slot >= place + number * step - HAIR
+        assert self._place() >= place + len(slots) * step - HAIR
+
+    def _place(self) -> float:
+        """The first of the app's places that is still to be had."""
+        place: float = self.database.value(SQL_PLACE)
+        return place + self.passed
+
     def _grant(self, account: Account, first: float, number: int, step: float) -> None:
         if not number:
             return
@@ -491,7 +516,7 @@ class Model(RuleBasedStateMachine):
         if (held := self._pick(which)) is None:
             return
         account, before = self.accounts[held.claim.open_id], self._print()
-        earliest = self._now()
+        earliest, place = self._now(), self._place()
         slot = self.run(self.workers[held.worker].reserve(held.claim))
         self._check_leased(held, earliest, done=slot is not None)
         if slot is None:
@@ -502,6 +527,7 @@ class Model(RuleBasedStateMachine):
         step = next_slot - self._time(slot)
         self._check_step(account, step, earliest)
         self._grant(account, self._time(slot), 1, step)
+        self._check_places(place, [self._time(slot)])
 
     def _check_leased(self, held: Held, earliest: float, *, done: bool) -> None:
         """Done under a lease that runs, not done without one; which of them is known by now."""
@@ -654,21 +680,71 @@ class Model(RuleBasedStateMachine):
         if (held := self._pick(which)) is None:
             return
         if held.claim.token.due:
-            self.begin_token_request(which)
+            self._begin_request(held)
         which = self.held.index(held)
         self.write(which, outcomes, 20)
         if held.used:
             self._store_pair(held, TokenPair(self._token(), 90_000, None, None, None))
         self.release(which, errors, None, 0.5, answered=not errors)
 
+    @rule(
+        which=st.integers(0, 9),
+        worker=st.sampled_from(WORKERS),
+        acts=st.lists(st.sampled_from(ACTS), min_size=1, max_size=2),
+        seconds=st.sampled_from([0.0, LEASE_SECONDS + 1.0]),
+        meanwhile=st.sampled_from(["insert", "replace", "replace", "pause", "rotate"]),
+    )
+    def stall(
+        self, which: int, worker: str, acts: list[str], seconds: float, meanwhile: str
+    ) -> None:
+        """A worker goes on late, when the account is another or somebody else's."""
+        if (held := self._pick(which)) is None:
+            return
+        if held.claim.token.due:
+            self._begin_request(held)
+        self._disturb(held.claim.open_id, meanwhile)
+        self.tick(seconds)
+        self.claim([worker], 64)
+        if held.used:
+            self._store_pair(held, TokenPair(self._token(), 90_000, None, None, None))
+        for act in acts:
+            if held in self.held:
+                self._act(act, self.held.index(held))
+
+    def _disturb(self, open_id: str, how: str) -> None:
+        match how:
+            case "insert":
+                # It wakes the account, which is no reason for others to claim it.
+                self.insert_videos(open_id, 3)
+            case "replace":
+                self.replace_tokens(open_id, both=True, lives=None)
+            case "pause":
+                self.pause_or_resume(open_id, "paused")
+            case "rotate":
+                self.seal(rotate=True, which=1)
+
+    def _act(self, act: str, which: int) -> None:
+        match act:
+            case "write":
+                self.write(which, ["fresh"], 20)
+            case "renew":
+                self.renew(which)
+            case "reserve":
+                self.reserve(which)
+            case "park":
+                self.release(which, [QUERY_ERRORS[2]], QUERY_ERRORS[2], 0.5, answered=False)
+            case "release":
+                self.release(which, [], None, 0.5, answered=True)
+
     # --- Tokens ---
 
     @rule(which=st.integers(0, 9))
     def begin_token_request(self, which: int) -> None:
         due = [held for held in self.held if held.claim.token.due]
-        if not due:
-            return
-        held = due[which % len(due)]
+        if due:
+            self._begin_request(due[which % len(due)])
+
+    def _begin_request(self, held: Held) -> None:
         account, row, before = self.accounts[held.claim.open_id], self._row(held), self._print()
         earliest = self._now()
         found = self.run(self.store.begin(held.claim))
