@@ -52,6 +52,25 @@ async def stopped(world: World, _: Application, fault: Fault) -> AsyncIterator[N
 
 
 @asynccontextmanager
+async def swallowed(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+    replica = _replica(world, fault)
+    if not replica.steady:
+        yield
+        return
+    async with swallowed_asking(world, replica, fault):
+        yield
+
+
+@asynccontextmanager
+async def swallowed_asking(world: World, replica: Replica, _: Fault) -> AsyncIterator[None]:
+    """As when its machine is gone, or the network to it."""
+    world.proxies[world.replicas.index(replica)].swallow()
+    await replica.kill()
+    yield
+    await replica.start()
+
+
+@asynccontextmanager
 async def terminated(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
     replica = _replica(world, fault)
     if not replica.steady:
@@ -355,6 +374,8 @@ BREAKS: dict[str, Break] = {
     "process.killed": killed,
     "process.stopped": stopped,
     "process.terminated": terminated,
+    "process.swallowed": swallowed,
+    "process.swallowed_asking": partial(while_asking, swallowed_asking),
     "process.killed_asking": partial(while_asking, killed_asking),
     "process.stopped_asking": partial(while_asking, stopped_asking),
     "database.frozen_asking": partial(while_asking, frozen_asking),

@@ -39,8 +39,11 @@ KINDS = (
     Kind("process.killed", "process", "replica", lasts=(0.2, 3)),
     Kind("process.stopped", "process", "replica", lasts=(4.5, 7)),
     Kind("process.terminated", "process", "replica", lasts=(0.2, 1)),
+    # Its machine is gone: the database is not told, and keeps the connections.
+    Kind("process.swallowed", "process", "replica", lasts=(0.2, 3)),
     # Hits whoever asks for a token next, while the answer is on its way.
     Kind("process.killed_asking", "asking", "all", lasts=(4, 6)),
+    Kind("process.swallowed_asking", "asking", "all", lasts=(4, 6)),
     Kind("process.stopped_asking", "asking", "all", lasts=(4.5, 7)),
     Kind("database.frozen_asking", "asking", "all", lasts=(4.5, 7)),
     Kind("database.away_asking", "asking", "all", lasts=(4.5, 7)),
@@ -129,7 +132,7 @@ def make_plan(seed: int, seconds: float) -> Plan:
     faults: list[Fault] = []
     at = FIRST_FAULT_SECONDS
     for kind in _kinds(chance):
-        at += chance.expovariate(1 / MEAN_GAP_SECONDS)
+        at += chance.uniform(0, 2 * MEAN_GAP_SECONDS)
         if at >= end:
             return Plan(seed, seconds, faults)
         fault = _fault(kind, at, end, busy, chance)

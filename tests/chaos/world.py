@@ -17,12 +17,12 @@ from refresher.postgres.migrate import migrate
 from refresher.postgres.sealing import Sealer
 from refresher.tiktok.emulator import EmulatorOptions
 from tests.chaos.journal import Journal
+from tests.chaos.network import Network
 from tests.chaos.plan import REPLICAS
 from tests.chaos.replicas import Replica
 from tests.chaos.upstream import WatchedEmulator
 from tests.conftest import environment
 from tests.faults import Server, free_port, own_server
-from tests.proxy import Proxy
 
 #: Short lives, so that requests are under way at any time.
 RATE_LIMIT = 120
@@ -84,7 +84,7 @@ class World:
     server: Server
     emulator: WatchedEmulator
     journal: Journal
-    proxies: list[Proxy]
+    proxies: list[Network]
     replicas: list[Replica]
     ports: Mapping[int, Replica]
     probes: Mapping[str, str]
@@ -150,7 +150,7 @@ async def built(folder: Path) -> AsyncIterator[World]:
         ports: dict[int, Replica] = {}
         probes: dict[str, str] = {}
         for number in range(REPLICAS):
-            proxy = await stack.enter_async_context(Proxy("127.0.0.1", server.port))
+            proxy = await stack.enter_async_context(Network("127.0.0.1", server.port))
             base_url = await stack.enter_async_context(emulator.serving())
             listen = f"127.0.0.1:{free_port()}"
             replica = Replica(
