@@ -525,6 +525,41 @@ async def test_a_pair_that_cannot_be_stored_in_time_is_said_to_be_lost(serve, st
     assert await standing(pool, "ana") == ("needs_reauthorization", "refresh_token_lost")
 
 
+async def test_a_stop_waits_for_a_pair_and_stores_it(serve, start, pool):
+    """SIGTERM amid a token request: exit 0, the new pair is there, no lease is left."""
+    world = await serve(latency_seconds=0.5)
+    await authorize(world, "ana", lives=-1)
+    daemon = await start(world, **SETTINGS)
+    await until_token_calls(world, 1)
+    assert await daemon.stopped() == 0
+    assert daemon.events("token.refreshed")[0]["stored"] is True
+    row = await row_of(pool, "ana")
+    assert (row["lease_expires_at"], row["token_request_at"]) == (None, None)
+    assert await is_live(world, "ana")
+
+
+async def test_rotating_keys_costs_no_pair(serve, start, pool):
+    """Again and again while many tokens are refreshed: each new pair is stored."""
+    accounts = 40
+    world = await serve(latency_seconds=0.1)
+    for number in range(accounts):
+        await authorize(world, f"account-{number}", lives=-1)
+    keys = [Fernet.generate_key().decode() for _ in range(2)]
+    daemon = await start(world, concurrency=4, token_keys=",".join(keys), **SETTINGS)
+    await until_token_calls(world, 1)
+    rotations = 0
+    while await world.valid() < accounts:
+        keys.reverse()
+        rotations += await rotate_all(pool, Sealer(keys)) > 0
+    assert rotations > 1
+    assert token_calls(world) == {f"account-{number}": 1 for number in range(accounts)}
+    assert daemon.events("account.parked") == daemon.events("account.blocked") == []
+    sealer = Sealer(keys)
+    for row in await pool.fetch("SELECT * FROM refresher.accounts"):
+        refresh_token = sealer.unseal(row["refresh_token"])
+        assert world.emulator.holds_refresh_token(row["open_id"], refresh_token)
+
+
 async def until_answered(world):
     async def answered():
         return world.emulator.token_record[0].answered
@@ -616,7 +651,8 @@ async def test_no_account_is_lost_to_kill_9(serve, spawn, pool):
     world = await serve(latency_seconds=0.1, access_token_ttl_seconds=4)
     for number in range(accounts):
         await authorize(world, f"account-{number}", lives=-1)
-    settings = {**SETTINGS, "lease_seconds": 1, "concurrency": 3}
+    key = Fernet.generate_key().decode()
+    settings = {**SETTINGS, "lease_seconds": 1, "concurrency": 3, "token_keys": key}
     daemon = await spawn(world, **settings)
     for _ in range(kills):
         seen = len(world.emulator.token_record)
@@ -647,7 +683,8 @@ async def test_no_account_is_lost_to_kill_9(serve, spawn, pool):
     assert len(rows) == accounts
     for row in rows:
         if row["state"] == "active":
-            assert world.emulator.holds_refresh_token(row["open_id"], row["refresh_token"])
+            refresh_token = Sealer([key]).unseal(row["refresh_token"])
+            assert world.emulator.holds_refresh_token(row["open_id"], refresh_token)
         else:
             expected = ("needs_reauthorization", "refresh_token_lost")
             assert (row["state"], row["state_reason"]) == expected
