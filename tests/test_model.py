@@ -87,7 +87,7 @@ POLICY = DuePolicy(
     missing_limit=3,
 )
 KEYS = [Fernet.generate_key().decode() for _ in range(2)]
-ACTS = ("write", "renew", "reserve", "release", "park", "park")
+ACTS = ("write", "renew", "reserve", "begin", "store", "end", "release", "park")
 OUTCOMES = st.lists(
     st.sampled_from(["fresh", "short", "short", "same", "missing", "odd", "alone", "aside"]),
     min_size=1,
@@ -303,15 +303,34 @@ class Model(RuleBasedStateMachine):
 
     @rule(
         open_id=st.sampled_from(ACCOUNTS),
-        renewable=st.booleans(),
-        lives=st.sampled_from([None, 5, 4_000, 90_000]),
-        tokenless=st.sampled_from([False, False, False, True]),
+        does=st.sampled_from(
+            ["insert", "insert", "import", "refused", "delete", "replace", "pause", "resume"]
+        ),
+        number=st.sampled_from([1, 3, 19, 21, 45]),
+        due_in=st.sampled_from([5, 200, 5_000]),
+        both=st.booleans(),
+        lives=st.sampled_from([None, 5, 90_000]),
     )
+    def apply(
+        self, open_id: str, does: str, number: int, due_in: int, *, both: bool, lives: int | None
+    ) -> None:
+        if open_id not in self.accounts:
+            self.insert_account(open_id, renewable=both, lives=lives, tokenless=does == "import")
+        match does:
+            case "insert" | "refused":
+                self.insert_videos(open_id, number, refused=does == "refused")
+            case "import":
+                self.insert_videos(open_id, number, due_in)
+            case "delete":
+                self.delete_videos(open_id, number % 10)
+            case "replace":
+                self.replace_tokens(open_id, both=both, lives=lives)
+            case _:
+                self.pause_or_resume(open_id, "paused" if does == "pause" else "active")
+
     def insert_account(
         self, open_id: str, *, renewable: bool, lives: int | None, tokenless: bool
     ) -> None:
-        if open_id in self.accounts:
-            return
         access = None if tokenless else self._token()
         account = Account(access, self._token() if renewable else None)
         self.accounts[open_id] = account
@@ -325,17 +344,9 @@ class Model(RuleBasedStateMachine):
         )
         self.insert_videos(open_id, 1)
 
-    @rule(
-        open_id=st.sampled_from(ACCOUNTS),
-        number=st.sampled_from([1, 3, 19, 21, 45]),
-        due_in=st.sampled_from([0, 0, 0, 5, 200, 5_000]),
-        refused=st.sampled_from([False, False, False, True]),
-    )
     def insert_videos(
         self, open_id: str, number: int, due_in: int = 0, *, refused: bool = False
     ) -> None:
-        if open_id not in self.accounts:
-            return
         # Each of those takes a claim of its own.
         ids = [str(next(self.numbers)) for _ in range(min(number, 2) if refused else number)]
         self.database.execute(
@@ -348,7 +359,6 @@ class Model(RuleBasedStateMachine):
             refused,
         )
 
-    @rule(open_id=st.sampled_from(ACCOUNTS), digit=st.integers(0, 9))
     def delete_videos(self, open_id: str, digit: int) -> None:
         self.database.execute(
             "DELETE FROM refresher.videos WHERE open_id = $1 AND video_id LIKE '%' || $2::text",
@@ -356,14 +366,8 @@ class Model(RuleBasedStateMachine):
             str(digit),
         )
 
-    @rule(
-        open_id=st.sampled_from(ACCOUNTS),
-        both=st.booleans(),
-        lives=st.sampled_from([None, 5, 90_000]),
-    )
     def replace_tokens(self, open_id: str, *, both: bool, lives: int | None) -> None:
-        if (account := self.accounts.get(open_id)) is None:
-            return
+        account = self.accounts[open_id]
         account.access = self._token()
         account.refresh = self._token() if both else account.refresh
         account.version += 1
@@ -380,11 +384,9 @@ class Model(RuleBasedStateMachine):
             lives,
         )
 
-    @rule(open_id=st.sampled_from(ACCOUNTS), state=st.sampled_from(["paused", "active"]))
     def pause_or_resume(self, open_id: str, state: str) -> None:
-        if open_id in self.accounts:
-            self.accounts[open_id].state = state
-            self.run(set_state(self.pool, open_id, state, None))
+        self.accounts[open_id].state = state
+        self.run(set_state(self.pool, open_id, state, None))
 
     # --- What happens to everybody ---
 
@@ -393,7 +395,22 @@ class Model(RuleBasedStateMachine):
         self.database.move_back(seconds)
         self.passed += seconds
 
-    @rule(worker=st.sampled_from(WORKERS))
+    @rule(
+        does=st.sampled_from(["crash", "throttle", "seal", "rotate", "look"]),
+        worker=st.sampled_from(WORKERS),
+        answered=st.sampled_from([0, 100, 900]),
+    )
+    def happen(self, does: str, worker: str, answered: int) -> None:
+        match does:
+            case "crash":
+                self.crash(worker)
+            case "throttle":
+                self.lower_app_rate(worker, answered)
+            case "look":
+                self.audit_and_summarize()
+            case _:
+                self.seal(rotate=does == "rotate", which=answered % 7)
+
     def crash(self, worker: str) -> None:
         self.held = [held for held in self.held if held.worker != worker]
 
@@ -498,7 +515,6 @@ class Model(RuleBasedStateMachine):
             since = [slot for slot in self.slots if slot >= self.app_from]
             assert fullest_window(since) <= limit + 1
 
-    @rule(which=st.integers(0, 9))
     def renew(self, which: int) -> None:
         if (held := self._pick(which)) is None:
             return
@@ -511,7 +527,6 @@ class Model(RuleBasedStateMachine):
         assert left == pytest.approx(LEASE_SECONDS, abs=HAIR)
         account.lease_end = self._lease_end(held)
 
-    @rule(which=st.integers(0, 9))
     def reserve(self, which: int) -> None:
         if (held := self._pick(which)) is None:
             return
@@ -537,11 +552,6 @@ class Model(RuleBasedStateMachine):
         elif (lease_end or 0.0) > self._now():
             assert done
 
-    @rule(
-        which=st.integers(0, 9),
-        outcomes=OUTCOMES,
-        only=st.sampled_from([20, 20, 1]),
-    )
     def write(self, which: int, outcomes: list[str], only: int) -> None:
         if (held := self._pick(which)) is None:
             return
@@ -594,21 +604,14 @@ class Model(RuleBasedStateMachine):
             video, due_at=video.due_at - passed, cover_expires_at=expires_at and expires_at - passed
         )
 
-    @rule(
-        which=st.integers(0, 9),
-        errors=st.lists(st.sampled_from(QUERY_ERRORS), max_size=2),
-        token_error=st.none() | st.sampled_from(TOKEN_ERRORS),
-        chance=st.sampled_from([0.0, 0.5, 0.99]),
-        answered=st.booleans(),
-    )
     def release(
         self,
         which: int,
         errors: list[UpstreamError],
         token_error: UpstreamError | None,
-        chance: float,
         *,
         answered: bool,
+        chance: float = 0.5,
     ) -> None:
         if (held := self._pick(which)) is None:
             return
@@ -646,7 +649,6 @@ class Model(RuleBasedStateMachine):
         elif release.park and account.state == "active":
             assert not its_own or generation != claim.token.generation
 
-    @rule(worker=st.sampled_from(WORKERS), answered=st.sampled_from([0, 100, 900]))
     def lower_app_rate(self, worker: str, answered: int) -> None:
         earliest = self._now()
         known = self._rate(earliest)
@@ -685,7 +687,7 @@ class Model(RuleBasedStateMachine):
         self.write(which, outcomes, 20)
         if held.used:
             self._store_pair(held, TokenPair(self._token(), 90_000, None, None, None))
-        self.release(which, errors, None, 0.5, answered=not errors)
+        self.release(which, errors, None, answered=not errors)
 
     @rule(
         which=st.integers(0, 9),
@@ -709,7 +711,7 @@ class Model(RuleBasedStateMachine):
             self._store_pair(held, TokenPair(self._token(), 90_000, None, None, None))
         for act in acts:
             if held in self.held:
-                self._act(act, self.held.index(held))
+                self.act(self.held.index(held), act, ["fresh"], [], None, answered=False)
 
     def _disturb(self, open_id: str, how: str) -> None:
         match how:
@@ -723,22 +725,45 @@ class Model(RuleBasedStateMachine):
             case "rotate":
                 self.seal(rotate=True, which=1)
 
-    def _act(self, act: str, which: int) -> None:
+    @rule(
+        which=st.integers(0, 9),
+        act=st.sampled_from(ACTS),
+        outcomes=OUTCOMES,
+        errors=st.lists(st.sampled_from(QUERY_ERRORS), max_size=2),
+        token_error=st.none() | st.sampled_from(TOKEN_ERRORS),
+        answered=st.booleans(),
+    )
+    def act(
+        self,
+        which: int,
+        act: str,
+        outcomes: list[str],
+        errors: list[UpstreamError],
+        token_error: UpstreamError | None,
+        *,
+        answered: bool,
+    ) -> None:
+        """One step of the work on a claim, in whatever order the steps come."""
         match act:
             case "write":
-                self.write(which, ["fresh"], 20)
+                self.write(which, outcomes, 1 if answered else 20)
             case "renew":
                 self.renew(which)
             case "reserve":
                 self.reserve(which)
+            case "begin":
+                self.begin_token_request(which)
+            case "store":
+                self.store_pair(which, rotated=answered, lives=30 if errors else 90_000)
+            case "end":
+                self.end_token_request(which)
             case "park":
-                self.release(which, [QUERY_ERRORS[2]], QUERY_ERRORS[2], 0.5, answered=False)
-            case "release":
-                self.release(which, [], None, 0.5, answered=True)
+                self.release(which, [QUERY_ERRORS[2]], QUERY_ERRORS[2], answered=False)
+            case _:
+                self.release(which, errors, token_error, answered=answered)
 
     # --- Tokens ---
 
-    @rule(which=st.integers(0, 9))
     def begin_token_request(self, which: int) -> None:
         due = [held for held in self.held if held.claim.token.due]
         if due:
@@ -759,7 +784,6 @@ class Model(RuleBasedStateMachine):
         account.request_open = True
         held.used = found
 
-    @rule(which=st.integers(0, 9), rotated=st.booleans(), lives=st.sampled_from([30, 90_000]))
     def store_pair(self, which: int, *, rotated: bool, lives: int) -> None:
         if (held := self._pick_begun(which)) is None:
             return
@@ -785,7 +809,6 @@ class Model(RuleBasedStateMachine):
         if account.state == "needs_reauthorization":
             account.state = "active"
 
-    @rule(which=st.integers(0, 9))
     def end_token_request(self, which: int) -> None:
         if (held := self._pick_begun(which)) is None:
             return
@@ -794,14 +817,12 @@ class Model(RuleBasedStateMachine):
             self.accounts[held.claim.open_id].request_open = False
         self.run(self.store.end(held.claim))
 
-    @rule(rotate=st.booleans(), which=st.integers(0, 1))
     def seal(self, *, rotate: bool, which: int) -> None:
         sealer = self.sealers[which % len(self.sealers)]
         self.run((rotate_all if rotate else seal_all)(self.pool, sealer))
 
     # --- What must hold after each step ---
 
-    @rule()
     def audit_and_summarize(self) -> None:
         """An audit is there for mistakes: as there are none, it has nothing to mend.
 
@@ -896,7 +917,7 @@ class Model(RuleBasedStateMachine):
         writes = [Write(video.video_id, tomorrow) for video in claim.videos]
         self.run(write_back(self.pool, [ChunkWrite(claim.open_id, claim.lease_epoch, writes)]))
         index = self.held.index(held)
-        self.release(index, [], None, 0.0, answered=bool(writes))
+        self.release(index, [], None, answered=bool(writes), chance=0.0)
 
     # --- The model's own ---
 
@@ -962,7 +983,7 @@ def fullest_window(slots: list[float]) -> int:
 
 
 @pytest.fixture
-def database(server: str, template: str) -> Iterator[Database]:
+def emptied(server: str, template: str) -> Iterator[Database]:
     """For the whole state machine: each example empties the tables."""
     name = f"model_{secrets.token_hex(4)}"
     asyncio.run(administer(server, f"CREATE DATABASE {name} TEMPLATE {template}"))
@@ -972,14 +993,14 @@ def database(server: str, template: str) -> Iterator[Database]:
     asyncio.run(administer(server, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-def test_whatever_happens_in_whatever_order(database):
+def test_whatever_happens_in_whatever_order(emptied):
     """Leases exclude each other, slots keep the limits, nothing fresh is lost, nobody sleeps on."""
     examples = int(os.environ.get("MODEL_EXAMPLES", "0"))
-    Model.database = database
+    Model.database = emptied
     run_state_machine_as_test(
         Model,
         settings=settings(
-            max_examples=examples or 60,
+            max_examples=examples or 30,
             stateful_step_count=40,
             derandomize=not examples,
             database=None,
@@ -989,3 +1010,64 @@ def test_whatever_happens_in_whatever_order(database):
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+# --- What the model leaves out: nobody deletes an account there, and nobody waits for the app ---
+
+
+async def add(pool, open_id, token, videos=1):
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token, refresh_token)"
+        " VALUES ($1, $2, $2 || '-refresh')",
+        open_id,
+        token,
+    )
+    await pool.execute(
+        "INSERT INTO refresher.videos SELECT $1, $1 || n FROM generate_series(1, $2::integer) AS n",
+        open_id,
+        videos,
+    )
+
+
+def worker(pool, name="a", **limits):
+    limits = {"rate_limit_per_token": 600, "rate_limit_per_app": 0} | limits
+    return Claims(pool, replica=name, lease_seconds=LEASE_SECONDS, managed=True, **limits)
+
+
+@pytest.mark.xfail(strict=True, reason="epoch and generation begin at 0 again")
+async def test_an_account_deleted_and_added_again_is_another(pool):
+    """A claim of the old one changes nothing of the new one's lease, tokens or state."""
+    await add(pool, "ana", "old")
+    (old,) = await worker(pool, "a").claim(10)
+    await pool.execute("DELETE FROM refresher.accounts")
+    await add(pool, "ana", "new")
+    (new,) = await worker(pool, "b").claim(10)
+    before = await pool.fetchval(SQL_PRINT)
+    error = ScopeRefused("scope_not_authorized", status=401)
+    released = await worker(pool, "a").release([conclude(old, [error], 0.5)])
+    assert (released, await pool.fetchval(SQL_PRINT)) == ([None], before)
+    assert new.access_token == "new"
+
+
+@pytest.mark.xfail(strict=True, reason="the app's place moves to the slow account's slot")
+async def test_a_slow_account_that_reserves_does_not_hold_up_the_others(pool):
+    """Its slot lies ten seconds ahead; the app's other slots until then are for others."""
+    await add(pool, "ana", "1", videos=20)
+    limits = {"rate_limit_per_token": 6, "rate_limit_per_app": 600}
+    (slow,) = await worker(pool, **limits).claim(10)
+    assert await worker(pool, **limits).reserve(slow)
+    await add(pool, "ben", "2")
+    assert [claim.open_id for claim in await worker(pool, **limits).claim(10)] == ["ben"]
+
+
+@pytest.mark.xfail(strict=True, reason="the least rate holds for the first time only")
+async def test_the_apps_rate_never_falls_below_the_least(pool):
+    """However often the app is throttled: so slowly nobody would learn that it may go on."""
+    rate = None
+    for _ in range(20):
+        rate = await worker(pool).lower_app_rate(100)
+        await pool.execute(
+            "UPDATE refresher.app SET rate_lowered_at = rate_lowered_at - interval '61 s'"
+        )
+    assert rate is not None
+    assert rate >= LEAST_RATE
