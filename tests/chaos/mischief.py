@@ -247,6 +247,14 @@ async def down(
         world.emulator.down = None
 
 
+@asynccontextmanager
+async def shortened(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+    with world.journal.during(fault.kind, "upstream"):
+        world.emulator.shortened_seconds = int(fault.amount)
+        yield
+        world.emulator.shortened_seconds = 0
+
+
 # --- Accounts and their videos ---
 
 
@@ -393,6 +401,7 @@ BREAKS: dict[str, Break] = {
     "upstream.failed": partial(disturbed, "failed_share"),
     "upstream.malformed": partial(disturbed, "malformed_share"),
     "upstream.slow": partial(disturbed, "slow_share"),
+    "upstream.shortened": shortened,
     "upstream.silent": partial(disturbed, "timeout_share"),
     "upstream.down_failed": partial(down, "failed"),
     "upstream.down_hang": partial(down, "hang"),

@@ -43,7 +43,7 @@ def test_faults_do_not_get_into_each_others_way():
 
 def test_all_kinds_come_about():
     """Nothing of what is promised is left out for long."""
-    kinds = {fault.kind for seed in range(5) for fault in make_plan(seed, 60).faults}
+    kinds = {fault.kind for seed in range(9) for fault in make_plan(seed, 60).faults}
     assert kinds == {kind.name for kind in KINDS}
 
 

@@ -33,6 +33,7 @@ class WatchedEmulator(Emulator):
         self.handed_out: dict[str, str] = {}
         self.not_served: dict[str, float] = {}
         self.on_token_request: Callable[[int], None] = lambda _port: None
+        self.shortened_seconds = 0
         self._calm = options
         self._disturbances: dict[str, Mapping[str, float]] = {}
         self._ports: list[int] = []
@@ -64,6 +65,9 @@ class WatchedEmulator(Emulator):
         videos = super()._videos(*args, **kwargs)
         self.handed_out.update((video["cover_image_url"], video["id"]) for video in videos)
         return videos
+
+    def _cover_expiry(self, now):
+        return super()._cover_expiry(now) - self.shortened_seconds
 
     def _present(self, video_ids, account):
         self._note_not_served(set(video_ids) - account.videos)

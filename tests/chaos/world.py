@@ -1,8 +1,10 @@
 """The world of one run: a PostgreSQL server, the emulator, three replicas, proxies in between."""
 
 import asyncio
+import random
 import secrets
 import shutil
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,13 +24,14 @@ from tests.chaos.plan import REPLICAS
 from tests.chaos.replicas import Replica
 from tests.chaos.upstream import WatchedEmulator
 from tests.conftest import environment
-from tests.faults import Server, free_port, own_server
+from tests.faults import Server, own_server
 
 #: Short lives, so that requests are under way at any time.
-RATE_LIMIT = 120
-COVER_TTL_SECONDS = 20
+RATE_LIMIT = 60
+COVER_TTL_SECONDS = 24
 ACCESS_TOKEN_TTL_SECONDS = 25
 GRACE_SECONDS = 5.0
+BELOW_THE_EPHEMERAL = (15_000, 30_000)
 CLIENT_KEY, CLIENT_SECRET = "key-of-the-chaos", "client-pass-word-of-the-tests"
 
 CALM = EmulatorOptions(
@@ -142,7 +145,7 @@ async def built(folder: Path) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         server = stack.enter_context(own_server())
         stack.callback(shutil.copyfile, server.folder / "log", folder / "postgres.log")
-        await asyncio.to_thread(_give_room, server)
+        await asyncio.to_thread(_settle_down, server)
         await migrate(server.url)
         await _execute(server, WITNESSES)
         emulator, journal, key = WatchedEmulator(CALM), Journal(), Fernet.generate_key().decode()
@@ -150,9 +153,11 @@ async def built(folder: Path) -> AsyncIterator[World]:
         ports: dict[int, Replica] = {}
         probes: dict[str, str] = {}
         for number in range(REPLICAS):
-            proxy = await stack.enter_async_context(Network("127.0.0.1", server.port))
+            proxy = Network("127.0.0.1", server.port)
+            proxy.port = kept_port()
+            await stack.enter_async_context(proxy)
             base_url = await stack.enter_async_context(emulator.serving())
-            listen = f"127.0.0.1:{free_port()}"
+            listen = f"127.0.0.1:{kept_port()}"
             replica = Replica(
                 f"replica-{number}",
                 _settings(server.url_of("postgres", proxy.port), base_url, listen, key),
@@ -186,11 +191,13 @@ def _settings(database_url: str, base_url: str, listen: str, key: str) -> dict[s
     )
 
 
-def _give_room(server: Server) -> None:
-    """For connections that linger behind a frozen proxy."""
+def _settle_down(server: Server) -> None:
+    """A port to come back to, and room for connections that linger behind a frozen proxy."""
     with (server.folder / "postgresql.conf").open("a") as settings:
         settings.write("max_connections = 90\n")
-    server.restart("fast")
+    server.stop("fast")
+    server.port = kept_port()
+    server.start()
 
 
 async def _execute(server: Server, statements: str) -> None:
@@ -199,6 +206,15 @@ async def _execute(server: Server, statements: str) -> None:
         await connection.execute(statements)
     finally:
         await connection.close()
+
+
+def kept_port() -> int:
+    """A free port that nobody gets by chance while it is not listened to."""
+    while True:
+        port = random.randrange(*BELOW_THE_EPHEMERAL)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def new_token(kind: str) -> str:
