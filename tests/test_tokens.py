@@ -393,7 +393,7 @@ async def test_a_lost_token_is_said_to_be_lost_also_after_another_failure(serve,
 
 async def test_another_programs_pair_wins(serve, start, pool):
     """Stored while our refresh was under way, it stays, and the account goes on with it."""
-    world = await serve(latency_seconds=0.5)
+    world = await serve(latency_seconds=1.0)
     await authorize(world, "ana", lives=-1)
     daemon = await start(world, **SETTINGS)
     await until_token_calls(world, 1)
@@ -494,23 +494,28 @@ async def test_a_deleted_account_takes_no_pair(pool, begun):
 # --- Crashes and outages ---
 
 
-async def test_a_new_pair_outlasts_an_outage(serve, start, server, pool):
-    """The database went away between the answer and the commit: one request, and the pair is there."""
-    world = await serve(latency_seconds=0.7)
+@pytest.mark.parametrize("lease_seconds", [60, 1], ids=["leased", "lease over"])
+async def test_a_new_pair_outlasts_an_outage(serve, start, server, pool, lease_seconds):
+    """The database went away between the answer and the commit, perhaps for longer than the lease."""
+    world = await serve(latency_seconds=1.0)
     await authorize(world, "ana", lives=-1)
-    daemon = await start(world, **SETTINGS)
+    daemon = await start(world, lease_seconds=lease_seconds, **SETTINGS)
     await until_token_calls(world, 1)
+    world.emulator.options = EmulatorOptions()
     async with locked_out(server, pool):
         await daemon.until_event("database.lost")
         await until_answered(world)
+        if lease_seconds == 1:
+            over = "SELECT lease_expires_at < now() FROM refresher.accounts"
+            await eventually(lambda: pool.fetchval(over), "the end of the lease")
     await world.until_valid(1)
-    assert len(world.emulator.token_record) == 1
+    assert lease_seconds == 1 or len(world.emulator.token_record) == 1
     assert await is_live(world, "ana")
 
 
 async def test_a_pair_that_cannot_be_stored_in_time_is_said_to_be_lost(serve, start, server, pool):
     """At the end of the grace time; the next daemon finds out what the old one is worth."""
-    world = await serve(latency_seconds=0.7)
+    world = await serve(latency_seconds=1.5)
     await authorize(world, "ana", lives=-1)
     daemon = await start(world, shutdown_grace_seconds=3, **SETTINGS)
     await until_token_calls(world, 1)
@@ -583,11 +588,12 @@ async def locked_out(server, pool):
 
 async def test_a_daemon_frozen_in_a_refresh_does_no_harm(serve, start, pool):
     """Another one takes over and parks the account, which is said; the pair that comes late ends it."""
-    world = await serve(latency_seconds=0.3)
+    world = await serve(latency_seconds=1.5)
     await authorize(world, "ana", lives=-1)
     frozen = await start(world, lease_seconds=1, **SETTINGS)
     await until_token_calls(world, 1)
     frozen.process.send_signal(signal.SIGSTOP)
+    world.emulator.options = EmulatorOptions()
     other = await start(world, lease_seconds=1, **SETTINGS)
     assert (await other.until_event("account.parked"))["reason"] == "refresh_token_lost"
     assert await standing(pool, "ana") == ("needs_reauthorization", "refresh_token_lost")
