@@ -58,6 +58,9 @@ class Journal:
         overlapping = [e for e in self.entries if e.began <= until and e.ended >= since]
         return ", ".join(dict.fromkeys(f"{e.subject} {e.what}" for e in overlapping)) or "nothing"
 
+    def of(self, what: str) -> Iterator[Entry]:
+        return (entry for entry in self.entries if entry.what == what)
+
     def last(self, whats: Collection[str], subject: str) -> float:
         """When any of these last began; -inf for never."""
         return max(

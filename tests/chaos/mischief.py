@@ -248,9 +248,12 @@ async def down(
 
 
 @asynccontextmanager
-async def shortened(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+async def shortened(world: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    """Covers that die sooner than some of those stored, which are asked for beside new videos."""
     with world.journal.during(fault.kind, "upstream"):
         world.emulator.shortened_seconds = int(fault.amount)
+        for open_id in application.accounts:
+            await application.add_videos(open_id, 1)
         yield
         world.emulator.shortened_seconds = 0
 
@@ -307,7 +310,11 @@ async def account_added(_: World, application: Application, fault: Fault) -> Asy
 
 @asynccontextmanager
 async def account_deleted(_: World, application: Application, fault: Fault) -> AsyncIterator[None]:
-    await application.delete_account(application.account(_number(fault)))
+    """Another one of its size takes its place."""
+    open_id = application.account(_number(fault))
+    videos = len(application.videos[open_id])
+    await application.delete_account(open_id)
+    await application.add_account(videos)
     yield
 
 

@@ -14,6 +14,7 @@ import aiohttp
 from refresher.tiktok.emulator import token_digest
 from tests.chaos import invariants
 from tests.chaos.invariants import Parked, StoredAccount, StoredVideo, TokenRequested
+from tests.chaos.replicas import BREATH_SECONDS
 from tests.chaos.world import RATE_LIMIT, World
 
 LOOK_SECONDS = 0.5
@@ -41,7 +42,7 @@ class Observer:
         self.world = world
         self.events: list[dict[str, object]] = []
         self._read: dict[Path, int] = {}
-        self._late: list[float] = []
+        self._late: list[tuple[float, float]] = []
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Look every half a second, until then."""
@@ -170,14 +171,18 @@ class Observer:
             yield arrival.at, self.world.owners.get((arrival.video_ids or ("",))[0])
 
     def _calm(self, moments: list[float]) -> Iterator[list[float]]:
-        """Parted where we ourselves were late, or a process went on that was stopped."""
-        breaks = self._late + [e.ended for e in self.world.journal.entries if e.what == "stopped"]
+        """Without those at which we were late ourselves, or a process that was stopped went on."""
+        blurred = [
+            *self._late,
+            *((e.ended - BREATH_SECONDS, e.ended) for e in self.world.journal.of("stopped")),
+        ]
         part: list[float] = []
         for moment in moments:
-            if part and any(part[-1] - 1 <= at <= moment + 3 for at in breaks):
+            if any(begin <= moment <= end for begin, end in blurred):
                 yield part
                 part = []
-            part.append(moment)
+            else:
+                part.append(moment)
         yield part
 
     async def _breaches(self) -> list[str]:
@@ -199,8 +204,8 @@ class Observer:
         while not stop.is_set():
             before = monotonic()
             await asyncio.sleep(0.1)
-            if monotonic() - before > 0.1 + LATE_SECONDS:
-                self._late.append(monotonic())
+            if (now := monotonic()) > before + 0.1 + LATE_SECONDS:
+                self._late.append((before, now))
 
     def _read_logs(self) -> None:
         for replica in self.world.replicas:

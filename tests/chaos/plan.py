@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 REPLICAS = 3
 #: How many videos each account has at first: full and partly full chunks, one and several.
-ACCOUNTS = (1, 1, 3, 5, 8, 12, 20, 20, 21, 30, 40, 40, 60, 75)
+ACCOUNTS = (1, 1, 3, 5, 8, 20, 21, 40, 60, 75, 75, 80)
 
 #: Before the first fault everything has been asked for once, or nearly.
 FIRST_FAULT_SECONDS = 3.0
