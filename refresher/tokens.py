@@ -14,8 +14,8 @@ from refresher.domain.errors import (
     ClientRefused,
     DatabaseUnavailable,
     GrantRefused,
-    TokenRequestFailed,
     UpstreamError,
+    UpstreamFailed,
 )
 from refresher.domain.model import Claim, RefreshToken, Release, TokenPair, usable_token
 from refresher.domain.pacing import CLIENT_REFUSED_SECONDS, token_retry_seconds
@@ -138,8 +138,8 @@ class TokenKeeper:
             self._suspend(error)
         if isinstance(error, GrantRefused) and refresh_token.interrupted:
             error = GrantRefused(LOST, status=error.status, log_id=error.log_id, detail=error.code)
-        if isinstance(error, (ClientRefused, TokenRequestFailed)) and not refresh_token.interrupted:
-            await self._end(claim)
+        if type(error) is not UpstreamFailed and not refresh_token.interrupted:
+            await self._end(claim)  # the API has said what became of it
         release = self._concluded(claim, error)
         emit(
             TOKEN_FAILED,

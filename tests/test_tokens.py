@@ -205,6 +205,9 @@ async def test_a_parked_account_costs_nothing_until_its_tokens_change(serve, sta
         assert (parked[name]["state"], parked[name]["reason"]) == expected
         assert await standing(pool, name) == expected
     assert token_calls(world) == {"ana": 1}
+    # Nothing is open: resumed by the operator, it would not be said to be lost.
+    open_requests = "SELECT count(token_request_at) FROM refresher.accounts"
+    assert await pool.fetchval(open_requests) == 0
     calls = calls_of(world, *states)
     await several_polls(world)
     assert calls_of(world, *states) == calls
