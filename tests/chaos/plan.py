@@ -61,7 +61,7 @@ KINDS = (
     Kind("upstream.malformed", "malformed", "all", lasts=(2, 5), amount=(0.3, 1)),
     Kind("upstream.slow", "slow", "all", lasts=(2, 5), amount=(0.3, 1)),
     # Covers that die sooner than those that are stored.
-    Kind("upstream.shortened", "shortened", "all", lasts=(4, 8), amount=(4, 12)),
+    Kind("upstream.shortened", "shortened", "all", lasts=(4, 8), amount=(10, 15)),
     Kind("upstream.silent", "silent", "all", lasts=(2, 4), amount=(0.3, 0.8)),
     Kind("upstream.down_failed", "down", "all", lasts=(2, 7)),
     Kind("upstream.down_hang", "down", "all", lasts=(2, 7)),
