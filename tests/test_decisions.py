@@ -91,7 +91,7 @@ def test_one_account_alone_never_shows_a_limit_of_the_app(number):
 def test_a_limit_of_the_app_takes_several_429s_among_few_answers(answers):
     """Five since the last time, of two accounts, within the latest ten answers."""
     throttle = AppThrottle()
-    since: list[str | None] = []
+    since = []
     for account in answers:
         since.append(account)
         if not any(fed(throttle, [account])):

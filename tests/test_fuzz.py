@@ -327,7 +327,7 @@ def test_no_secret_survives_as_a_key():
 @given(messages=st.lists(pieces, min_size=1, max_size=4), noted=st.booleans())
 def test_no_secret_survives_in_a_chain_of_exceptions(messages, noted):
     """Causes, contexts and notes are printed in a traceback, too."""
-    error: BaseException | None = None
+    error = None
     for number, message in enumerate(messages):
         raised = RuntimeError(message, {"args": message})
         if number % 2:

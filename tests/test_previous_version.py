@@ -266,7 +266,7 @@ async def test_slots_of_both_together_keep_the_limit(pool, per_app):
     await store(pool, "ana", 400)
     limits = {"per_token": 60, "per_app": per_app}
     previous, new = Previous(pool, **limits), current(pool, **limits)
-    taken: list[datetime] = []
+    taken = []
     for turn in range(6):
         if turn % 2:
             (claim,) = await new.claim(3)
