@@ -41,9 +41,7 @@ NO_PAIR = (
     b"",
     b"<html>Bad Gateway</html>",
     b"{}",
-    b'{"access_token":"act.x"}',
     b'{"expires_in":86400}',
-    b'{"access_token":"act.x","expires_in":0}',
     b'{"access_token":"a b","expires_in":86400}',
 )
 
@@ -188,14 +186,12 @@ def test_the_token_endpoint(row, token):
             assert not named(row[1]) or error.code in named(row[1])
 
 
-@pytest.mark.xfail(strict=True, reason="a throttled token request is tried again by its own time")
 def test_a_throttled_token_request_heeds_what_the_reply_wishes():
     """429 with Retry-After, as for a query."""
     error = failed(read_token_answer, 429, {"Retry-After": "100"}, b"", "ana")
     assert conclude_token(claim(FRESH), error, 0.5, 30.0).token_retry_seconds >= 100
 
 
-@pytest.mark.xfail(strict=True, reason="read as the refusal of an access token")
 def test_an_error_in_the_querys_shape_parks_nobody():
     """The token endpoint does not speak so: it says nothing of the refresh token."""
     body = json.dumps({"error": {"code": "internal_error"}}).encode()

@@ -45,6 +45,7 @@ from refresher.domain.errors import (
 from refresher.domain.model import ChunkWrite, Claim, RefreshToken, TokenPair, Video, Write
 from refresher.domain.pacing import (
     HEADROOM_SECONDS,
+    LATEST_SECONDS,
     LEAST_RATE_SHARE,
     RATE_DECREASE,
     RATE_RECOVERY_PER_MINUTE,
@@ -334,9 +335,10 @@ class Model(RuleBasedStateMachine):
         access = None if tokenless else self._token()
         account = Account(access, self._token() if renewable else None)
         self.accounts[open_id] = account
-        self.database.execute(
+        account.epoch = self.database.value(
             "INSERT INTO refresher.accounts (open_id, access_token, refresh_token,"
-            " access_token_expires_at) VALUES ($1, $2, $3, now() + $4::float8 * interval '1 s')",
+            " access_token_expires_at) VALUES ($1, $2, $3, now() + $4::float8 * interval '1 s')"
+            " RETURNING lease_epoch",
             open_id,
             account.access,
             account.refresh,
@@ -530,6 +532,7 @@ class Model(RuleBasedStateMachine):
     def reserve(self, which: int) -> None:
         if (held := self._pick(which)) is None:
             return
+        self._near_its_slot(held)
         account, before = self.accounts[held.claim.open_id], self._print()
         earliest, place = self._now(), self._place()
         slot = self.run(self.workers[held.worker].reserve(held.claim))
@@ -543,6 +546,12 @@ class Model(RuleBasedStateMachine):
         self._check_step(account, step, earliest)
         self._grant(account, self._time(slot), 1, step)
         self._check_places(place, [self._time(slot)])
+
+    def _near_its_slot(self, held: Held) -> None:
+        """As the flow does it: a further slot is only asked for when the account's own is near."""
+        row = self._row(held)
+        if (seconds := row["next_slot_at"] - row["now"] - LATEST_SECONDS) > 0:
+            self.tick(round(seconds, 3))
 
     def _check_leased(self, held: Held, earliest: float, *, done: bool) -> None:
         """Done under a lease that runs, not done without one; which of them is known by now."""
@@ -661,7 +670,7 @@ class Model(RuleBasedStateMachine):
         if known is None:
             assert rate >= max(LEAST_RATE, FIRST_RATE_SHARE * answered)
         else:
-            assert rate == pytest.approx(RATE_DECREASE * known, rel=1e-3)
+            assert rate == pytest.approx(max(LEAST_RATE, RATE_DECREASE * known), rel=1e-3)
         self.app_rate, self.app_lowered_at = rate, self._now()
         self.app_from = earliest + APP_PAUSE_SECONDS
 
@@ -1005,7 +1014,7 @@ def test_whatever_happens_in_whatever_order(emptied):
     run_state_machine_as_test(
         Model,
         settings=settings(
-            max_examples=examples or 60,
+            max_examples=examples or 45,
             stateful_step_count=40,
             derandomize=not examples,
             database=None,
@@ -1039,7 +1048,6 @@ def worker(pool, name="a", **limits):
     return Claims(pool, replica=name, lease_seconds=LEASE_SECONDS, managed=True, **limits)
 
 
-@pytest.mark.xfail(strict=True, reason="epoch and generation begin at 0 again")
 async def test_an_account_deleted_and_added_again_is_another(pool):
     """A claim of the old one changes nothing of the new one's lease, tokens or state."""
     await add(pool, "ana", "old")
@@ -1054,7 +1062,6 @@ async def test_an_account_deleted_and_added_again_is_another(pool):
     assert new.access_token == "new"
 
 
-@pytest.mark.xfail(strict=True, reason="the app's place moves to the slow account's slot")
 async def test_a_slow_account_that_reserves_does_not_hold_up_the_others(pool):
     """Its slot lies ten seconds ahead; the app's other slots until then are for others."""
     await add(pool, "ana", "1", videos=20)
@@ -1065,7 +1072,6 @@ async def test_a_slow_account_that_reserves_does_not_hold_up_the_others(pool):
     assert [claim.open_id for claim in await worker(pool, **limits).claim(10)] == ["ben"]
 
 
-@pytest.mark.xfail(strict=True, reason="the least rate holds for the first time only")
 async def test_the_apps_rate_never_falls_below_the_least(pool):
     """However often the app is throttled: so slowly nobody would learn that it may go on."""
     rate = None
