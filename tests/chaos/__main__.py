@@ -50,4 +50,7 @@ def _seeds(text: str) -> Sequence[int]:
     return [int(seed) for seed in text.split(",")]
 
 
-sys.exit(main())
+try:
+    sys.exit(main())
+except (KeyboardInterrupt, asyncio.CancelledError):
+    sys.exit(130)

@@ -72,17 +72,25 @@ async def run(seed: int, seconds: float) -> Report:
     plan = make_plan(seed, seconds)
     say(str(plan))
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
-    began = monotonic()
-    async with built(folder) as world:
-        observer = Observer(world)
-        settled_after = await _run_in(world, observer, plan)
-        report = _report(world, observer, plan, monotonic() - began, settled_after)
+    try:
+        async with built(folder) as world:
+            report = await _judged(world, plan)
+    except BaseException:
+        say(f"broken off; logs: {folder}")
+        raise
     if report.violations:
         _explain(report, plan, folder, world)
     else:
         _remove(folder)
     say(str(report))
     return report
+
+
+async def _judged(world: World, plan: Plan) -> Report:
+    began = monotonic()
+    observer = Observer(world)
+    settled_after = await _run_in(world, observer, plan)
+    return _report(world, observer, plan, monotonic() - began, settled_after)
 
 
 async def _run_in(world: World, observer: Observer, plan: Plan) -> float | None:
