@@ -97,13 +97,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             managed=settings.refreshes_tokens,
             sealer=sealer,
         )
-        keeper = TokenKeeper(
-            TokenStore(pool, sealer),
-            tiktok,
-            outage=outage,
-            timeout_seconds=settings.request_timeout_seconds,
-            chance=random.random,
-        )
+        keeper = TokenKeeper(TokenStore(pool, sealer), outage=outage, chance=random.random)
         refresher = Refresher(
             claims,
             tiktok,
@@ -271,8 +265,9 @@ async def _tend_tokens(app: App) -> None:
     """Seal what lies in plain text, and warn of consents that end."""
     if sealed := await seal_all(app.pool, app.sealer):
         emit(events.TOKENS_SEALED, accounts=sealed)
-    for open_id, ends_at, days in await consents_ending(app.pool):
-        emit(events.CONSENT_WARNED, open_id=open_id, ends_at=ends_at, within_days=days)
+    while ending := await consents_ending(app.pool):
+        for open_id, ends_at, days in ending:
+            emit(events.CONSENT_WARNED, open_id=open_id, ends_at=ends_at, within_days=days)
 
 
 async def _audit(app: App) -> None:

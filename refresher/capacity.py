@@ -62,15 +62,17 @@ class Capacity:
         return self._breaker.open_seconds(monotonic()) if self._breaker.is_open else 0.0
 
     def hold(self, chunks: int, step_seconds: float) -> Callable[[], None]:
-        """Take a claim's chunks on; the returned function lets them go again."""
+        """Take a claim's chunks on; the returned function lets them go again. It is idempotent."""
         held = max(1, chunks)
         load = self._load_of(held, step_seconds)
         self._chunks_held += held
         self._load += load
 
         def let_go() -> None:
+            nonlocal held, load
             self._chunks_held -= held
             self._load -= load
+            held = load = 0
 
         return let_go
 

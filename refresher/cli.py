@@ -326,7 +326,9 @@ def import_accounts(file: Path) -> None:
 
     async def read(pool: Pool) -> None:
         imported = await imports.import_accounts(pool, read_accounts(file), sealer)
-        print(f"{imported.rows} accounts added or re-authorized")
+        older = imported.rows - imported.stored
+        left = f", {older} left alone: the stored tokens are newer" if older else ""
+        print(f"{imported.stored} accounts added or re-authorized{left}")
 
     _import(file, read)
 

@@ -17,25 +17,38 @@ from collections.abc import (
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from datetime import datetime
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Final, Protocol, TypeVar, cast
 
 from refresher.batcher import Batcher
 from refresher.capacity import Capacity
-from refresher.domain.answers import meaning
+from refresher.domain.answers import Affects, meaning
 from refresher.domain.bisection import Bisection
 from refresher.domain.conclude import conclude
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
+    AccessTokenRefused,
     DatabaseUnavailable,
     QueryRefused,
     Throttled,
+    TokenRequestFailed,
     TokenUnreadable,
     UpstreamError,
     UpstreamFailed,
 )
-from refresher.domain.model import ChunkWrite, Claim, Release, Released, Video
+from refresher.domain.model import (
+    UNUSABLE_TOKEN,
+    ChunkWrite,
+    Claim,
+    RefreshToken,
+    Release,
+    Released,
+    TokenPair,
+    Video,
+    usable_token,
+)
 from refresher.domain.pacing import LATEST_SECONDS, AppThrottle
 from refresher.domain.reconcile import Reconciled, put_aside, reconcile, refused_alone
 from refresher.events import (
@@ -84,7 +97,7 @@ class Accounts(Protocol):
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]: ...
     async def renew(self, claims: Sequence[Claim]) -> Sequence[float | None]: ...
     async def reserve(self, claim: Claim) -> datetime | None: ...
-    async def lower_app_rate(self, answered_lately: int) -> float | None: ...
+    async def lower_app_rate(self, answered_lately: int | None) -> float | None: ...
 
 
 class Upstream(Protocol):
@@ -93,6 +106,9 @@ class Upstream(Protocol):
     async def query(
         self, access_token: str, video_ids: Sequence[str], timeout_seconds: float
     ) -> dict[str, object]: ...
+    async def refresh_token(
+        self, open_id: str, refresh_token: str, timeout_seconds: float
+    ) -> TokenPair: ...
 
 
 WriteBack = Callable[[Sequence[ChunkWrite]], Awaitable[Sequence[int]]]
@@ -130,15 +146,22 @@ class Work:
     """An account while it is worked."""
 
     claim: Claim
+    let_go: Callable[[], None]
     halt: asyncio.Event = field(default_factory=asyncio.Event)
     errors: list[UpstreamError] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     answered: bool = False
+    unsaved: bool = False
     postponed: int = 0
     started: float = field(default_factory=monotonic)
     lease_end: float = field(init=False)
+    #: When the account's next slot comes, after all that were reserved.
+    next_slot: float = field(init=False)
 
     def __post_init__(self) -> None:
+        chunks = -(-len(self.claim.videos) // CHUNK_SIZE)
+        first = self.claim.time.monotonic_of(self.claim.first_slot)
+        self.next_slot = first + chunks * self.claim.step_seconds
         self.leased_until(self.claim.time.monotonic_of(self.claim.lease_expires_at))
 
     def leased_until(self, moment: float) -> None:
@@ -282,6 +305,8 @@ class Refresher:
 
     def _chunk_budget(self) -> int:
         """Results that waited out an outage are all written before a claim moves the epoch."""
+        if self._stalls(monotonic()):
+            return 0
         if not self._capacity.chunks_under_way:
             self._write_first = False
         elif self._outage.lasts:
@@ -289,16 +314,16 @@ class Refresher:
         return 0 if self._write_first else self._capacity.chunk_budget()
 
     def _start(self, claim: Claim) -> None:
-        work = Work(claim)
+        chunks = -(-len(claim.videos) // CHUNK_SIZE)
+        work = Work(claim, self._capacity.hold(chunks, claim.step_seconds))
         if self._stop.is_set():
             work.halt.set()
-        let_go = self._capacity.hold(-(-len(claim.videos) // CHUNK_SIZE), claim.step_seconds)
         task = asyncio.create_task(self._work(work))
         self._working[task] = work
 
         def end(task: asyncio.Task[None]) -> None:
             del self._working[task]
-            let_go()
+            work.let_go()
             self.wake.set()
 
         task.add_done_callback(end)
@@ -321,6 +346,7 @@ class Refresher:
             work.errors,
             self._chance(),
             answered=work.answered,
+            unsaved=work.unsaved,
             requests=work.tally.requests,
         )
         released = await self._give_back(work, release)
@@ -328,15 +354,30 @@ class Refresher:
         _report(work, release, released)
 
     async def _keep_token(self, work: Work) -> Release | None:
-        """None: the API is down, or no time is left."""
+        """None: this is not the time for it."""
+        if work.halt.is_set() or self._outage.lasts:
+            return None
+        # Under way: a pair that waits out an outage is stored before the next claim.
+        with self._capacity.under_way():
+            ask = partial(self._ask_for_token, work)
+            return await self._keeper.keep(work.claim, ask, self._give_up)
+
+    async def _ask_for_token(self, work: Work, refresh_token: RefreshToken) -> TokenPair:
+        """Raises `UpstreamError`."""
         async with self._capacity.place() as given:
-            if not given or work.halt.is_set() or self._outage.lasts:
-                return None
+            if not given:
+                raise TokenRequestFailed("upstream_down")
             sent = self._capacity.sent()
-            kept = await self._keeper.keep(work.claim, self._give_up)
-            if kept.asked:
-                self._learn(work, sent, kept.error)
-            return kept.release
+            try:
+                pair = await self._upstream.refresh_token(
+                    work.claim.open_id, refresh_token.token, self._request_timeout_seconds
+                )
+            except UpstreamError as error:
+                work.errors.append(error)
+                self._learn(work, sent, error)
+                raise
+            self._learn(work, sent, None)
+            return pair
 
     async def _ask_in_turn(self, work: Work) -> None:
         """Raises `TokenUnreadable`."""
@@ -389,6 +430,9 @@ class Refresher:
 
     async def _next_slot(self, work: Work) -> float | None:
         """A further slot of the account, waited for; None where it may not be worked any longer."""
+        await _wait_for_slot(work, work.next_slot - LATEST_SECONDS)
+        if work.halt.is_set():
+            return None
         try:
             slot = await self._outage.attempt(lambda: self._accounts.reserve(work.claim))
         except DatabaseUnavailable:
@@ -396,6 +440,7 @@ class Refresher:
         if slot is None:
             return None
         moment = work.claim.time.monotonic_of(slot)
+        work.next_slot = moment + work.claim.step_seconds
         await _wait_for_slot(work, moment)
         return moment
 
@@ -417,6 +462,8 @@ class Refresher:
         return reconcile(self._policy, work.claim.open_id, videos, answer, work.now())
 
     async def _send(self, work: Work, videos: Sequence[Video]) -> Mapping[str, object]:
+        if not usable_token(work.claim.access_token):
+            raise AccessTokenRefused(UNUSABLE_TOKEN)
         work.tally.requests += 1
         work.tally.ids += len(videos)
         task = cast("asyncio.Task[None]", asyncio.current_task())
@@ -448,17 +495,19 @@ class Refresher:
         """A slot missed by too much is given up: sent late, requests would bunch up."""
         now = monotonic()
         late = work.claim.step_seconds and now > slot + LATEST_SECONDS
-        cannot_store = (
-            self._outage.lasts or self._write_back.busy_seconds(now) > SLOW_WRITE_BACK_SECONDS
-        )
+        cannot_store = self._outage.lasts or self._stalls(now)
         return not (late or now >= work.lease_end or work.halt.is_set() or cannot_store)
+
+    def _stalls(self, now: float) -> bool:
+        """A write-back hangs: what were fetched now could not be stored."""
+        return self._write_back.busy_seconds(now) > SLOW_WRITE_BACK_SECONDS
 
     async def _note_failure(
         self, work: Work, videos: Sequence[Video], error: UpstreamError
     ) -> None:
         """Raises the error again where the chunk is to be looked into."""
         open_id = work.claim.open_id
-        if error.account_wide:
+        if meaning(error, work.claim.token).affects is Affects.ACCOUNT:
             work.halt.set()
         emit(
             CHUNK_FAILED,
@@ -477,9 +526,10 @@ class Refresher:
             await self._note_throttle(open_id)
 
     async def _note_throttle(self, open_id: str) -> None:
-        if not self._app_throttle.throttled(open_id):
+        now = monotonic()
+        if not self._app_throttle.throttled(open_id, now):
             return
-        lately = self._app_throttle.answered_lately(monotonic())
+        lately = self._app_throttle.answered_lately(now)
         with suppress(DatabaseUnavailable):
             rate = await self._outage.attempt(lambda: self._accounts.lower_app_rate(lately))
             if rate is not None:
@@ -498,6 +548,7 @@ class Refresher:
         except DatabaseUnavailable:
             written = 0  # the grace time is over
         if unwritten := len(reconciled.writes) - written:
+            work.unsaved = True
             work.tally.refreshed = max(0, work.tally.refreshed - unwritten)
             emit(CHUNK_UNSAVED, open_id=claim.open_id, videos=unwritten)
 
@@ -512,6 +563,7 @@ class Refresher:
                 if released:
                     self._wake_in(released.wake_in_seconds)
                 return released
+            work.let_go()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._give_up.wait(), LOCKED_ROW_SECONDS)
 
@@ -590,7 +642,9 @@ async def _wait_for_slot(work: Work, slot: float) -> None:
 
 def _report(work: Work, release: Release, released: Released | None) -> None:
     open_id = work.claim.open_id
-    log_id = next((error.log_id for error in work.errors if error.account_wide), "")
+    # That of a refused credential rather than of a 429 beside it.
+    telling = sorted(work.errors, key=lambda error: isinstance(error, Throttled | UpstreamFailed))
+    log_id = telling[0].log_id if telling else ""
     if release.park and released and released.parked:
         park = release.park
         emit(ACCOUNT_PARKED, open_id=open_id, state=park.state, reason=park.reason, log_id=log_id)

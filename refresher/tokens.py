@@ -1,9 +1,9 @@
 """Keeping access tokens alive, under the lease of their account."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from time import monotonic
 from typing import Final, Protocol
@@ -14,17 +14,26 @@ from refresher.domain.errors import (
     ClientRefused,
     DatabaseUnavailable,
     GrantRefused,
+    TokenRequestFailed,
+    TokenUnreadable,
     UpstreamError,
     UpstreamFailed,
 )
 from refresher.domain.model import Claim, RefreshToken, Release, TokenPair, usable_token
-from refresher.domain.pacing import CLIENT_REFUSED_SECONDS, token_retry_seconds
+from refresher.domain.pacing import CLIENT_REFUSED_SECONDS, growing_seconds
 from refresher.domain.tokens import refresh_in_seconds
-from refresher.events import CLIENT_REFUSED, TOKEN_FAILED, TOKEN_LOST, TOKEN_REFRESHED
+from refresher.events import (
+    ACCOUNT_BLOCKED,
+    CLIENT_REFUSED,
+    TOKEN_FAILED,
+    TOKEN_LOST,
+    TOKEN_REFRESHED,
+)
 from refresher.logs import emit
 from refresher.outage import Outage
 
 SUSPENDED: Final = "suspended"
+UNREADABLE: Final = "token_unreadable"
 LOST: Final = "refresh_token_lost"
 UNUSABLE: Final = "no_usable_refresh_token"
 
@@ -39,21 +48,8 @@ class TokenStore(Protocol):
     async def end(self, claim: Claim) -> None: ...
 
 
-class TokenUpstream(Protocol):
-    """The token endpoint. Raises `UpstreamError`."""
-
-    async def refresh_token(
-        self, open_id: str, refresh_token: str, timeout_seconds: float
-    ) -> TokenPair: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """How to release an account whose token was looked after; `asked`: a request was sent."""
-
-    release: Release
-    asked: bool = False
-    error: UpstreamError | None = None
+#: Sends one token request. Raises `UpstreamError`.
+Ask = Callable[[RefreshToken], Awaitable[TokenPair]]
 
 
 class TokenKeeper:
@@ -67,46 +63,42 @@ class TokenKeeper:
     def __init__(
         self,
         store: TokenStore,
-        upstream: TokenUpstream,
         *,
         outage: Outage,
-        timeout_seconds: float,
         chance: Callable[[], float],
     ) -> None:
         self._store = store
-        self._upstream = upstream
         self._outage = outage
-        self._timeout_seconds = timeout_seconds
         self._chance = chance
         self._suspended_until = -inf
         self._client_refused = False
 
-    async def keep(self, claim: Claim, give_up: asyncio.Event) -> Kept:
-        """Refresh the access token, with one request at most.
+    async def keep(self, claim: Claim, ask: Ask, give_up: asyncio.Event) -> Release:
+        """Refresh the access token, with one request at most; how to release the account.
 
-        After `give_up` a new pair that cannot be stored is given up, which is said. Raises
-        `TokenUnreadable`.
+        After `give_up` a new pair that cannot be stored is given up, which is said.
         """
         if monotonic() < self._suspended_until:
-            return Kept(self._concluded(claim, ClientRefused(SUSPENDED)))
+            return self._concluded(claim, ClientRefused(SUSPENDED))
         try:
             refresh_token = await self._outage.attempt(lambda: self._store.begin(claim))
         except DatabaseUnavailable:
             refresh_token = None
+        except TokenUnreadable:
+            emit(ACCOUNT_BLOCKED, open_id=claim.open_id)
+            return self._concluded(claim, TokenRequestFailed(UNREADABLE))
         if refresh_token is None:
-            return Kept(self._concluded(claim, None))
+            return self._concluded(claim, None)
         if not usable_token(refresh_token.token):
-            return Kept(await self._refused(claim, refresh_token, GrantRefused(UNUSABLE)))
+            return await self._refused(claim, refresh_token, GrantRefused(UNUSABLE))
         try:
-            pair = await self._upstream.refresh_token(
-                claim.open_id, refresh_token.token, self._timeout_seconds
-            )
+            pair = await ask(refresh_token)
         except UpstreamError as error:
-            return Kept(await self._refused(claim, refresh_token, error), asked=True, error=error)
+            return await self._refused(claim, refresh_token, error)
         with suppress(DatabaseUnavailable):
             await self._store_pair(claim, refresh_token, pair, give_up)
         self._client_refused = False
-        return Kept(self._concluded(claim, None), asked=True)
+        return self._concluded(claim, None)
 
     async def _store_pair(
         self, claim: Claim, used: RefreshToken, pair: TokenPair, give_up: asyncio.Event
@@ -168,7 +160,7 @@ class TokenKeeper:
         retry = (
             CLIENT_REFUSED_SECONDS
             if isinstance(error, ClientRefused)
-            else token_retry_seconds(claim.token.failures, self._chance())
+            else growing_seconds(claim.token.failures, self._chance())
         )
         return conclude_token(claim, error, self._chance(), retry)
 

@@ -371,6 +371,7 @@ async def test_the_demo_stops_by_itself_with_a_table(refresher):
     assert (code, err) == (0, "")
     assert "account.parked" in out
     videos, valid, expired, requests, fill, throttled = re.findall(r"[\d.,]+", out.splitlines()[-2])
-    assert (videos, expired, requests, throttled) == ("1,200", "0", "58", "0")
+    assert (videos, expired, throttled) == ("1,200", "0", "0")
+    assert 57 < int(requests) <= 60, "three for each account, some of them for the dead token"
     assert 1100 < int(valid.replace(",", "")) < 1140
     assert float(fill) == 100.0

@@ -20,9 +20,9 @@ async def million(pool):
         await connection.execute(
             f"""
             SET synchronous_commit = off;
-            INSERT INTO refresher.accounts (open_id, access_token, wake_at, earliest_due_at,
-                                            videos, valid, valid_until)
-            SELECT 'account-' || n, 'act.x', now() + n * interval '1 second' - interval '20 seconds',
+            INSERT INTO refresher.accounts (open_id, access_token, lease_epoch, wake_at,
+                                            earliest_due_at, videos, valid, valid_until)
+            SELECT 'account-' || n, 'act.x', 0, now() + n * interval '1 second' - interval '20 seconds',
                    now() + interval '1 hour', {VIDEOS_EACH}, {VIDEOS_EACH}, now() + interval '1 hour'
             FROM generate_series(1, {ACCOUNTS}) AS n;
             ALTER TABLE refresher.videos DISABLE TRIGGER USER;

@@ -23,7 +23,9 @@ def refreshed(video_id, hours):
 
 
 async def add(pool, open_id, *video_ids):
-    await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ($1)", open_id)
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, lease_epoch) VALUES ($1, 0)", open_id
+    )
     await pool.execute(
         "INSERT INTO refresher.videos (open_id, video_id) SELECT $1, unnest($2::text[])",
         open_id,

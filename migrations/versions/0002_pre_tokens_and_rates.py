@@ -34,6 +34,9 @@ ALTER TABLE refresher.accounts
     -- Moves with every change of the tokens. Our own statements raise it; where it stays, somebody
     -- else has replaced the tokens, and the trigger raises it.
     ADD tokens_generation   bigint      NOT NULL DEFAULT 0,
+    -- Both begin anew where no account of the same name that was deleted can have come to.
+    ALTER lease_epoch       SET DEFAULT (extract(epoch FROM now()) * 1000000)::bigint,
+    ALTER tokens_generation SET DEFAULT (extract(epoch FROM now()) * 1000000)::bigint,
     -- refused: not to be sent again. renewed: replaced after that and not accepted yet; refused
     -- again, it is the account's affair.
     ADD token_standing      text        NOT NULL DEFAULT 'trusted' CHECK (
@@ -99,13 +102,16 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
     NEW.tokens_generation := OLD.tokens_generation + 1;
-    -- An expiry belongs to its token: a new token without one of its own has none.
+    -- An expiry belongs to its token: a new token that comes without one has none, where the old
+    -- one's has passed. (The same token written again over its sealed self looks new, too.)
     IF NEW.access_token IS DISTINCT FROM OLD.access_token
-       AND NEW.access_token_expires_at = OLD.access_token_expires_at THEN
+       AND NEW.access_token_expires_at = OLD.access_token_expires_at
+       AND NEW.access_token_expires_at <= now() + interval '15 minutes' THEN
         NEW.access_token_expires_at := NULL;
     END IF;
     IF NEW.refresh_token IS DISTINCT FROM OLD.refresh_token
-       AND NEW.refresh_token_expires_at = OLD.refresh_token_expires_at THEN
+       AND NEW.refresh_token_expires_at = OLD.refresh_token_expires_at
+       AND NEW.refresh_token_expires_at <= now() THEN
         NEW.refresh_token_expires_at := NULL;
     END IF;
     NEW.token_standing := 'trusted';

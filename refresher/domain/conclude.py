@@ -1,12 +1,18 @@
 """What a claim's failures mean for its account: back-off, pause, token refresh or park."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from refresher.domain.answers import Reaction, meaning
 from refresher.domain.errors import Throttled, UpstreamError
 from refresher.domain.model import Claim, Park, Release
-from refresher.domain.pacing import pause_seconds, retry_seconds
+from refresher.domain.pacing import (
+    growing_seconds,
+    pause_seconds,
+    retry_seconds,
+    wished_seconds,
+)
 
 PARKED_STATES: Final = {
     Reaction.REAUTHORIZE: "needs_reauthorization",
@@ -20,13 +26,14 @@ def conclude(
     chance: float,
     *,
     answered: bool = False,
+    unsaved: bool = False,
     requests: int = 0,
 ) -> Release:
     """The release of a claim whose chunks met `errors`; none: the account is in good health.
 
     A refused credential outweighs a throttle: a 429 never hides a 401. Failures in a row count only
-    where no chunk was `answered`, so a few of many do not slow an account down. `chance` in [0, 1)
-    is the jitter.
+    where no chunk was `answered`, so a few of many do not slow an account down. `unsaved`: rows are
+    locked, and asking again at once would burn quota. `chance` in [0, 1) is the jitter.
     """
     meanings = [(error, meaning(error, claim.token)) for error in errors]
     pause = max(
@@ -42,12 +49,16 @@ def conclude(
         failures = claim.failures + 1
     elif any(means.counted for _, means in meanings):
         failures = 1
+    retry = retry_seconds(failures, chance) if failures else 0.0
+    if unsaved:
+        failures = claim.failures + 1
+        retry = growing_seconds(failures, chance)
     return Release(
         claim.open_id,
         claim.lease_epoch,
         claim.token.generation,
         failures=failures,
-        retry_seconds=retry_seconds(failures, chance) if failures else 0.0,
+        retry_seconds=retry,
         pause_seconds=pause,
         park=next(
             (
@@ -68,12 +79,16 @@ def conclude_token(
 ) -> Release:
     """The release of a claim that was for the token alone; `error` is what refreshing it met.
 
-    After a failure it is tried again in `retry` seconds; a token that still lives is used
-    meanwhile, the account of a dead one waits as long.
+    After a failure it is tried again in `retry` seconds, later where the reply wishes so; a token
+    that still lives is used meanwhile, the account of a dead one waits as long.
     """
     release = conclude(claim, [error] if error else [], chance)
-    if error is None or release.park:
+    if error is None:
+        return replace(release, failures=claim.failures)
+    if release.park:
         return release
+    if isinstance(error, Throttled):
+        retry = max(retry, wished_seconds(error.retry_after_seconds))
     return Release(
         claim.open_id,
         claim.lease_epoch,

@@ -1,7 +1,5 @@
 """What can go wrong outside, as the flow sees it. Adapters raise these `from` the original."""
 
-from typing import ClassVar
-
 
 class DatabaseUnavailable(Exception):
     """The database did not answer; the statement may be tried again."""
@@ -16,10 +14,7 @@ class UpstreamError(Exception):
 
     `code` is TikTok's error code, or our word where TikTok gave none; `status` the HTTP status, 0
     without an answer; `log_id` is what TikTok's support asks for, empty where none came.
-    `account_wide`: the account's other chunks would meet the same, so they are not sent.
     """
-
-    account_wide: ClassVar[bool] = False
 
     def __init__(self, code: str, *, status: int = 0, log_id: str = "", detail: str = "") -> None:
         super().__init__(f"{code} (HTTP {status}) {detail}".rstrip())
@@ -32,19 +27,13 @@ class UpstreamError(Exception):
 class AccessTokenRefused(UpstreamError):
     """The access token is invalid, expired or revoked."""
 
-    account_wide = True
-
 
 class ScopeRefused(UpstreamError):
     """The user did not grant, or took back, the scope `video.list`."""
 
-    account_wide = True
-
 
 class Throttled(UpstreamError):
     """429. `retry_after_seconds` is the reply's own wish, None as TikTok gives none."""
-
-    account_wide = True
 
     def __init__(
         self, code: str, *, status: int, log_id: str, retry_after_seconds: float | None
@@ -59,8 +48,6 @@ class QueryRefused(UpstreamError):
 
 class GrantRefused(UpstreamError):
     """The refresh token is used up, expired or taken back: only its user can give another."""
-
-    account_wide = True
 
 
 class ClientRefused(UpstreamError):

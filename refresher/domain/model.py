@@ -4,12 +4,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NewType
+from typing import Final, NewType
 
 from refresher.domain.pacing import DatabaseTime
 
 OpenId = NewType("OpenId", str)
 VideoId = NewType("VideoId", str)
+
+
+#: Our word where there is no access token that could be sent.
+UNUSABLE_TOKEN: Final = "no_usable_access_token"  # noqa: S105 - a code, no token
 
 
 def usable_token(token: str | None) -> bool:

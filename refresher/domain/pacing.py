@@ -21,7 +21,8 @@ FIRST_RETRY_SECONDS: Final = 2.0
 LONGEST_RETRY_SECONDS: Final = 300.0
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = WINDOW_SECONDS
-LONGEST_TOKEN_RETRY_SECONDS: Final = 120.0
+LONGEST_WISH_SECONDS: Final = 3600.0
+LONGEST_GROWING_SECONDS: Final = 120.0
 #: With the app's own credentials refused, no token is refreshed for so long.
 CLIENT_REFUSED_SECONDS: Final = 300.0
 
@@ -33,8 +34,11 @@ RATE_RECOVERY_PER_MINUTE: Final = 0.1
 
 #: Of the latest answers at least so many 429s, on so many accounts: the app as a whole is limited.
 ANSWERS_WATCHED: Final = 10
+ANSWERS_WATCHED_SECONDS: Final = 10.0
 APP_THROTTLES: Final = 5
 APP_ACCOUNTS: Final = 2
+#: So many answers in less than a window tell of a limit, too.
+ANSWERS_ENOUGH: Final = 30
 
 
 def step_seconds(limit: int, reach_seconds: float = 0.0) -> float:
@@ -54,12 +58,20 @@ def retry_seconds(failures: int, chance: float) -> float:
 def pause_seconds(failures: int, chance: float, retry_after_seconds: float | None) -> float:
     """The pause after a 429: half to all of a growing time, at least what the reply wishes."""
     own = min(FIRST_PAUSE_SECONDS * _doubled(failures), LONGEST_PAUSE_SECONDS)
-    return max(own * (1 + chance) / 2, retry_after_seconds or 0.0)
+    return max(own * (1 + chance) / 2, wished_seconds(retry_after_seconds))
 
 
-def token_retry_seconds(failures: int, chance: float) -> float:
-    """The wait after so many token requests in a row that failed: half to all of a growing time."""
-    longest = min(FIRST_PAUSE_SECONDS * _doubled(failures), LONGEST_TOKEN_RETRY_SECONDS)
+def wished_seconds(retry_after_seconds: float | None) -> float:
+    """A reply's own wish, bounded: a header that is wrong must not silence an account for days."""
+    return min(retry_after_seconds or 0.0, LONGEST_WISH_SECONDS)
+
+
+def growing_seconds(failures: int, chance: float) -> float:
+    """A wait that is never short, for what no slot paces: half to all of a growing time.
+
+    After so many token requests in a row that failed, or answers that could not be stored.
+    """
+    longest = min(FIRST_PAUSE_SECONDS * _doubled(failures), LONGEST_GROWING_SECONDS)
     return longest * (1 + chance) / 2
 
 
@@ -67,29 +79,42 @@ class AppThrottle:
     """Tells a limit of the whole app from the limits of single tokens, by the latest answers."""
 
     def __init__(self) -> None:
-        self._answers: deque[str | None] = deque(maxlen=ANSWERS_WATCHED)
+        #: When and for whom the latest answers were 429s, None for the others.
+        self._answers: deque[tuple[float, str | None]] = deque(maxlen=ANSWERS_WATCHED)
+        self._since: float | None = None
         self._answered: deque[list[int]] = deque()  # of each second: which, how many
 
     def answered(self, now: float) -> None:
-        self._answers.append(None)
+        self._answers.append((now, None))
+        if self._since is None:
+            self._since = now
         if not self._answered or self._answered[-1][0] != int(now):
             self._answered.append([int(now), 0])
             self._forget(now)
         self._answered[-1][1] += 1
 
-    def throttled(self, account: str) -> bool:
+    def throttled(self, account: str, now: float) -> bool:
         """Whether this 429 shows a limit of the app; the next one then needs as many again."""
-        self._answers.append(account)
-        throttled = [account for account in self._answers if account is not None]
+        self._answers.append((now, account))
+        throttled = [
+            account
+            for at, account in self._answers
+            if account is not None and at > now - ANSWERS_WATCHED_SECONDS
+        ]
         if len(throttled) < APP_THROTTLES or len(set(throttled)) < APP_ACCOUNTS:
             return False
         self._answers.clear()
         return True
 
-    def answered_lately(self, now: float) -> int:
-        """Requests answered within the last window: what the limit let through."""
+    def answered_lately(self, now: float) -> int | None:
+        """Requests answered within the last window: what the limit let through.
+
+        None where too little was seen to say so.
+        """
         self._forget(now)
-        return sum(number for _, number in self._answered)
+        answered = sum(number for _, number in self._answered)
+        watched = self._since is not None and now - self._since >= WINDOW_SECONDS
+        return answered if watched or answered >= ANSWERS_ENOUGH else None
 
     def _forget(self, now: float) -> None:
         while self._answered and self._answered[0][0] < now - WINDOW_SECONDS:

@@ -42,7 +42,9 @@ ASSUMED_STEP_SECONDS: Final = step_seconds(600)
 #: An app-wide rate that was found to hold is kept to for so long after the last 429.
 RATE_KEPT: Final = "interval '1 hour'"
 FIRST_RATE_SHARE: Final = 0.9
-LEAST_RATE: Final = 60
+#: Requests a minute: where nothing was seen that tells of the limit, and the least to be found.
+ASSUMED_RATE: Final = 600
+LEAST_RATE: Final = 10
 #: After a 429 of the app as a whole nobody sends for so long.
 APP_PAUSE_SECONDS: Final = 10.0
 
@@ -52,8 +54,8 @@ least(1, a.rate_share + {RATE_RECOVERY_PER_MINUTE} * (
     extract(epoch FROM now()) - extract(epoch FROM a.rate_lowered_at)) / 60)
 """
 APP_RATE_NOW: Final = f"""
-app.rate * (1 + {RATE_RECOVERY_PER_MINUTE} * (
-    extract(epoch FROM now()) - extract(epoch FROM app.rate_lowered_at)) / 60)
+app.rate * power(1 + {RATE_RECOVERY_PER_MINUTE}, (
+    extract(epoch FROM now()) - extract(epoch FROM app.rate_lowered_at))::float8 / 60)
 """
 # The distance of two of the app's slots: by its configured limit, and by the rate that was found to
 # hold, for an hour after the 429 that showed it.
@@ -68,6 +70,11 @@ OWN_STEP: Final = f"""
 CASE WHEN share < 1
      THEN greatest(pace.step, interval '{ASSUMED_STEP_SECONDS} seconds') / share
      ELSE pace.step END
+"""
+#: An access token that is not to be sent any more.
+DEAD: Final = """
+(a.access_token IS NULL OR a.token_standing = 'refused'
+ OR coalesce(a.access_token_expires_at <= now(), false))
 """
 # The wake-up that an account's token asks for: none where others refresh it.
 TOKEN_WAKE_AT: Final = """
@@ -92,14 +99,15 @@ picked AS MATERIALIZED (
     SELECT open_id, wake_at, next_slot_at, greatest(videos, 1) AS videos,
            {SHARE_NOW} AS share,
            $9 AND refresh_token IS NOT NULL AS renewable,
-           access_token IS NULL OR token_standing = 'refused'
-               OR coalesce(access_token_expires_at <= now(), false) AS dead,
+           {DEAD} AS dead,
            token_due_at <= now() AS due
     FROM refresher.accounts AS a
     WHERE state = 'active'
       AND wake_at <= now()
       AND (lease_expires_at IS NULL OR lease_expires_at <= now())
       AND next_slot_at <= now() + (SELECT horizon FROM pace)
+      -- New videos do not cut short the back-off of a token that has to come before them.
+      AND NOT ($9 AND token_failures > 0 AND token_due_at > now() AND {DEAD})
     ORDER BY wake_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED
@@ -120,7 +128,7 @@ asked AS MATERIALIZED (
     -- LATERAL with a window: each account's rows are read once, by the primary key, whatever the
     -- planner thinks of the number of accounts. Due videos first, topped up to full chunks; a
     -- video whose last answer brought no cover is no top-up: it might spoil the others' request.
-    -- One that was refused alone is asked for alone, when nothing else is due.
+    -- One that was refused alone is asked for alone, when nothing else is due or after an hour.
     SELECT p.*, own.*
     FROM affordable AS p
     CROSS JOIN LATERAL (
@@ -137,7 +145,10 @@ asked AS MATERIALIZED (
                    refusal IS NOT NULL AS alone,
                    row_number() OVER (ORDER BY refusal IS NOT NULL, due_at, video_id) AS place,
                    count(*) FILTER (WHERE due_at <= now() AND refusal IS NULL) OVER () AS due,
-                   count(*) FILTER (WHERE refusal IS NULL) OVER () AS together
+                   count(*) FILTER (WHERE refusal IS NULL) OVER () AS together,
+                   -- Its turn comes, however much else is due.
+                   bool_or(refusal IS NOT NULL AND due_at < now() - interval '1 hour')
+                       OVER () AS starved
             FROM refresher.videos
             WHERE open_id = p.open_id
               AND (due_at <= now() OR misses = 0)
@@ -145,7 +156,7 @@ asked AS MATERIALIZED (
             ORDER BY place
         ) AS ordered
         WHERE CASE
-            WHEN due = 0 THEN place = together + 1
+            WHEN due = 0 OR starved THEN place = together + 1
             ELSE NOT alone AND place <= 20 * least(ceil(due / 20.0), CASE
                 WHEN p.own_step > '0' THEN greatest(1, floor(
                     extract(epoch FROM p.horizon) / extract(epoch FROM p.own_step)))
@@ -164,7 +175,8 @@ start AS MATERIALIZED (
 ),
 budget AS (
     SELECT least($1, ceil(
-        extract(epoch FROM at + horizon - app_at) / nullif(extract(epoch FROM app_step), 0)
+        extract(epoch FROM at + greatest(horizon, app_step) - app_at)
+        / nullif(extract(epoch FROM app_step), 0)
     ))::integer AS chunks
     FROM start, pace
 ),
@@ -191,7 +203,7 @@ spent AS (
     SET next_slot_at = start.app_at
         + (SELECT coalesce(sum(granted_chunks), 0) FROM granted) * (SELECT app_step FROM pace)
     FROM start
-    WHERE start.app_at IS NOT NULL
+    WHERE start.app_at IS NOT NULL AND EXISTS (SELECT FROM granted WHERE granted_chunks > 0)
 ),
 leased AS (
     UPDATE refresher.accounts AS a
@@ -232,7 +244,8 @@ own AS MATERIALIZED (
     SELECT open_id, next_slot_at, {SHARE_NOW} AS share
     FROM refresher.accounts AS a
     WHERE open_id = $1 AND lease_epoch = $2 AND lease_expires_at > now()
-    FOR UPDATE
+    -- Not as strong as a claim: results of the same account are being written under a key share.
+    FOR NO KEY UPDATE SKIP LOCKED
 ),
 app AS MATERIALIZED (
     SELECT next_slot_at FROM refresher.app, pace
@@ -246,7 +259,8 @@ slot AS MATERIALIZED (
 ),
 spent AS (
     UPDATE refresher.app
-    SET next_slot_at = slot.at + app_step
+    -- Not the account's own slot: those before it are for others.
+    SET next_slot_at = greatest(app.next_slot_at, clock_timestamp()) + app_step
     FROM slot, pace
     WHERE app_step > '0'
 )
@@ -359,7 +373,8 @@ WITH held AS MATERIALIZED (
       ON a.open_id = r.open_id AND a.lease_epoch = r.lease_epoch
     WHERE a.lease_expires_at IS NOT NULL
     ORDER BY a.open_id
-    FOR UPDATE OF a SKIP LOCKED
+    -- Not as strong as a claim: results of the same accounts are being written under a key share.
+    FOR NO KEY UPDATE OF a SKIP LOCKED
 )
 UPDATE refresher.accounts AS a
 SET wake_at = CASE WHEN a.wake_at < a.lease_expires_at THEN a.wake_at
@@ -374,10 +389,9 @@ RETURNING a.open_id, a.lease_expires_at - now() AS left
 # is what this replica saw answered in the last one, times the replicas that hold leases.
 SQL_LOWER_APP_RATE: Final = f"""
 UPDATE refresher.app
-SET rate = CASE
+SET rate = greatest({LEAST_RATE}, CASE
         WHEN app.rate_lowered_at > now() - {RATE_KEPT} THEN {RATE_DECREASE} * {APP_RATE_NOW}
-        ELSE greatest(
-            {LEAST_RATE}, {FIRST_RATE_SHARE} * $1::float8 * replicas.number) END,
+        ELSE {FIRST_RATE_SHARE} * coalesce($1::float8 * replicas.number, {ASSUMED_RATE}) END),
     rate_lowered_at = now(),
     next_slot_at = greatest(app.next_slot_at, now() + $3::interval)
 FROM (
@@ -477,18 +491,22 @@ class Claims:
         return [left.get(claim.open_id) for claim in claims]
 
     async def reserve(self, claim: Claim) -> datetime | None:
-        """One more slot for an account under lease; None where the lease is lost."""
+        """One more slot for an account under lease; None where it is lost or the row locked.
+
+        With a limit for the app the account's own next slot must be near: the place among the app's
+        slots is taken now.
+        """
         async with connection(self._pool) as taken:
             slot: datetime | None = await taken.fetchval(
                 SQL_RESERVE, claim.open_id, claim.lease_epoch, self._step, self._app_step
             )
         return slot
 
-    async def lower_app_rate(self, answered_lately: int) -> float | None:
+    async def lower_app_rate(self, answered_lately: int | None) -> float | None:
         """Slow all tokens down together: requests a minute from now on, for all replicas.
 
-        `answered_lately`: requests this replica saw answered in the last window. None where that
-        was done within the last window already.
+        `answered_lately`: requests this replica saw answered in the last window, None for too few
+        to tell. None where that was done within the last window already.
         """
         async with connection(self._pool) as taken:
             rate: float | None = await taken.fetchval(
@@ -520,8 +538,8 @@ class Claims:
             videos=videos,
             first_slot=row["first_slot"],
             step_seconds=row["step_seconds"],
-            # The transaction began when the statement arrived; a slow commit makes slots late, not
-            # early, and the lease shorter, not longer.
+            # The transaction began when the statement arrived, a little after it was sent: slots
+            # and the lease's end come early by that, which the headroom allows for.
             time=DatabaseTime(row["now"], sent),
             token=TokenStanding(
                 generation=row["tokens_generation"] + sealed,

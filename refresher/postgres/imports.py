@@ -66,6 +66,10 @@ SET access_token = EXCLUDED.access_token,
     refresh_token_expires_at = CASE WHEN EXCLUDED.refresh_token IS NULL
         THEN a.refresh_token_expires_at ELSE EXCLUDED.refresh_token_expires_at END,
     scope = coalesce(EXCLUDED.scope, a.scope)
+-- A file of before a refresh holds tokens that are used up: the stored ones are newer.
+WHERE a.access_token_expires_at IS NULL
+   OR EXCLUDED.access_token_expires_at IS NULL
+   OR EXCLUDED.access_token_expires_at >= a.access_token_expires_at
 """
 
 SQL_STAGE_VIDEOS: Final = """

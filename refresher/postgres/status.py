@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from refresher.domain.model import OpenId
+from refresher.postgres.claims import DEAD
 from refresher.postgres.database import REPORT_SECONDS, SCAN_SECONDS, Pool, connection
 
 STATES: Final = ("active", "paused", "needs_reauthorization", "needs_scope")
@@ -81,11 +82,13 @@ FROM refresher.videos AS v JOIN refresher.accounts AS a USING (open_id)
 WHERE v.due_at <= $1 AND a.state <> 'paused'
 """
 
-SQL_ANY_LEFT: Final = """
+SQL_ANY_LEFT: Final = f"""
 SELECT EXISTS (
     SELECT FROM refresher.accounts AS a
     WHERE a.state = 'active'
       AND a.failures < $2
+      AND NOT (a.token_failures > 0 AND {DEAD}
+               AND (a.token_failures >= $2 OR a.token_due_at > now() + interval '1 minute'))
       AND EXISTS (
           SELECT FROM refresher.videos AS v WHERE v.open_id = a.open_id AND v.due_at <= $1
       )

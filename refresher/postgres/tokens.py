@@ -19,7 +19,7 @@ WITH held AS MATERIALIZED (
       AND lease_epoch = $2
       AND lease_expires_at > now()
       AND tokens_generation = $3
-    FOR NO KEY UPDATE
+    FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE refresher.accounts AS a
 SET token_request_at = now()
@@ -77,14 +77,22 @@ WHERE open_id = $1 AND tokens_generation = $2 AND token_request_at IS NOT NULL
 
 # Each threshold once for all replicas, and anew after a new authorization.
 SQL_CONSENTS: Final = """
-UPDATE refresher.accounts
+WITH ending AS MATERIALIZED (
+    SELECT open_id
+    FROM refresher.accounts
+    WHERE state IN ('active', 'paused')
+      AND refresh_token_expires_at <= now() + interval '14 days'
+      AND (consent_warned_days IS NULL
+           OR (consent_warned_days > 3 AND refresh_token_expires_at <= now() + interval '3 days'))
+    LIMIT 500
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE refresher.accounts AS a
 SET consent_warned_days = CASE
-    WHEN refresh_token_expires_at <= now() + interval '3 days' THEN 3 ELSE 14 END
-WHERE state IN ('active', 'paused')
-  AND refresh_token_expires_at <= now() + interval '14 days'
-  AND (consent_warned_days IS NULL
-       OR (consent_warned_days > 3 AND refresh_token_expires_at <= now() + interval '3 days'))
-RETURNING open_id, refresh_token_expires_at, consent_warned_days
+    WHEN a.refresh_token_expires_at <= now() + interval '3 days' THEN 3 ELSE 14 END
+FROM ending
+WHERE a.open_id = ending.open_id
+RETURNING a.open_id, a.refresh_token_expires_at, a.consent_warned_days
 """
 
 
@@ -154,7 +162,7 @@ class TokenStore:
 
 
 async def consents_ending(pool: Pool) -> Sequence[tuple[OpenId, datetime, int]]:
-    """The accounts whose consent ends within 14 or 3 days and for whom that was not said yet."""
+    """Some accounts whose consent ends within 14 or 3 days and for whom that was not said yet."""
     async with connection(pool) as taken:
         rows = await taken.fetch(SQL_CONSENTS)
     return [

@@ -24,7 +24,7 @@ from refresher.domain.errors import (
     UpstreamError,
     UpstreamFailed,
 )
-from refresher.domain.model import TokenPair, usable_token
+from refresher.domain.model import UNUSABLE_TOKEN, TokenPair, usable_token
 
 QUERY_PATH: Final = "/v2/video/query/"
 TOKEN_PATH: Final = "/v2/oauth/token/"  # noqa: S105 - a path, not a password
@@ -52,10 +52,12 @@ ASKED_FIELDS: Final = "id,cover_image_url"
 OK: Final = "ok"
 #: Our words for answers in which TikTok gave no code.
 NO_ERROR_OBJECT: Final = "no_error_object"
-UNUSABLE_TOKEN: Final = "no_usable_access_token"  # noqa: S105 - a code, no token
 MALFORMED_ANSWER: Final = "malformed_answer"
 FOREIGN_TOKEN: Final = "token_of_another_account"  # noqa: S105 - a code, no token
 LONGEST_RETRY_AFTER_DIGITS: Final = 5
+#: What an access token is taken to live where the answer names no time: the documented two hours. A
+#: pair that is thrown away cannot be had again.
+ASSUMED_TOKEN_LIFE_SECONDS: Final = 7200.0
 LONGEST_LIFE_SECONDS: Final = 100 * 366 * 86_400.0
 
 
@@ -101,16 +103,19 @@ class _Failure(msgspec.Struct):
 
 
 class _Grant(msgspec.Struct):
-    """The flat answer of the token endpoint, good or bad; numbers have been seen as text."""
+    """The flat answer of the token endpoint, good or bad.
+
+    Only what matters has a type: a pair that is thrown away cannot be had again.
+    """
 
     error: str | None = None
-    log_id: Any = None
     access_token: str | None = None
-    expires_in: float | str | None = None
-    open_id: str | None = None
     refresh_token: str | None = None
-    refresh_expires_in: float | str | None = None
-    scope: str | None = None
+    expires_in: Any = None
+    refresh_expires_in: Any = None
+    open_id: Any = None
+    scope: Any = None
+    log_id: Any = None
 
 
 UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -248,23 +253,29 @@ def read_token_answer(
     try:
         grant = _decode_grant(body)
     except UNDECODABLE:
-        raise _failure(status, headers, _read_error(body)) from None
+        raise _unknown_outcome(_failure(status, headers, _read_error(body))) from None
     log_id = grant.log_id if isinstance(grant.log_id, str) else ""
     log_id = log_id or headers.get(LOG_ID_HEADER, "")
     if grant.error:
         raise _token_failure(grant.error, status, log_id)
-    lives_seconds = _seconds(grant.expires_in)
-    if not usable_token(grant.access_token) or lives_seconds is None:
+    if not usable_token(grant.access_token):
         raise UpstreamFailed(MALFORMED_ANSWER, status=status, log_id=log_id)
-    if grant.open_id not in (None, open_id):
+    if isinstance(grant.open_id, str) and grant.open_id != open_id:
         raise GrantRefused(FOREIGN_TOKEN, status=status, log_id=log_id)
     return TokenPair(
         access_token=grant.access_token or "",
-        access_token_lives_seconds=lives_seconds,
+        access_token_lives_seconds=_seconds(grant.expires_in) or ASSUMED_TOKEN_LIFE_SECONDS,
         refresh_token=grant.refresh_token or None,
         refresh_token_lives_seconds=_seconds(grant.refresh_expires_in),
-        scope=grant.scope,
+        scope=grant.scope if isinstance(grant.scope, str) else None,
     )
+
+
+def _unknown_outcome(error: UpstreamError) -> UpstreamError:
+    """The token endpoint does not speak like the others: this says nothing of the account."""
+    if isinstance(error, Throttled):
+        return error
+    return UpstreamFailed(error.code, status=error.status, log_id=error.log_id)
 
 
 def _token_failure(code: str, status: int, log_id: str) -> UpstreamError:
@@ -279,10 +290,12 @@ def _token_failure(code: str, status: int, log_id: str) -> UpstreamError:
             return TokenRequestFailed(code, status=status, log_id=log_id)
 
 
-def _seconds(value: float | str | None) -> float | None:
+def _seconds(value: object) -> float | None:
     """A lifetime: a number above 0 and below a century, also where it comes as text."""
+    if not isinstance(value, (int, float, str)):
+        return None
     try:
-        seconds = float(value or 0)
-    except ValueError:
+        seconds = float(value)
+    except (ValueError, OverflowError):
         return None
     return seconds if isfinite(seconds) and 0 < seconds < LONGEST_LIFE_SECONDS else None
