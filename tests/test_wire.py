@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refresher.domain.answers import MEANINGS, Affects
 from refresher.domain.errors import (
     AccessTokenRefused,
     ClientRefused,
@@ -251,7 +252,8 @@ def test_only_credentials_and_throttles_stop_the_whole_account():
         QueryRefused,
         UpstreamFailed,
     ]
-    assert [kind.account_wide for kind in kinds] == [True, True, True, False, False]
+    affected = [MEANINGS[kind].affects for kind in kinds]
+    assert [affects is Affects.ACCOUNT for affects in affected] == [True, True, True, False, False]
 
 
 # --- The token endpoint ---
