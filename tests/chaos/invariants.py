@@ -309,6 +309,14 @@ def bad_lines(name: str, text: str) -> Iterator[str]:
             yield f"{name}: {line[:1500]}"
 
 
+def recovered_early(said: Iterable[tuple[float, str]], journal: Journal) -> Iterator[str]:
+    """A replica that says the database is back while there is none; when it said so, and who."""
+    for at, replica in said:
+        for gone in journal.of("gone"):
+            if gone.began < at < gone.ended:
+                yield f"{replica}: database.recovered, {at - gone.began:.1f} s after it was stopped"
+
+
 def complete_lines(text: str) -> str:
     """Without the last one where a process was killed while it wrote it."""
     return text[: text.rfind("\n") + 1]

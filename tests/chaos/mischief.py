@@ -159,7 +159,8 @@ async def away_for(world: World, fault: Fault) -> AsyncIterator[None]:
     async with world.serving:
         with world.journal.during("away", "database"):
             await asyncio.to_thread(world.server.stop, mode)
-            yield
+            with world.journal.during("gone", "database"):
+                yield
             await asyncio.to_thread(world.server.start)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,6 +91,7 @@ class Observer:
     async def at_the_end(self) -> None:
         """With all replicas gone: what they left behind, and all that they said."""
         await self._judge_parks()
+        self._judge_recoveries()
         left = await self.world.fetch(
             "SELECT open_id FROM refresher.accounts WHERE lease_expires_at > now()"
         )
@@ -105,7 +106,7 @@ class Observer:
         parks = [Parked(row["at"].timestamp(), *list(row)[1:]) for row in rows or ()]
         said = [
             Parked(
-                datetime.fromisoformat(str(event["timestamp"])).timestamp(),
+                _unix_time(event),
                 str(event["open_id"]),
                 str(event["state"]),
                 str(event["reason"]),
@@ -114,6 +115,14 @@ class Observer:
             if event["event"] == "account.parked"
         ]
         self._say("2 tokens", invariants.parked_unsaid(parks, said, self._disturbed))
+
+    def _judge_recoveries(self) -> None:
+        said = [
+            (_unix_time(event) - time.time() + monotonic(), str(event["output"]))
+            for event in self.events
+            if event["event"] == "database.recovered"
+        ]
+        self._say("6 logs", invariants.recovered_early(said, self.world.journal))
 
     def _disturbed(self, at: float) -> bool:
         """Whether a process or a connection was, about then; `at` is Unix time."""
@@ -230,3 +239,7 @@ class Observer:
     def _say(self, invariant: str, breaches: Iterable[str]) -> None:
         for breach in breaches:
             self.world.violated(invariant, breach)
+
+
+def _unix_time(event: Mapping[str, object]) -> float:
+    return datetime.fromisoformat(str(event["timestamp"])).timestamp()

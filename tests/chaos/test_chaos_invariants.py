@@ -184,6 +184,18 @@ def test_no_secret_is_in_the_logs():
         assert list(invariants.bad_lines("log", line))
 
 
+def test_a_database_that_is_gone_is_not_said_to_be_back():
+    """While the server is stopped nobody can have heard of it."""
+    journal = Journal()
+    before = monotonic()
+    with journal.during("gone", "database"):
+        during = monotonic()
+    said = [(before - 1, "replica-0"), (during, "replica-1"), (monotonic() + 1, "replica-2")]
+    found = list(invariants.recovered_early(said, journal))
+    assert len(found) == 1
+    assert found[0].startswith("replica-1")
+
+
 def test_faults_add_up_to_one_at_most():
     """Those of queries and those of tokens, each by themselves."""
     both = [{"failed_share": 0.9}, {"throttled_share": 0.6, "slow_share": 1.0}]
