@@ -8,9 +8,10 @@ from math import inf
 
 import pytest
 
-from refresher.domain.model import Park, Release
+from refresher.domain.model import ChunkWrite, Park, Release, Write
 from refresher.domain.pacing import HORIZON_SECONDS
-from refresher.postgres.claims import APP_HORIZON_SECONDS, Claims
+from refresher.postgres.claims import APP_HORIZON_SECONDS, SQL_RENEW, SQL_RESERVE, Claims
+from refresher.postgres.write_back import write_back
 
 
 def replica(pool, name="a", *, per_token=600, per_app=0, lease=60.0):
@@ -418,3 +419,68 @@ async def test_a_release_said_twice_counts_once(pool):
     assert {**again, "now": None} == {**row, "now": None}
     assert (first.parked, second.parked) == (False, False)
     assert 0 < second.wake_in_seconds <= first.wake_in_seconds
+
+
+async def test_a_slow_limit_of_the_app_lets_one_claim_at_a_time_through(pool):
+    """The app's next slot lies ahead by its whole step: the next account gets just that."""
+    for name in ("ana", "ben", "cid"):
+        await store(pool, name, 1)
+    claimed = [await replica(pool, per_app=30).claim(64) for _ in range(3)]
+    assert [len(claims) for claims in claimed] == [1, 1, 0]
+
+
+async def test_a_lease_is_renewed_beside_a_write_back(pool):
+    """Neither a renewal nor a further slot makes the write-back pass the account by."""
+    await store(pool, "ana", 1)
+    claims = replica(pool)
+    (claim,) = await claims.claim(10)
+    write = Write(claim.videos[0].video_id, claim.lease_expires_at, misses=1)
+    for statement in (SQL_RENEW, SQL_RESERVE):
+        values = (
+            ([claim.open_id], [claim.lease_epoch], timedelta(seconds=60))
+            if statement is SQL_RENEW
+            else (claim.open_id, claim.lease_epoch, timedelta(seconds=1), timedelta(0))
+        )
+        async with pool.acquire() as other, other.transaction():
+            assert await other.fetch(statement, *values)
+            chunk = ChunkWrite(claim.open_id, claim.lease_epoch, [write])
+            assert await write_back(pool, [chunk]) == [1]
+    (left,) = await claims.renew([claim])
+    assert 59 < left <= 60
+
+
+async def test_a_lost_lease_is_not_renewed_and_brings_no_slot(pool):
+    """The epoch has moved on: the account is another's."""
+    await store(pool, "ana", 1)
+    (old,) = await replica(pool, "a").claim(10)
+    await pool.execute("UPDATE refresher.accounts SET lease_expires_at = now(), wake_at = now()")
+    assert await replica(pool, "b").claim(10)
+    assert await replica(pool, "a").renew([old]) == [None]
+    assert await replica(pool, "a").reserve(old) is None
+
+
+async def test_new_videos_do_not_cut_a_dead_tokens_back_off_short(pool):
+    """Its refresh failed a moment ago: the account waits, however often it is woken."""
+    await store(pool, "ana", 1)
+    await pool.execute("UPDATE refresher.accounts SET refresh_token = 'rft.x'")
+    await pool.execute("UPDATE refresher.accounts SET token_standing = 'refused'")
+    claims = Claims(
+        pool,
+        replica="a",
+        lease_seconds=60,
+        rate_limit_per_token=0,
+        rate_limit_per_app=0,
+        managed=True,
+    )
+    (claim,) = await claims.claim(10)
+    assert (claim.token.due, claim.videos) == (True, [])
+    release = Release(
+        "ana",
+        claim.lease_epoch,
+        claim.token.generation,
+        retry_seconds=30,
+        token_retry_seconds=30,
+    )
+    await claims.release([release])
+    await pool.execute("INSERT INTO refresher.videos (open_id, video_id) VALUES ('ana', 'new')")
+    assert await claims.claim(10) == []

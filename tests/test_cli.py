@@ -90,6 +90,23 @@ async def test_importing_new_tokens_revives_an_account(refresher, csv_file, pool
 KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(2))
 
 
+async def test_an_import_leaves_newer_tokens_alone(refresher, csv_file, pool):
+    """A file of before a refresh holds a used-up refresh token: it is said, not stored."""
+    columns = "open_id,access_token,access_token_expires_at,refresh_token\n"
+    old = csv_file(columns + "ana,act.old,2030-01-01T00:00:00Z,rft.old\n")
+    await refresher("accounts", "import", old)
+    await pool.execute(
+        "UPDATE refresher.accounts SET access_token = 'act.new', refresh_token = 'rft.new',"
+        " access_token_expires_at = '2030-01-02'"
+    )
+    code, out, _ = await refresher("accounts", "import", old)
+    assert (code, out) == (
+        0,
+        "0 accounts added or re-authorized, 1 left alone: the stored tokens are newer\n",
+    )
+    assert await pool.fetchval("SELECT refresh_token FROM refresher.accounts") == "rft.new"
+
+
 async def test_tokens_are_imported_sealed(refresher, csv_file, pool):
     """With a key they are never in the table as they are, not even in the staging one."""
     file = csv_file("open_id,access_token,refresh_token\nana,act.one,rft.one\nben,act.two,\n")
