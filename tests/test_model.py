@@ -50,8 +50,8 @@ from refresher.domain.pacing import (
     RATE_DECREASE,
     RATE_RECOVERY_PER_MINUTE,
     WINDOW_SECONDS,
+    growing_seconds,
     step_seconds,
-    token_retry_seconds,
 )
 from refresher.domain.reconcile import put_aside, reconcile, refused_alone
 from refresher.postgres.audit import audit_step
@@ -627,7 +627,7 @@ class Model(RuleBasedStateMachine):
         self.held.remove(held)
         claim, account = held.claim, self.accounts[held.claim.open_id]
         if claim.token.due:
-            retry = token_retry_seconds(claim.token.failures, chance)
+            retry = growing_seconds(claim.token.failures, chance)
             release = conclude_token(claim, token_error, chance, retry)
         else:
             release = conclude(claim, errors, chance, answered=answered, requests=1)
