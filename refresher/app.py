@@ -47,6 +47,8 @@ CLOSING_SECONDS: Final = 1.0
 READY_SECONDS: Final = 2.0
 #: `once` leaves an account alone that has failed so often in a row.
 ONCE_FAILURES: Final = 3
+#: For so many leases a token request of which nothing more was heard may still come to something.
+UNKNOWN_LEASES: Final = 3
 #: And gives up when the API has been down for so long.
 ONCE_AWAY_SECONDS: Final = 15.0
 
@@ -97,7 +99,11 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             managed=settings.refreshes_tokens,
             sealer=sealer,
         )
-        keeper = TokenKeeper(TokenStore(pool, sealer), outage=outage, chance=random.random)
+        keeper = TokenKeeper(
+            TokenStore(pool, sealer, unknown_seconds=UNKNOWN_LEASES * lease),
+            outage=outage,
+            chance=random.random,
+        )
         refresher = Refresher(
             claims,
             tiktok,

@@ -24,11 +24,14 @@ SECRET_FIELD: Final = re.compile(f"(?i:[\\w-]*(?:{LONG_NAMES})|{SHORT_NAMES})")
 # a URL, up to the last @; and what PostgreSQL quotes of a row, which may take several lines.
 SECRET_TEXT: Final = re.compile(
     rf"""
-    (?P<name>(?i:[\w-]*(?:{LONG_NAMES})|(?<![\w-])(?:{SHORT_NAMES}))\\*["']?\s*[=:]\s*)
-        (?:(?P<quote>\\*["']).*?(?P=quote) | (?:(?i:bearer|basic)\s+)?[^\s"'&;)\]}}]+)
+    (?P<name>(?i:(?<![\w-])[\w-]*(?:{LONG_NAMES})|(?<![\w-])(?:{SHORT_NAMES}))
+        \\*["']?\s*(?:[=:]|(?<=["']),)\s*)
+        (?:\[redacted\]
+           | (?P<quote>\\*["'])(?:(?s:.*?)(?P=quote)|(?s:.*))
+           | (?:(?i:bearer|basic)\s+)?[^\s"'&;)\]}}]+)
     | (?P<scheme>\b(?i:bearer|basic)\s+)[^\s"',;]+
-    | \b(?:act|rft)\.[^\s"'&,;)}}]+
-    | (?P<user>://[^\s:/@]*:)[^\s/?]+(?=@)
+    | (?:\b|(?<=%[0-9A-Fa-f]{{2}}))(?:act|rft)\.[^\s"'&,;)}}]+
+    | (?P<user>://[^\s:/]*:)(?!\d*(?:[/?\#\s]|$))(?:(?!://)\S)+(?=@)
     | (?P<row>\bDETAIL:)(?s:.*?)(?=\n(?:HINT|CONTEXT|Traceback|The\ above|During)|\n\s*\n|\Z)
     | (?P<context>\bCONTEXT:).*
     """,
@@ -91,7 +94,9 @@ def _redacted(name: str, value: object) -> object:
         case None | bool() | int() | float():
             return value
         case Mapping():
-            return {key: _redacted(str(key), item) for key, item in value.items()}
+            return {
+                redacted_text(str(key)): _redacted(str(key), item) for key, item in value.items()
+            }
         case list() | tuple():
             return [_redacted(name, item) for item in value]
         case _:

@@ -367,6 +367,8 @@ class Refresher:
         async with self._capacity.place() as given:
             if not given:
                 raise TokenRequestFailed("upstream_down")
+            if monotonic() > work.lease_end:
+                raise TokenRequestFailed("lease_over")
             sent = self._capacity.sent()
             try:
                 pair = await self._upstream.refresh_token(
@@ -581,7 +583,7 @@ class Refresher:
                 )
                 return
             try:
-                await self._outage.attempt(self._renew)
+                await self._renew()
             except DatabaseUnavailable:
                 continue  # said already; a lease that has run out meanwhile can still be renewed
             except Exception as error:  # noqa: BLE001 - the next renewal may do
@@ -593,7 +595,8 @@ class Refresher:
         ending = [work for work in self._working.values() if work.lease_end - now <= half]
         if not ending:
             return
-        renewed = await self._accounts.renew([work.claim for work in ending])
+        claims = [work.claim for work in ending]
+        renewed = await self._outage.attempt(lambda: self._accounts.renew(claims))
         for work, seconds in zip(ending, renewed, strict=True):
             if seconds is not None:
                 work.leased_until(now + seconds)

@@ -45,7 +45,7 @@ class TokenStore(Protocol):
     async def replace(
         self, claim: Claim, used: RefreshToken, pair: TokenPair, due_in_seconds: float
     ) -> bool: ...
-    async def end(self, claim: Claim) -> None: ...
+    async def end(self, claim: Claim, *, unknown: bool) -> None: ...
 
 
 #: Sends one token request. Raises `UpstreamError`.
@@ -130,8 +130,7 @@ class TokenKeeper:
             self._suspend(error)
         if isinstance(error, GrantRefused) and refresh_token.interrupted:
             error = GrantRefused(LOST, status=error.status, log_id=error.log_id, detail=error.code)
-        if type(error) is not UpstreamFailed and not refresh_token.interrupted:
-            await self._end(claim)  # the API has said what became of it
+        await self._end(claim, unknown=refresh_token.interrupted or _is_open(error))
         release = self._concluded(claim, error)
         emit(
             TOKEN_FAILED,
@@ -144,9 +143,9 @@ class TokenKeeper:
         )
         return release
 
-    async def _end(self, claim: Claim) -> None:
+    async def _end(self, claim: Claim, *, unknown: bool) -> None:
         try:
-            await self._outage.attempt(lambda: self._store.end(claim))
+            await self._outage.attempt(lambda: self._store.end(claim, unknown=unknown))
         except DatabaseUnavailable:
             return  # the next request with it then counts as one after an interruption
 
@@ -163,6 +162,11 @@ class TokenKeeper:
             else growing_seconds(claim.token.failures, self._chance())
         )
         return conclude_token(claim, error, self._chance(), retry)
+
+
+def _is_open(error: UpstreamError) -> bool:
+    """Whether the API has left open what became of the refresh token."""
+    return type(error) is UpstreamFailed
 
 
 def _aged(pair: TokenPair, seconds: float) -> TokenPair:

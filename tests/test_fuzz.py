@@ -180,7 +180,6 @@ def check_pair(pair: TokenPair) -> None:
 
 
 @pytest.mark.parametrize("text", ["\0", "rft.\0x", "rft.\nx", "rft. x", "ä"])
-@pytest.mark.xfail(strict=True, reason="a refresh token is taken as it comes")
 def test_a_refresh_token_that_cannot_be_sent_is_none(text):
     """It could not be stored, or not be used: the old one stays, which may still be good."""
     body = json.dumps(GRANT | {"refresh_token": text}).encode()
@@ -188,7 +187,6 @@ def test_a_refresh_token_that_cannot_be_sent_is_none(text):
 
 
 @pytest.mark.parametrize("code", ["a\0b", "x" * 10_000], ids=["nul", "long"])
-@pytest.mark.xfail(strict=True, reason="a code is taken as it comes")
 def test_a_code_can_be_stored_and_logged(code):
     """It becomes the reason of a park: PostgreSQL stores no NUL, and nobody reads pages of it."""
     body = json.dumps({"error": {"code": code, "log_id": LOG_ID}}).encode()
@@ -318,7 +316,6 @@ def test_nothing_of_a_secret_field_survives(name, value):
     assert redact(None, "info", entry) == {"outer": [{name: "[redacted]"}], name: "[redacted]"}
 
 
-@pytest.mark.xfail(strict=True, reason="only values are looked into")
 def test_no_secret_survives_as_a_key():
     """Counted by token, say."""
     assert SECRET not in repr(redact(None, "info", {"counts": {f"act.{SECRET}": 1}}))
@@ -348,32 +345,26 @@ def test_no_secret_survives_in_a_chain_of_exceptions(messages, noted):
     [
         pytest.param(
             f"postgresql://me@server:{SECRET}@db/d",
-            marks=pytest.mark.xfail(strict=True, reason="a user's name with an @ in it"),
             id="user-with-at-sign",
         ),
         pytest.param(
             f"postgresql://me:ab/{SECRET}@db/d",
-            marks=pytest.mark.xfail(strict=True, reason="a password with a / in it"),
             id="password-with-slash",
         ),
         pytest.param(
             f'{{"client_secret": "{SECRET}',
-            marks=pytest.mark.xfail(strict=True, reason="a quote that is not closed"),
             id="cut-in-the-secret",
         ),
         pytest.param(
             f"password='{SECRET}\n{SECRET}'",
-            marks=pytest.mark.xfail(strict=True, reason="a quoted value of two lines"),
             id="two-lines",
         ),
         pytest.param(
             f"[('client_secret', '{SECRET}')]",
-            marks=pytest.mark.xfail(strict=True, reason="pairs, as a form is made of"),
             id="pairs",
         ),
         pytest.param(
             f"body=access_token%3Dact.{SECRET}%26a%3D1",
-            marks=pytest.mark.xfail(strict=True, reason="a form within a form"),
             id="percent-encoded",
         ),
     ],
@@ -397,7 +388,6 @@ def test_a_text_without_secrets_stays_readable(text):
 
 
 @given(parts=st.lists(pieces | others, max_size=4))
-@pytest.mark.xfail(strict=True, reason="password=[redacted] becomes password=[redacted]]")
 def test_redacting_twice_changes_nothing(parts):
     """What a library has quoted of our own log is as it was."""
     once = redacted_text(" ".join(parts))
@@ -416,7 +406,6 @@ def test_a_long_hostile_text_comes_to_an_end(piece):
 
 
 @pytest.mark.parametrize("piece", ["a", "-", "_", "sig", "password", "access_token", "x-signature"])
-@pytest.mark.xfail(run=False, reason="the time is the square of the length: 17 s for 16,000")
 def test_a_long_word_comes_to_an_end(piece):
     """A log_id or a code of a broken answer may be as long as the answer."""
     assert redacted_text(piece * (200_000 // len(piece))) is not None

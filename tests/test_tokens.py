@@ -206,7 +206,7 @@ async def test_a_parked_account_costs_nothing_until_its_tokens_change(serve, sta
         assert await standing(pool, name) == expected
     assert token_calls(world) == {"ana": 1}
     # Nothing is open: resumed by the operator, it would not be said to be lost.
-    open_requests = "SELECT count(token_request_at) FROM refresher.accounts"
+    open_requests = "SELECT count(token_request_until) FROM refresher.accounts"
     assert await pool.fetchval(open_requests) == 0
     calls = calls_of(world, *states)
     await several_polls(world)
@@ -453,7 +453,7 @@ async def test_a_key_rotation_costs_no_new_pair(pool, begun):
         "act.new",
         "rft.new",
     )
-    assert row["token_request_at"] is None
+    assert row["token_request_until"] is None
 
 
 async def test_an_access_token_of_theirs_stays_beside_our_refresh_token(pool, begun):
@@ -542,7 +542,7 @@ async def test_a_stop_waits_for_a_pair_and_stores_it(serve, start, pool):
     assert await daemon.stopped() == 0
     assert daemon.events("token.refreshed")[0]["stored"] is True
     row = await row_of(pool, "ana")
-    assert (row["lease_expires_at"], row["token_request_at"]) == (None, None)
+    assert (row["lease_expires_at"], row["token_request_until"]) == (None, None)
     assert await is_live(world, "ana")
 
 

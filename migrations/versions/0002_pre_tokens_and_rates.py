@@ -24,6 +24,7 @@ def upgrade() -> None:
         TOKENS_REPLACED_TRIGGER,
         DROP_REVIVE_ACCOUNT,
         KNOWN_ACCOUNTS,
+        PARKED_ACCOUNTS,
     ):
         # Straight to the driver: no parameter syntax to escape in plain SQL.
         op.get_bind().exec_driver_sql(statement)
@@ -46,8 +47,9 @@ ALTER TABLE refresher.accounts
     ADD token_due_at        timestamptz NOT NULL DEFAULT 'infinity',
     -- Token requests in a row that failed: the back-off grows with it.
     ADD token_failures      integer     NOT NULL DEFAULT 0,
-    -- A token request was begun then and what came of it is not stored.
-    ADD token_request_at    timestamptz,
+    -- A token request was begun and what came of it is not stored; until then it may still be.
+    -- -infinity: it is over, and its outcome was never learnt.
+    ADD token_request_until timestamptz,
     -- How many days before the end of the consent the last warning was due.
     ADD consent_warned_days smallint,
     -- The share of the rate limit in force, as of the last 429: it recovers with time.
@@ -117,7 +119,7 @@ BEGIN
     NEW.token_standing := 'trusted';
     NEW.token_due_at := refresher.token_due_at(NEW.refresh_token, NEW.access_token_expires_at);
     NEW.token_failures := 0;
-    NEW.token_request_at := NULL;
+    NEW.token_request_until := NULL;
     NEW.consent_warned_days := NULL;
     NEW.failures := 0;
     IF NEW.state IN ('needs_reauthorization', 'needs_scope') AND NEW.state = OLD.state THEN
@@ -155,4 +157,18 @@ UPDATE refresher.accounts
 SET token_due_at = refresher.token_due_at(refresh_token, access_token_expires_at),
     wake_at = least(wake_at, refresher.token_due_at(refresh_token, access_token_expires_at))
 WHERE refresh_token IS NOT NULL AND access_token_expires_at IS NOT NULL
+"""
+
+# Parked for an access token by a version that could not refresh it: worth another try.
+PARKED_ACCOUNTS = """
+UPDATE refresher.accounts
+SET state = 'active',
+    state_reason = NULL,
+    state_since = now(),
+    token_standing = 'refused',
+    token_due_at = now(),
+    wake_at = now()
+WHERE state = 'needs_reauthorization'
+  AND state_reason = 'access_token_invalid'
+  AND refresh_token IS NOT NULL
 """

@@ -78,7 +78,8 @@ DEAD: Final = """
 """
 # The wake-up that an account's token asks for: none where others refresh it.
 TOKEN_WAKE_AT: Final = """
-CASE WHEN {managed} AND a.refresh_token IS NOT NULL THEN {due} ELSE 'infinity' END
+CASE WHEN {managed} AND a.refresh_token IS NOT NULL
+     THEN greatest({due}, a.token_request_until) ELSE 'infinity' END
 """
 
 # One round trip. Times are decided by the database's clock; the chunks are counted out of a budget
@@ -100,14 +101,16 @@ picked AS MATERIALIZED (
            {SHARE_NOW} AS share,
            $9 AND refresh_token IS NOT NULL AS renewable,
            {DEAD} AS dead,
-           token_due_at <= now() AS due
+           greatest(token_due_at, token_request_until) <= now() AS due
     FROM refresher.accounts AS a
     WHERE state = 'active'
       AND wake_at <= now()
       AND (lease_expires_at IS NULL OR lease_expires_at <= now())
       AND next_slot_at <= now() + (SELECT horizon FROM pace)
-      -- New videos do not cut short the back-off of a token that has to come before them.
-      AND NOT ($9 AND token_failures > 0 AND token_due_at > now() AND {DEAD})
+      -- New videos do not cut short the wait for a token that has to come before them: a back-off,
+      -- or somebody else's request whose outcome may still be stored.
+      AND NOT ($9 AND {DEAD} AND ((token_failures > 0 AND token_due_at > now())
+                                  OR coalesce(token_request_until > now(), false)))
     ORDER BY wake_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED

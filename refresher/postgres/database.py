@@ -35,6 +35,7 @@ RELEASE_SECONDS: Final = 2.0
 #: takes to notice. Longer than the lock time-out, which tells more.
 STATEMENT_SECONDS: Final = 10.0
 LOCK_TIMEOUT: Final = "5s"
+IDLE_TIMEOUT: Final = "60s"
 #: For statements that read what all accounts store.
 REPORT_SECONDS: Final = 60.0
 #: For statements over all rows. (None would mean the pool's own time-out to asyncpg.)
@@ -182,7 +183,13 @@ class Connector:
     async def _full(self, **options: Any) -> Connection:
         # Compiling a statement takes longer than running any of ours; a lock that lasts is left to
         # whoever holds it.
-        settings = {"application_name": self._name, "jit": "off", "lock_timeout": LOCK_TIMEOUT}
+        # A machine that vanishes amid a transaction must not keep its locks until TCP gives up.
+        settings = {
+            "application_name": self._name,
+            "jit": "off",
+            "lock_timeout": LOCK_TIMEOUT,
+            "idle_in_transaction_session_timeout": IDLE_TIMEOUT,
+        }
         return await self._reach(settings, **options)
 
     async def plain(self, **options: Any) -> Connection:

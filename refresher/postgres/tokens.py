@@ -1,7 +1,7 @@
 """Refreshing an account's tokens: begun and ended in its row, so a crash in between shows."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from refresher.domain.errors import TokenUnreadable
@@ -9,11 +9,19 @@ from refresher.domain.model import Claim, OpenId, RefreshToken, TokenPair
 from refresher.postgres.database import Pool, connection
 from refresher.postgres.sealing import Sealer
 
+# Statements of their own, not transactions: a machine that vanishes amid one leaves no row locked.
+SQL_READ: Final = """
+SELECT access_token, refresh_token, tokens_generation,
+       token_request_until IS NOT NULL AS interrupted
+FROM refresher.accounts
+WHERE open_id = $1
+"""
+
 # Committed before the request is sent. Under the lease, and only with the tokens of the claim:
 # whoever has lost it, or was overtaken by a new authorization, gets no row.
 SQL_BEGIN: Final = """
 WITH held AS MATERIALIZED (
-    SELECT open_id, token_request_at IS NOT NULL AS interrupted
+    SELECT open_id
     FROM refresher.accounts
     WHERE open_id = $1
       AND lease_epoch = $2
@@ -22,23 +30,16 @@ WITH held AS MATERIALIZED (
     FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE refresher.accounts AS a
-SET token_request_at = now()
+SET token_request_until = now() + $4::interval
 FROM held
 WHERE a.open_id = held.open_id
-RETURNING a.refresh_token, held.interrupted
+RETURNING a.open_id
 """
 
-# Not under the lease: the API has taken the old pair away, so the new one is the account's,
-# whoever works it now.
-SQL_HOLD: Final = """
-SELECT access_token, refresh_token
-FROM refresher.accounts
-WHERE open_id = $1
-FOR NO KEY UPDATE
-"""
-
-# Without an access token ($2) the stored one stays, with all that belongs to it. Who parked the
-# account meanwhile knew the old pair only.
+# Not under the lease: the API has taken the old pair away, so the new one is the account's, whoever
+# works it now, as long as the row holds what was read ($8, $9). Without an access token ($2) the
+# stored one stays, with all that belongs to it. Who parked the account meanwhile knew the old pair
+# only.
 SQL_REPLACE: Final = """
 UPDATE refresher.accounts AS a
 SET access_token = coalesce($2, a.access_token),
@@ -54,7 +55,7 @@ SET access_token = coalesce($2, a.access_token),
     scope = coalesce($6, a.scope),
     tokens_generation = a.tokens_generation + 1,
     token_failures = 0,
-    token_request_at = NULL,
+    token_request_until = NULL,
     -- A consent that has been prolonged is warned of again.
     consent_warned_days = CASE
         WHEN now() + $5::float8 * interval '1 second'
@@ -66,13 +67,17 @@ SET access_token = coalesce($2, a.access_token),
     wake_at = CASE WHEN a.state = 'needs_reauthorization' THEN least(a.wake_at, now())
         ELSE a.wake_at END
 WHERE a.open_id = $1
+  AND a.access_token IS NOT DISTINCT FROM $8
+  AND a.refresh_token IS NOT DISTINCT FROM $9
+RETURNING a.open_id
 """
 
-# A definite refusal: nothing is open any more.
+# Nobody needs to wait for it any longer. A request whose outcome is open stays told from none.
 SQL_END: Final = """
 UPDATE refresher.accounts
-SET token_request_at = NULL
-WHERE open_id = $1 AND tokens_generation = $2 AND token_request_at IS NOT NULL
+SET token_request_until = CASE WHEN $4 THEN '-infinity'::timestamptz END
+WHERE open_id = $1 AND lease_epoch = $2 AND tokens_generation = $3
+  AND token_request_until IS NOT NULL
 """
 
 # Each threshold once for all replicas, and anew after a new authorization.
@@ -97,24 +102,35 @@ RETURNING a.open_id, a.refresh_token_expires_at, a.consent_warned_days
 
 
 class TokenStore:
-    """The tokens in the accounts' rows. Raises `DatabaseUnavailable`."""
+    """The tokens in the accounts' rows. Raises `DatabaseUnavailable`.
 
-    def __init__(self, pool: Pool, sealer: Sealer) -> None:
+    Where a request was begun and nothing more was heard of it, the account's token is left alone
+    for `unknown_seconds`: whoever sent it may hold the new pair and be cut off.
+    """
+
+    def __init__(self, pool: Pool, sealer: Sealer, *, unknown_seconds: float = 60.0) -> None:
         self._pool = pool
         self._sealer = sealer
+        self._unknown = timedelta(seconds=unknown_seconds)
 
     async def begin(self, claim: Claim) -> RefreshToken | None:
         """What to refresh with, noted as under way; None where it is no longer ours to do.
 
         Raises `TokenUnreadable`, having noted nothing.
         """
-        async with connection(self._pool) as taken, taken.transaction():
-            row = await taken.fetchrow(
-                SQL_BEGIN, claim.open_id, claim.lease_epoch, claim.token.generation
-            )
-            if row is None:
+        async with connection(self._pool) as taken:
+            row = await taken.fetchrow(SQL_READ, claim.open_id)
+            if row is None or row["tokens_generation"] != claim.token.generation:
                 return None
-            return RefreshToken(self._sealer.unseal(row["refresh_token"]) or "", row["interrupted"])
+            token = self._sealer.unseal(row["refresh_token"]) or ""
+            begun = await taken.fetchval(
+                SQL_BEGIN,
+                claim.open_id,
+                claim.lease_epoch,
+                claim.token.generation,
+                self._unknown,
+            )
+        return RefreshToken(token, row["interrupted"]) if begun else None
 
     async def replace(
         self, claim: Claim, used: RefreshToken, pair: TokenPair, due_in_seconds: float
@@ -124,25 +140,28 @@ class TokenStore:
         Then theirs is newer. An access token of theirs stays in any case. Idempotent; lifetimes
         count from now.
         """
-        async with connection(self._pool) as taken, taken.transaction():
-            row = await taken.fetchrow(SQL_HOLD, claim.open_id)
-            if row is None:
-                return False
-            if not self._is(row["refresh_token"], used.token):
-                # Ours all the same after a commit whose answer was lost.
-                return self._is(row["refresh_token"], pair.refresh_token)
-            keeps_ours = self._is(row["access_token"], claim.access_token)
-            await taken.execute(
-                SQL_REPLACE,
-                claim.open_id,
-                self._sealer.seal(pair.access_token) if keeps_ours else None,
-                pair.access_token_lives_seconds,
-                self._sealer.seal(pair.refresh_token),
-                pair.refresh_token_lives_seconds,
-                pair.scope,
-                due_in_seconds,
-            )
-        return True
+        async with connection(self._pool) as taken:
+            while True:
+                row = await taken.fetchrow(SQL_READ, claim.open_id)
+                if row is None:
+                    return False
+                if not self._is(row["refresh_token"], used.token):
+                    # Ours all the same after a commit whose answer was lost.
+                    return self._is(row["refresh_token"], pair.refresh_token)
+                keeps_ours = self._is(row["access_token"], claim.access_token)
+                if await taken.fetchval(
+                    SQL_REPLACE,
+                    claim.open_id,
+                    self._sealer.seal(pair.access_token) if keeps_ours else None,
+                    pair.access_token_lives_seconds,
+                    self._sealer.seal(pair.refresh_token),
+                    pair.refresh_token_lives_seconds,
+                    pair.scope,
+                    due_in_seconds,
+                    row["access_token"],
+                    row["refresh_token"],
+                ):
+                    return True
 
     def _is(self, stored: str | None, token: str | None) -> bool:
         """Whether a stored token is this one still.
@@ -155,10 +174,12 @@ class TokenStore:
         except TokenUnreadable:
             return True
 
-    async def end(self, claim: Claim) -> None:
-        """A request that was begun is over, and the stored tokens stay."""
+    async def end(self, claim: Claim, *, unknown: bool) -> None:
+        """A request that was begun is over; `unknown`: what came of it was not learnt."""
         async with connection(self._pool) as taken:
-            await taken.execute(SQL_END, claim.open_id, claim.token.generation)
+            await taken.execute(
+                SQL_END, claim.open_id, claim.lease_epoch, claim.token.generation, unknown
+            )
 
 
 async def consents_ending(pool: Pool) -> Sequence[tuple[OpenId, datetime, int]]:

@@ -55,6 +55,7 @@ NO_ERROR_OBJECT: Final = "no_error_object"
 MALFORMED_ANSWER: Final = "malformed_answer"
 FOREIGN_TOKEN: Final = "token_of_another_account"  # noqa: S105 - a code, no token
 LONGEST_RETRY_AFTER_DIGITS: Final = 5
+LONGEST_TEXT: Final = 200
 #: What an access token is taken to live where the answer names no time: the documented two hours. A
 #: pair that is thrown away cannot be had again.
 ASSUMED_TOKEN_LIFE_SECONDS: Final = 7200.0
@@ -197,7 +198,7 @@ def _read_error(body: bytes) -> _Error | None:
 def _failure(status: int, headers: Mapping[str, str], error: _Error | None) -> UpstreamError:
     code = error.code if error and error.code != OK else NO_ERROR_OBJECT
     log_id = error.log_id if error and isinstance(error.log_id, str) else ""
-    log_id = log_id or headers.get(LOG_ID_HEADER, "")
+    code, log_id = _short(code), _short(log_id or headers.get(LOG_ID_HEADER, ""))
     match status, code:
         # The status decides where it is clear, so that a code nobody has seen still does its part.
         case _, "access_token_invalid":
@@ -213,6 +214,11 @@ def _failure(status: int, headers: Mapping[str, str], error: _Error | None) -> U
             return QueryRefused(code, status=status, log_id=log_id)
         case _:
             return UpstreamFailed(code, status=status, log_id=log_id)
+
+
+def _short(text: str) -> str:
+    """Foreign text that is to be logged and stored: of a bounded length, and no NUL."""
+    return text[:LONGEST_TEXT].replace("\0", "")
 
 
 def _malformed(headers: Mapping[str, str]) -> UpstreamError:
@@ -257,7 +263,7 @@ def read_token_answer(
     log_id = grant.log_id if isinstance(grant.log_id, str) else ""
     log_id = log_id or headers.get(LOG_ID_HEADER, "")
     if grant.error:
-        raise _token_failure(grant.error, status, log_id)
+        raise _token_failure(_short(grant.error), status, _short(log_id))
     if not usable_token(grant.access_token):
         raise UpstreamFailed(MALFORMED_ANSWER, status=status, log_id=log_id)
     if isinstance(grant.open_id, str) and grant.open_id != open_id:
@@ -265,9 +271,9 @@ def read_token_answer(
     return TokenPair(
         access_token=grant.access_token or "",
         access_token_lives_seconds=_seconds(grant.expires_in) or ASSUMED_TOKEN_LIFE_SECONDS,
-        refresh_token=grant.refresh_token or None,
+        refresh_token=grant.refresh_token if usable_token(grant.refresh_token) else None,
         refresh_token_lives_seconds=_seconds(grant.refresh_expires_in),
-        scope=grant.scope if isinstance(grant.scope, str) else None,
+        scope=_short(grant.scope) if isinstance(grant.scope, str) else None,
     )
 
 
