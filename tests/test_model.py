@@ -827,9 +827,14 @@ class Model(RuleBasedStateMachine):
         if (held := self._pick_begun(which)) is None:
             return
         held.used = None
-        if self._row(held)["tokens_generation"] == held.claim.token.generation:
+        unknown, row = which % 2 == 0, self._row(held)
+        ours = (row["tokens_generation"], row["lease_epoch"]) == (
+            held.claim.token.generation,
+            held.claim.lease_epoch,
+        )
+        if ours and not unknown:
             self.accounts[held.claim.open_id].request_open = False
-        self.run(self.store.end(held.claim))
+        self.run(self.store.end(held.claim, unknown=unknown))
 
     def seal(self, *, rotate: bool, which: int) -> None:
         sealer = self.sealers[which % len(self.sealers)]
