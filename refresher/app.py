@@ -47,8 +47,8 @@ CLOSING_SECONDS: Final = 1.0
 READY_SECONDS: Final = 2.0
 #: `once` leaves an account alone that has failed so often in a row.
 ONCE_FAILURES: Final = 3
-#: For so many leases a token request of which nothing more was heard may still come to something.
-UNKNOWN_LEASES: Final = 3
+#: In so long a replica notices that its connection to the database is dead, and connects anew.
+NOTICING_SECONDS: Final = 12.0
 #: And gives up when the API has been down for so long.
 ONCE_AWAY_SECONDS: Final = 15.0
 
@@ -100,7 +100,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             sealer=sealer,
         )
         keeper = TokenKeeper(
-            TokenStore(pool, sealer, unknown_seconds=UNKNOWN_LEASES * lease),
+            TokenStore(pool, sealer, unknown_seconds=lease + NOTICING_SECONDS),
             outage=outage,
             chance=random.random,
         )

@@ -477,7 +477,8 @@ class Model(RuleBasedStateMachine):
         """What the app as a whole was found to be allowed, as long as that is kept to."""
         if self.app_rate is None or now - self.app_lowered_at >= 3_600:
             return None
-        return self.app_rate * (1 + RATE_RECOVERY_PER_MINUTE * (now - self.app_lowered_at) / 60)
+        minutes = (now - self.app_lowered_at) / 60
+        return self.app_rate * (1 + RATE_RECOVERY_PER_MINUTE) ** minutes
 
     def _slots(self, claim: Claim) -> list[float]:
         first, number = self._time(claim.first_slot), -(-len(claim.videos) // 20)
