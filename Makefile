@@ -10,12 +10,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SIDE_BY_SIDE := --numprocesses 4 --maxschedchunk 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-compose lint format bench lock clean
+.PHONY: help demo test coverage chaos test-compose lint format bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED) ## see covers being refreshed; DEMO_SECONDS=20 stops by itself
+demo: $(INSTALLED) ## see covers being refreshed; DEMO_SECONDS=90 stops by itself
 	@$(BIN)/refresher demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
 test: $(INSTALLED) ## the test suite; TEST_POSTGRES_URL=... on a server of yours, PYTEST_ARGS=...

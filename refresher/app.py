@@ -273,7 +273,12 @@ async def _tend_tokens(app: App) -> None:
         emit(events.TOKENS_SEALED, accounts=sealed)
     while ending := await consents_ending(app.pool):
         for open_id, ends_at, days in ending:
-            emit(events.CONSENT_WARNED, open_id=open_id, ends_at=ends_at, within_days=days)
+            emit(
+                events.CONSENT_WARNED,
+                open_id=open_id,
+                ends_at=ends_at.isoformat(),
+                within_days=days,
+            )
 
 
 async def _audit(app: App) -> None:

@@ -132,8 +132,8 @@ def once() -> None:
         left = uvloop.run(composition.once(settings, on_progress))
     if left:
         _say(
-            f"{left} due videos could not be answered: their accounts are parked or in back-off, "
-            "see refresher accounts list"
+            f"{left} due videos could not be answered: their accounts are parked, in back-off or "
+            "sealed with an unknown key, see refresher accounts list and the log"
         )
         raise typer.Exit(EXIT_INCOMPLETE)
 
@@ -218,6 +218,12 @@ def emulator(
         float, typer.Option(min=0, max=1, help="Of token requests: renewed, half a body.")
     ] = 0,
     missing_share: Annotated[float, typer.Option(min=0, max=1, help="Share of IDs unknown.")] = 0,
+    client_key: Annotated[
+        str | None, typer.Option(help="The app's key; without one any is accepted.")
+    ] = None,
+    client_secret: Annotated[
+        str | None, typer.Option(help="The app's secret; without one any is accepted.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the faults.")] = 0,
 ) -> None:
     """Serve the TikTok emulator: the query and token endpoints, and the covers themselves."""
@@ -245,6 +251,8 @@ def emulator(
             token_cut_share=token_cut_share,
             token_malformed_share=token_malformed_share,
             missing_share=missing_share,
+            client_key=client_key,
+            client_secret=client_secret,
             seed=seed,
         )
     except ValueError as error:
@@ -316,7 +324,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
     )
     for replica, leases in (facts["replicas"] or {"": 0}).items():
         table.add_row("leases now", f"{leases:,} {replica}")
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 @accounts.command("import")

@@ -13,6 +13,7 @@ from refresher.domain.errors import (
     AccessTokenRefused,
     ClientRefused,
     GrantRefused,
+    NotSent,
     ScopeRefused,
     Throttled,
     UpstreamError,
@@ -122,7 +123,7 @@ async def test_a_server_that_is_not_there(unused_tcp_port):
     """A refused connection is a failure to be tried again, and says so."""
     async with opened(f"http://127.0.0.1:{unused_tcp_port}/", 1) as client:
         error = await failure(client)
-        assert (type(error), error.code) == (UpstreamFailed, "connection_failed")
+        assert (type(error), error.code) == (NotSent, "connection_failed")
         assert error.detail.startswith(
             f"ClientConnectorError: Cannot connect to host 127.0.0.1:{unused_tcp_port}"
         )

@@ -478,7 +478,8 @@ class Model(RuleBasedStateMachine):
         if self.app_rate is None or now - self.app_lowered_at >= 3_600:
             return None
         minutes = (now - self.app_lowered_at) / 60
-        return self.app_rate * (1 + RATE_RECOVERY_PER_MINUTE) ** minutes
+        rate: float = self.app_rate * (1 + RATE_RECOVERY_PER_MINUTE) ** minutes
+        return rate
 
     def _slots(self, claim: Claim) -> list[float]:
         first, number = self._time(claim.first_slot), -(-len(claim.videos) // 20)

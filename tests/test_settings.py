@@ -265,7 +265,11 @@ def test_mistyped_variables_are_found():
     assert unknown_variables(environment) == ["REFRESHER_LEED_SECONDS", "refresher_x"]
 
 
-@pytest.mark.parametrize("keys", ["short", f"{KEY},no-key", "ä" * 44], ids=["short", "second", "ä"])
+@pytest.mark.parametrize(
+    "keys",
+    ["short", f"{KEY},no-key", "ä" * 44, f"{KEY};{KEY}", f"{KEY} {KEY}", f"{KEY}=x"],
+    ids=["short", "second", "ä", "semicolon", "space", "trailing"],
+)
 def test_a_key_that_is_none_is_refused_without_being_shown(given, keys):
     """What is expected is said, the value is not."""
     given(token_keys=keys)

@@ -597,7 +597,7 @@ async def test_a_daemon_frozen_in_a_refresh_does_no_harm(serve, start, pool):
     """Another one takes over and parks the account, which is said; the pair that comes late ends it."""
     world = await serve(latency_seconds=1.5)
     await authorize(world, "ana", lives=-1)
-    frozen = await start(world, lease_seconds=1, **SETTINGS)
+    frozen = await start(world, lease_seconds=1, request_timeout_seconds=60, **SETTINGS)
     await until_token_calls(world, 1)
     frozen.process.send_signal(signal.SIGSTOP)
     world.emulator.options = EmulatorOptions()

@@ -58,6 +58,10 @@ class UpstreamFailed(UpstreamError):
     """5xx, a time-out, a cut connection or a body that is no answer: to be tried again."""
 
 
+class NotSent(UpstreamFailed):
+    """No connection was made, so the request has not been sent."""
+
+
 class TokenRequestFailed(UpstreamFailed):
     """The token endpoint said why it gives no tokens just now: nothing was used up."""
 

@@ -94,7 +94,9 @@ WITH ending AS MATERIALIZED (
 )
 UPDATE refresher.accounts AS a
 SET consent_warned_days = CASE
-    WHEN a.refresh_token_expires_at <= now() + interval '3 days' THEN 3 ELSE 14 END
+    WHEN a.refresh_token_expires_at <= now() THEN 0
+    WHEN a.refresh_token_expires_at <= now() + interval '3 days' THEN 3
+    ELSE 14 END
 FROM ending
 WHERE a.open_id = ending.open_id
 RETURNING a.open_id, a.refresh_token_expires_at, a.consent_warned_days

@@ -16,7 +16,7 @@ from aiohttp import (
 )
 from yarl import URL
 
-from refresher.domain.errors import UpstreamFailed
+from refresher.domain.errors import NotSent, UpstreamFailed
 from refresher.domain.model import TokenPair
 from refresher.tiktok.wire import (
     Request,
@@ -87,6 +87,8 @@ class TikTok:
                 body = await _read_body(response)
         except TimeoutError as error:
             raise UpstreamFailed(TIMED_OUT) from error
+        except ClientConnectorError as error:
+            raise NotSent("connection_failed", detail=_detail(error)) from error
         except (ClientError, OSError) as error:
             raise UpstreamFailed("connection_failed", detail=_detail(error)) from error
         return response.status, response.headers, body
