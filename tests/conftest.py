@@ -16,6 +16,7 @@ from time import monotonic
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import hypothesis
 import pytest
 
 from refresher.demo import temporary_postgres
@@ -23,6 +24,10 @@ from refresher.events import EVENTS
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.migrate import migrate
 from refresher.tiktok.emulator import Emulator, EmulatorOptions
+
+#: How long a property takes is no property.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 #: Long enough for this machine at its slowest; nothing is asserted about it.
 PATIENCE_SECONDS = 60.0
