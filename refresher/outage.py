@@ -34,12 +34,13 @@ class Outage:
 
     async def attempt(self, unit: Callable[[], Awaitable[T]]) -> T:
         """The unit's result. Raises `DatabaseUnavailable`, having said so once for all."""
+        started = monotonic()
         try:
             result = await unit()
         except DatabaseUnavailable as error:
             self._began(error)
             raise
-        self._ended()
+        self._answered(started)
         return result
 
     async def outlast(
@@ -82,8 +83,9 @@ class Outage:
             self._busy_since = monotonic()
         return monotonic() < self._busy_since + BUSY_SECONDS
 
-    def _ended(self) -> None:
+    def _answered(self, started: float) -> None:
+        """What was asked before the outage began does not show that it is over."""
         self._busy_since = None
-        if self._since is not None:
+        if self._since is not None and started >= self._since:
             emit(DATABASE_RECOVERED, away_seconds=round(monotonic() - self._since, 1))
             self._since = None

@@ -175,3 +175,24 @@ def test_waits_grow_to_a_bound(attempt, chance):
     wait = Outage(lambda: chance)._wait_seconds(attempt)
     bound = min(FIRST_WAIT_SECONDS * 2.0 ** min(attempt, 100), LONGEST_WAIT_SECONDS)
     assert bound / 2 <= wait <= bound
+
+
+async def test_an_answer_asked_for_before_the_outage_does_not_end_it(outage):
+    """It was under way when another statement found the database gone."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow():
+        asked.set()
+        await answer.wait()
+        return "result"
+
+    with capture_logs() as logs:
+        task = asyncio.create_task(outage.attempt(slow))
+        await asked.wait()
+        with suppress(DatabaseUnavailable):
+            await outage.attempt(away(1))
+        answer.set()
+        assert await task == "result"
+        assert outage.lasts
+        await outage.attempt(away(0))
+    assert events(logs) == ["database.lost", "database.recovered"]
