@@ -47,10 +47,10 @@ CLOSING_SECONDS: Final = 1.0
 READY_SECONDS: Final = 2.0
 #: `once` leaves an account alone that has failed so often in a row.
 ONCE_FAILURES: Final = 3
-#: In so long a replica notices that its connection to the database is dead, and connects anew.
-NOTICING_SECONDS: Final = 12.0
 #: And gives up when the API has been down for so long.
 ONCE_AWAY_SECONDS: Final = 15.0
+#: In so long a replica notices that its connection to the database is dead, and connects anew.
+NOTICING_SECONDS: Final = 12.0
 
 
 @dataclass(frozen=True, slots=True)

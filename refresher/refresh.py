@@ -141,6 +141,11 @@ class Tally:
         return Tally(*(now + new for now, new in zip(astuple(self), astuple(more), strict=True)))
 
 
+def chunks_of(claim: Claim) -> int:
+    """How many requests a claim's videos take."""
+    return -(-len(claim.videos) // CHUNK_SIZE)
+
+
 @dataclass(slots=True)
 class Work:
     """An account while it is worked."""
@@ -159,9 +164,8 @@ class Work:
     next_slot: float = field(init=False)
 
     def __post_init__(self) -> None:
-        chunks = -(-len(self.claim.videos) // CHUNK_SIZE)
         first = self.claim.time.monotonic_of(self.claim.first_slot)
-        self.next_slot = first + chunks * self.claim.step_seconds
+        self.next_slot = first + chunks_of(self.claim) * self.claim.step_seconds
         self.leased_until(self.claim.time.monotonic_of(self.claim.lease_expires_at))
 
     def leased_until(self, moment: float) -> None:
@@ -314,8 +318,7 @@ class Refresher:
         return 0 if self._write_first else self._capacity.chunk_budget()
 
     def _start(self, claim: Claim) -> None:
-        chunks = -(-len(claim.videos) // CHUNK_SIZE)
-        work = Work(claim, self._capacity.hold(chunks, claim.step_seconds))
+        work = Work(claim, self._capacity.hold(chunks_of(claim), claim.step_seconds))
         if self._stop.is_set():
             work.halt.set()
         task = asyncio.create_task(self._work(work))
@@ -451,15 +454,17 @@ class Refresher:
 
         Raises `QueryRefused`.
         """
-        async with self._capacity.place() as given:
-            if not given or not self._may_send(work, slot):
-                work.postponed += 1
-                return None
-            try:
+        try:
+            async with self._capacity.place() as given:
+                if not given or not self._may_send(work, slot):
+                    work.postponed += 1
+                    return None
                 answer = await self._send(work, videos)
-            except UpstreamError as error:
-                await self._note_failure(work, videos, error)
-                return None
+        except UpstreamError as error:
+            await self._note_failure(work, videos, error)
+            if isinstance(error, QueryRefused):
+                raise
+            return None
         work.answered = True
         return reconcile(self._policy, work.claim.open_id, videos, answer, work.now())
 
@@ -501,13 +506,12 @@ class Refresher:
         return not (late or now >= work.lease_end or work.halt.is_set() or cannot_store)
 
     def _stalls(self, now: float) -> bool:
-        """A write-back hangs: what were fetched now could not be stored."""
+        """A write-back hangs: what would be fetched now could not be stored."""
         return self._write_back.busy_seconds(now) > SLOW_WRITE_BACK_SECONDS
 
     async def _note_failure(
         self, work: Work, videos: Sequence[Video], error: UpstreamError
     ) -> None:
-        """Raises the error again where the chunk is to be looked into."""
         open_id = work.claim.open_id
         if meaning(error, work.claim.token).affects is Affects.ACCOUNT:
             work.halt.set()
@@ -520,8 +524,6 @@ class Refresher:
             log_id=error.log_id,
             detail=error.detail,
         )
-        if isinstance(error, QueryRefused):
-            raise error
         work.errors.append(error)
         if isinstance(error, Throttled):
             work.tally.throttled += 1
@@ -645,9 +647,7 @@ async def _wait_for_slot(work: Work, slot: float) -> None:
 
 def _report(work: Work, release: Release, released: Released | None) -> None:
     open_id = work.claim.open_id
-    # That of a refused credential rather than of a 429 beside it.
-    telling = sorted(work.errors, key=lambda error: isinstance(error, Throttled | UpstreamFailed))
-    log_id = telling[0].log_id if telling else ""
+    log_id = _telling_log_id(work)
     if release.park and released and released.parked:
         park = release.park
         emit(ACCOUNT_PARKED, open_id=open_id, state=park.state, reason=park.reason, log_id=log_id)
@@ -671,6 +671,17 @@ def _report(work: Work, release: Release, released: Released | None) -> None:
         wake_in_seconds=_wake_in_seconds(released),
         took_seconds=round(monotonic() - work.started, 3),
     )
+
+
+def _telling_log_id(work: Work) -> str:
+    """Of the answers that concern the account: a refused credential's rather than a 429's."""
+    telling = [
+        error
+        for error in work.errors
+        if meaning(error, work.claim.token).affects is Affects.ACCOUNT
+    ]
+    telling.sort(key=lambda error: isinstance(error, Throttled))
+    return telling[0].log_id if telling else ""
 
 
 def _wake_in_seconds(released: Released | None) -> float | None:

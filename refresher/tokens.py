@@ -38,7 +38,7 @@ LOST: Final = "refresh_token_lost"
 UNUSABLE: Final = "no_usable_refresh_token"
 
 
-class TokenStore(Protocol):
+class Tokens(Protocol):
     """The tokens as they are stored. Raises `DatabaseUnavailable`."""
 
     async def begin(self, claim: Claim) -> RefreshToken | None: ...
@@ -62,7 +62,7 @@ class TokenKeeper:
 
     def __init__(
         self,
-        store: TokenStore,
+        store: Tokens,
         *,
         outage: Outage,
         chance: Callable[[], float],

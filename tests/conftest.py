@@ -158,6 +158,11 @@ def free_port() -> int:
     return port
 
 
+async def until(moment: float) -> None:
+    """A stretch of real time: what is looked at is what happened in it."""
+    await asyncio.sleep(moment - monotonic())
+
+
 async def eventually(
     condition: Callable[[], Awaitable[object]], what: str, seconds: float = PATIENCE_SECONDS
 ) -> None:

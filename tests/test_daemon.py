@@ -10,7 +10,7 @@ from time import monotonic
 import aiohttp
 import pytest
 
-from tests.conftest import administer, eventually, free_port
+from tests.conftest import administer, eventually, free_port, until
 
 
 def answered(world):
@@ -21,11 +21,6 @@ def answered(world):
         if arrival.error_code == "ok"
         for video_id in arrival.video_ids
     }
-
-
-async def until(moment):
-    """A stretch of real time: what is looked at is what happened in it."""
-    await asyncio.sleep(moment - monotonic())
 
 
 async def state_of(pool, open_id):

@@ -1,22 +1,15 @@
 """Several replicas over one database: shared work, one limit, no harm from the dead and the paused."""
 
-import asyncio
 import signal
 from collections import Counter, defaultdict
 from datetime import datetime, timedelta
 from itertools import pairwise
-from time import monotonic
 
 import pytest
 
-from tests.conftest import eventually
+from tests.conftest import eventually, until
 
 LIMIT, SECONDS = 60, 140
-
-
-async def until(moment):
-    """A stretch of real time: what is looked at is what happened in it."""
-    await asyncio.sleep(moment - monotonic())
 
 
 def arrivals_of(world):
@@ -106,9 +99,8 @@ async def test_a_process_paused_for_longer_than_its_lease_does_no_harm(serve, st
         "CREATE TABLE stored AS SELECT video_id, cover_expires_at FROM refresher.videos"
     )
     paused.process.send_signal(signal.SIGCONT)
-    # It is at work again when a new video of its own asking is fresh.
-    await world.add_videos("account-0", 1)
-    await world.until_valid(801)
+    # It wakes with answers in hand and finds that its leases are others'.
+    await paused.until_event("account.abandoned")
     assert await paused.stopped() == 0
     older = (
         "SELECT count(*) FROM stored JOIN refresher.videos AS v USING (video_id)"

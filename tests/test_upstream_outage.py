@@ -1,17 +1,11 @@
 """TikTok away: few calls meanwhile, everything fresh soon after."""
 
-import asyncio
 from time import monotonic
 
 import aiohttp
 import pytest
 
-from tests.conftest import eventually, free_port
-
-
-async def until(moment):
-    """A stretch of real time: what is looked at is what happened in it."""
-    await asyncio.sleep(moment - monotonic())
+from tests.conftest import eventually, free_port, until
 
 
 @pytest.mark.parametrize("mode", ["failed", "cut", "hang"])

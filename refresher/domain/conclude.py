@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from refresher.domain.answers import Reaction, meaning
+from refresher.domain.answers import Meaning, Reaction, meaning
 from refresher.domain.errors import Throttled, UpstreamError
 from refresher.domain.model import Claim, Park, Release
 from refresher.domain.pacing import (
@@ -36,42 +36,45 @@ def conclude(
     locked, and asking again at once would burn quota. `chance` in [0, 1) is the jitter.
     """
     meanings = [(error, meaning(error, claim.token)) for error in errors]
-    pause = max(
-        (
-            pause_seconds(claim.failures, chance, error.retry_after_seconds)
-            for error in errors
-            if isinstance(error, Throttled)
-        ),
-        default=0.0,
-    )
-    failures = 0
-    if pause or (not answered and any(means.counted for _, means in meanings)):
+    pause = _pause_seconds(claim, errors, chance)
+    failures = _failures(claim, counted=any(m.counted for _, m in meanings), answered=answered)
+    if pause or unsaved:
         failures = claim.failures + 1
-    elif any(means.counted for _, means in meanings):
-        failures = 1
     retry = retry_seconds(failures, chance) if failures else 0.0
-    if unsaved:
-        failures = claim.failures + 1
-        retry = growing_seconds(failures, chance)
     return Release(
         claim.open_id,
         claim.lease_epoch,
         claim.token.generation,
         failures=failures,
-        retry_seconds=retry,
+        retry_seconds=growing_seconds(failures, chance) if unsaved else retry,
         pause_seconds=pause,
-        park=next(
-            (
-                Park(PARKED_STATES[means.reaction], error.code)
-                for error, means in meanings
-                if means.reaction in PARKED_STATES
-            ),
-            None,
-        ),
+        park=_park(meanings),
         answered=answered,
         refused=any(means.reaction is Reaction.RENEW for _, means in meanings),
         requests=requests,
     )
+
+
+def _pause_seconds(claim: Claim, errors: Sequence[UpstreamError], chance: float) -> float:
+    pauses = (
+        pause_seconds(claim.failures, chance, error.retry_after_seconds)
+        for error in errors
+        if isinstance(error, Throttled)
+    )
+    return max(pauses, default=0.0)
+
+
+def _failures(claim: Claim, *, counted: bool, answered: bool) -> int:
+    if not counted:
+        return 0
+    return 1 if answered else claim.failures + 1
+
+
+def _park(meanings: Sequence[tuple[UpstreamError, Meaning]]) -> Park | None:
+    for error, means in meanings:
+        if state := PARKED_STATES.get(means.reaction):
+            return Park(state, error.code)
+    return None
 
 
 def conclude_token(

@@ -82,16 +82,17 @@ class AppThrottle:
         #: When and for whom the latest answers were 429s, None for the others.
         self._answers: deque[tuple[float, str | None]] = deque(maxlen=ANSWERS_WATCHED)
         self._since: float | None = None
-        self._answered: deque[list[int]] = deque()  # of each second: which, how many
+        #: Good answers, by the second: which, how many.
+        self._by_second: deque[list[int]] = deque()
 
     def answered(self, now: float) -> None:
         self._answers.append((now, None))
         if self._since is None:
             self._since = now
-        if not self._answered or self._answered[-1][0] != int(now):
-            self._answered.append([int(now), 0])
+        if not self._by_second or self._by_second[-1][0] != int(now):
+            self._by_second.append([int(now), 0])
             self._forget(now)
-        self._answered[-1][1] += 1
+        self._by_second[-1][1] += 1
 
     def throttled(self, account: str, now: float) -> bool:
         """Whether this 429 shows a limit of the app; the next one then needs as many again."""
@@ -112,13 +113,13 @@ class AppThrottle:
         None where too little was seen to say so.
         """
         self._forget(now)
-        answered = sum(number for _, number in self._answered)
+        answered = sum(number for _, number in self._by_second)
         watched = self._since is not None and now - self._since >= WINDOW_SECONDS
         return answered if watched or answered >= ANSWERS_ENOUGH else None
 
     def _forget(self, now: float) -> None:
-        while self._answered and self._answered[0][0] < now - WINDOW_SECONDS:
-            self._answered.popleft()
+        while self._by_second and self._by_second[0][0] < now - WINDOW_SECONDS:
+            self._by_second.popleft()
 
 
 def lease_seconds(longest: float, request_timeout_seconds: float) -> float:

@@ -63,7 +63,7 @@ def reconcile(
 def refused_alone(asked: Sequence[Video], code: str, now: datetime) -> Reconciled:
     """What to write for videos for each of which a request of its own was refused.
 
-    They are put aside with the reason: asked for alone from now on, ever more rarely.
+    The reason is stored with each: it is asked for alone from now on, ever more rarely.
     """
     result = Reconciled()
     for video in asked:

@@ -521,13 +521,6 @@ class Claims:
         return rate
 
     def _claim(self, row: Record, sealed: int, sent: float) -> Claim:
-        columns = ("video_ids", "due_ats", "expires_ats", "misses", "missing")
-        videos = [
-            Video(VideoId(video_id), due_at, expires_at, misses, missing)
-            for video_id, due_at, expires_at, misses, missing in zip(
-                *(row[column] or () for column in columns), strict=True
-            )
-        ]
         try:
             access_token, readable = self._sealer.unseal(row["access_token"]), True
         except TokenUnreadable:
@@ -538,7 +531,7 @@ class Claims:
             lease_epoch=row["lease_epoch"],
             lease_expires_at=row["lease_expires_at"],
             failures=row["failures"],
-            videos=videos,
+            videos=_videos(row),
             first_slot=row["first_slot"],
             step_seconds=row["step_seconds"],
             # The transaction began when the statement arrived, a little after it was sent: slots
@@ -554,3 +547,13 @@ class Claims:
                 readable=readable,
             ),
         )
+
+
+def _videos(row: Record) -> Sequence[Video]:
+    columns = ("video_ids", "due_ats", "expires_ats", "misses", "missing")
+    return [
+        Video(VideoId(video_id), due_at, expires_at, misses, missing)
+        for video_id, due_at, expires_at, misses, missing in zip(
+            *(row[column] or () for column in columns), strict=True
+        )
+    ]

@@ -63,8 +63,8 @@ class TikTok:
     ) -> TokenPair:
         """A new pair of tokens for the account; the old refresh token may be dead from now on.
 
-        Raises `UpstreamError`; `UpstreamFailed` leaves open whether it is. ValueError without the
-        app's own credentials.
+        Raises `UpstreamError`; `UpstreamFailed` itself, not its kinds, leaves open whether it is.
+        ValueError without the app's own credentials.
         """
         if self._client is None:
             raise ValueError("expected the app's client key and secret")
