@@ -46,8 +46,8 @@ format: $(INSTALLED) ## put the code into the one format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(INSTALLED) ## the figures of docs/benchmarks.md, on this machine
-	@$(BIN)/python -m benchmarks.throughput
+bench: .venv/bench ## the refresher beside its peers, see docs/benchmarks.md; BENCH_ARGS=--help
+	@$(BIN)/python -m benchmarks.side_by_side $(BENCH_ARGS)
 
 # uv has a venv of its own, so a lock that cannot be installed can still be mended.
 # What is locked stays as it is where it still fits: LOCK_ARGS=--upgrade takes the newest.
@@ -59,8 +59,10 @@ lock: ## the requirements*.lock files anew from pyproject.toml; LOCK_ARGS=--upgr
 	@.venv-lock/bin/pip install --quiet 'uv>=0.13,<0.14'
 	$(COMPILE) pyproject.toml --output-file requirements.lock
 	$(COMPILE) --group build --output-file requirements-build.lock
-	$(COMPILE) pyproject.toml --extra demo --group dev --constraint requirements.lock \
+	$(COMPILE) pyproject.toml --extra demo --extra plot --group dev --constraint requirements.lock \
 	  --constraint requirements-build.lock --output-file requirements-dev.lock
+	$(COMPILE) --group bench --constraint requirements-dev.lock \
+	  --output-file requirements-bench.lock
 
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis \
@@ -73,6 +75,10 @@ clean: ## remove what the other targets made
 	    exit 1; }
 	@echo 'Making .venv from $< (once, takes about half a minute)'
 	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
+.venv/bench: requirements-bench.lock $(INSTALLED)
 	@$(BIN)/pip install --quiet --require-hashes --requirement $<
 	@touch $@
 
