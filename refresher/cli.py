@@ -139,11 +139,28 @@ def once() -> None:
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    video_partitions: Annotated[
+        int | None,
+        typer.Option(
+            min=2, max=1024, help="Also partition videos by the hash of open_id; to stay."
+        ),
+    ] = None,
+) -> None:
     """Bring the database to the current schema; safe to run from several places at once."""
     from refresher.postgres.migrate import migrate as migrate_database
+    from refresher.postgres.partitioning import PartitioningRefusedError, partition_videos
 
-    uvloop.run(migrate_database(_database_url(_settings())))
+    database_url = _database_url(_settings())
+    uvloop.run(migrate_database(database_url))
+    if video_partitions is None:
+        return
+    try:
+        rows = uvloop.run(partition_videos(database_url, video_partitions))
+    except PartitioningRefusedError as error:
+        _fail(str(error))
+    if rows is not None:
+        print(f"{rows:,} videos in {video_partitions} partitions")
 
 
 @app.command()

@@ -1,44 +1,189 @@
-"""The statements that run all the time, at a million videos."""
+"""The statements that run all the time, where a wrong plan shows: 500,000 videos."""
 
+import asyncio
 import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
+from itertools import product
 
+import asyncpg
 import pytest
 
-from refresher.postgres.claims import SQL_CLAIM
-from refresher.postgres.database import SCAN_SECONDS
-from refresher.postgres.status import SQL_SUMMARY
-from refresher.postgres.write_back import SQL_WRITE_BACK
+from refresher import app as composition
+from refresher.domain.model import (
+    ChunkWrite,
+    Claim,
+    Cover,
+    OpenId,
+    RefreshToken,
+    Release,
+    TokenPair,
+    Write,
+)
+from refresher.postgres.audit import AUDIT_SECONDS, SQL_AUDIT, WALK_STEPS, audit_step
+from refresher.postgres.claims import SQL_CLAIM, Claims
+from refresher.postgres.database import SCAN_SECONDS, Connector
+from refresher.postgres.partitioning import partition_videos
+from refresher.postgres.sealing import Sealer
+from refresher.postgres.status import SQL_SUMMARY, read_summary
+from refresher.postgres.tokens import TokenStore, consents_ending
+from refresher.postgres.write_back import write_back
+from refresher.settings import read_settings
+from tests.conftest import eventually
 
-ACCOUNTS, VIDEOS_EACH = 10_000, 100
+#: Of the accounts, the first ones are due, those after them are leased; they and some more have
+#: videos.
+ACCOUNTS, WITH_VIDEOS, VIDEOS_EACH = 100_000, 5_000, 100
+DUE, LEASED, EPOCH = 20, 50, 7
+PARTITIONS = 16
+IDS_FROM = 7_000_000_000
 
 
-@pytest.fixture
-async def million(pool):
-    """10,000 accounts of 100 videos, scattered as badly as possible; 20 accounts are due."""
-    async with pool.acquire() as connection:
-        await connection.execute(
-            f"""
-            SET synchronous_commit = off;
-            INSERT INTO refresher.accounts (open_id, access_token, lease_epoch, wake_at,
-                                            earliest_due_at, videos, valid, valid_until)
-            SELECT 'account-' || n, 'act.x', 0, now() + n * interval '1 second' - interval '20 seconds',
-                   now() + interval '1 hour', {VIDEOS_EACH}, {VIDEOS_EACH}, now() + interval '1 hour'
-            FROM generate_series(1, {ACCOUNTS}) AS n;
-            ALTER TABLE refresher.videos DISABLE TRIGGER USER;
-            INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at,
-                                          due_at, reserve)
-            SELECT 'account-' || n, (7000000000 + m)::text, 'https://c',
-                   now() + interval '1 hour', now(), NULL
-            FROM generate_series(1, {VIDEOS_EACH}) AS m, generate_series(1, {ACCOUNTS}) AS n;
-            ALTER TABLE refresher.videos ENABLE TRIGGER USER;
-            """,
-            timeout=SCAN_SECONDS,
+@pytest.fixture(params=[None, PARTITIONS], ids=["plain", "partitioned"])
+async def fleet(request, database):
+    """A connection to the fleet's database, its videos scattered as badly as possible."""
+    if request.param:
+        await partition_videos(database, request.param)
+    connection = await asyncpg.connect(database, command_timeout=SCAN_SECONDS)
+    await connection.execute(
+        f"""
+        SET synchronous_commit = off;
+        SET session_replication_role = replica;
+        INSERT INTO refresher.accounts (open_id, access_token, refresh_token, lease_epoch,
+            lease_owner, lease_expires_at, wake_at, token_due_at, earliest_due_at, videos, valid,
+            valid_until, tokens_generation)
+        SELECT 'account-' || n, 'act.x', 'rft.x', {EPOCH},
+               CASE WHEN leased THEN 'a' END,
+               CASE WHEN leased THEN now() + interval '1 hour' END,
+               now() + CASE WHEN n <= {DUE} THEN - n ELSE n END * interval '1 second',
+               now() + interval '1 day', now() + interval '1 hour', {VIDEOS_EACH}, {VIDEOS_EACH},
+               now() + interval '1 hour', 0
+        FROM generate_series(1, {ACCOUNTS}) AS n,
+             LATERAL (SELECT n > {DUE} AND n <= {DUE + LEASED} AS leased) AS state;
+        INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at,
+                                      due_at, reserve)
+        SELECT 'account-' || n, ({IDS_FROM} + m)::text, 'https://c', now() + interval '1 hour',
+               now(), NULL
+        FROM generate_series(1, {VIDEOS_EACH}) AS m, generate_series(1, {WITH_VIDEOS}) AS n;
+        SET session_replication_role = origin;
+        ANALYZE refresher.accounts, refresher.videos
+        """
+    )
+    yield connection
+    await connection.close()
+
+
+@asynccontextmanager
+async def undone(connection):
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+
+
+@dataclass
+class OneConnection:
+    """What the functions of refresher.postgres take for a pool."""
+
+    connection: asyncpg.Connection
+
+    async def acquire(self, **_timeout):
+        return self.connection
+
+    async def release(self, connection, **_timeout):
+        pass
+
+
+async def sent(connection, act):
+    """The statements that `act` sends, with their values; what they did is undone."""
+    log = []
+    async with undone(connection):
+        with connection.query_logger(log.append):
+            await act(OneConnection(connection))
+    return [(record.query, record.args) for record in log if is_ours(record)]
+
+
+def is_ours(record):
+    """The driver asks for types, too."""
+    return "refresher." in record.query
+
+
+@dataclass
+class Bound:
+    """How much a statement may read: accounts, and videos by so many look-ups."""
+
+    accounts: int
+    looks_into_videos: int = 0
+
+
+async def hot_path(connection):
+    """All that the daemon sends at work and when idle, with the most each may read."""
+    claims = Claims(
+        OneConnection(connection),
+        replica="a",
+        lease_seconds=60,
+        rate_limit_per_token=600,
+        rate_limit_per_app=0,
+        managed=True,
+    )
+    async with undone(connection):
+        (first, *_) = await claims.claim(128)
+    now = first.time.now
+    leased = [
+        replace(first, open_id=OpenId(f"account-{n}"), lease_epoch=EPOCH)
+        for n in range(DUE + 1, DUE + LEASED + 1)
+    ]
+    cover = Cover("https://d", now + timedelta(hours=2))
+    chunks = [
+        ChunkWrite(
+            claim.open_id,
+            EPOCH,
+            [Write(str(IDS_FROM + 5 * n + 1), now, cover) for n in range(20)],
         )
-        await connection.execute(
-            "ANALYZE refresher.accounts, refresher.videos", timeout=SCAN_SECONDS
-        )
-        yield connection
+        for claim in leased
+    ]
+    releases = [Release(claim.open_id, EPOCH, requests=1) for claim in leased]
+    tokens = TokenStore(OneConnection(connection), Sealer(()))
+    claim: Claim = leased[0]
+    pair = TokenPair("act.y", 86400.0, "rft.y", None, None)
+    used = RefreshToken("rft.x", interrupted=False)
+    acts = [
+        (lambda _: claims.claim(128), Bound(DUE + ACCOUNTS, DUE)),
+        (lambda pool: write_back(pool, chunks), Bound(LEASED, 2 * 20 * LEASED)),
+        (lambda _: claims.release(releases), Bound(3 * LEASED, LEASED)),
+        (lambda _: claims.renew(leased), Bound(2 * LEASED)),
+        (lambda _: claims.reserve(claim), Bound(1 + ACCOUNTS)),
+        (lambda _: claims.lower_app_rate(None), Bound(ACCOUNTS)),
+        (lambda _: tokens.begin(claim), Bound(2)),
+        (lambda _: tokens.replace(claim, used, pair, 3600.0), Bound(2)),
+        (lambda _: tokens.end(claim, unknown=False), Bound(1)),
+        (read_summary, Bound(2 * ACCOUNTS, DUE + LEASED)),
+        (audit_step, Bound(4 * ACCOUNTS, ACCOUNTS // WALK_STEPS + 1)),
+        (consents_ending, Bound(2 * ACCOUNTS)),
+    ]
+    return [
+        (statement, values, bound)
+        for act, bound in acts
+        for statement, values in await sent(connection, act)
+    ]
+
+
+# Those of a table that was never analyzed; undone with the rest.
+FORGET_STATISTICS = """
+WITH tables AS (
+    SELECT oid FROM pg_class
+    WHERE relnamespace = 'refresher'::regnamespace AND relname ~ '^(videos|accounts)'
+), forgotten AS (
+    DELETE FROM pg_statistic WHERE starelid IN (SELECT oid FROM tables)
+)
+UPDATE pg_class
+SET reltuples = -1, relpages = 0
+WHERE oid IN (SELECT oid FROM tables)
+"""
 
 
 def nodes(plan):
@@ -47,68 +192,88 @@ def nodes(plan):
         yield from nodes(child)
 
 
-async def explained(connection, statement, *values, generic):
+async def explained(connection, statement, values, *, generic, analyzed):
     """The plan's nodes, with a generic plan as a prepared statement ends up with, or a custom one."""
     mode = "force_generic_plan" if generic else "force_custom_plan"
-    await connection.execute(f"SET plan_cache_mode = {mode}")
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
+    async with undone(connection):
+        await connection.execute(f"SET LOCAL plan_cache_mode = {mode}; SET LOCAL jit = off")
+        if not analyzed:
+            await connection.execute(FORGET_STATISTICS)
         rows = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *values)
-    finally:
-        await transaction.rollback()
     return list(nodes(json.loads(rows)[0]["Plan"]))
 
 
-def scans(plan, relation):
+def reads(plan, table):
+    """The scans of a table or of its partitions that were carried out."""
     return [
         node
         for node in plan
-        if node.get("Relation Name") == relation and "Scan" in node["Node Type"]
+        if node.get("Relation Name", "").startswith(table)
+        and "Scan" in node["Node Type"]
+        and node["Actual Loops"]
     ]
 
 
-async def test_the_statements_of_every_second_use_their_indexes(million):
-    """The claim lives on the small index; nothing that runs all the time reads all videos."""
-    for generic in (False, True):
-        claim = await explained(
-            million,
-            SQL_CLAIM,
-            128,
-            "a",
-            timedelta(seconds=5),
-            timedelta(seconds=0.75),
-            timedelta(seconds=0.1),
-            timedelta(0),
-            timedelta(seconds=60),
-            20_000,
-            True,
-            generic=generic,
-        )
-        assert any(node.get("Index Name") == "accounts_wake_at" for node in claim)
-        (videos,) = scans(claim, "videos")
-        assert videos["Node Type"] != "Seq Scan"
-        assert videos["Actual Rows"] == VIDEOS_EACH
+def rows_read(scans):
+    return sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for node in scans
+    )
 
-        rows = 1000
-        write = await explained(
-            million,
-            SQL_WRITE_BACK,
-            [f"account-{n % ACCOUNTS + 1}" for n in range(rows)],
-            [0] * rows,
-            list(range(1, rows + 1)),
-            [str(7_000_000_001 + n // ACCOUNTS) for n in range(rows)],
-            ["https://d"] * rows,
-            [await million.fetchval("SELECT now() + interval '2 hours'")] * rows,
-            [await million.fetchval("SELECT now()")] * rows,
-            [0] * rows,
-            [False] * rows,
-            [False] * rows,
-            [None] * rows,
-            generic=generic,
-        )
-        assert {node["Node Type"] for node in scans(write, "videos")} == {"Index Scan"}
 
-        summary = await explained(million, SQL_SUMMARY, generic=generic)
-        read = sum(node["Actual Rows"] * node["Actual Loops"] for node in scans(summary, "videos"))
-        assert read <= ACCOUNTS * VIDEOS_EACH / 100
+async def test_no_statement_reads_what_it_is_not_about(fleet):
+    """By no plan, whatever is known of the tables.
+
+    Videos are looked up by their key and once an account, so in its partition only.
+    """
+    for statement, values, bound in await hot_path(fleet):
+        for generic, analyzed in product((False, True), repeat=2):
+            plan = await explained(fleet, statement, values, generic=generic, analyzed=analyzed)
+            told = f"{generic=} {analyzed=} {statement}"
+            videos, accounts = reads(plan, "videos"), reads(plan, "accounts")
+            assert not [node for node in videos if node["Node Type"] == "Seq Scan"], told
+            assert sum(node["Actual Loops"] for node in videos) <= bound.looks_into_videos, told
+            assert rows_read(videos) <= bound.looks_into_videos * VIDEOS_EACH, told
+            assert rows_read(accounts) <= bound.accounts, told
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The statements of whatever connects from now on, without the driver's own."""
+    asked = []
+    connect = Connector.__call__
+
+    def note(record):
+        if is_ours(record):
+            asked.append(record.query)
+
+    async def noting(self, *arguments, **options):
+        connection = await connect(self, *arguments, **options)
+        connection.add_query_logger(note)
+        return connection
+
+    monkeypatch.setattr(Connector, "__call__", noting)
+    return asked
+
+
+async def test_an_idle_poll_costs_at_most_two_statements(database, asked):
+    """A poll is a claim; audit and summary, a statement each, come more rarely than polls."""
+    settings = read_settings(database_url=database, tiktok_base_url="http://127.0.0.1:9")
+    async with composition.assembled(settings) as app:
+        running = asyncio.create_task(app.refresher.run())
+        for polls in range(1, 7):
+            await eventually(partial(_claimed, asked, polls), f"claim {polls}")
+            app.refresher.wake.set()
+        app.refresher.stop()
+        await running
+        await composition.Summarizer(app).summarize()
+        await audit_step(app.pool)
+    assert asked[:-2] == [SQL_CLAIM] * len(asked[:-2])
+    assert asked[-2:] == [SQL_SUMMARY, SQL_AUDIT]
+    audits = settings.poll_seconds / AUDIT_SECONDS
+    summaries = settings.poll_seconds / composition.SUMMARY_SECONDS
+    assert 1 + audits + summaries <= 2
+
+
+async def _claimed(asked, times):
+    return asked.count(SQL_CLAIM) >= times
