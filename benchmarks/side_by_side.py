@@ -1,0 +1,125 @@
+"""The same job side by side: the refresher, a bare pipeline, scripts and job queues.
+
+One PostgreSQL, one stand-in of the endpoint in a process of its own, no rate limit, and videos that
+are all due and have no cover yet. Each runner is a program of its own and gets a fresh copy of the
+same database; repetitions take turns, so that a noisy machine is noisy to all. The clock runs from
+the first request's arrival to the commit of the last row; queues have their jobs made before it
+starts. Afterwards every row is checked. See docs/benchmarks.md.
+"""
+
+import argparse
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from benchmarks.chart import draw
+from benchmarks.measure import Job, Runner, make_template, measure
+from benchmarks.report import Row, Table, markdown
+from benchmarks.world import Server, module, postgres, stand_in
+
+RUNNERS: Final = (
+    Runner("refresher", "cover refresher", None, 30_000),
+    Runner("bare", "bare pipeline", "benchmarks.runners.bare", 50_000),
+    Runner("asyncio", "asyncio script", "benchmarks.runners.asyncio_script", 30_000),
+    Runner("pgqueuer", "PgQueuer", "benchmarks.runners.pgqueuer_jobs", 20_000, enqueues=True),
+    Runner(
+        "procrastinate",
+        "Procrastinate",
+        "benchmarks.runners.procrastinate_jobs",
+        6_000,
+        enqueues=True,
+    ),
+    Runner("plain", "plain script", "benchmarks.runners.plain", 3_000, in_flight=1),
+)
+
+
+def main() -> None:
+    # So that what was started is also stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    asyncio.run(compare(read_options()))
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="make bench BENCH_ARGS='...'",
+        usage="%(prog)s",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--videos", type=int, default=200_000, help="(200000)")
+    add("--accounts", type=int, default=2_000, help="the videos are theirs in equal parts (2000)")
+    add("--repetitions", type=int, default=5, help="the tables show their medians (5)")
+    add("--latencies", type=latencies, default="0,0.1", help="seconds, upstream (0,0.1)")
+    names = ",".join(runner.name for runner in RUNNERS)
+    add("--runners", type=runners, default="all", help=f"all, or some of {names}")
+    add(
+        "--longest",
+        type=float,
+        default=16.0,
+        metavar="SECONDS",
+        help="a runner known to need longer gets as many videos as fit in about that (16)",
+    )
+    add("--markdown", type=Path, metavar="FILE", help="the tables, to a file, too")
+    add("--chart", type=Path, metavar="FILE.png", help="videos/s as bars")
+    return parser.parse_args()
+
+
+def latencies(text: str) -> Sequence[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def runners(text: str) -> Sequence[Runner]:
+    known = {runner.name: runner for runner in RUNNERS}
+    names = list(known) if text == "all" else text.split(",")
+    if unknown := set(names) - set(known):
+        raise argparse.ArgumentTypeError(f"expected some of {','.join(known)}, not {unknown}")
+    return [known[name] for name in names]
+
+
+async def compare(options: argparse.Namespace) -> None:
+    answers_alone = capacity_of_stand_in()
+    async with postgres() as server:
+        tables = [
+            Table(latency, await take_turns(server, options, latency))
+            for latency in options.latencies
+        ]
+        report = markdown(tables, answers_alone, await server.version())
+    print(report)
+    if options.markdown:
+        options.markdown.write_text(report)
+    if options.chart:
+        draw(tables, options.chart)
+
+
+def capacity_of_stand_in() -> float:
+    """Videos a second that it answers to a client that costs nothing."""
+    with stand_in(0.0) as endpoint:
+        load = module("benchmarks.load", endpoint.base_url)
+        return float(subprocess.run(load, capture_output=True, check=True).stdout)
+
+
+async def take_turns(
+    server: Server, options: argparse.Namespace, latency_seconds: float
+) -> Sequence[Row]:
+    whole = Job(options.accounts, options.videos // options.accounts, latency_seconds)
+    rows = [Row(runner, runner.fitting(whole, options.longest), []) for runner in options.runners]
+    templates = [await make_template(server, row.runner, row.job) for row in rows]
+    for repetition in range(1, options.repetitions + 1):
+        for row, template in zip(rows, templates, strict=True):
+            figures = await measure(server, row.runner, template, row.job)
+            row.runs.append(figures)
+            print(
+                f"{repetition}/{options.repetitions}  {latency_seconds:g} s  "
+                f"{row.runner.title:18}{figures.videos_per_second:9,.0f} videos/s",
+                file=sys.stderr,
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    main()

