@@ -1,0 +1,118 @@
+"""Processes that are watched while they run, and how figures are shown."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, NoReturn
+
+import psutil
+
+from benchmarks.world import STOP_SECONDS, StandIn, module
+
+MB: Final = 1e6
+LAST_WORDS_BYTES: Final = 2000
+NO_VARIABLES: Final[Mapping[str, str]] = {}
+
+
+class Daemon:
+    """A replica while it runs. SystemExit where it has ended."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", output: BinaryIO) -> None:
+        self._process = process
+        self._output = output
+
+    def cpu_seconds(self) -> float:
+        self._check()
+        times = psutil.Process(self._process.pid).cpu_times()
+        return times.user + times.system
+
+    def memory_bytes(self) -> int:
+        return self._status("VmRSS:")
+
+    def peak_memory_bytes(self) -> int:
+        return self._status("VmHWM:")
+
+    def stop(self) -> None:
+        self._check()
+        self._process.terminate()
+        if status := self._process.wait(STOP_SECONDS):
+            self._fail(status)
+
+    def _status(self, name: str) -> int:
+        self._check()
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+
+    def _check(self) -> None:
+        status = self._process.poll()
+        if status is not None:
+            self._fail(status)
+
+    def _fail(self, status: int) -> NoReturn:
+        self._output.seek(max(0, self._output.tell() - LAST_WORDS_BYTES))
+        last_words = self._output.read().decode(errors="replace")
+        raise SystemExit(f"{last_words}\nthe daemon ended with {status}")
+
+
+@contextmanager
+def daemon(
+    database_url: str,
+    base_url: str,
+    *,
+    program: str = "refresher",
+    variables: Mapping[str, str] = NO_VARIABLES,
+    **settings: object,
+) -> Iterator[Daemon]:
+    """`refresher run` with everything on; settings by their names without the prefix."""
+    given = {"log_format": "json", "http_listen": "127.0.0.1:0", **settings}
+    environment = {
+        **os.environ,
+        **variables,
+        "REFRESHER_DATABASE_URL": database_url,
+        "REFRESHER_TIKTOK_BASE_URL": base_url,
+        **{f"REFRESHER_{name.upper()}": str(value) for name, value in given.items()},
+    }
+    with (
+        tempfile.TemporaryFile() as output,
+        subprocess.Popen(module(program, "run"), env=environment, stdout=output) as started,
+    ):
+        running = Daemon(started, output)
+        try:
+            yield running
+            running.stop()
+        finally:
+            if started.poll() is None:
+                started.kill()
+
+
+@contextmanager
+def stand_in(*, latency_seconds: float = 0.0, cover_ttl_seconds: int = 86_400) -> Iterator[StandIn]:
+    """The endpoint's stand-in in a process of its own."""
+    command = module(
+        "benchmarks.stand_in", f"--latency={latency_seconds}", f"--cover-ttl={cover_ttl_seconds}"
+    )
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        try:
+            yield StandIn(served.stdout.readline().strip())
+        finally:
+            served.terminate()
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    """The smallest value that so large a share does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """In Markdown."""
+    for row in (columns, ["---"] * len(columns), *rows):
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+def print_verdict(what: str, *, met: bool) -> None:
+    print(f"- {'PASS' if met else 'miss'}: {what}", flush=True)

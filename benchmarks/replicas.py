@@ -1,0 +1,172 @@
+"""What a second and a fourth replica bring: python -m benchmarks.replicas.
+
+Replicas of one daemon each, over one database, against an upstream that takes its time. Each has
+few requests in flight, so that one alone is bound by waiting and not by the machine's cores. All
+videos are due, there is no rate limit, and what is counted is the steady part: from when all
+replicas have been at work for a while until shortly before the fleet is done.
+"""
+
+import argparse
+import asyncio
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import uvloop
+
+from benchmarks.counted_run import CLAIMS_FILE
+from benchmarks.live import daemon, print_table, print_verdict, stand_in
+from benchmarks.world import Server, StandIn, make_fleet, postgres
+
+DATABASE: Final = "replicas"
+VIDEOS_EACH: Final = 100
+CHUNK: Final = 20
+#: For all replicas to have started and found their pace.
+WARM_UP_SECONDS: Final = 6.0
+#: Of the work: one that is left to the end is shared by too few.
+SPARE: Final = 1.5
+WAITS_SECONDS: Final = 0.05
+#: A wait for a lock that lasts so long is written to the server's log, too.
+SETTINGS: Final = {"log_lock_waits": "on", "deadlock_timeout": "100ms"}
+
+SQL_WAITS: Final = """
+SELECT count(*)
+FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+SQL_DEADLOCKS: Final = """
+SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()
+"""
+SQL_LOGGED_WAITS: Final = """
+SELECT count(*)
+FROM regexp_split_to_table(pg_read_file('log'), E'\\n') AS line
+WHERE line LIKE '%still waiting for%'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    videos_per_second: float
+    claims: int
+    empty_claims: int
+    #: Of the looks at the server's processes: those with a wait for a lock.
+    waits_share: float
+    logged_waits: int
+    deadlocks: int
+    postgres_cores: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.replicas",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--seconds", type=float, default=30, help="that are counted, each time")
+    parser.add_argument("--repeats", type=int, default=5, help="of which the medians are told")
+    parser.add_argument("--latency", type=float, default=0.2, help="seconds, upstream")
+    parser.add_argument("--concurrency", type=int, default=16, help="requests in flight a replica")
+    options = parser.parse_args()
+    figures = uvloop.run(measure_all(options))
+    show(figures)
+
+
+async def measure_all(options: argparse.Namespace) -> dict[int, Sequence[Figures]]:
+    """Round after round, so that what changes with time meets all alike."""
+    figures: dict[int, list[Figures]] = {number: [] for number in options.replicas}
+    async with postgres(SETTINGS) as server:
+        for _ in range(options.repeats):
+            for number, runs in figures.items():
+                runs.append(await measure(server, number, options))
+    return dict(figures)
+
+
+async def measure(server: Server, number: int, options: argparse.Namespace) -> Figures:
+    rate = number * options.concurrency * CHUNK / options.latency
+    videos = SPARE * rate * (WARM_UP_SECONDS + options.seconds)
+    await make_fleet(server, DATABASE, int(videos) // VIDEOS_EACH, VIDEOS_EACH)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / str(replica) for replica in range(number)]
+        async with server.connected(DATABASE) as connection:
+            logged = await connection.fetchval(SQL_LOGGED_WAITS)
+            with stand_in(latency_seconds=options.latency) as endpoint, ExitStack() as running:
+                for file in files:
+                    running.enter_context(
+                        daemon(
+                            server.url(DATABASE),
+                            endpoint.base_url,
+                            program="benchmarks.counted_run",
+                            variables={CLAIMS_FILE: str(file)},
+                            concurrency=options.concurrency,
+                            rate_limit_per_token=0,
+                        )
+                    )
+                await asyncio.sleep(WARM_UP_SECONDS)
+                rate, waits, cores = await _steady(server, connection, endpoint, options.seconds)
+            claims = sum((Counter(json.loads(file.read_text())) for file in files), Counter())
+            return Figures(
+                videos_per_second=rate,
+                claims=claims["claims"],
+                empty_claims=claims["empty"],
+                waits_share=waits,
+                logged_waits=await connection.fetchval(SQL_LOGGED_WAITS) - logged,
+                deadlocks=await connection.fetchval(SQL_DEADLOCKS),
+                postgres_cores=cores,
+            )
+
+
+async def _steady(
+    server: Server, connection: Any, endpoint: StandIn, seconds: float
+) -> tuple[float, float, float]:
+    """Videos/s, the share of looks that met a wait for a lock, and the server's cores."""
+    clock = asyncio.get_running_loop().time
+    begun, before, cpu_before = clock(), endpoint.stats(), server.cpu_seconds()
+    looks = waits = 0
+    while clock() < begun + seconds:
+        looks += 1
+        waits += bool(await connection.fetchval(SQL_WAITS))
+        await asyncio.sleep(WAITS_SECONDS)
+    took, after = clock() - begun, endpoint.stats()
+    cores = (server.cpu_seconds() - cpu_before) / took
+    return (after.ids - before.ids) / took, waits / looks, cores
+
+
+def show(figures: dict[int, Sequence[Figures]]) -> None:
+    fewest = min(figures)
+    rows = []
+    for number, runs in figures.items():
+        ratios = [
+            run.videos_per_second / alone.videos_per_second
+            for run, alone in zip(runs, figures[fewest], strict=True)
+        ]
+        rows.append(
+            [
+                str(number),
+                f"{median(run.videos_per_second for run in runs):,.0f}",
+                f"{median(ratios):.2f}",
+                f"{sum(run.empty_claims for run in runs)} of {sum(run.claims for run in runs)}",
+                f"{median(run.waits_share for run in runs):.2%}",
+                str(sum(run.logged_waits for run in runs)),
+                str(sum(run.deadlocks for run in runs)),
+                f"{median(run.postgres_cores for run in runs):.2f}",
+            ]
+        )
+        if number == 4 * fewest:
+            wanted = median(ratios)
+    print_table(
+        ["replicas", "videos/s", f"times {fewest}", "empty claims", "looks that met a lock wait",
+         "waits over 100 ms", "deadlocks", "PostgreSQL cores"],
+        rows,
+    )  # fmt: skip
+    print_verdict(f"four replicas do {wanted:.2f} times one", met=wanted >= 3.6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Half an hour at full load, every row rewritten many times: python -m benchmarks.soak.
+
+Covers live a few seconds, so that all of them are due again and again, and no rate limit holds the
+daemon back. For a while another session holds an old snapshot open (REPEATABLE READ, idle in its
+transaction, as a forgotten psql or a long report does): nothing that dies meanwhile can be cleared
+away. Every ten seconds the database's own statistics are read.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from time import monotonic
+from typing import Any, Final
+
+import uvloop
+
+from benchmarks.live import MB, Daemon, daemon, print_table, print_verdict, stand_in
+from benchmarks.world import Server, StandIn, make_fleet, postgres
+
+DATABASE: Final = "soak"
+SAMPLE_SECONDS: Final = 10
+#: What counts as flat, and as HOT throughout.
+FLAT: Final = 1.02
+HOT: Final = 0.9995
+
+STATISTICS: Final = """
+SELECT v.n_tup_upd AS updates, v.n_tup_hot_upd AS hot, v.n_dead_tup AS dead,
+       v.autovacuum_count AS vacuums, v.autoanalyze_count AS analyzes,
+       a.n_tup_upd AS account_updates, a.n_tup_hot_upd AS account_hot,
+       a.autovacuum_count AS account_vacuums,
+       pg_table_size(v.relid) AS videos_bytes, pg_indexes_size(v.relid) AS videos_index_bytes,
+       pg_table_size(a.relid) AS accounts_bytes, pg_indexes_size(a.relid) AS accounts_index_bytes
+FROM pg_stat_user_tables AS v, pg_stat_user_tables AS a
+WHERE v.relid = 'refresher.videos'::regclass AND a.relid = 'refresher.accounts'::regclass
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How it stood at a moment, seconds after the start; counts are those since the start."""
+
+    at: float
+    videos: int
+    cpu_seconds: float
+    postgres_cpu_seconds: float
+    memory_bytes: int
+    updates: int
+    hot: int
+    dead: int
+    vacuums: int
+    analyzes: int
+    account_updates: int
+    account_hot: int
+    account_vacuums: int
+    videos_bytes: int
+    videos_index_bytes: int
+    accounts_bytes: int
+    accounts_index_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What happened between two samples, the later of which tells the sizes."""
+
+    before: Sample
+    after: Sample
+
+    @property
+    def videos_per_second(self) -> float:
+        return (self.after.videos - self.before.videos) / (self.after.at - self.before.at)
+
+    @property
+    def hot_share(self) -> float:
+        updates = self.after.updates - self.before.updates
+        return (self.after.hot - self.before.hot) / updates if updates else 1.0
+
+    @property
+    def account_hot_share(self) -> float:
+        updates = self.after.account_updates - self.before.account_updates
+        return (self.after.account_hot - self.before.account_hot) / updates if updates else 1.0
+
+    def cores(self, name: str) -> float:
+        spent = getattr(self.after, name) - getattr(self.before, name)
+        return float(spent) / (self.after.at - self.before.at)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.soak",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--snapshot-from", type=float, default=5, help="minute; taken then")
+    parser.add_argument("--snapshot-until", type=float, default=15, help="minute; given up then")
+    parser.add_argument("--accounts", type=int, default=2000)
+    parser.add_argument("--videos-each", type=int, default=100)
+    parser.add_argument("--cover-ttl", type=int, default=6, help="seconds a cover lives")
+    parser.add_argument("--before", default="", help="SQL to run first, to try other settings")
+    parser.add_argument("--plot", type=Path, help="draw the course of it into this PNG")
+    options = parser.parse_args()
+    samples = uvloop.run(soak(options))
+    show(samples, options)
+    if options.plot:
+        plot(samples, options)
+
+
+async def soak(options: argparse.Namespace) -> Sequence[Sample]:
+    async with postgres() as server:
+        await make_fleet(server, DATABASE, options.accounts, options.videos_each)
+        async with server.connected(DATABASE) as connection:
+            if options.before:
+                await connection.execute(options.before)
+            with (
+                stand_in(cover_ttl_seconds=options.cover_ttl) as endpoint,
+                daemon(server.url(DATABASE), endpoint.base_url, rate_limit_per_token=0) as watched,
+            ):
+                holding = asyncio.create_task(_hold_snapshot(server, options))
+                samples = await _sampled(server, connection, endpoint, watched, options)
+                await holding
+                return samples
+
+
+async def _hold_snapshot(server: Server, options: argparse.Namespace) -> None:
+    """As a session that is idle in its transaction does."""
+    if not options.snapshot_from < options.snapshot_until <= options.minutes:
+        return
+    await asyncio.sleep(60 * options.snapshot_from)
+    async with server.connected(DATABASE) as connection, _old_snapshot(connection):
+        await asyncio.sleep(60 * (options.snapshot_until - options.snapshot_from))
+
+
+@asynccontextmanager
+async def _old_snapshot(connection: Any):
+    async with connection.transaction(isolation="repeatable_read"):
+        await connection.execute("SELECT count(*) FROM refresher.accounts")
+        yield
+
+
+async def _sampled(
+    server: Server,
+    connection: Any,
+    endpoint: StandIn,
+    watched: Daemon,
+    options: argparse.Namespace,
+) -> Sequence[Sample]:
+    begun, samples = monotonic(), []
+    for number in range(round(60 * options.minutes / SAMPLE_SECONDS) + 1):
+        await asyncio.sleep(begun + number * SAMPLE_SECONDS - monotonic())
+        samples.append(
+            Sample(
+                at=monotonic() - begun,
+                videos=endpoint.stats().ids,
+                cpu_seconds=watched.cpu_seconds(),
+                postgres_cpu_seconds=server.cpu_seconds(),
+                memory_bytes=watched.memory_bytes(),
+                **await connection.fetchrow(STATISTICS),
+            )
+        )
+    return samples
+
+
+def minutes_of(samples: Sequence[Sample], seconds: float = 60) -> Sequence[Minute]:
+    step = round(seconds / SAMPLE_SECONDS)
+    return [Minute(before, after) for before, after in pairwise(samples[::step])]
+
+
+def show(samples: Sequence[Sample], options: argparse.Namespace) -> None:
+    minutes = minutes_of(samples)
+    print_table(
+        ["minute", "videos/s", "HOT", "HOT accounts", "table MB", "indexes MB", "accounts MB",
+         "their indexes MB", "dead rows", "autovacuums", "daemon cores", "PostgreSQL cores",
+         "memory MB"],
+        [_row(number, minute) for number, minute in enumerate(minutes, 1)],
+    )  # fmt: skip
+    rewritten = samples[-1].updates / options.accounts / options.videos_each
+    print(f"\nEach row was rewritten {rewritten:.0f} times.")
+    judge(minutes, options)
+
+
+def _row(number: int, minute: Minute) -> Sequence[str]:
+    after = minute.after
+    return [
+        str(number),
+        f"{minute.videos_per_second:,.0f}",
+        f"{minute.hot_share:.2%}",
+        f"{minute.account_hot_share:.1%}",
+        f"{after.videos_bytes / MB:,.0f}",
+        f"{after.videos_index_bytes / MB:,.1f}",
+        f"{after.accounts_bytes / MB:,.1f}",
+        f"{after.accounts_index_bytes / MB:,.1f}",
+        f"{after.dead:,}",
+        f"{after.vacuums}+{after.account_vacuums}",
+        f"{minute.cores('cpu_seconds'):.2f}",
+        f"{minute.cores('postgres_cpu_seconds'):.2f}",
+        f"{after.memory_bytes / MB:.0f}",
+    ]
+
+
+def judge(minutes: Sequence[Minute], options: argparse.Namespace) -> None:
+    """Before the snapshot and after it: while it is held nothing can be cleared away."""
+    held = options.snapshot_from < options.snapshot_until <= options.minutes
+    before = [m for m in minutes if not held or m.after.at <= 60 * options.snapshot_from + 1]
+    after = [m for m in minutes if held and m.before.at >= 60 * options.snapshot_until - 1]
+    for name, stretch in (("before the old snapshot", before), ("after it", after)):
+        if len(stretch) > 2:
+            _judge_stretch(name, stretch)
+    best = max(minute.videos_per_second for minute in minutes)
+    share = minutes[-1].videos_per_second / best
+    print_verdict(f"the last minute does {share:.2f} of the best one's videos/s", met=share >= 0.9)
+
+
+def _judge_stretch(name: str, stretch: Sequence[Minute]) -> None:
+    settled = stretch[2:]
+    hot = fmean(minute.hot_share for minute in settled)
+    print_verdict(f"{name}, from its third minute on, {hot:.3%} HOT on videos", met=hot >= HOT)
+    for what in ("videos_bytes", "videos_index_bytes", "accounts_bytes", "accounts_index_bytes"):
+        growth = getattr(settled[-1].after, what) / getattr(settled[0].before, what)
+        words = what.removesuffix("_bytes").replace("_", " ")
+        print_verdict(f"{name}, from its third minute on, {words} grew {growth:.3f} times",
+                      met=growth <= FLAT)  # fmt: skip
+
+
+def plot(samples: Sequence[Sample], options: argparse.Namespace) -> None:
+    # An extra of its own: whoever draws nothing need not have it.
+    import matplotlib as mpl  # noqa: PLC0415
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    spans = minutes_of(samples, SAMPLE_SECONDS)
+    at = [span.after.at / 60 for span in spans]
+    figure, (speed, hot, size) = plt.subplots(3, sharex=True, figsize=(9, 8))
+    speed.plot(at, [span.videos_per_second for span in spans])
+    speed.set_ylabel("videos/s")
+    hot.plot(at, [100 * span.hot_share for span in spans])
+    hot.set_ylabel("HOT %")
+    size.plot(at, [span.after.videos_bytes / MB for span in spans], label="videos")
+    size.plot(at, [span.after.videos_index_bytes / MB for span in spans], label="its index")
+    size.set_ylabel("MB")
+    size.set_xlabel("minutes; grey: an old snapshot is held")
+    size.legend()
+    for axes in (speed, hot, size):
+        axes.set_ylim(bottom=0)
+        axes.axvspan(options.snapshot_from, options.snapshot_until, color="0.9")
+    figure.tight_layout()
+    figure.savefig(options.plot, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
