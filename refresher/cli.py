@@ -22,6 +22,7 @@ from refresher.app import chunk_fill, due_policy
 from refresher.csv_files import BadFileError, VideoRow, count_lines, read_accounts, read_videos
 from refresher.domain.due import account_share, due_after_refresh
 from refresher.domain.errors import DatabaseUnavailable, TokenUnreadable
+from refresher.domain.fleet import Fleet
 from refresher.domain.model import OpenId
 from refresher.events import DAEMON_FAILED
 from refresher.postgres import imports, status
@@ -31,8 +32,13 @@ from refresher.postgres.database import (
     check_migrated,
     connected,
 )
+from refresher.postgres.fleet import read_fleet
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.settings import Settings, SettingsError, read_settings, split_keys
+from refresher.simulation import report
+from refresher.simulation.fleet import sizes, steady_fleet
+from refresher.simulation.forecast import Forecast, forecast
+from refresher.simulation.plan import DAY_SECONDS, Plan, Ttl
 
 T = TypeVar("T")
 
@@ -277,6 +283,115 @@ def emulator(
     world = Emulator(options)
     populate(world, accounts_file or SAMPLE_ACCOUNTS, videos_file or SAMPLE_VIDEOS)
     uvloop.run(serve_emulator(world, host, port, on_start=lambda url: print(url, flush=True)))
+
+
+@app.command()
+def simulate(
+    videos_made: Annotated[
+        int | None, typer.Option("--videos", min=1, help="Of a fleet that is made up.")
+    ] = None,
+    accounts_made: Annotated[
+        int | None, typer.Option("--accounts", min=1, help="Of very unequal size.")
+    ] = None,
+    from_database: Annotated[
+        bool, typer.Option("--from-database", help="The fleet as it is stored.")
+    ] = False,
+    ttl: Annotated[
+        str, typer.Option(help="Seconds a cover lives, or hourly: to the full hour + 24 h.")
+    ] = "hourly",
+    days: Annotated[float, typer.Option(min=0.001, max=366)] = 7,
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="Per token in any 60 s, 0: none; else as set.")
+    ] = None,
+    app_limit: Annotated[
+        int | None, typer.Option(min=0, help="For all tokens together; else as set.")
+    ] = None,
+    lead: Annotated[float | None, typer.Option(min=0, help="Seconds; else as set.")] = None,
+    spread: Annotated[float | None, typer.Option(min=0, help="Seconds; else as set.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the fleet that is made up.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw it, too; extra plot.")
+    ] = None,
+) -> None:
+    """How many covers a quota keeps alive: the daemon's decisions under a virtual clock."""
+    fleet_of = _fleet_source(videos_made, accounts_made, seed, stored=from_database)
+    draw = _drawing(plot)
+    settings = _settings_to_simulate(
+        stored=from_database,
+        rate_limit_per_token=limit,
+        rate_limit_per_app=app_limit,
+        lead_seconds=lead,
+        spread_seconds=spread,
+    )
+    plan = _plan(settings, ttl, days)
+    with Console(stderr=True).status("simulating"):
+        told = forecast(fleet_of(settings, plan), plan)
+    draw(told, plan)
+    if as_json:
+        print(json.dumps(report.facts(told), indent=2))
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, text in report.lines(told, plan):
+        table.add_row(name, text)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def _fleet_source(
+    videos_made: int | None, accounts_made: int | None, seed: int, *, stored: bool
+) -> Callable[[Settings, Plan], Fleet]:
+    if stored and videos_made is accounts_made is None:
+        return lambda settings, _: _with_database(settings, read_fleet)
+    if stored or videos_made is None or accounts_made is None:
+        _fail("expected --videos and --accounts, or --from-database alone")
+
+    def made(_: Settings, plan: Plan) -> Fleet:
+        try:
+            counts = sizes(videos_made, accounts_made)
+        except ValueError as error:
+            _fail(f"--videos: {error}")
+        return steady_fleet(counts, plan, seed)
+
+    return made
+
+
+def _drawing(file: Path | None) -> Callable[[Forecast, Plan], None]:
+    """What draws into the file; what is wrong with it is found before the long work."""
+    if file is None:
+        return lambda _forecast, _plan: None
+    if file.suffix != ".png" or not file.parent.is_dir():
+        _fail(f"--plot: expected FILE.png in a folder that exists, not {str(file)!r}")
+    try:
+        from refresher.simulation.plot import draw
+    except ModuleNotFoundError as error:
+        _fail(f"--plot: {error.name} is missing: install cover-refresher[plot]")
+    return lambda told, plan: draw(told, plan, file)
+
+
+def _settings_to_simulate(*, stored: bool, **given: float | None) -> Settings:
+    overrides: dict[str, object] = {
+        name: value for name, value in given.items() if value is not None
+    }
+    if not stored:
+        # Only the daemon needs one: nothing connects to it.
+        overrides["database_url"] = "postgresql:///"
+    return read_settings(**overrides)
+
+
+def _plan(settings: Settings, ttl: str, days: float) -> Plan:
+    try:
+        lives: Ttl = "hourly" if ttl == "hourly" else _whole("--ttl", ttl)
+    except ValueError as error:
+        _fail(str(error))
+    return Plan(
+        policy=due_policy(settings),
+        ttl=lives,
+        seconds=days * DAY_SECONDS,
+        limit_per_token=settings.rate_limit_per_token,
+        limit_per_app=settings.rate_limit_per_app,
+        poll_seconds=settings.poll_seconds,
+        chunk_budget=2 * settings.concurrency,
+    )
 
 
 def _whole(option: str, value: str) -> int:

@@ -1,0 +1,76 @@
+"""What is simulated: settings of the daemon, and how long covers live."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal
+
+from refresher.domain.claiming import Pace, pace_of
+from refresher.domain.due import DuePolicy, due_after_refresh
+
+HOUR_SECONDS: Final = 3600
+DAY_SECONDS: Final = 24 * HOUR_SECONDS
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+#: When a fleet that is made begins. Any full hour would do.
+START: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+
+Ttl = int | Literal["hourly"]
+"""Seconds a cover lives, or `hourly`: from the full hour in which it is asked for, plus a day."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One simulation. Limits are requests in any 60 s, 0 is none.
+
+    `request_seconds` pass from a slot to its answer, `writing_seconds` from an account's last
+    answer until it can be claimed again.
+    """
+
+    policy: DuePolicy
+    ttl: Ttl
+    seconds: float
+    limit_per_token: int
+    limit_per_app: int = 0
+    poll_seconds: float = 5.0
+    chunk_budget: int = 128
+    request_seconds: float = 0.2
+    writing_seconds: float = 0.1
+
+    @property
+    def pace(self) -> Pace:
+        return pace_of(self.limit_per_token, self.limit_per_app, self.chunk_budget)
+
+    @property
+    def chunk_seconds(self) -> float:
+        """How long an account with much to ask for takes for a chunk, claim after claim."""
+        chunks, step = self.pace.most_chunks, self.pace.step_seconds
+        working = (chunks - 1) * step + self.request_seconds + self.writing_seconds
+        return max(chunks * step, working) / chunks
+
+    @property
+    def longest_seconds(self) -> float:
+        """The longest time between two askings that leaves no cover dead.
+
+        `hourly` covers die on the hour: asked for just before, they live to that hour plus 23 h.
+        """
+        return self.ttl if self.ttl != "hourly" else DAY_SECONDS - HOUR_SECONDS
+
+    def expires_at(self, sent_at: float) -> float:
+        """When the cover dies that a request sent then brings."""
+        if self.ttl == "hourly":
+            return sent_at // HOUR_SECONDS * HOUR_SECONDS + DAY_SECONDS
+        return sent_at // 1 + self.ttl
+
+    def due_at(self, share: float, answered_at: float, expires_at: float) -> float:
+        """`due_after_refresh` in Unix time; `share` is the account's."""
+        due_at = due_after_refresh(self.policy, share, _moment(answered_at), _moment(expires_at))
+        return (due_at - EPOCH).total_seconds()
+
+    def period_seconds(self, share: float) -> float:
+        """The time between two askings of a cover, each as it falls due and before it dies."""
+        first = self.due_at(share, START, self.expires_at(START))
+        again = self.due_at(share, first, self.expires_at(first))
+        return min(again - first, self.longest_seconds)
+
+
+def _moment(unix_time: float) -> datetime:
+    return EPOCH + timedelta(seconds=unix_time)
