@@ -8,11 +8,19 @@ from statistics import median
 from typing import Final
 
 from benchmarks.runners.job import CHUNK, IN_FLIGHT
-from benchmarks.world import Program, Server, StandIn, make_fleet, module, settle, stand_in
+from benchmarks.world import (
+    LONGEST_SECONDS,
+    Program,
+    Server,
+    StandIn,
+    make_fleet,
+    module,
+    settle,
+    stand_in,
+)
 
 DATABASE: Final = "job"
 WATCH_SECONDS: Final = 0.1
-LONGEST_SECONDS: Final = 600
 
 #: Whether all is written. Stops at the first row that is not.
 ALL_WRITTEN: Final = """
@@ -110,11 +118,17 @@ def medians(runs: Sequence[Figures]) -> Figures:
 
 async def make_template(server: Server, runner: Runner, job: Job) -> str:
     """A database to copy for each run: the fleet, and the runner's jobs if it keeps a queue."""
-    jobs = runner.name if runner.enqueues else "no_jobs"
-    name = f"fleet_{job.accounts}_{jobs}"
-    await make_fleet(server, name, job.accounts, job.videos_each)
-    if runner.enqueues and runner.module:
-        Program(module(runner.module, server.url(name), "--enqueue"), dict(os.environ)).end()
+    fleet = f"fleet_{job.accounts}"
+    if not await server.has_database(fleet):
+        await make_fleet(server, fleet, job.accounts, job.videos_each)
+    if not (runner.enqueues and runner.module):
+        return fleet
+    name = f"{fleet}_{runner.name}"
+    if not await server.has_database(name):
+        await server.copy_database(fleet, name)
+        enqueue = module(runner.module, server.url(name), "--enqueue")
+        with Program(enqueue, dict(os.environ)) as enqueuing:
+            enqueuing.end()
         async with server.connected(name) as connection:
             await settle(connection)
     return name
@@ -126,12 +140,12 @@ async def measure(server: Server, runner: Runner, template: str, job: Job) -> Fi
     with stand_in(job.latency_seconds) as endpoint:
         before, postgres_before = await server.counters(DATABASE), server.cpu_seconds()
         endpoint_before = endpoint.stats()
-        program = runner.program(server.url(DATABASE), endpoint.base_url)
-        if runner.module:
-            await _ends(program)
-        else:
-            await _stop_when_done(server, endpoint, program, job.videos)
-        client_cpu, memory = program.end()
+        with runner.program(server.url(DATABASE), endpoint.base_url) as program:
+            if runner.module:
+                await _ends(program)
+            else:
+                await _stop_when_done(server, endpoint, program, job.videos)
+            client_cpu, memory = program.end()
         postgres_cpu = server.cpu_seconds() - postgres_before
         after, endpoint_after = await server.counters(DATABASE), endpoint.stats()
     wal, images = await server.wal_between(before.wal_position, after.wal_position)

@@ -66,7 +66,10 @@ def read_options() -> argparse.Namespace:
     )
     add("--markdown", type=Path, metavar="FILE", help="the tables, to a file, too")
     add("--chart", type=Path, metavar="FILE.png", help="videos/s as bars")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.videos % options.accounts:
+        parser.error("expected --videos to be a multiple of --accounts")
+    return options
 
 
 def latencies(text: str) -> Sequence[float]:

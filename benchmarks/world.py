@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
 
@@ -28,7 +28,8 @@ SERVER_SETTINGS: Final = {
 #: Statements of a connection with this setting are nobody's but ours, and are not counted.
 UNCOUNTED: Final = {"pg_stat_statements.track": "none"}
 FIRST_ID: Final = 7_000_000_000_000_000_000
-STOP_SECONDS: Final = 30
+#: Nothing that is measured takes longer.
+LONGEST_SECONDS: Final = 600.0
 
 ADD_ACCOUNTS: Final = """
 INSERT INTO refresher.accounts (open_id, access_token)
@@ -87,6 +88,12 @@ class Server:
         finally:
             await connection.close()
 
+    async def has_database(self, name: str) -> bool:
+        found = await self._connection.fetchval(
+            "SELECT count(*) FROM pg_database WHERE datname = $1", name
+        )
+        return bool(found)
+
     async def copy_database(self, template: str, name: str) -> None:
         """A new database, file by file as its template is on disk; nobody may be connected."""
         await self._connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -114,7 +121,7 @@ class Server:
 
 
 @asynccontextmanager
-async def postgres(settings: dict[str, str] | None = None) -> AsyncIterator[Server]:
+async def postgres() -> AsyncIterator[Server]:
     """A server of our own with the settings of a default installation and those needed to measure.
 
     Gone without a trace afterwards.
@@ -123,7 +130,7 @@ async def postgres(settings: dict[str, str] | None = None) -> AsyncIterator[Serv
         data = f"{folder}/data"
         with _started(data) as url:
             connection = await asyncpg.connect(url)
-            for name, value in {**SERVER_SETTINGS, **(settings or {})}.items():
+            for name, value in SERVER_SETTINGS.items():
                 await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
             await connection.close()
         with _started(data) as url:
@@ -188,12 +195,20 @@ class StandIn:
 
 
 class Program:
-    """A process that is measured from its start to its end."""
+    """A process that is measured from its start to its end; leaving its context ends it at once."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self._cpu_before = _cpu_of_ended()
         self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         self._peak_memory = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
 
     def runs(self) -> bool:
         """Whether it has not ended; also notes its memory, so ask often."""
@@ -206,11 +221,7 @@ class Program:
 
     def end(self) -> tuple[float, int]:
         """Wait for it: seconds of CPU and peak bytes of memory. SystemExit unless it went well."""
-        try:
-            status = self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
+        status = self._process.wait(LONGEST_SECONDS)
         if status != 0:
             raise SystemExit(f"{self._process.args!r} ended with {status}")
         return _cpu_of_ended() - self._cpu_before, self._peak_memory
