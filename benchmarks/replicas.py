@@ -21,8 +21,8 @@ from typing import Any, Final
 import uvloop
 
 from benchmarks.counted_run import CLAIMS_FILE
-from benchmarks.live import daemon, print_table, print_verdict, stand_in
-from benchmarks.world import Server, StandIn, make_fleet, postgres
+from benchmarks.live import daemon, postgres, print_table, print_verdict, stand_in
+from benchmarks.world import Server, StandIn, make_fleet
 
 DATABASE: Final = "replicas"
 VIDEOS_EACH: Final = 100

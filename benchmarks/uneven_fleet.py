@@ -8,6 +8,7 @@ and lives a day; accounts come up for refreshing evenly over it.
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any, Final
 
@@ -16,7 +17,8 @@ from refresher.postgres.migrate import migrate
 
 LARGEST: Final = 50_000
 #: A cover is due so long before it expires.
-LEAD: Final = "interval '90 minutes'"
+LEAD: Final = timedelta(minutes=90)
+LEAD_SQL: Final = "interval '90 minutes'"
 #: What a claim takes of one account in a slot's horizon: refreshed together, due together.
 DUE_TOGETHER: Final = 1_000
 LOADERS: Final = 2
@@ -42,7 +44,7 @@ ADD_ACCOUNTS: Final = f"""
 INSERT INTO refresher.accounts (open_id, access_token, wake_at, earliest_due_at, videos, valid,
                                 valid_until)
 SELECT open_id, 'act.' || md5(open_id) || md5(open_id || 'x'), due_at, due_at, videos, videos,
-       due_at + {LEAD}
+       due_at + {LEAD_SQL}
 FROM public.fleet
 ORDER BY random()
 """
@@ -54,10 +56,10 @@ INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_
 SELECT a.open_id,
        (7000000000000000000 + 100000 * a.number::bigint + s.video)::text,
        'https://p16-sign.tiktokcdn-us.com/obj/' || md5(a.number || ' ' || s.video)
-           || '?x-expires=' || extract(epoch FROM part.due_at + {LEAD})::bigint
+           || '?x-expires=' || extract(epoch FROM part.due_at + {LEAD_SQL})::bigint
            || '&x-signature=' || repeat(md5(s.video::text), 7)
            || '&idc=useast5&s=TIKTOK_FOR_DEVELOPER',
-       part.due_at + {LEAD}, now(), part.due_at, NULL
+       part.due_at + {LEAD_SQL}, now(), part.due_at, NULL
 FROM public.scattered AS s
 JOIN public.fleet AS a USING (number)
 CROSS JOIN LATERAL (
@@ -74,7 +76,7 @@ WITH rested AS (
         earliest_due_at = later.due_at,
         valid = videos,
         expired = 0,
-        valid_until = later.due_at + {LEAD},
+        valid_until = later.due_at + {LEAD_SQL},
         lease_owner = NULL,
         lease_expires_at = NULL,
         next_slot_at = '-infinity'
@@ -87,7 +89,7 @@ WITH rested AS (
     RETURNING a.open_id, a.earliest_due_at
 )
 UPDATE refresher.videos AS v
-SET due_at = r.earliest_due_at, cover_expires_at = r.earliest_due_at + {LEAD}
+SET due_at = r.earliest_due_at, cover_expires_at = r.earliest_due_at + {LEAD_SQL}
 FROM rested AS r
 WHERE v.open_id = r.open_id
 """
@@ -95,7 +97,10 @@ WHERE v.open_id = r.open_id
 FALL_DUE: Final = """
 WITH fallen AS (
     UPDATE refresher.accounts AS a
-    SET wake_at = earlier.due_at, earliest_due_at = earlier.due_at, next_slot_at = '-infinity'
+    SET wake_at = earlier.due_at,
+        earliest_due_at = earlier.due_at,
+        valid_until = least(valid_until, earlier.due_at + $2::interval),
+        next_slot_at = '-infinity'
     FROM (
         SELECT open_id, now() - random() * interval '30 minutes' AS due_at
         FROM (
@@ -108,7 +113,8 @@ WITH fallen AS (
     RETURNING a.open_id, a.earliest_due_at
 )
 UPDATE refresher.videos AS v
-SET due_at = f.earliest_due_at
+SET due_at = f.earliest_due_at,
+    cover_expires_at = least(cover_expires_at, f.earliest_due_at + $2::interval)
 FROM fallen AS f
 WHERE v.open_id = f.open_id
 """
@@ -164,7 +170,10 @@ async def rest(connection: Any) -> None:
     await connection.execute(REST)
 
 
-async def fall_due(connection: Any, one_in: int) -> int:
-    """Let one account in so many fall due with all its videos; how many videos that are."""
-    updated: str = await connection.execute(FALL_DUE, one_in)
+async def fall_due(connection: Any, one_in: int, *, left: timedelta = LEAD) -> int:
+    """Let one account in so many fall due with all its videos; how many videos that are.
+
+    Their covers expire so long after they fell due.
+    """
+    updated: str = await connection.execute(FALL_DUE, one_in, left)
     return int(updated.rsplit(maxsplit=1)[-1])
