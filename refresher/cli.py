@@ -363,8 +363,8 @@ def _drawing(file: Path | None) -> Callable[[Forecast, Plan], None]:
         _fail(f"--plot: expected FILE.png in a folder that exists, not {str(file)!r}")
     try:
         from refresher.simulation.plot import draw
-    except ModuleNotFoundError as error:
-        _fail(f"--plot: {error.name} is missing: install cover-refresher[plot]")
+    except ModuleNotFoundError:
+        _fail("--plot: matplotlib is missing: install cover-refresher[plot]")
     return lambda told, plan: draw(told, plan, file)
 
 
