@@ -80,7 +80,9 @@ def runners(text: str) -> Sequence[Runner]:
     known = {runner.name: runner for runner in RUNNERS}
     names = list(known) if text == "all" else text.split(",")
     if unknown := set(names) - set(known):
-        raise argparse.ArgumentTypeError(f"expected some of {','.join(known)}, not {unknown}")
+        raise argparse.ArgumentTypeError(
+            f"expected some of {','.join(known)}, not {','.join(unknown)}"
+        )
     return [known[name] for name in names]
 
 

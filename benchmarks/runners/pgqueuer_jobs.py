@@ -2,8 +2,8 @@
 
 As its guide to performance recommends: an asyncpg connection of its own for the queue and a pool
 for the jobs, a large batch, its autovacuum settings, `balanced` durability (only its log is
-unlogged). No limit to the jobs at once, as dequeueing would be slower with one: the HTTP session
-limits the requests in flight.
+unlogged). No limit to the jobs at once, at which it would pause for a tenth of a second each time:
+the HTTP session limits the requests in flight.
 """
 
 import argparse
