@@ -17,6 +17,7 @@ from typing import Final
 from refresher import events
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.model import CHUNK_SIZE
 from refresher.domain.pacing import lease_seconds
 from refresher.logs import emit
 from refresher.operations import served
@@ -34,7 +35,7 @@ from refresher.postgres.sealing import Sealer, check_readable, seal_all
 from refresher.postgres.status import Summary, any_left, count_due, read_now, read_summary
 from refresher.postgres.tokens import TokenStore, consents_ending
 from refresher.postgres.write_back import write_back
-from refresher.refresh import CHUNK_SIZE, Refresher, Tally, cancelled
+from refresher.refresh import Refresher, Tally, cancelled
 from refresher.schedule import Schedule
 from refresher.settings import Settings, split_keys, unknown_variables
 from refresher.tiktok.client import Client, opened

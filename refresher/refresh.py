@@ -39,6 +39,7 @@ from refresher.domain.errors import (
     UpstreamFailed,
 )
 from refresher.domain.model import (
+    CHUNK_SIZE,
     UNUSABLE_TOKEN,
     ChunkWrite,
     Claim,
@@ -71,7 +72,6 @@ from refresher.tokens import TokenKeeper
 T = TypeVar("T")
 R = TypeVar("R")
 
-CHUNK_SIZE: Final = 20
 WRITE_BACK_ROWS: Final = 1000
 RELEASE_ACCOUNTS: Final = 200
 LINGER_SECONDS: Final = 0.05
@@ -141,11 +141,6 @@ class Tally:
         return Tally(*(now + new for now, new in zip(astuple(self), astuple(more), strict=True)))
 
 
-def chunks_of(claim: Claim) -> int:
-    """How many requests a claim's videos take."""
-    return -(-len(claim.videos) // CHUNK_SIZE)
-
-
 @dataclass(slots=True)
 class Work:
     """An account while it is worked."""
@@ -165,7 +160,7 @@ class Work:
 
     def __post_init__(self) -> None:
         first = self.claim.time.monotonic_of(self.claim.first_slot)
-        self.next_slot = first + chunks_of(self.claim) * self.claim.step_seconds
+        self.next_slot = first + self.claim.chunks * self.claim.step_seconds
         self.leased_until(self.claim.time.monotonic_of(self.claim.lease_expires_at))
 
     def leased_until(self, moment: float) -> None:
@@ -318,7 +313,7 @@ class Refresher:
         return 0 if self._write_first else self._capacity.chunk_budget()
 
     def _start(self, claim: Claim) -> None:
-        work = Work(claim, self._capacity.hold(chunks_of(claim), claim.step_seconds))
+        work = Work(claim, self._capacity.hold(claim.chunks, claim.step_seconds))
         if self._stop.is_set():
             work.halt.set()
         task = asyncio.create_task(self._work(work))

@@ -369,9 +369,57 @@ async def test_a_claim_reads_only_what_it_can_use(pool):
     """By the stored counts, huge accounts are left to the next claim rather than read in vain."""
     for name in ("ana", "ben", "cid"):
         await store(pool, name, 1)
-    await pool.execute("UPDATE refresher.accounts SET videos = 15000")
+    await pool.execute("UPDATE refresher.accounts SET videos = 2000")
     assert len(await replica(pool).claim(100)) == 2
     assert len(await replica(pool).claim(100)) == 1
+
+
+async def test_a_large_account_is_read_in_parts(pool, monkeypatch):
+    """Each claim reads on where the last one stopped; what is due in all parts is asked for once."""
+    monkeypatch.setattr("refresher.postgres.claims.ROWS_READ", 50)
+    await store(pool, "ana", 130)
+    await pool.execute("UPDATE refresher.accounts SET videos = 130")
+    asked, read_to = [], []
+    for _ in range(4):
+        (claim,) = await replica(pool, per_token=0).claim(10)
+        asked += ids(claim)
+        read_to.append((await account(pool, "ana"))["read_to"])
+        assert claim.unfinished == (len(read_to) < 3)
+        await pool.execute(
+            "UPDATE refresher.videos SET due_at = now() + interval '1 hour'"
+            " WHERE video_id = ANY ($1)",
+            ids(claim),
+        )
+        (released,) = await replica(pool).release(
+            [Release("ana", claim.lease_epoch, unfinished=claim.unfinished)]
+        )
+        if not claim.unfinished:
+            break
+        assert released.wake_in_seconds <= 0
+    assert (len(asked), len(set(asked))) == (130, 130)
+    assert read_to[0] < read_to[1]
+    assert read_to[2:] == [""]
+    assert 3500 < released.wake_in_seconds <= 3600
+
+
+async def test_a_part_is_read_again_while_more_is_due_in_it(pool, monkeypatch):
+    """A claim that asks for less than is due, for want of budget, leaves the rest to the next."""
+    monkeypatch.setattr("refresher.postgres.claims.ROWS_READ", 50)
+    await store(pool, "ana", 130)
+    (claim,) = await replica(pool).claim(2)
+    assert (len(claim.videos), claim.unfinished) == (40, True)
+    assert (await account(pool, "ana"))["read_to"] == ""
+
+
+async def test_a_large_account_is_counted_when_all_of_it_was_read(pool, monkeypatch):
+    """Not with every part: the counts of the last time stand, and it is awake at once."""
+    monkeypatch.setattr("refresher.postgres.claims.ROWS_READ", 50)
+    await store(pool, "ana", 130)
+    for counted, unfinished in ((130, True), (130, True), (129, False)):
+        (claim,) = await replica(pool).claim(1)
+        await replica(pool).release([Release("ana", claim.lease_epoch, unfinished=unfinished)])
+        assert (await account(pool, "ana"))["videos"] == counted
+        await pool.execute("DELETE FROM refresher.videos WHERE video_id = 'ana7'")
 
 
 async def test_inserting_videos_takes_no_right_to_write_accounts(pool):

@@ -14,10 +14,10 @@ import pytest
 
 from refresher.capacity import CHUNKS_UNDER_WAY
 from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.model import CHUNK_SIZE
 from refresher.postgres import database
 from refresher.postgres.database import connected, connection
 from refresher.postgres.migrate import migrate
-from refresher.refresh import CHUNK_SIZE
 from tests import faults
 from tests.conftest import Daemon, World, administer, eventually
 from tests.proxy import Proxy

@@ -13,7 +13,7 @@ import secrets
 from bisect import bisect_left
 from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import inf, isfinite
 from typing import Any, TypeVar
@@ -611,8 +611,8 @@ class Model(RuleBasedStateMachine):
         """The video as the worker has it, whose clock went on while the rows moved back."""
         passed = timedelta(seconds=self.passed - held.passed)
         expires_at = video.cover_expires_at
-        return replace(
-            video, due_at=video.due_at - passed, cover_expires_at=expires_at and expires_at - passed
+        return video._replace(
+            due_at=video.due_at - passed, cover_expires_at=expires_at and expires_at - passed
         )
 
     def release(

@@ -66,6 +66,23 @@ async def test_the_summary_tells_what_could_have_been_kept_alive(pool, settled):
     }
 
 
+async def test_a_summary_reads_no_more_than_it_may(pool, monkeypatch):
+    """Of many accounts that are due, some are read and the others are taken to be like them."""
+    monkeypatch.setattr("refresher.postgres.status.VIDEOS_READ", 12)
+    for n in range(10):
+        await store(pool, f"account-{n}", "valid", "dead")
+    await settle(pool)
+    await store(pool, "other", "valid")
+    await settle(pool)
+    await pool.execute("UPDATE refresher.accounts SET valid_until = now() WHERE open_id <> 'other'")
+    summary = await read_summary(pool)
+    assert (summary.videos, summary.valid, summary.expired, summary.due) == (42, 22, 20, 20)
+    await pool.execute("DELETE FROM refresher.videos WHERE open_id <> 'account-0'")
+    summary = await read_summary(pool)
+    assert summary.videos == 2 + 4 * 10 // 3
+    assert summary.accounts["active"] == 11
+
+
 async def test_covers_that_die_after_the_count_are_noticed(pool):
     """Stored counts hold only until the first of their covers dies."""
     await store(pool, "ana", "valid")

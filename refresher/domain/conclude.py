@@ -50,6 +50,7 @@ def conclude(
         pause_seconds=pause,
         park=_park(meanings),
         answered=answered,
+        unfinished=claim.unfinished,
         refused=any(means.reaction is Reaction.RENEW for _, means in meanings),
         requests=requests,
     )

@@ -1,7 +1,7 @@
 """What an answer means for each video that was asked for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -48,15 +48,19 @@ def reconcile(
     """
     share = account_share(open_id)
     result = Reconciled()
+    due_ats: dict[datetime, datetime] = {}  # covers of an answer mostly die in the same second
     for video in asked:
         cover = _cover(policy, video, answer, now, result)
         if cover is None:
             write = _write_after_miss(policy, video, now, present=video.video_id in answer)
             result.writes += [write] if write else []
-        else:
-            result.refreshed += 1
+            continue
+        result.refreshed += 1
+        due_at = due_ats.get(cover.expires_at)
+        if due_at is None:
             due_at = due_after_refresh(policy, share, now, cover.expires_at)
-            result.writes.append(Write(video.video_id, due_at, cover))
+            due_ats[cover.expires_at] = due_at
+        result.writes.append(Write(video.video_id, due_at, cover))
     return result
 
 
@@ -86,7 +90,7 @@ def put_aside(policy: DuePolicy, asked: Sequence[Video], reason: str, now: datet
         write = _write_after_miss(policy, video, now, present=True)
         if write:
             wait = (write.due_at - now) * (1 + stable_share(f"{video.video_id} {write.misses}")) / 2
-            result.writes.append(replace(write, due_at=now + wait))
+            result.writes.append(write._replace(due_at=now + wait))
     return result
 
 

@@ -35,8 +35,10 @@ walked AS (
 held AS MATERIALIZED (
     -- An account that is being worked gets its counts from its release.
     SELECT a.open_id, {TOKEN_WAKE_AT.format(managed="$3", due="a.token_due_at")} AS token_wake_at
-    FROM refresher.accounts AS a JOIN batch USING (open_id)
-    WHERE a.lease_expires_at IS NULL OR a.lease_expires_at <= now()
+    FROM refresher.accounts AS a
+    -- As an array, here and below: a join would be planned as one of all accounts.
+    WHERE a.open_id = ANY (ARRAY(SELECT open_id FROM batch))
+      AND (a.lease_expires_at IS NULL OR a.lease_expires_at <= now())
     ORDER BY a.open_id
     FOR UPDATE OF a SKIP LOCKED
 ),
@@ -49,8 +51,9 @@ mended AS (
     SELECT a.open_id, c.should_wake_at,
            extract(epoch FROM a.wake_at) - extract(epoch FROM c.should_wake_at) AS overslept
     FROM counted AS c JOIN refresher.accounts AS a USING (open_id)
-    -- A back-off is no drift.
-    WHERE a.state = 'active' AND isfinite(c.should_wake_at)
+    WHERE a.open_id = ANY (ARRAY(SELECT open_id FROM counted))
+      -- A back-off is no drift.
+      AND a.state = 'active' AND isfinite(c.should_wake_at)
       AND a.wake_at > greatest(c.should_wake_at, a.next_slot_at) + $1::float8 * interval '1 second'
 ),
 updated AS (
@@ -64,6 +67,7 @@ updated AS (
         wake_at = least(a.wake_at, m.should_wake_at)
     FROM counted AS c LEFT JOIN mended AS m USING (open_id)
     WHERE a.open_id = c.open_id
+      AND a.open_id = ANY (ARRAY(SELECT open_id FROM counted))
       AND (m.open_id IS NOT NULL
            OR (a.videos, a.valid, a.expired, a.unreachable, a.valid_until, a.earliest_due_at)
               IS DISTINCT FROM

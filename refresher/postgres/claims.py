@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from math import ceil
 from time import monotonic
 from typing import Final
 
@@ -15,7 +16,6 @@ from refresher.domain.model import (
     Released,
     TokenStanding,
     Video,
-    VideoId,
 )
 from refresher.domain.pacing import (
     HEADROOM_SECONDS,
@@ -35,8 +35,9 @@ from refresher.postgres.sealing import Sealer, seal_seen
 #: starts late and paces its chunks; the app's slots lie this much wider apart to make up for it.
 APP_HORIZON_SECONDS: Final = 0.75
 APP_REACH_SECONDS: Final = 2 * APP_HORIZON_SECONDS
-#: Videos that a claim reads before it takes no further account.
-ROWS_READ: Final = 20_000
+#: Videos that a claim reads of one account, and in all before it takes no further one. A larger
+#: account is read part by part, in the order of its video IDs.
+ROWS_READ: Final = 3_000
 #: The distance of two slots of a throttled account for which no limit is configured.
 ASSUMED_STEP_SECONDS: Final = step_seconds(600)
 #: An app-wide rate that was found to hold is kept to for so long after the last 429.
@@ -82,6 +83,16 @@ CASE WHEN {managed} AND a.refresh_token IS NOT NULL
      THEN greatest({due}, a.token_request_until) ELSE 'infinity' END
 """
 
+#: The order in which a claim takes an account's videos.
+STARVED, DUE, ALONE, TOP_UP = range(4)
+#: Of what was read, as far as chunks were granted: the due ones and their top-ups. Between the two
+#: lies what is asked for alone.
+CHOSEN: Final = """
+g.{0}[:least(g.chosen, 20 * g.granted_chunks)]
+|| g.{0}[greatest(g.due_videos, g.chosen) + g.alone + 1:
+         g.alone + least(g.filled, 20 * g.granted_chunks)]
+"""
+
 # One round trip. Times are decided by the database's clock; the chunks are counted out of a budget
 # so that whatever the replica cannot take on stays claimable for others.
 SQL_CLAIM: Final = f"""
@@ -91,13 +102,15 @@ WITH pace AS MATERIALIZED (
            CASE WHEN app_step > '0' THEN least($3::interval, $4::interval)
                 ELSE $3::interval END AS horizon
     FROM (
-        SELECT {APP_STEP.format(configured="$6")} AS app_step FROM refresher.app
+        -- One row, also for a planner that has never seen the table analyzed.
+        SELECT {APP_STEP.format(configured="$6")} AS app_step FROM refresher.app LIMIT 1
     ) AS app
 ),
 picked AS MATERIALIZED (
     -- FOR UPDATE, as it conflicts with the key-share lock of an insert into videos that has not
     -- been committed: that account waits for it rather than miss its wake-up.
-    SELECT open_id, wake_at, next_slot_at, greatest(videos, 1) AS videos,
+    SELECT open_id, wake_at, next_slot_at, read_to,
+           least(greatest(videos, 1), $8) AS videos,
            {SHARE_NOW} AS share,
            $9 AND refresh_token IS NOT NULL AS renewable,
            {DEAD} AS dead,
@@ -112,7 +125,7 @@ picked AS MATERIALIZED (
       AND NOT ($9 AND {DEAD} AND ((token_failures > 0 AND token_due_at > now())
                                   OR coalesce(token_request_until > now(), false)))
     ORDER BY wake_at
-    LIMIT $1
+    LIMIT $10
     FOR UPDATE SKIP LOCKED
 ),
 affordable AS (
@@ -128,44 +141,59 @@ affordable AS (
     WHERE read - videos < $8
 ),
 asked AS MATERIALIZED (
-    -- LATERAL with a window: each account's rows are read once, by the primary key, whatever the
-    -- planner thinks of the number of accounts. Due videos first, topped up to full chunks; a
-    -- video whose last answer brought no cover is no top-up: it might spoil the others' request.
-    -- One that was refused alone is asked for alone, when nothing else is due or after an hour.
-    SELECT p.*, own.*
+    -- LATERAL: each account's rows are read once, by the primary key, whatever the planner thinks
+    -- of the number of accounts. Due videos first, then what fills their chunks up; a video whose
+    -- last answer brought no cover is no top-up: it might spoil the others' request. One that was
+    -- refused alone is asked for alone, when nothing else is due or when it has waited for an hour.
+    SELECT p.*, own.*, videos_read = $8 AS part_only
     FROM affordable AS p
     CROSS JOIN LATERAL (
         SELECT array_agg(video_id) AS video_ids,
                array_agg(due_at) AS due_ats,
                array_agg(expires_at) AS expires_ats,
-               array_agg(misses) AS video_misses,
-               array_agg(missing) AS video_missing,
-               ceil(count(*) / 20.0)::integer AS chunks
+               array_agg(misses) AS misses,
+               array_agg(missing) AS missing,
+               count(*) AS videos_read,
+               max(video_id) AS last_read,
+               (count(*) FILTER (WHERE turn = {STARVED}))::integer AS starved,
+               (count(*) FILTER (WHERE turn = {DUE}))::integer AS due_videos,
+               (count(*) FILTER (WHERE turn = {ALONE}))::integer AS alone,
+               (count(*) FILTER (WHERE turn = {TOP_UP}))::integer AS top_ups
         FROM (
-            SELECT video_id, due_at, misses,
-                   CASE WHEN cover_image_url IS NOT NULL THEN cover_expires_at END AS expires_at,
-                   missing_since IS NOT NULL AS missing,
-                   refusal IS NOT NULL AS alone,
-                   row_number() OVER (ORDER BY refusal IS NOT NULL, due_at, video_id) AS place,
-                   count(*) FILTER (WHERE due_at <= now() AND refusal IS NULL) OVER () AS due,
-                   count(*) FILTER (WHERE refusal IS NULL) OVER () AS together,
-                   -- Its turn comes, however much else is due.
-                   bool_or(refusal IS NOT NULL AND due_at < now() - interval '1 hour')
-                       OVER () AS starved
-            FROM refresher.videos
-            WHERE open_id = p.open_id
-              AND (due_at <= now() OR misses = 0)
-              AND NOT p.token_due
-            ORDER BY place
+            SELECT video_id, due_at, expires_at, misses, missing,
+                   CASE WHEN due_at > now() THEN CASE WHEN misses = 0 THEN {TOP_UP} END
+                        WHEN NOT refused THEN {DUE}
+                        WHEN due_at < now() - interval '1 hour' THEN {STARVED}
+                        ELSE {ALONE} END AS turn
+            FROM (
+                SELECT video_id, due_at, misses,
+                       CASE WHEN cover_image_url IS NOT NULL THEN cover_expires_at END
+                           AS expires_at,
+                       missing_since IS NOT NULL AS missing,
+                       refusal IS NOT NULL AS refused
+                FROM refresher.videos
+                WHERE open_id = p.open_id AND video_id > p.read_to AND NOT p.token_due
+                ORDER BY video_id
+                -- Also keeps the URLs, which only say whether there is one, out of the sort.
+                LIMIT $8
+            ) AS part
+            ORDER BY turn, due_at, video_id COLLATE "C"
         ) AS ordered
-        WHERE CASE
-            WHEN due = 0 OR starved THEN place = together + 1
-            ELSE NOT alone AND place <= 20 * least(ceil(due / 20.0), CASE
-                WHEN p.own_step > '0' THEN greatest(1, floor(
-                    extract(epoch FROM p.horizon) / extract(epoch FROM p.own_step)))
-                ELSE $1 END)
-        END
     ) AS own
+),
+chosen AS (
+    SELECT *, CASE
+        WHEN starved > 0 OR due_videos = 0 THEN least(1, starved + alone)
+        WHEN own_step > '0' THEN least(due_videos, 20 * greatest(1, floor(
+            extract(epoch FROM horizon) / extract(epoch FROM own_step)))::integer)
+        ELSE due_videos END AS chosen
+    FROM asked
+),
+sized AS (
+    SELECT *, ceil(chosen / 20.0)::integer AS chunks,
+           CASE WHEN starved > 0 OR due_videos = 0 THEN chosen
+                ELSE least(20 * ceil(chosen / 20.0)::integer, due_videos + top_ups) END AS filled
+    FROM chosen
 ),
 app AS MATERIALIZED (
     SELECT next_slot_at FROM refresher.app, pace WHERE app_step > '0' FOR UPDATE OF app
@@ -190,11 +218,14 @@ counted AS (
         ),
         0
     )::integer AS chunks_before
-    FROM asked
+    FROM sized
 ),
 granted AS MATERIALIZED (
     SELECT counted.*,
            least(counted.chunks, budget.chunks - chunks_before) AS granted_chunks,
+           -- More is due in what was read than is asked for now.
+           starved + due_videos + alone > least(chosen, 20 * (budget.chunks - chunks_before))
+               AS cut_off,
            greatest(
                next_slot_at, start.at, start.app_at + chunks_before * app_step
            ) AS first_slot
@@ -218,19 +249,23 @@ leased AS (
         next_slot_at = CASE
             WHEN g.granted_chunks = 0 THEN a.next_slot_at
             ELSE g.first_slot + g.granted_chunks * g.own_step
-        END
+        END,
+        read_to = CASE WHEN g.token_due OR g.cut_off THEN a.read_to
+                       WHEN g.part_only THEN g.last_read
+                       ELSE '' END
     FROM granted AS g
     WHERE a.open_id = g.open_id
     RETURNING a.open_id, a.access_token, a.lease_epoch, a.lease_expires_at, a.failures,
               a.refresh_token, a.tokens_generation, a.token_standing, a.token_failures
 )
 SELECT l.*, g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
+       g.cut_off OR g.part_only AS unfinished,
        extract(epoch FROM g.own_step)::float8 AS step_seconds,
-       g.video_ids[:20 * g.granted_chunks] AS video_ids,
-       g.due_ats[:20 * g.granted_chunks] AS due_ats,
-       g.expires_ats[:20 * g.granted_chunks] AS expires_ats,
-       g.video_misses[:20 * g.granted_chunks] AS misses,
-       g.video_missing[:20 * g.granted_chunks] AS missing
+       {CHOSEN.format("video_ids")} AS video_ids,
+       {CHOSEN.format("due_ats")} AS due_ats,
+       {CHOSEN.format("expires_ats")} AS expires_ats,
+       {CHOSEN.format("misses")} AS misses,
+       {CHOSEN.format("missing")} AS missing
 FROM leased AS l JOIN granted AS g USING (open_id)
 """
 
@@ -240,7 +275,7 @@ SQL_RESERVE: Final = f"""
 WITH pace AS MATERIALIZED (
     SELECT app_step, greatest($3::interval, app_step) AS step
     FROM (
-        SELECT {APP_STEP.format(configured="$4")} AS app_step FROM refresher.app
+        SELECT {APP_STEP.format(configured="$4")} AS app_step FROM refresher.app LIMIT 1
     ) AS app
 ),
 own AS MATERIALIZED (
@@ -282,16 +317,20 @@ WITH given AS MATERIALIZED (
     SELECT *
     FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::float8[], $6::float8[],
                 $7::text[], $8::text[], $9::boolean[], $10::boolean[], $11::float8[],
-                $12::integer[])
+                $12::integer[], $13::boolean[])
          AS r (open_id, lease_epoch, generation, failures, retry_seconds, pause_seconds,
-               park_state, park_reason, answered, refused, token_retry_seconds, requests)
+               park_state, park_reason, answered, refused, token_retry_seconds, requests,
+               unfinished)
 ),
 held AS MATERIALIZED (
     SELECT r.*,
            a.tokens_generation = r.generation AS same_tokens,
            a.token_due_at AS was_token_due_at,
            r.park_state IS NOT NULL AND a.state = 'active'
-               AND a.tokens_generation = r.generation AS parked
+               AND a.tokens_generation = r.generation AS parked,
+           -- A large account is counted when all of it has been read, not with every part.
+           r.unfinished AND a.videos > $15 AS uncounted,
+           a.videos, a.valid, a.expired, a.unreachable, a.valid_until
     FROM given AS r
     JOIN refresher.accounts AS a
       ON a.open_id = r.open_id AND a.lease_epoch = r.lease_epoch
@@ -300,14 +339,20 @@ held AS MATERIALIZED (
     FOR UPDATE OF a SKIP LOCKED
 ),
 counted AS MATERIALIZED (
-    SELECT h.*, c.*,
+    SELECT h.open_id, h.same_tokens, h.parked, h.park_state, h.park_reason, h.failures, h.requests,
+           h.retry_seconds, h.pause_seconds, h.token_retry_seconds, h.refused, h.answered, c.*,
            CASE WHEN NOT h.same_tokens THEN h.was_token_due_at
                 WHEN h.refused THEN now()
                 WHEN h.token_retry_seconds > 0
                 THEN now() + h.token_retry_seconds * interval '1 second'
                 ELSE h.was_token_due_at END AS token_due_at
     FROM held AS h
-    CROSS JOIN LATERAL refresher.count_covers(h.open_id) AS c
+    CROSS JOIN LATERAL (
+        SELECT videos, valid, expired, unreachable, valid_until, earliest_due_at
+        FROM refresher.count_covers(h.open_id) WHERE NOT h.uncounted
+        UNION ALL
+        SELECT h.videos, h.valid, h.expired, h.unreachable, h.valid_until, now() WHERE h.uncounted
+    ) AS c
 ),
 released AS (
     UPDATE refresher.accounts AS a
@@ -331,7 +376,7 @@ released AS (
             least(
                 CASE WHEN a.wake_at < a.lease_expires_at THEN a.wake_at END,
                 c.earliest_due_at,
-                {TOKEN_WAKE_AT.format(managed="$13", due="c.token_due_at")}
+                {TOKEN_WAKE_AT.format(managed="$14", due="c.token_due_at")}
             ),
             now() + greatest(c.retry_seconds, c.pause_seconds) * interval '1 second'
         ),
@@ -435,9 +480,14 @@ class Claims:
         self._horizon = timedelta(seconds=min(HORIZON_SECONDS, lease_seconds / 4))
         self._managed = managed
         self._sealer = sealer or Sealer(())
+        # Of the last claim: no more accounts are read than the next is likely to have chunks for.
+        self._chunks_each = 1.0
 
     async def claim(self, chunk_budget: int) -> Sequence[Claim]:
-        """Lease the due accounts that have waited longest, at most `chunk_budget` chunks in all."""
+        """Lease the due accounts that have waited longest, at most `chunk_budget` chunks in all.
+
+        There may be more than that.
+        """
         async with connection(self._pool) as taken:
             sent = monotonic()
             rows = await taken.fetch(
@@ -451,9 +501,14 @@ class Claims:
                 self._lease,
                 ROWS_READ,
                 self._managed,
+                ceil(chunk_budget / self._chunks_each),
             )
             sealed = await seal_seen(taken, self._sealer, rows)
-        return [self._claim(row, sealed.get(row["open_id"], 0), sent) for row in rows]
+        claims = [self._claim(row, sealed.get(row["open_id"], 0), sent) for row in rows]
+        if claims:
+            chunks = sum(claim.chunks for claim in claims)
+            self._chunks_each = max(1.0, chunks / len(claims))
+        return claims
 
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]:
         """Give leases back; None where the row is locked just now or the lease is over.
@@ -476,7 +531,9 @@ class Claims:
                 [release.refused for release in releases],
                 [release.token_retry_seconds for release in releases],
                 [release.requests for release in releases],
+                [release.unfinished for release in releases],
                 self._managed,
+                ROWS_READ,
             )
         released = {row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows}
         return [released.get(release.open_id) for release in releases]
@@ -532,6 +589,7 @@ class Claims:
             lease_expires_at=row["lease_expires_at"],
             failures=row["failures"],
             videos=_videos(row),
+            unfinished=row["unfinished"],
             first_slot=row["first_slot"],
             step_seconds=row["step_seconds"],
             # The transaction began when the statement arrived, a little after it was sent: slots
@@ -551,9 +609,4 @@ class Claims:
 
 def _videos(row: Record) -> Sequence[Video]:
     columns = ("video_ids", "due_ats", "expires_ats", "misses", "missing")
-    return [
-        Video(VideoId(video_id), due_at, expires_at, misses, missing)
-        for video_id, due_at, expires_at, misses, missing in zip(
-            *(row[column] or () for column in columns), strict=True
-        )
-    ]
+    return list(map(Video._make, zip(*(row[column] or () for column in columns), strict=True)))

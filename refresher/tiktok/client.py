@@ -14,6 +14,7 @@ from aiohttp import (
     DummyCookieJar,
     TCPConnector,
 )
+from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from refresher.domain.errors import NotSent, UpstreamFailed
@@ -79,7 +80,9 @@ class TikTok:
         try:
             async with self._session.post(
                 URL(self._base_url + request.path_and_query, encoded=True),
-                data=request.body,
+                # As aiohttp would wrap it, after asking its registry of payloads each time: a tenth
+                # of what a request costs.
+                data=BytesPayload(request.body),
                 headers=request.headers,
                 timeout=ClientTimeout(total=timeout_seconds),
                 allow_redirects=False,  # a redirect would carry the token elsewhere
