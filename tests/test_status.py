@@ -79,7 +79,7 @@ async def test_a_summary_reads_no_more_than_it_may(pool, monkeypatch):
     assert (summary.videos, summary.valid, summary.expired, summary.due) == (42, 22, 20, 20)
     await pool.execute("DELETE FROM refresher.videos WHERE open_id <> 'account-0'")
     summary = await read_summary(pool)
-    assert summary.videos == 2 + 4 * 10 // 3
+    assert summary.videos == 2 + round(4 * 10 / 3)
     assert summary.accounts["active"] == 11
 
 

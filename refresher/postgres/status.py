@@ -53,7 +53,7 @@ looked_into AS (
     SELECT s.state, sum(c.videos) AS videos, sum(c.valid) AS valid, sum(c.expired) AS expired,
            sum(c.unreachable) AS unreachable, sum(c.due) AS due,
            min(c.earliest_due_at) AS earliest_due_at,
-           sum(CASE WHEN c.videos < s.at_most THEN greatest(s.size, 1) ELSE c.videos END) AS weight
+           sum(greatest(1, least(s.size, s.at_most))) AS weight
     FROM sample AS s CROSS JOIN LATERAL refresher.count_covers(s.open_id, s.at_most) AS c
     GROUP BY s.state
 ),
@@ -71,12 +71,13 @@ counted AS (
     WHERE unsure
 )
 SELECT state,
-       sum(accounts) AS accounts,
-       sum(videos) AS videos,
-       sum(valid) AS valid,
-       sum(CASE WHEN state = 'active' THEN expired ELSE 0 END) AS expired,
-       sum(CASE WHEN state = 'active' THEN unreachable ELSE videos - valid END) AS unreachable,
-       sum(CASE WHEN state = 'active' THEN due ELSE 0 END) AS due,
+       sum(accounts)::bigint AS accounts,
+       sum(videos)::bigint AS videos,
+       sum(valid)::bigint AS valid,
+       sum(CASE WHEN state = 'active' THEN expired ELSE 0 END)::bigint AS expired,
+       sum(CASE WHEN state = 'active' THEN unreachable ELSE videos - valid END)::bigint
+           AS unreachable,
+       sum(CASE WHEN state = 'active' THEN due ELSE 0 END)::bigint AS due,
        CASE WHEN state = 'active' THEN
            greatest(0, extract(epoch FROM now()) - extract(epoch FROM min(earliest_due_at)))::float8
        END AS oldest_overdue_seconds
