@@ -33,13 +33,15 @@ from benchmarks.live import (
 )
 from benchmarks.uneven_fleet import LEAD, fall_due, load, rest, sizes, thinned
 from benchmarks.world import Server
-from refresher.domain.model import ChunkWrite, Claim, Cover, Release, Write
+from refresher.domain.conclude import conclude
+from refresher.domain.model import CHUNK_SIZE, ChunkWrite, Claim, Cover, Write
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import Pool, connected
+from refresher.postgres.migrate import migrate
 from refresher.postgres.status import read_quota, read_replicas, read_summary
 from refresher.postgres.write_back import write_back
-from refresher.refresh import CHUNK_SIZE, WRITE_BACK_ROWS
+from refresher.refresh import WRITE_BACK_ROWS
 
 T = TypeVar("T")
 
@@ -69,6 +71,8 @@ POLL_SECONDS: Final = 5.0
 START_SECONDS: Final = 15.0
 NOWHERE: Final = "http://127.0.0.1:9"
 COVER_LIFE: Final = timedelta(days=1)
+#: About so many videos are more than a daemon refreshes while covers live so long.
+LOADED_VIDEOS: Final = 1_500_000
 SHORT_LIFE_SECONDS: Final = 3
 URL: Final = "https://p16-sign.tiktokcdn-us.com/obj/" + "u" * 330
 
@@ -171,7 +175,9 @@ async def _find_or_load(server: Server, fleet: Sequence[int]) -> None:
             found = await connection.fetchval("SELECT count(*) FROM refresher.accounts")
     except asyncpg.InvalidCatalogNameError:
         found = 0
-    if found != len(fleet):
+    if found == len(fleet):
+        await migrate(server.url(DATABASE))
+    else:
         await load(server, DATABASE, fleet)
 
 
@@ -249,7 +255,9 @@ async def _work(connection: Any, pool: Pool, claims: int, figures: Figures) -> N
         of_large = any(claim.open_id in large_accounts for claim in claimed)
         (figures.claims_of_large if of_large else figures.claims).extend(times)
         await _write_back(pool, claimed, figures)
-        releases = [Release(claim.open_id, claim.lease_epoch, requests=1) for claim in claimed]
+        releases = [
+            conclude(claim, [], 0.0, answered=True, requests=claim.chunks) for claim in claimed
+        ]
         await _timed(
             figures.releases_of_large if of_large else figures.releases, leases.release(releases)
         )
@@ -286,7 +294,8 @@ async def _measure_load(
     server: Server, options: argparse.Namespace, connection: Any, figures: Figures
 ) -> None:
     """The daemon with no limit to hold it back, and covers so short-lived that all stay due."""
-    await fall_due(connection, DUE_ONE_IN, left=timedelta(0))
+    one_in = max(1, round(figures.videos / LOADED_VIDEOS))
+    await fall_due(connection, one_in, left=timedelta(0))
     with (
         stand_in(cover_ttl_seconds=SHORT_LIFE_SECONDS) as endpoint,
         daemon(server.url(DATABASE), endpoint.base_url, rate_limit_per_token=0) as busy,

@@ -79,6 +79,7 @@ WITH rested AS (
         valid_until = later.due_at + {LEAD_SQL},
         lease_owner = NULL,
         lease_expires_at = NULL,
+        read_to = '',
         next_slot_at = '-infinity'
     FROM (
         SELECT open_id, now() + interval '1 hour' + random() * interval '23 hours' AS due_at
