@@ -34,7 +34,7 @@ from benchmarks.live import (
 from benchmarks.uneven_fleet import LEAD, fall_due, load, rest, sizes, thinned
 from benchmarks.world import Server
 from refresher.domain.conclude import conclude
-from refresher.domain.model import CHUNK_SIZE, ChunkWrite, Claim, Cover, Write
+from refresher.domain.model import CHUNK_SIZE, ChunkWrite, Claim, Cover, Release, Write
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import Pool, connected
@@ -232,10 +232,8 @@ async def _database_time(
 
 async def _work(connection: Any, pool: Pool, claims: int, figures: Figures) -> None:
     """Claim, write back, release, over and over, as fast as it goes."""
-    large = await connection.fetch(
-        "SELECT open_id FROM refresher.accounts WHERE videos >= $1", LARGE
-    )
-    large_accounts = {row["open_id"] for row in large}
+    rows = await connection.fetch("SELECT open_id FROM refresher.accounts WHERE videos > $1", LARGE)
+    large = {row["open_id"] for row in rows}
     leases = Claims(
         pool,
         replica="flat",
@@ -243,25 +241,24 @@ async def _work(connection: Any, pool: Pool, claims: int, figures: Figures) -> N
         rate_limit_per_token=LIMIT,
         rate_limit_per_app=0,
     )
-    await _timed([], leases.claim(1))  # connects and prepares
+    await leases.claim(1)  # connects and prepares
     done = 0
     while done < claims:
         times: list[float] = []
-        claimed = await _timed(times, leases.claim(CHUNK_BUDGET))
-        if not claimed:
-            # A small fleet is soon done.
-            await fall_due(connection, DUE_ONE_IN)
-            continue
-        of_large = any(claim.open_id in large_accounts for claim in claimed)
-        (figures.claims_of_large if of_large else figures.claims).extend(times)
-        await _write_back(pool, claimed, figures)
-        releases = [
-            conclude(claim, [], 0.0, answered=True, requests=claim.chunks) for claim in claimed
-        ]
-        await _timed(
-            figures.releases_of_large if of_large else figures.releases, leases.release(releases)
-        )
-        done += 1
+        if claimed := await _timed(times, leases.claim(CHUNK_BUDGET)):
+            has_large = not large.isdisjoint(claim.open_id for claim in claimed)
+            (figures.claims_of_large if has_large else figures.claims).extend(times)
+            await _write_back(pool, claimed, figures)
+            releases = [_release(claim) for claim in claimed]
+            releasing = figures.releases_of_large if has_large else figures.releases
+            await _timed(releasing, leases.release(releases))
+            done += 1
+        else:
+            await fall_due(connection, DUE_ONE_IN)  # a small fleet is soon done
+
+
+def _release(claim: Claim) -> Release:
+    return conclude(claim, [], 0.0, answered=True, requests=claim.chunks)
 
 
 async def _write_back(pool: Pool, claimed: Sequence[Claim], figures: Figures) -> None:

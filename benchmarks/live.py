@@ -4,6 +4,7 @@ import os
 import subprocess
 import tempfile
 import warnings
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ import psutil
 from benchmarks.world import SERVER_SETTINGS, UNCOUNTED, Server, StandIn, module
 
 MB: Final = 1e6
-LAST_WORDS_BYTES: Final = 2000
+LAST_LINES: Final = 10
+ACCOUNT_REFRESHED: Final = b'"event":"account.refreshed"'
 STOP_SECONDS: Final = 30
 NO_VARIABLES: Final[Mapping[str, str]] = {}
 
@@ -101,8 +103,9 @@ class Daemon:
             self._fail(status)
 
     def _fail(self, status: int) -> NoReturn:
-        self._output.seek(max(0, self._output.tell() - LAST_WORDS_BYTES))
-        last_words = self._output.read().decode(errors="replace")
+        self._output.seek(0)  # ours and the daemon's place in it are one, but it has ended
+        told = (line for line in self._output if ACCOUNT_REFRESHED not in line)
+        last_words = b"".join(deque(told, maxlen=LAST_LINES)).decode()
         raise SystemExit(f"{last_words}\nthe daemon ended with {status}")
 
 

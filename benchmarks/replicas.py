@@ -10,9 +10,8 @@ import argparse
 import asyncio
 import json
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -21,7 +20,7 @@ from typing import Any, Final
 import uvloop
 
 from benchmarks.counted_run import CLAIMS_FILE
-from benchmarks.live import daemon, postgres, print_table, print_verdict, stand_in
+from benchmarks.live import Daemon, daemon, postgres, print_table, print_verdict, stand_in
 from benchmarks.world import Server, StandIn, make_fleet
 
 DATABASE: Final = "replicas"
@@ -92,34 +91,42 @@ async def measure(server: Server, number: int, options: argparse.Namespace) -> F
     rate = number * options.concurrency * CHUNK / options.latency
     videos = SPARE * rate * (WARM_UP_SECONDS + options.seconds)
     await make_fleet(server, DATABASE, int(videos) // VIDEOS_EACH, VIDEOS_EACH)
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / str(replica) for replica in range(number)]
-        async with server.connected(DATABASE) as connection:
-            logged = await connection.fetchval(SQL_LOGGED_WAITS)
-            with stand_in(latency_seconds=options.latency) as endpoint, ExitStack() as running:
+    async with server.connected(DATABASE) as connection:
+        logged = await connection.fetchval(SQL_LOGGED_WAITS)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            stand_in(latency_seconds=options.latency) as endpoint,
+        ):
+            files = [Path(folder) / str(replica) for replica in range(number)]
+            with ExitStack() as running:
                 for file in files:
-                    running.enter_context(
-                        daemon(
-                            server.url(DATABASE),
-                            endpoint.base_url,
-                            program="benchmarks.counted_run",
-                            variables={CLAIMS_FILE: str(file)},
-                            concurrency=options.concurrency,
-                            rate_limit_per_token=0,
-                        )
-                    )
+                    running.enter_context(_replica(server, endpoint, file, options))
                 await asyncio.sleep(WARM_UP_SECONDS)
                 rate, waits, cores = await _steady(server, connection, endpoint, options.seconds)
-            claims = sum((Counter(json.loads(file.read_text())) for file in files), Counter())
-            return Figures(
-                videos_per_second=rate,
-                claims=claims["claims"],
-                empty_claims=claims["empty"],
-                waits_share=waits,
-                logged_waits=await connection.fetchval(SQL_LOGGED_WAITS) - logged,
-                deadlocks=await connection.fetchval(SQL_DEADLOCKS),
-                postgres_cores=cores,
-            )
+            claims = [json.loads(file.read_text()) for file in files]
+        return Figures(
+            videos_per_second=rate,
+            claims=sum(counted["claims"] for counted in claims),
+            empty_claims=sum(counted["empty"] for counted in claims),
+            waits_share=waits,
+            logged_waits=await connection.fetchval(SQL_LOGGED_WAITS) - logged,
+            deadlocks=await connection.fetchval(SQL_DEADLOCKS),
+            postgres_cores=cores,
+        )
+
+
+def _replica(
+    server: Server, endpoint: StandIn, file: Path, options: argparse.Namespace
+) -> AbstractContextManager[Daemon]:
+    """A daemon that tells the file of its claims when it ends."""
+    return daemon(
+        server.url(DATABASE),
+        endpoint.base_url,
+        program="benchmarks.counted_run",
+        variables={CLAIMS_FILE: str(file)},
+        concurrency=options.concurrency,
+        rate_limit_per_token=0,
+    )
 
 
 async def _steady(
