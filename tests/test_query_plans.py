@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -22,16 +24,20 @@ from refresher.domain.model import (
     TokenPair,
     Write,
 )
+from refresher.postgres import partitioning
 from refresher.postgres.audit import AUDIT_SECONDS, SQL_AUDIT, WALK_STEPS, audit_step
 from refresher.postgres.claims import SQL_CLAIM, Claims
 from refresher.postgres.database import SCAN_SECONDS, Connector
-from refresher.postgres.partitioning import partition_videos
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import SQL_SUMMARY, read_summary
 from refresher.postgres.tokens import TokenStore, consents_ending
-from refresher.postgres.write_back import write_back
+from refresher.postgres.write_back import SQL_WRITE_BACK_FREE_ROWS, _arrays, _fetch, write_back
 from refresher.settings import read_settings
 from tests.conftest import eventually
+
+ROOT = Path(__file__).parents[1]
+#: They make the tables, and run when an operator does.
+SCHEMA_FILES = {"migrate.py", "partitioning.py"}
 
 #: Of the accounts, the first ones are due, those after them are leased; they and some more have
 #: videos.
@@ -45,7 +51,7 @@ IDS_FROM = 7_000_000_000
 async def fleet(request, database):
     """A connection to the fleet's database, its videos scattered as badly as possible."""
     if request.param:
-        await partition_videos(database, request.param)
+        await partitioning.partition_videos(database, request.param)
     connection = await asyncpg.connect(database, command_timeout=SCAN_SECONDS)
     await connection.execute(
         f"""
@@ -151,18 +157,20 @@ async def hot_path(connection):
     claim: Claim = leased[0]
     pair = TokenPair("act.y", 86400.0, "rft.y", None, None)
     used = RefreshToken("rft.x", interrupted=False)
+    step = ACCOUNTS // WALK_STEPS + 1
     acts = [
-        (lambda _: claims.claim(128), Bound(DUE + ACCOUNTS, DUE)),
-        (lambda pool: write_back(pool, chunks), Bound(LEASED, 2 * 20 * LEASED)),
+        (lambda _: claims.claim(128), Bound(2 * DUE, DUE)),
+        (lambda pool: write_back(pool, chunks), Bound(LEASED, 20 * LEASED)),
+        (lambda pool: write_free_rows(pool, chunks), Bound(LEASED, 2 * 20 * LEASED)),
         (lambda _: claims.release(releases), Bound(3 * LEASED, LEASED)),
         (lambda _: claims.renew(leased), Bound(2 * LEASED)),
-        (lambda _: claims.reserve(claim), Bound(1 + ACCOUNTS)),
+        (lambda _: claims.reserve(claim), Bound(2)),
         (lambda _: claims.lower_app_rate(None), Bound(ACCOUNTS)),
         (lambda _: tokens.begin(claim), Bound(2)),
         (lambda _: tokens.replace(claim, used, pair, 3600.0), Bound(2)),
         (lambda _: tokens.end(claim, unknown=False), Bound(1)),
-        (read_summary, Bound(2 * ACCOUNTS, DUE + LEASED)),
-        (audit_step, Bound(4 * ACCOUNTS, ACCOUNTS // WALK_STEPS + 1)),
+        (read_summary, Bound(ACCOUNTS, DUE + LEASED)),
+        (audit_step, Bound(4 * step, step)),
         (consents_ending, Bound(2 * ACCOUNTS)),
     ]
     return [
@@ -170,6 +178,11 @@ async def hot_path(connection):
         for act, bound in acts
         for statement, values in await sent(connection, act)
     ]
+
+
+async def write_free_rows(pool, chunks):
+    """As `write_back` where an application holds a row locked."""
+    await _fetch(pool, SQL_WRITE_BACK_FREE_ROWS, _arrays(chunks))
 
 
 # Those of a table that was never analyzed; undone with the rest.
@@ -277,3 +290,16 @@ async def test_an_idle_poll_costs_at_most_two_statements(database, asked):
 
 async def _claimed(asked, times):
     return asked.count(SQL_CLAIM) >= times
+
+
+def test_scaling_md_says_of_every_statement_whether_it_names_the_account():
+    """Whoever adds one has thought of partitions and of several databases."""
+    folder = Path(partitioning.__file__).parent
+    files = [file for file in folder.glob("*.py") if file.name not in SCHEMA_FILES]
+    statements = {
+        name
+        for file in files
+        for name in re.findall(r"^(SQL_\w+): Final", file.read_text(), re.MULTILINE)
+    }
+    told = set(re.findall(r"`(SQL_\w+)`", (ROOT / "docs/scaling.md").read_text()))
+    assert told == statements

@@ -4,7 +4,9 @@ Whatever the revisions made of the table is read from the catalog and made again
 repeats a column, a key or a storage parameter, so a later revision needs no change here.
 """
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import asyncpg
@@ -13,10 +15,12 @@ from asyncpg import Record
 from refresher.postgres.database import SCAN_SECONDS, Connection, Connector, available, first_line
 from refresher.postgres.migrate import SQL_LOCK
 
-#: Longer than the server looks for deadlocks after (1 s, which also makes an autovacuum give way)
-#: and shorter than twice that: so whoever stands in our way meanwhile is never the one to fail.
+#: Nobody queues behind us for longer; an autovacuum gives way to whoever has waited for a second.
 LOCK_SECONDS: Final = 1.5
-LOCK_TRIES: Final = 20
+LOCK_TRIES: Final = 10
+#: For the statements under way to end, while no new ones begin.
+DRAIN_POLLS: Final = 25
+DRAIN_POLL_SECONDS: Final = 0.02
 
 SQL_PARTITIONS: Final = """
 SELECT CASE WHEN relkind = 'p' THEN (
@@ -27,10 +31,11 @@ WHERE oid = 'refresher.videos'::regclass
 """
 
 SQL_LOCK_TIMEOUT: Final = f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"
-# In the order of the daemon's own statements. accounts, too: a foreign key is dropped and made.
-SQL_LOCK_TABLES: Final = "LOCK TABLE refresher.accounts, refresher.videos IN ACCESS EXCLUSIVE MODE"
+# accounts, too: a foreign key to it is dropped and made, and all that the daemon does begins there.
+SQL_LOCK_ACCOUNTS: Final = "LOCK TABLE refresher.accounts IN ACCESS EXCLUSIVE MODE"
+SQL_LOCK_VIDEOS: Final = "LOCK TABLE refresher.videos IN ACCESS EXCLUSIVE MODE"
 
-# What we would lose.
+# What a partitioned table cannot have, or we would lose.
 SQL_OBSTACLES: Final = """
 SELECT string_agg(what, ', ')
 FROM pg_class AS c CROSS JOIN LATERAL (
@@ -43,7 +48,15 @@ FROM pg_class AS c CROSS JOIN LATERAL (
            ('inheritance', c.relhassubclass OR EXISTS (
                 SELECT FROM pg_inherits WHERE inhrelid = c.oid)),
            ('a tablespace', c.reltablespace <> 0),
-           ('being unlogged', c.relpersistence <> 'p')
+           ('no write-ahead log', c.relpersistence <> 'p'),
+           ('a unique index without open_id', EXISTS (
+                SELECT FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = c.oid
+                WHERE i.indrelid = c.oid AND i.indisunique AND a.attname = 'open_id'
+                  AND a.attnum <> ALL (i.indkey))),
+           ('a trigger for each row with a transition table', EXISTS (
+                SELECT FROM pg_trigger
+                WHERE tgrelid = c.oid AND tgtype & 1 = 1
+                  AND coalesce(tgoldtable, tgnewtable) IS NOT NULL))
 ) AS obstacle (what, stands)
 WHERE c.oid = 'refresher.videos'::regclass AND stands
 """
@@ -171,7 +184,9 @@ async def _partition(connection: Connection, partitions: int) -> int | None:
         )
     await _lock_tables(connection)
     if obstacles := await connection.fetchval(SQL_OBSTACLES):
-        raise PartitioningRefusedError(f"refresher.videos: {obstacles} would be lost: undo it")
+        raise PartitioningRefusedError(
+            f"refresher.videos has {obstacles}, which partitions would not keep: undo it first"
+        )
     definitions = _texts(await connection.fetch(SQL_DEFINITIONS))
     await _replace(connection, partitions)
     copied = await connection.execute(SQL_COPY)
@@ -181,17 +196,48 @@ async def _partition(connection: Connection, partitions: int) -> int | None:
 
 
 async def _lock_tables(connection: Connection) -> None:
-    """Try again and again for a short time each: nobody queues behind us for long in vain."""
+    """Both tables, without ever waiting for one while holding the other.
+
+    Applications lock them in either order: one that waits for us must not be the one to fail, as
+    the server could decide if we waited for it, too.
+    """
     for tries_left in reversed(range(LOCK_TRIES)):
         try:
             async with connection.transaction():
                 await connection.execute(SQL_LOCK_TIMEOUT)
-                await connection.execute(SQL_LOCK_TABLES)
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                await connection.execute(SQL_LOCK_ACCOUNTS)
+                await _lock_drained(connection)
+        except asyncpg.LockNotAvailableError:
             if not tries_left:
                 raise
+            await _make_autovacuum_yield(connection)
         else:
             return
+
+
+async def _lock_drained(connection: Connection) -> None:
+    for polls_left in reversed(range(DRAIN_POLLS)):
+        try:
+            async with connection.transaction():
+                await connection.execute(f"{SQL_LOCK_VIDEOS} NOWAIT")
+        except asyncpg.LockNotAvailableError:
+            if not polls_left:
+                raise
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+        else:
+            return
+
+
+async def _make_autovacuum_yield(connection: Connection) -> None:
+    """Wait for the lock that it stands in the way of, and do not keep it."""
+    waiting = connection.transaction()
+    await waiting.start()
+    try:
+        await connection.execute(SQL_LOCK_TIMEOUT)
+        with suppress(asyncpg.LockNotAvailableError):
+            await connection.execute(SQL_LOCK_VIDEOS)
+    finally:
+        await waiting.rollback()
 
 
 async def _replace(connection: Connection, partitions: int) -> None:
