@@ -24,14 +24,14 @@ WATCH_SECONDS: Final = 0.1
 
 #: Whether all is written. Stops at the first row that is not.
 ALL_WRITTEN: Final = """
-SELECT NOT EXISTS (SELECT FROM refresher.videos WHERE cover_expires_at IS NULL)
+SELECT NOT EXISTS (SELECT FROM refresher.videos WHERE cover_expires_at < now() + interval '2 hours')
 """
 # Each video has the cover that it was given, to the letter where it can be told.
 RESULT: Final = """
 SELECT count(*) AS videos,
        count(*) FILTER (
            WHERE position(video_id IN cover_image_url) > 0
-             AND cover_expires_at > now()
+             AND cover_expires_at > now() + interval '2 hours'
              AND cover_expires_at = to_timestamp(
                  substring(cover_image_url FROM '[?&]x-expires=([0-9]+)')::bigint)
              AND refreshed_at > now() - interval '1 hour'

@@ -1,10 +1,10 @@
 """The same job side by side: the refresher, a bare pipeline, scripts and job queues.
 
 One PostgreSQL, one stand-in of the endpoint in a process of its own, no rate limit, and videos that
-are all due and have no cover yet. Each runner is a program of its own and gets a fresh copy of the
-same database; repetitions take turns, so that a noisy machine is noisy to all. The clock runs from
-the first request's arrival to the commit of the last row; queues have their jobs made before it
-starts. Afterwards every row is checked. See docs/benchmarks.md.
+are all due: they have covers that die in an hour. Each runner is a program of its own and gets a
+fresh copy of the same database; repetitions take turns, so that a noisy machine is noisy to all.
+The clock runs from the first request's arrival to the commit of the last row; queues have their
+jobs made before it starts. Afterwards every row is checked. See docs/benchmarks.md.
 """
 
 import argparse

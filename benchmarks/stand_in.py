@@ -23,18 +23,18 @@ BETWEEN: Final = b"\r\n\r\n"
 
 # URLs as long as the real ones, and like them different for every video in path and signature:
 # what stands between the three places of its ID.
-TO_ID: Final = '{"id":"'
-TO_PATH: Final = (
-    '","cover_image_url":"https://p16-sign-va.tiktokcdn.com/tos-maliva-p-0068/oIAAHFqhfxKeDjz'
-)
+URL_START: Final = "https://p16-sign-va.tiktokcdn.com/tos-maliva-p-0068/oIAAHFqhfxKeDjz"
 TO_SIGNATURE: Final = (
     "Q0PM4IS~tplv-tiktokx-cropcenter-q:300:400:q72.jpeg?dr=14782&refresh_token=15a6ba46"
     "&x-expires=%d&x-signature=8U0nJ26"
 )
-TO_END: Final = (
+URL_END: Final = (
     "%3D&t=bacd0480&ps=933b5bde&shp=d05b14bd&shcp=8aecc5ac&idc=maliva&sc=cover"
-    '&biz_tag=tt_video&s=TIKTOK_FOR_DEVELOPER"}'
+    "&biz_tag=tt_video&s=TIKTOK_FOR_DEVELOPER"
 )
+TO_ID: Final = '{"id":"'
+TO_URL: Final = f'","cover_image_url":"{URL_START}'
+TO_END: Final = f'{URL_END}"}}'
 LOG_ID: Final = "20260828021607B9B16EDC3EA4D6951B80"
 BODY_START: Final = '{"data":{"videos":['
 BODY_END: Final = (
@@ -88,7 +88,7 @@ class StandIn:
             self._second = int(now)
             self._to_signature = TO_SIGNATURE % (self._second + self._cover_ttl_seconds)
         middle = self._to_signature
-        videos = ",".join([f"{TO_ID}{i}{TO_PATH}{i}{middle}{i}{TO_END}" for i in ids])
+        videos = ",".join([f"{TO_ID}{i}{TO_URL}{i}{middle}{i}{TO_END}" for i in ids])
         size = len(BODY_START) + len(videos) + len(BODY_END)
         return f"{HEAD % (OK, size)}{BODY_START}{videos}{BODY_END}".encode()
 

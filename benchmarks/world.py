@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import time
 from typing import Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
@@ -17,7 +18,7 @@ from urllib.request import urlopen
 import asyncpg
 import psutil
 
-from benchmarks.stand_in import Stats
+from benchmarks.stand_in import TO_SIGNATURE, URL_END, URL_START, Stats
 from refresher.postgres.migrate import migrate
 
 SERVER_SETTINGS: Final = {
@@ -36,10 +37,21 @@ INSERT INTO refresher.accounts (open_id, access_token)
 SELECT '-000' || md5(a::text), 'act.' || md5(a::text) || md5('token of ' || a)
 FROM generate_series(1, $1::integer) AS a
 """
+# As a day of work leaves them: with a cover like the stand-in's, which dies in an hour.
 ADD_VIDEOS: Final = f"""
-INSERT INTO refresher.videos (open_id, video_id)
-SELECT '-000' || md5(a::text), ({FIRST_ID} + a::bigint * 100000 + v)::text
-FROM generate_series(1, $1::integer) AS a, generate_series(1, $2::integer) AS v
+INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at, refreshed_at,
+                              reserve)
+SELECT '-000' || md5(a::text), id, $3 || id || $4 || id || $5, to_timestamp($6),
+       to_timestamp($6) - interval '1 day', NULL
+FROM generate_series(1, $1::integer) AS a, generate_series(1, $2::integer) AS v,
+     CAST({FIRST_ID} + a::bigint * 100000 + v AS text) AS id
+"""
+COUNT_VIDEOS: Final = """
+UPDATE refresher.accounts AS a
+SET (videos, valid, expired, unreachable, valid_until, earliest_due_at) = (
+    SELECT videos, valid, expired, unreachable, valid_until, earliest_due_at
+    FROM refresher.count_covers(a.open_id)
+)
 """
 COUNTERS: Final = """
 SELECT (SELECT coalesce(sum(calls), 0) FROM pg_stat_statements
@@ -162,12 +174,15 @@ def _started(data: str) -> Iterator[str]:
 
 
 async def make_fleet(server: Server, database: str, accounts: int, videos_each: int) -> None:
-    """A new, migrated database with accounts all of whose videos are due and have no cover yet."""
+    """A new, migrated database with accounts all of whose videos are due: they die in an hour."""
     await server.copy_database("template0", database)
     await migrate(server.url(database))
+    expiry = int(time()) + 3600
+    url = (URL_START, TO_SIGNATURE % expiry, URL_END)
     async with server.connected(database) as connection:
         await connection.execute(ADD_ACCOUNTS, accounts)
-        await connection.execute(ADD_VIDEOS, accounts, videos_each)
+        await connection.execute(ADD_VIDEOS, accounts, videos_each, *url, expiry)
+        await connection.execute(COUNT_VIDEOS)
         await settle(connection)
 
 

@@ -11,8 +11,8 @@ CHUNK: Final = 20
 #: As many as the refresher has by default.
 IN_FLIGHT: Final = 64
 EXPIRY: Final = re.compile(r"[?&]x-expires=(\d+)")
-#: What an update sets beside the cover. Without the second the row would not fit on its page.
-ALSO_SET: Final = "refreshed_at = now(), reserve = NULL"
+#: What an update sets beside the cover.
+ALSO_SET: Final = "refreshed_at = now()"
 
 SQL_TOKENS: Final = "SELECT open_id, access_token FROM refresher.accounts"
 SQL_VIDEOS: Final = "SELECT open_id, video_id FROM refresher.videos ORDER BY open_id, video_id"
