@@ -1,6 +1,7 @@
 """Composition root: pool, session, loops, signals, and the order in which they stop."""
 
 import asyncio
+import gc
 import os
 import random
 import secrets
@@ -177,6 +178,7 @@ async def work(
     summary_seconds: float = SUMMARY_SECONDS,
 ) -> None:
     """Refresh until stopped or finished, with the ticks, the summary and the audit beside it."""
+    _collect_garbage_rarely()
     at_once = asyncio.Event()
     at_once.set()
     loops = (
@@ -193,6 +195,12 @@ async def work(
     finally:
         await cancelled(tasks)
     emit(events.DAEMON_STOPPED, abandoned_accounts=abandoned)
+
+
+def _collect_garbage_rarely() -> None:
+    """What is made for a chunk has no cycles; to look for some cost a sixth of the CPU time."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 async def once(settings: Settings, on_progress: Callable[[int, int], None]) -> int:

@@ -15,10 +15,12 @@ from refresher.logs import emit
 #: Chunks held per request in flight: most wait for their slot, so that many accounts, each slow
 #: under its own limit, together keep all requests busy. Waiting costs little memory.
 CHUNKS_PER_REQUEST: Final = 32
-#: Chunks about to be sent, in flight or waiting for their write-back, per request in flight, beyond
-#: which no more are claimed: answers cost memory, and a slow database must slow down the spending
-#: of quota.
-CHUNKS_UNDER_WAY: Final = 4
+#: Chunks claimed and not yet answered, per request in flight: so many wait at most, that the next
+#: claim is made while they are asked for.
+CHUNKS_AHEAD: Final = 4
+#: And those waiting for their write-back counted in: answers cost memory, and a slow database must
+#: slow down the spending of quota.
+CHUNKS_UNDER_WAY: Final = 8
 #: Of the time that requests take: what is assumed at first, and how fast the mean follows.
 FIRST_GUESS_SECONDS: Final = 0.2
 SMOOTHING: Final = 0.05
@@ -37,6 +39,8 @@ class Capacity:
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._chunks_held = 0
         self._load = 0
+        #: The part of the load that is not paced: it passes as fast as requests can be made.
+        self._rush = 0
         self._query_seconds = FIRST_GUESS_SECONDS
         self.chunks_under_way = 0
 
@@ -49,9 +53,12 @@ class Capacity:
         width = self._breaker.window(monotonic())
         if self._breaker.is_open:
             return int(width > self._in_flight and not self._chunks_held)
-        capacity = int(width * self._patience()) - self._load
+        ahead = int(width * self._patience()) - self._load
+        to_store = self._concurrency * CHUNKS_UNDER_WAY - self.chunks_under_way
         room = self._concurrency * CHUNKS_PER_REQUEST - self._chunks_held
-        return max(0, min(room, capacity, 2 * self._concurrency))
+        budget = max(0, min(room, ahead, to_store, 2 * self._concurrency))
+        # A few are not worth a statement where room for more is about to come.
+        return 0 if budget < self._concurrency <= self._rush else budget
 
     def pause_left(self) -> float:
         """Seconds until the API may be probed; 0 while it answers."""
@@ -61,20 +68,15 @@ class Capacity:
         """How long the API has been down for; 0 while it answers."""
         return self._breaker.open_seconds(monotonic()) if self._breaker.is_open else 0.0
 
-    def hold(self, chunks: int, step_seconds: float) -> Callable[[], None]:
-        """Take a claim's chunks on; the returned function lets them go again. It is idempotent."""
-        held = max(1, chunks)
-        load = self._load_of(held, step_seconds)
-        self._chunks_held += held
+    def hold(self, chunks: int, step_seconds: float) -> "Held":
+        """Take a claim's chunks on."""
+        return Held(self, max(1, chunks), step_seconds)
+
+    def take(self, chunks: int, load: int, rush: int) -> None:
+        """For `Held`."""
+        self._chunks_held += chunks
         self._load += load
-
-        def let_go() -> None:
-            nonlocal held, load
-            self._chunks_held -= held
-            self._load -= load
-            held = load = 0
-
-        return let_go
+        self._rush += rush
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -141,14 +143,40 @@ class Capacity:
 
     def _patience(self) -> float:
         """How many chunks a place can take, one after the other, before a slot is missed."""
-        return min(1 + LATEST_SECONDS / self._query_seconds, CHUNKS_UNDER_WAY)
+        return min(1 + LATEST_SECONDS / self._query_seconds, CHUNKS_AHEAD)
 
-    def _load_of(self, chunks: int, step_seconds: float) -> int:
+    def load_of(self, chunks: int, step_seconds: float) -> int:
         """How much of the capacity an account takes: all its chunks at once, or, paced, a flow."""
         if not step_seconds:
             return chunks
         flow = self._query_seconds / step_seconds * self._patience()
         return min(chunks, 1 + int(flow))
+
+
+class Held:
+    """A claim's chunks, as far as they are still to be asked for."""
+
+    def __init__(self, capacity: Capacity, chunks: int, step_seconds: float) -> None:
+        self._capacity = capacity
+        self._chunks = chunks
+        self._load = capacity.load_of(chunks, step_seconds)
+        self._paced = bool(step_seconds)
+        capacity.take(chunks, self._load, self._rush)
+
+    @property
+    def _rush(self) -> int:
+        return 0 if self._paced else self._load
+
+    def asked(self) -> None:
+        """One chunk less; of a paced account's flow there is no less."""
+        if not self._paced and self._load:
+            self._load -= 1
+            self._capacity.take(0, -1, -1)
+
+    def let_go(self) -> None:
+        """All that is left of them. Idempotent."""
+        self._capacity.take(-self._chunks, -self._load, -self._rush)
+        self._chunks = self._load = 0
 
 
 def _settle(waiting: "asyncio.Future[bool]", *, given: bool) -> bool:

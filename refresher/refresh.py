@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Final, Protocol, TypeVar, cast
 
 from refresher.batcher import Batcher
-from refresher.capacity import Capacity
+from refresher.capacity import Capacity, Held
 from refresher.domain.answers import Affects, meaning
 from refresher.domain.bisection import Bisection
 from refresher.domain.conclude import conclude
@@ -146,7 +146,7 @@ class Work:
     """An account while it is worked."""
 
     claim: Claim
-    let_go: Callable[[], None]
+    held: Held
     halt: asyncio.Event = field(default_factory=asyncio.Event)
     errors: list[UpstreamError] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
@@ -224,6 +224,7 @@ class Refresher:
         self._working: dict[asyncio.Task[None], Work] = {}
         self._querying: set[asyncio.Task[None]] = set()
         self._write_first = False
+        self._waits_for_room = False
         self._deadline = inf
         self._stop = asyncio.Event()
         self._give_up = asyncio.Event()
@@ -274,6 +275,7 @@ class Refresher:
     async def _claim(self) -> bool:
         """Start work on due accounts; says whether to look again at once."""
         budget = self._chunk_budget()
+        self._waits_for_room = not budget
         if not budget:
             return False
         try:
@@ -321,7 +323,7 @@ class Refresher:
 
         def end(task: asyncio.Task[None]) -> None:
             del self._working[task]
-            work.let_go()
+            work.held.let_go()
             self.wake.set()
 
         task.add_done_callback(end)
@@ -398,8 +400,14 @@ class Refresher:
                 reconciled = await self._query(work, videos, slot)
             except QueryRefused as refusal:
                 reconciled = await self._bisect(work, videos, refusal.code)
+            self._make_room(work)
             if reconciled:
                 await self._store(work, reconciled)
+
+    def _make_room(self, work: Work) -> None:
+        work.held.asked()
+        if self._waits_for_room and self._capacity.chunk_budget():
+            self.wake.set()
 
     async def _bisect(self, work: Work, videos: Sequence[Video], code: str) -> Reconciled | None:
         """Ask parts of a refused chunk, each in a slot of its own, until the bad IDs stand alone.
@@ -562,7 +570,7 @@ class Refresher:
                 if released:
                     self._wake_in(released.wake_in_seconds)
                 return released
-            work.let_go()
+            work.held.let_go()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._give_up.wait(), LOCKED_ROW_SECONDS)
 
