@@ -16,7 +16,6 @@ import pytest
 from refresher import app as composition
 from refresher.domain.model import (
     ChunkWrite,
-    Claim,
     Cover,
     OpenId,
     RefreshToken,
@@ -154,7 +153,7 @@ async def hot_path(connection):
     ]
     releases = [Release(claim.open_id, EPOCH, requests=1) for claim in leased]
     tokens = TokenStore(OneConnection(connection), Sealer(()))
-    claim: Claim = leased[0]
+    claim = leased[0]
     pair = TokenPair("act.y", 86400.0, "rft.y", None, None)
     used = RefreshToken("rft.x", interrupted=False)
     step = ACCOUNTS // WALK_STEPS + 1
