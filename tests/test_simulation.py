@@ -15,7 +15,7 @@ from refresher.domain.fleet import NO_COVER, Cohort, Fleet
 from refresher.domain.model import OpenId, Video, VideoId
 from refresher.domain.reconcile import reconcile, refused_alone
 from refresher.simulation import report
-from refresher.simulation.engine import Engine, after_answer
+from refresher.simulation.engine import Engine, after_answer, fresh_cohort
 from refresher.simulation.fleet import LARGEST, sizes, steady_fleet
 from refresher.simulation.forecast import forecast
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, START, Plan
@@ -108,7 +108,8 @@ def test_an_answer_means_what_is_written_for_it(
     due_at = sent_at - abs(due_in) if fate == "refused" else sent_at + due_in
     old = Cohort(due_at, sent_at // 1 + expires_in, 3, misses, fate == "missing", fate == "refused")
     lived = plan(ttl=ttl)
-    after = after_answer(lived, account_share(ANA), old, 2, sent_at)
+    fresh = fresh_cohort(lived, account_share(ANA), sent_at)
+    after = after_answer(old, 2, fresh, sent_at + lived.request_seconds)
     write = written(lived, old, sent_at, fate)
     expected = replace(old, count=2)
     if write is not None:

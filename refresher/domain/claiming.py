@@ -1,7 +1,8 @@
 """What a claim takes of an account: which videos, in how many chunks, in which slots.
 
-The statement that claims decides the same in the database, where the rows are; a test holds the two
-against each other. Times are seconds on one clock.
+The statement that claims decides the same in the database, where the rows are (of a huge account,
+among those of one part of it); a test holds the two against each other. Times are seconds on one
+clock.
 """
 
 from collections.abc import Sequence

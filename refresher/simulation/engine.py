@@ -121,31 +121,37 @@ class Engine:
         """The videos asked for as they stand after the answer."""
         videos = sum(number for _, number in asked)
         self._watcher.asked(account.number, sent_at, chunks, videos)
+        fresh = fresh_cohort(self._plan, account.share, sent_at)
+        answered_at = sent_at + self._plan.request_seconds
         answered = []
         for cohort, number in asked:
-            after = after_answer(self._plan, account.share, cohort, number, sent_at)
+            after = after_answer(cohort, number, fresh, answered_at)
             if after.expires_at > cohort.expires_at:
-                answered_at = sent_at + self._plan.request_seconds
                 self._watcher.refreshed(cohort, answered_at, number)
             answered.append(after)
         return answered
 
 
-def after_answer(plan: Plan, share: float, cohort: Cohort, videos: int, sent_at: float) -> Cohort:
+def fresh_cohort(plan: Plan, share: float, sent_at: float) -> Cohort:
+    """No videos yet: how those of an account stand that get a cover by a request sent then."""
+    expires_at = plan.expires_at(sent_at)
+    return Cohort(plan.due_at(share, sent_at + plan.request_seconds, expires_at), expires_at, 0)
+
+
+def after_answer(cohort: Cohort, videos: int, fresh: Cohort, now: float) -> Cohort:
     """So many videos of a cohort as they stand when they were asked for: as `reconcile` writes.
 
-    What is missing or refused stays so.
+    `fresh` is how they stand with the cover that the API has now. What is missing or refused stays
+    so.
     """
-    answered_at = sent_at + plan.request_seconds
-    expires_at = plan.expires_at(sent_at)
-    if cohort.reachable and answered_at < expires_at > cohort.expires_at:
-        return Cohort(plan.due_at(share, answered_at, expires_at), expires_at, videos)
-    if cohort.due_at > answered_at:
+    if cohort.reachable and now < fresh.expires_at > cohort.expires_at:
+        return Cohort(fresh.due_at, fresh.expires_at, videos)
+    if cohort.due_at > now:
         return replace(cohort, count=videos)  # a top-up that came too early
     misses = cohort.misses + 1
     present = not cohort.missing
     wait = wait_after_refusal(misses) if cohort.alone else wait_after_miss(misses, present=present)
-    return replace(cohort, count=videos, misses=misses, due_at=answered_at + wait.total_seconds())
+    return replace(cohort, count=videos, misses=misses, due_at=now + wait.total_seconds())
 
 
 def _by_second(slots: Slots, step: float) -> Iterator[tuple[float, int]]:

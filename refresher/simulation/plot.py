@@ -49,12 +49,12 @@ def _is_short(plan: Plan) -> bool:
 
 def _title(forecast: Forecast, plan: Plan) -> str:
     ttl = "hourly covers" if plan.ttl == "hourly" else f"covers of {plan.ttl / HOUR_SECONDS:g} h"
-    limits = [f"{plan.limit_per_token:,} requests a minute and token"] * bool(plan.limit_per_token)
-    limits += [f"{plan.limit_per_app:,} in all"] * bool(plan.limit_per_app)
-    return (
-        f"{forecast.videos:,} videos of {forecast.accounts:,} accounts, {ttl}, "
-        f"{' and '.join(limits) or 'no limit'}"
-    )
+    told = [f"{forecast.videos:,} videos of {forecast.accounts:,} accounts", ttl]
+    if plan.limit_per_token:
+        told.append(f"{plan.limit_per_token:,} requests a minute with a token")
+    if plan.limit_per_app:
+        told.append(f"{plan.limit_per_app:,} in all")
+    return ", ".join(told)
 
 
 def _draw_valid(
@@ -63,7 +63,7 @@ def _draw_valid(
     axes.plot(times, forecast.valid_share_by_minute, color=GREEN, linewidth=1.6)
     span = max(LEAST_SPAN, 1.1 * (1 - forecast.lowest_valid_share))
     axes.set_ylim(1 - span, 1 + span / 12)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1 if span < 1 / 10 else 0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     axes.set_ylabel("valid covers")
     death = forecast.first_death_seconds
     if death is not None:
