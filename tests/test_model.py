@@ -30,6 +30,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from refresher.domain.claiming import APP_REACH_SECONDS
 from refresher.domain.conclude import conclude, conclude_token
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
@@ -47,6 +48,7 @@ from refresher.domain.pacing import (
     HEADROOM_SECONDS,
     LATEST_SECONDS,
     LEAST_RATE_SHARE,
+    PAST_SECONDS,
     RATE_DECREASE,
     RATE_RECOVERY_PER_MINUTE,
     WINDOW_SECONDS,
@@ -57,7 +59,6 @@ from refresher.domain.reconcile import put_aside, reconcile, refused_alone
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import (
     APP_PAUSE_SECONDS,
-    APP_REACH_SECONDS,
     ASSUMED_STEP_SECONDS,
     FIRST_RATE_SHARE,
     LEAST_RATE,
@@ -147,8 +148,11 @@ FROM refresher.videos AS v JOIN refresher.accounts AS a USING (open_id)
 WHERE a.state = 'active' AND v.due_at <= now()
 """
 
-SQL_PLACE = """
-SELECT extract(epoch FROM greatest(next_slot_at, clock_timestamp()))::float8 FROM refresher.app
+SQL_PLACE = f"""
+SELECT extract(epoch FROM greatest(
+    next_slot_at, clock_timestamp() - interval '{PAST_SECONDS} seconds'
+))::float8
+FROM refresher.app
 """
 
 # Every row as it is, to the last column.
@@ -456,7 +460,7 @@ class Model(RuleBasedStateMachine):
         self._check_step(account, claim.step_seconds, now)
         first = self._time(claim.first_slot)
         number = -(-len(ids) // 20)
-        assert not number or first >= now - HAIR
+        assert not number or first >= now - PAST_SECONDS - HAIR
         self._grant(account, first, number, claim.step_seconds)
         self.held.append(Held(worker, claim, self.passed, account.version))
 
@@ -542,7 +546,7 @@ class Model(RuleBasedStateMachine):
         if slot is None:
             assert self._print() == before
             return
-        assert self._time(slot) >= earliest - HAIR
+        assert self._time(slot) >= earliest - PAST_SECONDS - HAIR
         next_slot = self._row(held)["next_slot_at"] + self.passed
         step = next_slot - self._time(slot)
         self._check_step(account, step, earliest)

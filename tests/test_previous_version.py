@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from alembic import command
 
+from refresher.domain.claiming import APP_HORIZON_SECONDS, APP_REACH_SECONDS
 from refresher.domain.errors import AccessTokenRefused
 from refresher.domain.model import ChunkWrite, Cover, Park, Release, Write
 from refresher.domain.pacing import step_seconds
 from refresher.postgres.audit import audit_step
-from refresher.postgres.claims import APP_HORIZON_SECONDS, APP_REACH_SECONDS, Claims
+from refresher.postgres.claims import Claims
 from refresher.postgres.database import Pool, check_migrated, connected
 from refresher.postgres.migrate import migrate
 from refresher.postgres.sealing import Sealer

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refresher.domain.claiming import CHUNK_SIZE, chunks_of
+from refresher.domain.claiming import chunks_of
 from refresher.domain.due import DuePolicy, account_share
 from refresher.domain.fleet import NO_COVER, Cohort, Fleet
-from refresher.domain.model import OpenId, Video, VideoId
+from refresher.domain.model import CHUNK_SIZE, OpenId, Video, VideoId
 from refresher.domain.reconcile import reconcile, refused_alone
 from refresher.simulation import report
 from refresher.simulation.engine import Engine, after_answer, fresh_cohort

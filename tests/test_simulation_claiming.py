@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from refresher.domain.claiming import (
     APP_HORIZON_SECONDS,
     APP_REACH_SECONDS,
-    CHUNK_SIZE,
     Pace,
     choose,
     chunks_of,
@@ -22,6 +21,7 @@ from refresher.domain.claiming import (
     reserve,
 )
 from refresher.domain.fleet import NO_COVER, Cohort, add_cohort
+from refresher.domain.model import CHUNK_SIZE
 from refresher.postgres import claims
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import connected

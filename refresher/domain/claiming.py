@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from refresher.domain.fleet import Cohort
-from refresher.domain.pacing import HORIZON_SECONDS, step_seconds
+from refresher.domain.model import CHUNK_SIZE
+from refresher.domain.pacing import HORIZON_SECONDS, PAST_SECONDS, step_seconds
 
-CHUNK_SIZE: Final = 20
 #: With a limit for the whole app its slots are shared out in the order of claims, so a claim must
 #: not reach far. A chunk may be sent twice that after its place among them, where its account both
 #: starts late and paces its chunks; the app's slots lie this much wider apart to make up for it.
@@ -108,10 +108,12 @@ def reserve(pace: Pace, now: float, next_slot: float, app_next_slot: float, chun
     """Slots for as many of these chunks as the app's limit and the budget leave.
 
     `next_slot` and `app_next_slot` are the first instants at which the account and the app may send
-    again. Not the account's own place moves the app's cursor: the slots before it are for others.
+    again; slots that have just passed unused are reserved, too. Not the account's own place moves
+    the app's cursor: the slots before it are for others.
     """
-    start = max(app_next_slot, now) if pace.app_step_seconds else now
-    granted = max(0, min(chunks, pace.chunk_budget, _app_chunks(pace, start - now)))
+    earliest = now - PAST_SECONDS
+    start = max(app_next_slot, earliest) if pace.app_step_seconds else earliest
+    granted = max(0, min(chunks, pace.chunk_budget, _app_chunks(pace, start - earliest)))
     first = max(next_slot, start)
     return Slots(
         chunks=granted,

@@ -8,6 +8,7 @@ from typing import Final
 
 from asyncpg import Record
 
+from refresher.domain.claiming import APP_HORIZON_SECONDS, APP_REACH_SECONDS
 from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import (
     Claim,
@@ -21,6 +22,7 @@ from refresher.domain.pacing import (
     HEADROOM_SECONDS,
     HORIZON_SECONDS,
     LEAST_RATE_SHARE,
+    PAST_SECONDS,
     RATE_DECREASE,
     RATE_RECOVERY_PER_MINUTE,
     WINDOW_SECONDS,
@@ -30,11 +32,6 @@ from refresher.domain.pacing import (
 from refresher.postgres.database import Pool, connection
 from refresher.postgres.sealing import Sealer, seal_seen
 
-#: With a limit for the whole app its slots are shared out in the order of claims, so a claim must
-#: not reach far. A chunk may be sent twice that after its place among them, where its account both
-#: starts late and paces its chunks; the app's slots lie this much wider apart to make up for it.
-APP_HORIZON_SECONDS: Final = 0.75
-APP_REACH_SECONDS: Final = 2 * APP_HORIZON_SECONDS
 #: Videos that a claim reads of one account, and in all before it takes no further one. A larger
 #: account is read part by part, in the order of its video IDs.
 ROWS_READ: Final = 3_000
@@ -72,6 +69,9 @@ CASE WHEN share < 1
      THEN greatest(pace.step, interval '{ASSUMED_STEP_SECONDS} seconds') / share
      ELSE pace.step END
 """
+# An account that is worked again and again is claimed a little after its last slot: without this a
+# twentieth of its quota would pass unused between two claims.
+EARLIEST_SLOT: Final = f"(clock_timestamp() - interval '{PAST_SECONDS} seconds')"
 #: An access token that is not to be sent any more.
 DEAD: Final = """
 (a.access_token IS NULL OR a.token_standing = 'refused'
@@ -199,9 +199,9 @@ app AS MATERIALIZED (
     SELECT next_slot_at FROM refresher.app, pace WHERE app_step > '0' FOR UPDATE OF app
 ),
 start AS MATERIALIZED (
-    -- After the reading, however long it took: a slot must not lie in the past.
-    SELECT clock_timestamp() AS at,
-           (SELECT greatest(next_slot_at, clock_timestamp()) FROM app) AS app_at
+    -- After the reading, however long it took.
+    SELECT {EARLIEST_SLOT} AS at,
+           (SELECT greatest(next_slot_at, {EARLIEST_SLOT}) FROM app) AS app_at
     FROM (SELECT count(*) FROM asked) AS read_first, (SELECT count(*) FROM app) AS locked_first
 ),
 budget AS (
@@ -292,13 +292,13 @@ app AS MATERIALIZED (
 ),
 slot AS MATERIALIZED (
     SELECT open_id, {OWN_STEP} AS own_step,
-           greatest(next_slot_at, clock_timestamp(), (SELECT next_slot_at FROM app)) AS at
+           greatest(next_slot_at, {EARLIEST_SLOT}, (SELECT next_slot_at FROM app)) AS at
     FROM own, pace
 ),
 spent AS (
     UPDATE refresher.app
     -- Not the account's own slot: those before it are for others.
-    SET next_slot_at = greatest(app.next_slot_at, clock_timestamp()) + app_step
+    SET next_slot_at = greatest(app.next_slot_at, {EARLIEST_SLOT}) + app_step
     FROM slot, pace
     WHERE app_step > '0'
 )

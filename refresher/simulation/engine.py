@@ -10,9 +10,10 @@ from heapq import heapify, heappop, heappush, heapreplace
 from math import ceil, floor, inf
 from typing import Protocol
 
-from refresher.domain.claiming import CHUNK_SIZE, Chosen, Slots, choose, chunks_of, reserve
+from refresher.domain.claiming import Chosen, Slots, choose, chunks_of, reserve
 from refresher.domain.due import account_share, wait_after_miss, wait_after_refusal
 from refresher.domain.fleet import Cohort, Fleet, add_cohort
+from refresher.domain.model import CHUNK_SIZE
 from refresher.simulation.plan import Plan
 
 
@@ -107,15 +108,16 @@ class Engine:
         touched = [cohort for cohort, _ in chosen]
         chosen.reverse()
         answered: list[Cohort] = []
-        for sent_at, chunks in _by_second(slots, self._pace.step_seconds):
-            answered += self._ask(account, _taken(chosen, CHUNK_SIZE * chunks), sent_at, chunks)
+        for slot, chunks in _by_second(slots, self._pace.step_seconds):
+            asked = _taken(chosen, CHUNK_SIZE * chunks)
+            answered += self._ask(account, asked, max(slot, now), chunks)
         for cohort in touched:
             if not cohort.count:
                 account.cohorts.remove(cohort)
         for cohort in answered:
             add_cohort(account.cohorts, cohort)
-        last_sent = slots.first + max(0, slots.chunks - 1) * self._pace.step_seconds
-        return last_sent + self._plan.request_seconds + self._plan.writing_seconds
+        last_slot = slots.first + max(0, slots.chunks - 1) * self._pace.step_seconds
+        return max(last_slot, now) + self._plan.request_seconds + self._plan.writing_seconds
 
     def _ask(self, account: Account, asked: Chosen, sent_at: float, chunks: int) -> list[Cohort]:
         """The videos asked for as they stand after the answer."""

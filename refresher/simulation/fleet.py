@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Final
 
-from refresher.domain.claiming import CHUNK_SIZE, chunks_of
+from refresher.domain.claiming import chunks_of
 from refresher.domain.due import account_share
 from refresher.domain.fleet import Cohort, Fleet, add_cohort
-from refresher.domain.model import OpenId
+from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.simulation.plan import START, Plan
 
 #: The largest account that operators are known to have.

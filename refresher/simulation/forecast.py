@@ -7,9 +7,10 @@ from itertools import accumulate
 from math import ceil
 from typing import Final
 
-from refresher.domain.claiming import CHUNK_SIZE, chunks_of
+from refresher.domain.claiming import chunks_of
 from refresher.domain.due import account_share
 from refresher.domain.fleet import Cohort, Fleet
+from refresher.domain.model import CHUNK_SIZE
 from refresher.simulation.engine import Engine
 from refresher.simulation.plan import Plan
 
