@@ -46,7 +46,7 @@ async def test_a_real_run_of_the_same_fleet_agrees(serve, start, pool):
     for number, videos in enumerate(SIZES):
         await world.add_account(f"account-{number}", videos)
     told = forecast(await read_fleet(pool), plan())
-    await start(
+    daemon = await start(
         world,
         rate_limit_per_token=LIMIT,
         lead_seconds=LEAD,
@@ -57,6 +57,7 @@ async def test_a_real_run_of_the_same_fleet_agrees(serve, start, pool):
     begun = world.emulator.record[0].at
     await until(begun + SECONDS)
     arrivals = [one for one in world.emulator.record if one.at < begun + SECONDS]
+    assert daemon.process.returncode is None
     assert {one.error_code for one in arrivals} == {"ok"}
     videos = sum(len(one.video_ids) for one in arrivals)
     assert told.requests.sent == pytest.approx(len(arrivals), rel=0.02)
