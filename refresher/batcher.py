@@ -17,7 +17,7 @@ class Batcher(Generic[Item, Result]):
 
     `flush` gets a batch and answers with one result an item. A batch that fails is flushed again in
     halves, so that an item that cannot be stored costs nobody else his; what `flush` raises for it
-    alone, or as the database is away, reaches the submitters. One flush at a time: what comes
+    alone, or as the database is away, reaches the submitters. So many flushes `at_once`: what comes
     meanwhile makes the next batch. The memory is bounded by the submitters, as each waits for its
     own item.
     """
@@ -29,6 +29,7 @@ class Batcher(Generic[Item, Result]):
         size: int,
         linger_seconds: float,
         weigh: Callable[[Item], int] = lambda _: 1,
+        at_once: int = 1,
     ) -> None:
         self._flush = flush
         self._size = size
@@ -36,7 +37,8 @@ class Batcher(Generic[Item, Result]):
         self._weigh = weigh
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._weight = 0
-        self._flushing_since: float | None = None
+        self._free = asyncio.Semaphore(at_once)
+        self._flushing_since: list[float] = []
         self._some = asyncio.Event()
         self._full = asyncio.Event()
 
@@ -51,21 +53,28 @@ class Batcher(Generic[Item, Result]):
         return await done
 
     def busy_seconds(self, now: float) -> float:
-        """How long the flush under way has taken by now, on the monotonic clock; 0 for none."""
-        return 0.0 if self._flushing_since is None else now - self._flushing_since
+        """How long the oldest flush has taken by now, on the monotonic clock; 0 for none."""
+        return now - self._flushing_since[0] if self._flushing_since else 0.0
 
     async def run(self) -> None:
         """Flush batch after batch, until cancelled."""
-        while True:
-            await self._some.wait()
-            if not self._full.is_set():
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._full.wait(), self._linger_seconds)
-            self._flushing_since = monotonic()
-            try:
-                await self._flush_batch(self._take())
-            finally:
-                self._flushing_since = None
+        async with asyncio.TaskGroup() as flushing:
+            while True:
+                await self._free.acquire()
+                await self._some.wait()
+                if not self._full.is_set():
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._full.wait(), self._linger_seconds)
+                flushing.create_task(self._flush_in_turn(self._take()))
+
+    async def _flush_in_turn(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        started = monotonic()
+        self._flushing_since.append(started)
+        try:
+            await self._flush_batch(batch)
+        finally:
+            self._flushing_since.remove(started)
+            self._free.release()
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         taken, weight = 0, 0

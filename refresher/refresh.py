@@ -15,7 +15,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from math import inf
@@ -133,12 +133,10 @@ class Tally:
         self.rejected += len(reconciled.rejections)
 
     def since(self, earlier: "Tally") -> "Tally":
-        return Tally(
-            *(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True))
-        )
+        return Tally(*(getattr(self, name) - getattr(earlier, name) for name in self.__slots__))
 
     def plus(self, more: "Tally") -> "Tally":
-        return Tally(*(now + new for now, new in zip(astuple(self), astuple(more), strict=True)))
+        return Tally(*(getattr(self, name) + getattr(more, name) for name in self.__slots__))
 
 
 @dataclass(slots=True)
@@ -215,6 +213,7 @@ class Refresher:
             size=WRITE_BACK_ROWS,
             linger_seconds=LINGER_SECONDS,
             weigh=lambda chunk: len(chunk.writes),
+            at_once=2,
         )
         self._release = Batcher(
             self._outlasting(accounts.release),

@@ -157,6 +157,18 @@ async def test_the_audit_leaves_back_off_and_leases_alone(pool):
     assert await pool.fetch("SELECT * FROM refresher.accounts ORDER BY open_id") == before
 
 
+async def test_an_audit_step_reads_no_more_videos_than_it_may(pool, monkeypatch):
+    """By the counts of the last time; the next step goes on behind."""
+    monkeypatch.setattr("refresher.postgres.audit.VIDEOS_READ", 5)
+    for n in range(4):
+        await store(pool, f"account-{n}", "valid", "dead")
+    await pool.execute("UPDATE refresher.accounts SET videos = 3")
+    for walked in (2, 4):
+        await audit_step(pool)
+        counted = await pool.fetchval("SELECT count(*) FROM refresher.accounts WHERE videos = 4")
+        assert counted == walked
+
+
 async def test_the_audit_walks_all_accounts_and_starts_again(pool):
     """Step by step through all of them, whoever takes the step; counts that drifted are mended."""
     await pool.execute(

@@ -8,9 +8,10 @@ from typing import Final
 from refresher.domain.errors import CoverUnusable
 from refresher.domain.model import Cover
 
-EXPIRY_KEYS: Final = ("x-expires", "expires")
-# Begins with a character that is searched for quickly: half the time of any look-behind.
-EXPIRY_PARAMETER: Final = re.compile(r"&(x-expires|expires)=(\d+)(?=&|$)", re.IGNORECASE)
+# The first where a URL names both. They begin with a character that is searched for quickly.
+EXPIRY_PARAMETERS: Final = tuple(
+    re.compile(rf"&{key}=(\d+)(?=&|$)", re.IGNORECASE) for key in ("x-expires", "expires")
+)
 HTTP_URL: Final = re.compile(r"https?://[^/?#]")
 LONGEST_URL: Final = 4096
 URL_CHARACTERS: Final = bytes(range(ord("!"), ord("~") + 1))
@@ -52,11 +53,10 @@ def usable_url(url: object) -> str:
 
 def named_expiry(url: str, now: datetime) -> datetime | None:
     """The expiry in the URL's query, dead or not; None where it names none or nonsense."""
-    query = url.partition("#")[0].partition("?")[2]
-    named = {key.lower(): value for key, value in EXPIRY_PARAMETER.findall("&" + query)}
-    for key in EXPIRY_KEYS:
-        if key in named:
-            expiry = _moment(named[key])
+    query = "&" + url.partition("#")[0].partition("?")[2]
+    for parameter in EXPIRY_PARAMETERS:
+        if found := parameter.search(query):
+            expiry = _moment(found[1])
             if expiry and EARLIEST_EXPIRY <= expiry <= now + LONGEST_LIFE:
                 return expiry
     return None

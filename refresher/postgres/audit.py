@@ -11,6 +11,8 @@ from refresher.postgres.database import REPORT_SECONDS, Pool, connection
 AUDIT_SECONDS: Final = 10.0
 #: Steps of one walk: with a step every ten seconds it takes an hour, less with more replicas.
 WALK_STEPS: Final = 360
+#: And longer where a step would have to read more videos: five hours for ten million.
+VIDEOS_READ: Final = 5_000
 
 SQL_AUDIT: Final = f"""
 WITH walk AS MATERIALIZED (
@@ -21,11 +23,18 @@ WITH walk AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ),
 batch AS MATERIALIZED (
-    SELECT a.open_id
-    FROM refresher.accounts AS a
-    WHERE a.open_id > (SELECT audited_to FROM walk)
-    ORDER BY a.open_id
-    LIMIT (SELECT step FROM walk)
+    SELECT open_id
+    FROM (
+        SELECT open_id, sum(videos) OVER (ORDER BY open_id) - videos AS read_before
+        FROM (
+            SELECT a.open_id, a.videos
+            FROM refresher.accounts AS a
+            WHERE a.open_id > (SELECT audited_to FROM walk)
+            ORDER BY a.open_id
+            LIMIT (SELECT step FROM walk)
+        ) AS next
+    ) AS reading
+    WHERE read_before < $4
 ),
 walked AS (
     UPDATE refresher.audit AS a
@@ -87,6 +96,11 @@ async def audit_step(pool: Pool, *, managed: bool = False) -> Sequence[tuple[Ope
     """
     async with connection(pool) as taken:
         rows = await taken.fetch(
-            SQL_AUDIT, LONGEST_RETRY_SECONDS, WALK_STEPS, managed, timeout=REPORT_SECONDS
+            SQL_AUDIT,
+            LONGEST_RETRY_SECONDS,
+            WALK_STEPS,
+            managed,
+            VIDEOS_READ,
+            timeout=REPORT_SECONDS,
         )
     return [(OpenId(row["open_id"]), row["overslept_seconds"]) for row in rows]

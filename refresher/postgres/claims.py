@@ -34,7 +34,7 @@ from refresher.postgres.sealing import Sealer, seal_seen
 
 #: Videos that a claim reads of one account, and in all before it takes no further one. A larger
 #: account is read part by part, in the order of its video IDs.
-ROWS_READ: Final = 3_000
+ROWS_READ: Final = 2_000
 #: The distance of two slots of a throttled account for which no limit is configured.
 ASSUMED_STEP_SECONDS: Final = step_seconds(600)
 #: An app-wide rate that was found to hold is kept to for so long after the last 429.

@@ -24,8 +24,8 @@ WITH stored AS MATERIALIZED (
     SELECT state, unsure, count(*) AS accounts, sum(videos) AS videos, sum(valid) AS valid,
            sum(expired) AS expired, sum(unreachable) AS unreachable,
            sum(greatest(videos, 1)) AS weight, min(earliest_due_at) AS earliest_due_at,
-           CASE WHEN unsure THEN array_agg(open_id) END AS open_ids,
-           CASE WHEN unsure THEN array_agg(videos) END AS sizes
+           array_agg(open_id) FILTER (WHERE unsure) AS open_ids,
+           array_agg(videos) FILTER (WHERE unsure) AS sizes
     FROM (
         SELECT open_id, state, videos, valid, expired, unreachable, earliest_due_at,
                valid_until <= now() OR (state = 'active' AND (

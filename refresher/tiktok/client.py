@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 from aiohttp import (
@@ -48,6 +49,8 @@ class TikTok:
         self._session = session
         self._base_url = base_url.rstrip("/")
         self._client = client
+        self._url = cache(self._url_of)
+        self._timeout = cache(ClientTimeout)
 
     async def query(
         self, access_token: str, video_ids: Sequence[str], timeout_seconds: float
@@ -72,6 +75,9 @@ class TikTok:
         request = build_token_request(self._client.key, self._client.secret, refresh_token)
         return read_token_answer(*await self._send(request, timeout_seconds), open_id)
 
+    def _url_of(self, path_and_query: str) -> URL:
+        return URL(self._base_url + path_and_query, encoded=True)
+
     async def _send(
         self, request: Request, timeout_seconds: float
     ) -> tuple[int, Mapping[str, str], bytes]:
@@ -79,12 +85,12 @@ class TikTok:
             raise UpstreamFailed(TIMED_OUT)  # to aiohttp, 0 is for ever
         try:
             async with self._session.post(
-                URL(self._base_url + request.path_and_query, encoded=True),
+                self._url(request.path_and_query),
                 # As aiohttp would wrap it, after asking its registry of payloads each time: a tenth
                 # of what a request costs.
                 data=BytesPayload(request.body),
                 headers=request.headers,
-                timeout=ClientTimeout(total=timeout_seconds),
+                timeout=self._timeout(timeout_seconds),
                 allow_redirects=False,  # a redirect would carry the token elsewhere
             ) as response:
                 body = await _read_body(response)
