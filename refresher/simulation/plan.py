@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from refresher.domain.claiming import Pace, pace_of
 from refresher.domain.due import DuePolicy, due_after_refresh
+from refresher.domain.pacing import PAST_SECONDS
 
 HOUR_SECONDS: Final = 3600
 DAY_SECONDS: Final = 24 * HOUR_SECONDS
@@ -41,10 +42,13 @@ class Plan:
 
     @property
     def chunk_seconds(self) -> float:
-        """How long an account with much to ask for takes for a chunk, claim after claim."""
+        """How long an account with much to ask for takes for a chunk, claim after claim.
+
+        What passes between two claims costs quota only where it is longer than a claim makes up.
+        """
         chunks, step = self.pace.most_chunks, self.pace.step_seconds
-        working = (chunks - 1) * step + self.request_seconds + self.writing_seconds
-        return max(chunks * step, working) / chunks
+        between = self.request_seconds + self.writing_seconds - PAST_SECONDS
+        return max(chunks * step, (chunks - 1) * step + between) / chunks
 
     @property
     def longest_seconds(self) -> float:
