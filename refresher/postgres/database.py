@@ -22,9 +22,9 @@ else:
     Connection = asyncpg.Connection
     Pool = asyncpg.Pool
 
-#: Claim, write-back, release, audit and summary at once, and one to spare for /readyz; what an
+#: Claim, two write-backs, release, audit and summary at once, and one to spare for /readyz; what an
 #: account needs by itself waits its turn.
-POOL_SIZE: Final = 6
+POOL_SIZE: Final = 7
 CONNECT_SECONDS: Final = 5.0
 #: For a free place in the pool and a new connection, to whichever of several hosts.
 ACQUIRE_SECONDS: Final = 10.0
