@@ -12,7 +12,7 @@ HEADROOM_SECONDS: Final = 1.2
 LATEST_SECONDS: Final = 0.5
 #: Slots that have just passed are still reserved where nobody has used them: what is sent late in
 #: them keeps its distance as any other.
-PAST_SECONDS: Final = 0.3
+PAST_SECONDS: Final = 0.4
 
 #: How far ahead a claim reserves slots of one account: short, so that a huge one cannot hold the
 #: queue, and well inside the lease.

@@ -359,7 +359,10 @@ released AS (
     SET lease_owner = NULL,
         lease_expires_at = NULL,
         failures = c.failures,
-        next_slot_at = greatest(a.next_slot_at, now() + c.pause_seconds * interval '1 second'),
+        next_slot_at = CASE
+            WHEN c.pause_seconds > 0
+            THEN greatest(a.next_slot_at, now() + c.pause_seconds * interval '1 second')
+            ELSE a.next_slot_at END,
         rate_share = CASE WHEN c.pause_seconds > 0
                           THEN greatest({LEAST_RATE_SHARE}, {RATE_DECREASE} * {SHARE_NOW})
                           ELSE a.rate_share END,
