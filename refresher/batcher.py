@@ -73,6 +73,8 @@ class Batcher(Generic[Item, Result]):
         try:
             await self._flush_batch(batch)
         finally:
+            for _, done in batch:
+                done.cancel()  # nobody waits for ever, whatever ended this
             self._flushing_since.remove(started)
             self._free.release()
 

@@ -405,7 +405,7 @@ class Refresher:
 
     def _make_room(self, work: Work) -> None:
         work.held.asked()
-        if self._waits_for_room and self._capacity.chunk_budget():
+        if self._waits_for_room and self._chunk_budget():
             self.wake.set()
 
     async def _bisect(self, work: Work, videos: Sequence[Video], code: str) -> Reconciled | None:
@@ -690,4 +690,4 @@ def _wake_in_seconds(released: Released | None) -> float | None:
     """None: not known, parked, or nothing left to ask for."""
     if released is None or released.parked or released.wake_in_seconds == inf:
         return None
-    return round(released.wake_in_seconds, 1)
+    return round(max(0.0, released.wake_in_seconds), 1)

@@ -149,9 +149,10 @@ WHERE a.state = 'active' AND v.due_at <= now()
 """
 
 SQL_PLACE = f"""
-SELECT extract(epoch FROM greatest(
-    next_slot_at, clock_timestamp() - interval '{PAST_SECONDS} seconds'
-))::float8
+SELECT extract(epoch FROM CASE
+    WHEN next_slot_at >= clock_timestamp() - interval '{PAST_SECONDS} seconds' THEN next_slot_at
+    ELSE clock_timestamp()
+END)::float8
 FROM refresher.app
 """
 
@@ -649,7 +650,8 @@ class Model(RuleBasedStateMachine):
         account.lease_end = None
         wait = max(release.retry_seconds, release.pause_seconds)
         account.backed_off_until = latest + wait
-        account.next_slot = max(account.next_slot, earliest + release.pause_seconds)
+        if release.pause_seconds:
+            account.next_slot = max(account.next_slot, earliest + release.pause_seconds)
         if release.pause_seconds:
             account.paused_until = max(account.paused_until, earliest + release.pause_seconds)
             share = RATE_DECREASE * account.share_at(latest)

@@ -38,8 +38,10 @@ def replica(pool):
 
 async def settle(pool):
     """Let every account be claimed and released once, so that its counts are stored."""
-    claims = await replica(pool).claim(100)
-    await replica(pool).release([Release(claim.open_id, claim.lease_epoch) for claim in claims])
+    claimed = []
+    while claims := await replica(pool).claim(100):
+        claimed += claims
+    await replica(pool).release([Release(claim.open_id, claim.lease_epoch) for claim in claimed])
 
 
 @pytest.mark.parametrize("settled", [False, True], ids=["fresh", "counted"])
@@ -68,19 +70,50 @@ async def test_the_summary_tells_what_could_have_been_kept_alive(pool, settled):
 
 async def test_a_summary_reads_no_more_than_it_may(pool, monkeypatch):
     """Of many accounts that are due, some are read and the others are taken to be like them."""
-    monkeypatch.setattr("refresher.postgres.status.VIDEOS_READ", 12)
-    for n in range(10):
-        await store(pool, f"account-{n}", "valid", "dead")
+    monkeypatch.setattr("refresher.postgres.status.VIDEOS_READ", 100)
+    for n in range(50):
+        await store(pool, f"account-{n:02}", "valid", "dead")
     await settle(pool)
     await store(pool, "other", "valid")
     await settle(pool)
     await pool.execute("UPDATE refresher.accounts SET valid_until = now() WHERE open_id <> 'other'")
     summary = await read_summary(pool)
-    assert (summary.videos, summary.valid, summary.expired, summary.due) == (42, 22, 20, 20)
-    await pool.execute("DELETE FROM refresher.videos WHERE open_id <> 'account-0'")
+    assert (summary.videos, summary.valid, summary.expired, summary.due) == (202, 102, 100, 100)
+    await pool.execute(
+        "DELETE FROM refresher.videos WHERE open_id LIKE 'account%' AND video_id LIKE 'dead%'"
+    )
     summary = await read_summary(pool)
-    assert summary.videos == 2 + round(4 * 10 / 3)
-    assert summary.accounts["active"] == 11
+    assert (summary.videos, summary.valid, summary.expired) == (102, 102, 0)
+    assert summary.accounts["active"] == 51
+
+
+async def test_a_summary_sees_every_kind_of_account(pool, monkeypatch):
+    """However large one is: other states, accounts never counted, and the many small ones."""
+    monkeypatch.setattr("refresher.postgres.status.VIDEOS_READ", 100)
+    await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ('huge'), ('parked')")
+    await pool.execute(
+        "INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at, due_at)"
+        " SELECT 'huge', n::text, 'https://c', now() + interval '1 hour', now()"
+        " FROM generate_series(1, 500) AS n UNION ALL"
+        " SELECT 'parked', n::text, 'https://c', now(), now() FROM generate_series(1, 3) AS n"
+    )
+    for n in range(20):
+        await store(pool, f"small-{n:02}", "dead")
+    while await audit_step(pool) or await pool.fetchval(
+        "SELECT audited_to <> '' FROM refresher.audit"
+    ):
+        pass
+    await pool.execute(
+        "UPDATE refresher.accounts SET state = 'needs_reauthorization' WHERE open_id = 'parked'"
+    )
+    await pool.execute("UPDATE refresher.accounts SET valid_until = now()")
+    summary = await read_summary(pool)
+    assert (summary.videos, summary.valid, summary.expired) == (543, 500, 40)
+    assert (summary.unreachable, summary.accounts["needs_reauthorization"]) == (3, 1)
+    await store(pool, "new", "new")
+    summary = await read_summary(pool)
+    assert summary.videos == 545
+    assert summary.accounts["active"] == 22
 
 
 async def test_covers_that_die_after_the_count_are_noticed(pool):

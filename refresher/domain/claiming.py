@@ -7,6 +7,7 @@ clock.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from refresher.domain.fleet import Cohort
@@ -15,9 +16,10 @@ from refresher.domain.pacing import HORIZON_SECONDS, PAST_SECONDS, step_seconds
 
 #: With a limit for the whole app its slots are shared out in the order of claims, so a claim must
 #: not reach far. A chunk may be sent twice that after its place among them, where its account both
-#: starts late and paces its chunks; the app's slots lie this much wider apart to make up for it.
+#: starts late and paces its chunks, and the place may just have passed; the app's slots lie this
+#: much wider apart to make up for it.
 APP_HORIZON_SECONDS: Final = 0.75
-APP_REACH_SECONDS: Final = 2 * APP_HORIZON_SECONDS
+APP_REACH_SECONDS: Final = 2 * APP_HORIZON_SECONDS + PAST_SECONDS
 #: A video that is asked for alone gets its turn after so long, however much else is due.
 ALONE_WAITS_SECONDS: Final = 3600.0
 
@@ -111,16 +113,20 @@ def reserve(pace: Pace, now: float, next_slot: float, app_next_slot: float, chun
     again; slots that have just passed unused are reserved, too. Not the account's own place moves
     the app's cursor: the slots before it are for others.
     """
-    earliest = now - PAST_SECONDS
-    start = max(app_next_slot, earliest) if pace.app_step_seconds else earliest
-    granted = max(0, min(chunks, pace.chunk_budget, _app_chunks(pace, start - earliest)))
-    first = max(next_slot, start)
+    start = _from_now(app_next_slot, now) if pace.app_step_seconds else -inf
+    granted = max(0, min(chunks, pace.chunk_budget, _app_chunks(pace, start - now)))
+    first = max(_from_now(next_slot, now), start)
     return Slots(
         chunks=granted,
         first=first,
         next_slot=first + granted * pace.step_seconds if granted else next_slot,
         app_next_slot=start + granted * pace.app_step_seconds if granted else app_next_slot,
     )
+
+
+def _from_now(slot: float, now: float) -> float:
+    """The slot itself where it has just passed or is to come; an idle account begins now."""
+    return slot if slot >= now - PAST_SECONDS else now
 
 
 def _app_chunks(pace: Pace, taken_seconds: float) -> int:

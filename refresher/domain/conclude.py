@@ -51,6 +51,7 @@ def conclude(
         park=_park(meanings),
         answered=answered,
         unfinished=claim.unfinished,
+        passed_over=claim.unfinished and not claim.videos and not errors,
         refused=any(means.reaction is Reaction.RENEW for _, means in meanings),
         requests=requests,
     )

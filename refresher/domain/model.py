@@ -150,7 +150,8 @@ class Release:
     `retry_seconds` delays the next claim, `pause_seconds` the next slot: the pause holds for all
     replicas and against new videos, too, and lowers the account's rate. `answered`: the token was
     accepted; `refused`: it is to be refreshed before anything is asked; `token_retry_seconds`:
-    refreshing it failed and is tried again then. `unfinished` is the claim's.
+    refreshing it failed and is tried again then. `unfinished` is the claim's;
+    `passed_over`: nothing was due in the part of the account that was read.
     """
 
     open_id: OpenId
@@ -165,6 +166,7 @@ class Release:
     token_retry_seconds: float = 0.0
     requests: int = 0
     unfinished: bool = False
+    passed_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ WINDOW_SECONDS: Final = 60.0
 HEADROOM_SECONDS: Final = 1.2
 #: A slot missed by more than this is given up; the rest of the headroom is the network's.
 LATEST_SECONDS: Final = 0.5
-#: Slots that have just passed are still reserved where nobody has used them: what is sent late in
-#: them keeps its distance as any other.
+#: Slots of an account in work that have just passed are still reserved: what is sent late in them
+#: keeps its distance as any other.
 PAST_SECONDS: Final = 0.4
 
 #: How far ahead a claim reserves slots of one account: short, so that a huge one cannot hold the

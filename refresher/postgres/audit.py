@@ -5,7 +5,7 @@ from typing import Final
 
 from refresher.domain.model import OpenId
 from refresher.domain.pacing import LONGEST_RETRY_SECONDS
-from refresher.postgres.claims import TOKEN_WAKE_AT
+from refresher.postgres.claims import ASSUMED_VIDEOS, TOKEN_WAKE_AT
 from refresher.postgres.database import REPORT_SECONDS, Pool, connection
 
 AUDIT_SECONDS: Final = 10.0
@@ -27,7 +27,7 @@ batch AS MATERIALIZED (
     FROM (
         SELECT open_id, sum(videos) OVER (ORDER BY open_id) - videos AS read_before
         FROM (
-            SELECT a.open_id, a.videos
+            SELECT a.open_id, CASE a.videos WHEN 0 THEN {ASSUMED_VIDEOS} ELSE a.videos END AS videos
             FROM refresher.accounts AS a
             WHERE a.open_id > (SELECT audited_to FROM walk)
             ORDER BY a.open_id

@@ -35,6 +35,8 @@ from refresher.postgres.sealing import Sealer, seal_seen
 #: Videos that a claim reads of one account, and in all before it takes no further one. A larger
 #: account is read part by part, in the order of its video IDs.
 ROWS_READ: Final = 2_000
+#: What an account that was never counted is taken to have.
+ASSUMED_VIDEOS: Final = 100
 #: The distance of two slots of a throttled account for which no limit is configured.
 ASSUMED_STEP_SECONDS: Final = step_seconds(600)
 #: An app-wide rate that was found to hold is kept to for so long after the last 429.
@@ -69,9 +71,13 @@ CASE WHEN share < 1
      THEN greatest(pace.step, interval '{ASSUMED_STEP_SECONDS} seconds') / share
      ELSE pace.step END
 """
-# An account that is worked again and again is claimed a little after its last slot: without this a
-# twentieth of its quota would pass unused between two claims.
-EARLIEST_SLOT: Final = f"(clock_timestamp() - interval '{PAST_SECONDS} seconds')"
+# The first slot to be had. An account that is worked again and again is claimed a little after its
+# last slot: without those that have just passed a twentieth of its quota would be lost between two
+# claims. One that was idle begins now: in the past its chunks would be late before they are sent.
+FROM_NOW: Final = f"""
+CASE WHEN {{slot}} >= clock_timestamp() - interval '{PAST_SECONDS} seconds' THEN {{slot}}
+     ELSE clock_timestamp() END
+"""
 #: An access token that is not to be sent any more.
 DEAD: Final = """
 (a.access_token IS NULL OR a.token_standing = 'refused'
@@ -110,7 +116,7 @@ picked AS MATERIALIZED (
     -- FOR UPDATE, as it conflicts with the key-share lock of an insert into videos that has not
     -- been committed: that account waits for it rather than miss its wake-up.
     SELECT open_id, wake_at, next_slot_at, read_to,
-           least(greatest(videos, 1), $8) AS videos,
+           CASE videos WHEN 0 THEN {ASSUMED_VIDEOS} ELSE least(videos, $8) END AS videos,
            {SHARE_NOW} AS share,
            $9 AND refresh_token IS NOT NULL AS renewable,
            {DEAD} AS dead,
@@ -200,8 +206,8 @@ app AS MATERIALIZED (
 ),
 start AS MATERIALIZED (
     -- After the reading, however long it took.
-    SELECT {EARLIEST_SLOT} AS at,
-           (SELECT greatest(next_slot_at, {EARLIEST_SLOT}) FROM app) AS app_at
+    SELECT clock_timestamp() AS at,
+           (SELECT {FROM_NOW.format(slot="next_slot_at")} FROM app) AS app_at
     FROM (SELECT count(*) FROM asked) AS read_first, (SELECT count(*) FROM app) AS locked_first
 ),
 budget AS (
@@ -227,7 +233,7 @@ granted AS MATERIALIZED (
            starved + due_videos + alone > least(chosen, 20 * (budget.chunks - chunks_before))
                AS cut_off,
            greatest(
-               next_slot_at, start.at, start.app_at + chunks_before * app_step
+               {FROM_NOW.format(slot="next_slot_at")}, start.app_at + chunks_before * app_step
            ) AS first_slot
     FROM counted, budget, start
     WHERE chunks_before < budget.chunks
@@ -292,13 +298,14 @@ app AS MATERIALIZED (
 ),
 slot AS MATERIALIZED (
     SELECT open_id, {OWN_STEP} AS own_step,
-           greatest(next_slot_at, {EARLIEST_SLOT}, (SELECT next_slot_at FROM app)) AS at
+           greatest({FROM_NOW.format(slot="next_slot_at")},
+                    (SELECT {FROM_NOW.format(slot="next_slot_at")} FROM app)) AS at
     FROM own, pace
 ),
 spent AS (
     UPDATE refresher.app
     -- Not the account's own slot: those before it are for others.
-    SET next_slot_at = greatest(app.next_slot_at, {EARLIEST_SLOT}) + app_step
+    SET next_slot_at = {FROM_NOW.format(slot="app.next_slot_at")} + app_step
     FROM slot, pace
     WHERE app_step > '0'
 )
@@ -317,10 +324,10 @@ WITH given AS MATERIALIZED (
     SELECT *
     FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::float8[], $6::float8[],
                 $7::text[], $8::text[], $9::boolean[], $10::boolean[], $11::float8[],
-                $12::integer[], $13::boolean[])
+                $12::integer[], $13::boolean[], $14::boolean[])
          AS r (open_id, lease_epoch, generation, failures, retry_seconds, pause_seconds,
                park_state, park_reason, answered, refused, token_retry_seconds, requests,
-               unfinished)
+               unfinished, passed_over)
 ),
 held AS MATERIALIZED (
     SELECT r.*,
@@ -329,8 +336,9 @@ held AS MATERIALIZED (
            r.park_state IS NOT NULL AND a.state = 'active'
                AND a.tokens_generation = r.generation AS parked,
            -- A large account is counted when all of it has been read, not with every part.
-           r.unfinished AND a.videos > $15 AS uncounted,
-           a.videos, a.valid, a.expired, a.unreachable, a.valid_until
+           r.unfinished AND a.videos > $16 AS uncounted,
+           a.videos, a.valid, a.expired, a.unreachable, a.valid_until,
+           least(a.earliest_due_at, now()) AS earliest_due_at
     FROM given AS r
     JOIN refresher.accounts AS a
       ON a.open_id = r.open_id AND a.lease_epoch = r.lease_epoch
@@ -340,7 +348,8 @@ held AS MATERIALIZED (
 ),
 counted AS MATERIALIZED (
     SELECT h.open_id, h.same_tokens, h.parked, h.park_state, h.park_reason, h.failures, h.requests,
-           h.retry_seconds, h.pause_seconds, h.token_retry_seconds, h.refused, h.answered, c.*,
+           h.retry_seconds, h.pause_seconds, h.token_retry_seconds, h.refused, h.answered,
+           h.passed_over, c.*,
            CASE WHEN NOT h.same_tokens THEN h.was_token_due_at
                 WHEN h.refused THEN now()
                 WHEN h.token_retry_seconds > 0
@@ -351,7 +360,8 @@ counted AS MATERIALIZED (
         SELECT videos, valid, expired, unreachable, valid_until, earliest_due_at
         FROM refresher.count_covers(h.open_id) WHERE NOT h.uncounted
         UNION ALL
-        SELECT h.videos, h.valid, h.expired, h.unreachable, h.valid_until, now() WHERE h.uncounted
+        SELECT h.videos, h.valid, h.expired, h.unreachable, h.valid_until, h.earliest_due_at
+        WHERE h.uncounted
     ) AS c
 ),
 released AS (
@@ -375,14 +385,16 @@ released AS (
         token_failures = a.token_failures
             + (c.same_tokens AND c.token_retry_seconds > 0)::integer,
         -- Lower than the end of the lease: somebody inserted videos meanwhile; that wish is kept.
-        wake_at = greatest(
+        -- Where the part that was read had nothing due, the next one is read before all else: in a
+        -- backlog each part would wait for everybody's turn.
+        wake_at = CASE WHEN c.passed_over THEN '-infinity' ELSE greatest(
             least(
                 CASE WHEN a.wake_at < a.lease_expires_at THEN a.wake_at END,
                 c.earliest_due_at,
-                {TOKEN_WAKE_AT.format(managed="$14", due="c.token_due_at")}
+                {TOKEN_WAKE_AT.format(managed="$15", due="c.token_due_at")}
             ),
             now() + greatest(c.retry_seconds, c.pause_seconds) * interval '1 second'
-        ),
+        ) END,
         requests_since = date_trunc('hour', now()),
         requests = c.requests
             + CASE WHEN a.requests_since = date_trunc('hour', now()) THEN a.requests ELSE 0 END,
@@ -489,7 +501,7 @@ class Claims:
     async def claim(self, chunk_budget: int) -> Sequence[Claim]:
         """Lease the due accounts that have waited longest, at most `chunk_budget` chunks in all.
 
-        There may be more than that.
+        More may be due.
         """
         async with connection(self._pool) as taken:
             sent = monotonic()
@@ -535,6 +547,7 @@ class Claims:
                 [release.token_retry_seconds for release in releases],
                 [release.requests for release in releases],
                 [release.unfinished for release in releases],
+                [release.passed_over for release in releases],
                 self._managed,
                 ROWS_READ,
             )

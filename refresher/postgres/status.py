@@ -14,14 +14,15 @@ STATES: Final = ("active", "paused", "needs_reauthorization", "needs_scope")
 #: Videos that a summary reads. Where the accounts that it has to look into have more, it takes the
 #: rest to be like those it has read: all of them would take half a minute for ten million videos.
 VIDEOS_READ: Final = 10_000
-#: What an account that was never counted is taken to have.
-ASSUMED_VIDEOS: Final = 100
+#: And no more than this share of one account, where there is more than it may read.
+SHARE_OF_ONE: Final = 20
 
 # The counts stored with an account hold until valid_until, and of one that sleeps nothing is due;
 # all are added up in one pass. Only the others' videos are read.
 SQL_SUMMARY: Final = f"""
 WITH stored AS MATERIALIZED (
-    SELECT state, unsure, count(*) AS accounts, sum(videos) AS videos, sum(valid) AS valid,
+    SELECT state, unsure, unsure AND videos = 0 AS uncounted,
+           count(*) AS accounts, sum(videos) AS videos, sum(valid) AS valid,
            sum(expired) AS expired, sum(unreachable) AS unreachable,
            sum(greatest(videos, 1)) AS weight, min(earliest_due_at) AS earliest_due_at,
            array_agg(open_id) FILTER (WHERE unsure) AS open_ids,
@@ -33,29 +34,39 @@ WITH stored AS MATERIALIZED (
                )) AS unsure
         FROM refresher.accounts
     ) AS accounts
-    GROUP BY state, unsure
+    GROUP BY 1, 2, 3
+),
+most AS (
+    SELECT CASE WHEN sum(weight) <= $1::bigint AND NOT bool_or(uncounted) THEN $1::bigint
+                ELSE greatest(1, $1::bigint / {SHARE_OF_ONE}) END AS of_one
+    FROM stored
+    WHERE unsure
 ),
 sample AS MATERIALIZED (
-    SELECT state, open_id, size, $1 - read_before AS at_most
+    -- One of each kind first, then as many as may be read.
+    SELECT state, uncounted, open_id, size, of_one AS at_most
     FROM (
-        SELECT state, open_id, size, coalesce(
-                   sum(CASE size WHEN 0 THEN {ASSUMED_VIDEOS} ELSE size END) OVER (
-                       ORDER BY place, state ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        SELECT state, uncounted, open_id, size, of_one, place, coalesce(
+                   sum(CASE WHEN uncounted THEN of_one ELSE least(size, of_one) END) OVER (
+                       ORDER BY place, state, uncounted
+                       ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
                    ),
                    0
                ) AS read_before
-        FROM stored, unnest(open_ids, sizes) WITH ORDINALITY AS account (open_id, size, place)
-        WHERE unsure AND place <= $1
+        FROM most, stored, unnest(open_ids, sizes) WITH ORDINALITY AS account (open_id, size, place)
+        WHERE unsure AND place <= $1::bigint
     ) AS accounts
-    WHERE read_before < $1
+    WHERE read_before < $1::bigint OR place = 1
 ),
 looked_into AS (
-    SELECT s.state, sum(c.videos) AS videos, sum(c.valid) AS valid, sum(c.expired) AS expired,
-           sum(c.unreachable) AS unreachable, sum(c.due) AS due,
-           min(c.earliest_due_at) AS earliest_due_at,
-           sum(greatest(1, least(s.size, s.at_most))) AS weight
-    FROM sample AS s CROSS JOIN LATERAL refresher.count_covers(s.open_id, s.at_most) AS c
-    GROUP BY s.state
+    SELECT s.state, s.uncounted, sum(c.videos * scale) AS videos, sum(c.valid * scale) AS valid,
+           sum(c.expired * scale) AS expired, sum(c.unreachable * scale) AS unreachable,
+           sum(c.due * scale) AS due, min(c.earliest_due_at) AS earliest_due_at,
+           sum(greatest(1, s.size)) AS weight, bool_or(scale > 1) AS in_part
+    FROM sample AS s
+    CROSS JOIN LATERAL refresher.count_covers(s.open_id, s.at_most) AS c
+    CROSS JOIN LATERAL (SELECT greatest(1, s.size::numeric / s.at_most) AS scale) AS whole
+    GROUP BY 1, 2
 ),
 counted AS (
     SELECT state, accounts, videos, valid, expired, unreachable, 0 AS due,
@@ -66,8 +77,9 @@ counted AS (
     SELECT state, s.accounts, l.videos * s.weight / l.weight, l.valid * s.weight / l.weight,
            l.expired * s.weight / l.weight, l.unreachable * s.weight / l.weight,
            l.due * s.weight / l.weight,
-           least(l.earliest_due_at, CASE WHEN l.weight < s.weight THEN s.earliest_due_at END)
-    FROM stored AS s JOIN looked_into AS l USING (state)
+           least(l.earliest_due_at,
+                 CASE WHEN l.weight < s.weight OR l.in_part THEN s.earliest_due_at END)
+    FROM stored AS s JOIN looked_into AS l USING (state, uncounted)
     WHERE unsure
 )
 SELECT state,
