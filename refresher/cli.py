@@ -22,6 +22,7 @@ from refresher.app import chunk_fill, due_policy
 from refresher.csv_files import BadFileError, VideoRow, count_lines, read_accounts, read_videos
 from refresher.domain.due import account_share, due_after_refresh
 from refresher.domain.errors import DatabaseUnavailable, TokenUnreadable
+from refresher.domain.expiry import LONGEST_LIFE
 from refresher.domain.fleet import Fleet
 from refresher.domain.model import OpenId
 from refresher.events import DAEMON_FAILED
@@ -395,8 +396,10 @@ def _plan(settings: Settings, ttl: str, days: float) -> Plan:
 
 
 def _whole(option: str, value: str) -> int:
-    if not value.isdecimal() or int(value) == 0:
-        raise ValueError(f"{option}: expected seconds or hourly, not {value!r}")
+    if not value.isdecimal() or not 1 <= int(value) <= LONGEST_LIFE.total_seconds():
+        raise ValueError(
+            f"{option}: expected hourly or seconds, {LONGEST_LIFE.days} days at most, not {value!r}"
+        )
     return int(value)
 
 

@@ -168,3 +168,45 @@ async def test_a_cancelled_submitter_does_not_break_the_batch():
     assert first.cancelled()
     assert second.cancelled()
     assert unlucky.cancelled()
+
+
+class Stuck:
+    """A flush that takes until it is told which batch may go on."""
+
+    def __init__(self):
+        self.begun = asyncio.Queue()
+        self.gates = {item: asyncio.Event() for item in (1, 2, 3)}
+
+    async def __call__(self, items):
+        self.begun.put_nowait(items[0])
+        await self.gates[items[0]].wait()
+        return items
+
+
+async def test_a_flush_that_hangs_does_not_hold_up_the_other():
+    """Two at once: the second is done first, and the oldest says how long one has taken."""
+    flush = Stuck()
+    async with running(flush, size=1, at_once=2) as batcher:
+        first, second, third = await submitted(batcher, 1, 2, 3)
+        assert [await flush.begun.get(), await flush.begun.get()] == [1, 2]
+        assert flush.begun.empty()
+        started = asyncio.get_running_loop().time()
+        flush.gates[2].set()
+        assert await second == 2
+        assert await flush.begun.get() == 3
+        assert batcher.busy_seconds(started + 100) >= 100
+        assert not first.done()
+        flush.gates[1].set()
+        flush.gates[3].set()
+        assert [await first, await third] == [1, 3]
+    assert batcher.busy_seconds(started) == 0
+
+
+async def test_who_waits_for_a_flush_that_is_cancelled_does_not_wait_for_ever():
+    """The loop is cancelled with two flushes under way: their submitters hear of it."""
+    flush = Stuck()
+    async with running(flush, size=1, at_once=2) as batcher:
+        waiting = await submitted(batcher, 1, 2)
+        assert [await flush.begun.get(), await flush.begun.get()] == [1, 2]
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)

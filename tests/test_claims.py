@@ -9,6 +9,7 @@ from math import inf
 import pytest
 
 from refresher.domain.claiming import APP_HORIZON_SECONDS
+from refresher.domain.conclude import conclude
 from refresher.domain.model import ChunkWrite, Park, Release, Write
 from refresher.domain.pacing import HORIZON_SECONDS, PAST_SECONDS
 from refresher.postgres.claims import SQL_RENEW, SQL_RESERVE, Claims
@@ -401,6 +402,47 @@ async def test_a_large_account_is_read_in_parts(pool, monkeypatch):
     assert read_to[0] < read_to[1]
     assert read_to[2:] == [""]
     assert 3500 < released.wake_in_seconds <= 3600
+
+
+async def test_a_part_with_nothing_due_costs_no_turn(pool, monkeypatch):
+    """The account's next part is read before those of others that have been due for long."""
+    monkeypatch.setattr("refresher.postgres.claims.ROWS_READ", 50)
+    await store(pool, "ana", 130)
+    await pool.execute(
+        "UPDATE refresher.videos SET due_at = now() + interval '1 hour' WHERE video_id < 'ana9'"
+    )
+    await pool.execute("UPDATE refresher.accounts SET videos = 130")
+    claims = []
+    for _ in range(3):
+        (claim,) = await replica(pool).claim(1)
+        claims.append(claim)
+        await replica(pool).release([conclude(claim, [], 0.5)])
+        if len(claims) == 1:
+            await store(pool, "ben", 1)
+            await pool.execute(
+                "UPDATE refresher.accounts SET wake_at = now() - interval '1 hour'"
+                " WHERE open_id = 'ben'"
+            )
+    assert [claim.open_id for claim in claims] == ["ana", "ana", "ana"]
+    assert [len(claim.videos) for claim in claims] == [0, 0, 20]
+
+
+async def test_an_account_in_work_goes_on_in_the_slots_that_just_passed(pool):
+    """One that was idle begins now, so that its chunks are not late before they are sent."""
+    await store(pool, "ana", 40)
+    (claim,) = await replica(pool).claim(1)
+    assert claim.first_slot >= claim.time.now
+    await replica(pool).release([Release("ana", claim.lease_epoch)])
+    passed = await pool.fetchval(
+        "UPDATE refresher.accounts SET next_slot_at = now() - interval '0.1 seconds'"
+        " RETURNING next_slot_at"
+    )
+    (claim,) = await replica(pool).claim(1)
+    assert claim.first_slot == passed
+    await replica(pool).release([Release("ana", claim.lease_epoch)])
+    await pool.execute("UPDATE refresher.accounts SET next_slot_at = now() - interval '1 second'")
+    (claim,) = await replica(pool).claim(1)
+    assert claim.first_slot >= claim.time.now
 
 
 async def test_a_part_is_read_again_while_more_is_due_in_it(pool, monkeypatch):

@@ -1,5 +1,6 @@
 """Writing results back over real PostgreSQL: monotone, fenced, HOT."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -110,6 +111,36 @@ async def test_a_row_that_an_application_holds_stops_nobody(pool):
         assert await write_back(pool, chunks) == [1, 1]
     assert (await video(pool, "1"))["cover_image_url"] is None
     assert await write_back(pool, chunks) == [1, 0]
+
+
+@pytest.mark.parametrize(("stored_hours", "written"), [(9, 1), (3, 2)], ids=["later", "earlier"])
+async def test_a_lock_that_is_let_go_in_time_is_waited_for(pool, stored_hours, written):
+    """And what was stored under it stands where it is the later one."""
+    await add(pool, "ana", "1", "2")
+    stored = refreshed("1", stored_hours)
+    chunk = ChunkWrite("ana", 0, [refreshed("1", 5), refreshed("2", 5)])
+    async with pool.acquire() as application:
+        transaction = application.transaction()
+        await transaction.start()
+        await application.execute(
+            "UPDATE refresher.videos SET cover_image_url = $1, cover_expires_at = $2"
+            " WHERE video_id = '1'",
+            stored.cover.url,
+            stored.cover.expires_at,
+        )
+        writing = asyncio.create_task(write_back(pool, [chunk]))
+        while not await application.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ):
+            if writing.done():  # it has waited as long as it does, and left the row due
+                break
+        await transaction.commit()
+        answered = await writing
+    assert answered in ([written], [1])
+    assert (await video(pool, "1"))["cover_expires_at"] == (
+        stored if answered == [1] else refreshed("1", 5)
+    ).cover.expires_at
 
 
 async def test_a_deleted_video_stays_deleted(pool):

@@ -170,9 +170,9 @@ class Demand:
         if not self._plan.pace.step_seconds:
             return None
         in_second = CHUNK_SIZE / self._plan.chunk_seconds
-        when_due = int(in_second * self._plan.period_seconds(1.0))
+        when_due = in_second * self._plan.period_seconds(1.0)
         at_most = int(in_second * self._plan.longest_seconds)
-        return Capacity(when_due, at_most, self.largest / when_due)
+        return Capacity(int(when_due), at_most, self.largest / when_due)
 
     def of_app(self) -> Capacity | None:
         """For covers in accounts of this fleet's sizes; None without a limit for the app."""
