@@ -7,6 +7,9 @@ hours, the summary again, and claim, write-back and release as the daemon calls 
 other, by the clock of who waits for them; then the daemon itself at full load.
 
 The server has a quarter of a machine with 24 GB for its buffers: less than the large table.
+
+Takes about an hour, most of it to load the large fleet, and 30 GB of disk, which it gives back
+unless they are kept.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from typing import Any, Final, TypeVar
 import asyncpg
 import uvloop
 
+from benchmarks.arguments import parser_of, real, whole
 from benchmarks.live import (
     MB,
     daemon,
@@ -31,7 +35,7 @@ from benchmarks.live import (
     quantile,
     stand_in,
 )
-from benchmarks.uneven_fleet import LEAD, fall_due, load, rest, sizes, thinned
+from benchmarks.uneven_fleet import LEAD, fall_due, load, rest, thinned
 from benchmarks.world import Server
 from refresher.domain.conclude import conclude
 from refresher.domain.model import CHUNK_SIZE, ChunkWrite, Claim, Cover, Release, Write
@@ -42,6 +46,7 @@ from refresher.postgres.migrate import migrate
 from refresher.postgres.status import read_quota, read_replicas, read_summary
 from refresher.postgres.write_back import write_back
 from refresher.refresh import WRITE_BACK_ROWS
+from refresher.simulation.fleet import sizes
 
 T = TypeVar("T")
 
@@ -110,30 +115,38 @@ class Figures:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.flat",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    large, options = read_options()
+    fleets = {"small": thinned(large, SMALLER), "large": large}
+    figures = [uvloop.run(measure(name, fleet, options)) for name, fleet in fleets.items()]
+    show(figures)
+    judge(*figures)
+
+
+def read_options() -> tuple[Sequence[int], argparse.Namespace]:
+    """How many videos each account of the large fleet has, and the rest."""
+    parser = parser_of("python -m benchmarks.flat", __doc__)
+    add = parser.add_argument
+    add("--accounts", type=whole(10 * SMALLER), default=100_000, help="(default %(default)s)")
+    add("--videos", type=whole(), default=10_000_000, help="of all of them (default %(default)s)")
+    add(
+        "--claims",
+        type=whole(),
+        default=500,
+        help="that are timed, with the rest (default %(default)s)",
     )
-    parser.add_argument("--accounts", type=int, default=100_000)
-    parser.add_argument("--videos", type=int, default=10_000_000)
-    parser.add_argument("--claims", type=int, default=500, help="that are timed, with the rest")
-    parser.add_argument("--idle-seconds", type=float, default=60)
-    parser.add_argument("--load-seconds", type=float, default=45, help="of the daemon at full load")
-    parser.add_argument(
-        "--keep", type=Path, help="folder for both servers' data, found again by the next run"
-    )
-    parser.add_argument(
+    add("--idle-seconds", type=real(1), default=60, help="of the idle daemon (default %(default)s)")
+    add("--load-seconds", type=real(1), default=45, help="at full load (default %(default)s)")
+    add("--keep", type=Path, metavar="FOLDER", help="for both servers' data, found by the next run")
+    add(
         "--explain",
         action="store_true",
         help="plans of all that takes 25 ms go to the server's log in the kept folder",
     )
     options = parser.parse_args()
-    large = sizes(options.accounts, options.videos)
-    fleets = {"small": thinned(large, SMALLER), "large": large}
-    figures = [uvloop.run(measure(name, fleet, options)) for name, fleet in fleets.items()]
-    show(figures)
-    judge(*figures)
+    try:
+        return sizes(options.videos, options.accounts), options
+    except ValueError as error:
+        parser.error(f"--videos: {error}")
 
 
 async def measure(name: str, fleet: Sequence[int], options: argparse.Namespace) -> Figures:

@@ -5,6 +5,8 @@ Three replicas against the emulator, which counts a true sliding window for each
 down to a single chunk, are refreshed as their covers near expiry. All that is judged is the
 emulator's own record of what arrived when. Used is the share of limit times minutes, from a minute
 after the first request (the first window is full then) until the last.
+
+Takes --minutes and about 1 GB of disk, which it gives back.
 """
 
 import argparse
@@ -25,10 +27,12 @@ from urllib.request import urlopen
 
 import uvloop
 
+from benchmarks.arguments import parser_of, real, whole
 from benchmarks.live import daemon, print_table, print_verdict
-from benchmarks.uneven_fleet import sizes, thinned
+from benchmarks.uneven_fleet import thinned
 from benchmarks.world import FIRST_ID, Server, module, postgres
 from refresher.postgres.migrate import migrate
+from refresher.simulation.fleet import sizes
 from refresher.tiktok.emulator import RECORD_PATH
 
 DATABASE: Final = "quota"
@@ -52,28 +56,49 @@ class Arrival:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.quota",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--replicas", type=int, default=3)
-    parser.add_argument("--limit", type=int, default=600, help="requests a minute and token")
-    parser.add_argument("--busy-accounts", type=int, default=4, help="with more than can be served")
-    parser.add_argument("--busy-videos", type=int, default=20_000, help="of each of them")
-    parser.add_argument("--other-accounts", type=int, default=200, help="of 10 to 900 videos")
-    options = parser.parse_args()
-    if options.minutes <= 1:
-        parser.error("the first minute is not counted: expected more than one")
+    options = read_options()
     fleet = fleet_of(options)
     arrivals = uvloop.run(measure(fleet, options))
     show(fleet, arrivals, options)
 
 
+def read_options() -> argparse.Namespace:
+    parser = parser_of("python -m benchmarks.quota", __doc__)
+    add = parser.add_argument
+    add(
+        "--minutes", type=real(2), default=10, help="the first is not counted (default %(default)s)"
+    )
+    add("--replicas", type=whole(), default=3, help="(default %(default)s)")
+    add(
+        "--limit",
+        type=whole(),
+        default=600,
+        help="requests a minute and token (default %(default)s)",
+    )
+    add(
+        "--busy-accounts",
+        type=whole(),
+        default=4,
+        help="with more due than their quota can serve (default %(default)s)",
+    )
+    add(
+        "--busy-videos",
+        type=whole(CHUNK),
+        default=20_000,
+        help="of each of them (default %(default)s)",
+    )
+    add(
+        "--other-accounts",
+        type=whole(10),
+        default=200,
+        help="of 10 to 900 videos (default %(default)s)",
+    )
+    return parser.parse_args()
+
+
 def fleet_of(options: argparse.Namespace) -> Mapping[str, int]:
     """How many videos each account has."""
-    others = [size for size in sizes(100_000, 10_000_000) if size < 1000]
+    others = [size for size in sizes(10_000_000, 100_000) if size < 1000]
     few = thinned(others, max(1, len(others) // options.other_accounts))
     counts = [options.busy_videos] * options.busy_accounts + list(few[: options.other_accounts])
     return {f"-000{number:032x}": count for number, count in enumerate(counts)}

@@ -5,6 +5,8 @@ are all due: they have covers that die in an hour. Each runner is a program of i
 fresh copy of the same database; repetitions take turns, so that a noisy machine is noisy to all.
 The clock runs from the first request's arrival to the commit of the last row; queues have their
 jobs made before it starts. Afterwards every row is checked. See docs/benchmarks.md.
+
+Takes about twenty minutes and 6 GB of disk, which it gives back.
 """
 
 import argparse
@@ -13,12 +15,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
+from benchmarks.arguments import file, parser_of, picture, real, reals, whole
 from benchmarks.chart import draw
 from benchmarks.measure import Job, Runner, make_template, measure
-from benchmarks.report import Row, Table, markdown
+from benchmarks.report import FULL_VIDEOS, Row, Table, markdown
 from benchmarks.world import Server, module, postgres, stand_in
 
 RUNNERS: Final = (
@@ -44,36 +46,44 @@ def main() -> None:
 
 
 def read_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="make bench BENCH_ARGS='...'",
-        usage="%(prog)s",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("make bench BENCH_ARGS='...'", __doc__)
+    parser.usage = "%(prog)s"
     add = parser.add_argument
-    add("--videos", type=int, default=200_000, help="(200000)")
-    add("--accounts", type=int, default=2_000, help="the videos are theirs in equal parts (2000)")
-    add("--repetitions", type=int, default=5, help="the tables show their medians (5)")
-    add("--latencies", type=latencies, default="0,0.1", help="seconds, upstream (0,0.1)")
+    add("--videos", type=whole(), default=FULL_VIDEOS, help="(default %(default)s)")
+    add("--accounts", type=whole(), default=2_000, help="of equal size (default %(default)s)")
+    add(
+        "--repetitions",
+        type=whole(),
+        default=5,
+        help="tables show their medians (default %(default)s)",
+    )
+    add(
+        "--latencies",
+        type=reals(0, 5),
+        default="0,0.1",
+        help="seconds, upstream (default %(default)s)",
+    )
     names = ",".join(runner.name for runner in RUNNERS)
-    add("--runners", type=runners, default="all", help=f"all, or some of {names}")
+    add(
+        "--runners",
+        type=runners,
+        default="all",
+        help=f"all, or some of {names} (default %(default)s)",
+    )
     add(
         "--longest",
-        type=float,
-        default=16.0,
+        type=real(1),
+        default=16,
         metavar="SECONDS",
-        help="a runner known to need longer gets as many videos as fit in about that (16)",
+        help="a runner known to need longer gets as many videos as fit in about that "
+        "(default %(default)s)",
     )
-    add("--markdown", type=Path, metavar="FILE", help="the tables, to a file, too")
-    add("--chart", type=Path, metavar="FILE.png", help="videos/s as bars")
+    add("--markdown", type=file, metavar="FILE", help="the tables, to a file, too")
+    add("--chart", type=picture, metavar="FILE.png", help="videos/s as bars")
     options = parser.parse_args()
     if options.videos % options.accounts:
         parser.error("expected --videos to be a multiple of --accounts")
     return options
-
-
-def latencies(text: str) -> Sequence[float]:
-    return [float(part) for part in text.split(",")]
 
 
 def runners(text: str) -> Sequence[Runner]:

@@ -4,6 +4,8 @@ Covers live a few seconds, so that all of them are due again and again, and no r
 daemon back. For a while another session holds an old snapshot open (REPEATABLE READ, idle in its
 transaction, as a forgotten psql or a long report does): nothing that dies meanwhile can be cleared
 away. Every ten seconds the database's own statistics are read.
+
+Takes --minutes, and with the snapshot held for ten about 10 GB of disk, which it gives back.
 """
 
 import argparse
@@ -12,13 +14,13 @@ from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from statistics import fmean
 from time import monotonic
 from typing import Any, Final
 
 import uvloop
 
+from benchmarks.arguments import parser_of, picture, real, whole
 from benchmarks.live import MB, Daemon, daemon, print_table, print_verdict, stand_in
 from benchmarks.world import Server, StandIn, make_fleet, postgres, settle
 
@@ -92,24 +94,42 @@ class Minute:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.soak",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--snapshot-from", type=float, default=5, help="minute; taken then")
-    parser.add_argument("--snapshot-until", type=float, default=15, help="minute; given up then")
-    parser.add_argument("--accounts", type=int, default=2000)
-    parser.add_argument("--videos-each", type=int, default=100)
-    parser.add_argument("--cover-ttl", type=int, default=6, help="seconds a cover lives")
-    parser.add_argument("--before", default="", help="SQL to run first, to try other settings")
-    parser.add_argument("--plot", type=Path, help="draw the course of it into this PNG")
-    options = parser.parse_args()
+    options = read_options()
     samples = uvloop.run(soak(options))
     show(samples, options)
     if options.plot:
         plot(samples, options)
+
+
+def read_options() -> argparse.Namespace:
+    parser = parser_of("python -m benchmarks.soak", __doc__)
+    add = parser.add_argument
+    add("--minutes", type=real(1), default=30, help="at full load (default %(default)s)")
+    add(
+        "--snapshot-from",
+        type=real(0),
+        metavar="MINUTE",
+        default=5,
+        help="the old snapshot is taken so many minutes after the start (default %(default)s)",
+    )
+    add(
+        "--snapshot-until",
+        type=real(0),
+        metavar="MINUTE",
+        default=15,
+        help="and given up so many after the start (default %(default)s); none is taken at all "
+        "where this is not after --snapshot-from, or is after the end",
+    )
+    add("--accounts", type=whole(), default=2000, help="(default %(default)s)")
+    add("--videos-each", type=whole(), default=100, help="of each account (default %(default)s)")
+    add("--cover-ttl", type=whole(), default=6, help="seconds a cover lives (default %(default)s)")
+    add("--before", metavar="SQL", default="", help="to run first, to try other settings")
+    add("--plot", type=picture, metavar="FILE.png", help="the course of it, drawn")
+    return parser.parse_args()
+
+
+def holds_snapshot(options: argparse.Namespace) -> bool:
+    return bool(options.snapshot_from < options.snapshot_until <= options.minutes)
 
 
 async def soak(options: argparse.Namespace) -> Sequence[Sample]:
@@ -132,7 +152,7 @@ async def soak(options: argparse.Namespace) -> Sequence[Sample]:
 
 async def _hold_snapshot(server: Server, options: argparse.Namespace) -> None:
     """As a session that is idle in its transaction does."""
-    if not options.snapshot_from < options.snapshot_until <= options.minutes:
+    if not holds_snapshot(options):
         return
     await asyncio.sleep(60 * options.snapshot_from)
     async with server.connected(DATABASE) as connection, _old_snapshot(connection):
@@ -209,7 +229,7 @@ def _row(number: int, minute: Minute) -> Sequence[str]:
 
 def judge(minutes: Sequence[Minute], options: argparse.Namespace) -> None:
     """Before the snapshot and after it: while it is held nothing can be cleared away."""
-    held = options.snapshot_from < options.snapshot_until <= options.minutes
+    held = holds_snapshot(options)
     before = [m for m in minutes if not held or m.after.at <= 60 * options.snapshot_from + 1]
     after = [m for m in minutes if held and m.before.at >= 60 * options.snapshot_until - 1]
     for name, stretch in (("before the old snapshot", before), ("after it", after)):
@@ -252,7 +272,8 @@ def plot(samples: Sequence[Sample], options: argparse.Namespace) -> None:
     size.legend()
     for axes in (speed, hot, size):
         axes.set_ylim(bottom=0)
-        axes.axvspan(options.snapshot_from, options.snapshot_until, color="0.9")
+        if holds_snapshot(options):
+            axes.axvspan(options.snapshot_from, options.snapshot_until, color="0.9")
     figure.tight_layout()
     figure.savefig(options.plot, dpi=120)
 

@@ -15,7 +15,6 @@ from typing import Any, Final
 from benchmarks.world import Server, settle
 from refresher.postgres.migrate import migrate
 
-LARGEST: Final = 50_000
 #: A cover is due so long before it expires.
 LEAD: Final = timedelta(minutes=90)
 LEAD_SQL: Final = "interval '90 minutes'"
@@ -119,19 +118,6 @@ SET due_at = f.earliest_due_at,
 FROM fallen AS f
 WHERE v.open_id = f.open_id
 """
-
-
-def sizes(accounts: int, videos: int) -> Sequence[int]:
-    """How many videos each account has, the largest first; they come to about `videos`."""
-    low, high = 0.0, float(videos)
-    while high - low > 1:
-        middle = (low + high) / 2
-        low, high = (middle, high) if sum(_zipf(accounts, middle)) < videos else (low, middle)
-    return _zipf(accounts, high)
-
-
-def _zipf(accounts: int, scale: float) -> Sequence[int]:
-    return [max(1, min(LARGEST, int(scale / rank))) for rank in range(1, accounts + 1)]
 
 
 def thinned(fleet: Sequence[int], keep_one_in: int) -> Sequence[int]:
