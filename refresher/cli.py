@@ -39,7 +39,7 @@ from refresher.settings import Settings, SettingsError, read_settings, split_key
 from refresher.simulation import report
 from refresher.simulation.fleet import sizes, steady_fleet
 from refresher.simulation.forecast import Forecast, forecast
-from refresher.simulation.plan import DAY_SECONDS, Plan, Ttl
+from refresher.simulation.plan import DAY_SECONDS, SHORTEST_TTL, Plan, Ttl
 
 T = TypeVar("T")
 
@@ -381,7 +381,7 @@ def _settings_to_simulate(*, stored: bool, **given: float | None) -> Settings:
 
 def _plan(settings: Settings, ttl: str, days: float) -> Plan:
     try:
-        lives: Ttl = "hourly" if ttl == "hourly" else _whole("--ttl", ttl)
+        lives: Ttl = "hourly" if ttl == "hourly" else _whole("--ttl", ttl, SHORTEST_TTL)
     except ValueError as error:
         _fail(str(error))
     return Plan(
@@ -395,11 +395,10 @@ def _plan(settings: Settings, ttl: str, days: float) -> Plan:
     )
 
 
-def _whole(option: str, value: str) -> int:
-    if not value.isdecimal() or not 1 <= int(value) <= LONGEST_LIFE.total_seconds():
-        raise ValueError(
-            f"{option}: expected hourly or seconds, {LONGEST_LIFE.days} days at most, not {value!r}"
-        )
+def _whole(option: str, value: str, least: int = 1) -> int:
+    most = int(LONGEST_LIFE.total_seconds())
+    if not value.isdecimal() or not least <= int(value) <= most:
+        raise ValueError(f"{option}: expected hourly or seconds, {least} to {most}, not {value!r}")
     return int(value)
 
 

@@ -218,6 +218,54 @@ def test_who_spoils_requests_is_asked_for_alone():
     assert told.chunk_fill == pytest.approx(41 / 60)
 
 
+@settings(max_examples=60)
+@given(
+    limit_per_token=st.integers(1, 6000),
+    limit_per_app=st.just(0) | st.integers(1, 6000),
+    chunk_budget=st.sampled_from([2, 8, 128]),
+    request_seconds=st.sampled_from([0.0, 0.2, 0.3, 0.7, 2.0]),
+)
+def test_arithmetic_knows_what_an_account_is_asked_for(
+    limit_per_token, limit_per_app, chunk_budget, request_seconds
+):
+    """With all of it due at all times: a chunk takes no less and no longer than the plan says.
+
+    Where slots are further apart than polls, some are missed.
+    """
+    lived = plan(
+        ttl=7200,
+        seconds=1200,
+        limit_per_token=limit_per_token,
+        limit_per_app=limit_per_app,
+        chunk_budget=chunk_budget,
+        request_seconds=request_seconds,
+    )
+    told = forecast(fleet(new(20_000_000)), lived)
+    claim = min(lived.pace.most_chunks, chunk_budget)
+    assert told.requests.sent <= lived.seconds / lived.least_chunk_seconds + claim + 1
+    if lived.pace.step_seconds < lived.poll_seconds:
+        assert told.requests.sent >= 0.99 * lived.seconds / lived.chunk_seconds - claim - 1
+
+
+@pytest.mark.parametrize(
+    ("limit_per_app", "videos"),
+    [
+        pytest.param(0, 50_000, id="none"),
+        pytest.param(600, 50_000, id="as-the-tokens"),
+        pytest.param(6000, 45_000, id="to-spare"),
+    ],
+)
+def test_what_is_kept_alive_is_no_more_than_the_most(limit_per_app, videos):
+    """Of one account, with and without a limit for the app, for hours at its limit."""
+    short = plan(
+        policy=SHORT_POLICY, ttl=320, seconds=8 * HOUR_SECONDS, limit_per_app=limit_per_app
+    )
+    told = forecast(steady_fleet([videos], short, 0), short)
+    assert (told.lowest_valid_share, told.first_death_seconds) == (1, None)
+    assert told.token.at_most >= videos
+    assert limit_per_app == 0 or told.token.at_most <= told.app.at_most
+
+
 # --- What it says ---
 
 
@@ -244,6 +292,27 @@ def test_a_cover_that_nobody_could_ask_for_is_dead_until_the_end():
     cohort = Cohort(START, START + 60, 40)
     told = forecast(fleet([cohort]), plan(limit_per_token=1, seconds=61))
     assert told.valid_share_by_minute == [1, 0.5]
+
+
+@settings(max_examples=60)
+@given(
+    ttl=st.just("hourly") | st.integers(60, 600),
+    counts=st.lists(st.integers(1, 3000), min_size=1, max_size=5),
+    limit_per_token=st.integers(1, 120),
+    lead=st.sampled_from([0, 5, 60, 3600]),
+    begins=st.floats(0, 1, exclude_max=True),
+)
+def test_a_share_is_a_share(ttl, counts, limit_per_token, lead, begins):
+    """However short covers live, and however late they are asked for."""
+    lived = plan(
+        policy=replace(POLICY, lead=timedelta(seconds=lead), spread=timedelta(seconds=lead / 4)),
+        ttl=ttl,
+        seconds=1800,
+        limit_per_token=limit_per_token,
+    )
+    made = steady_fleet(counts, lived, 0)
+    told = forecast(Fleet(START + 60 * begins, made.accounts), lived)
+    assert all(0 <= share <= 1 for share in told.valid_share_by_minute)
 
 
 @settings(max_examples=25)

@@ -109,7 +109,14 @@ async def test_without_matplotlib_the_extra_is_named(run):
         pytest.param("--from-database --videos 5", "expected --videos and", id="both"),
         pytest.param("--from-database", "REFRESHER_DATABASE_URL", id="no-database"),
         pytest.param("--videos 3 --accounts 5", "--videos: expected 5 to 250,000", id="too-few"),
-        pytest.param("--videos 5 --accounts 5 --ttl often", "--ttl: expected hourly or seconds", id="ttl"),
+        pytest.param(
+            "--videos 5 --accounts 5 --ttl often", "--ttl: expected hourly or seconds", id="ttl"
+        ),
+        pytest.param(
+            "--videos 5 --accounts 5 --ttl 59",
+            "--ttl: expected hourly or seconds, 60 to 34560000, not '59'",
+            id="short-ttl",
+        ),
         pytest.param("--videos 5 --accounts 5 --lead -1", "'--lead'", id="lead"),
         pytest.param("--videos 5 --accounts 5 --lead 1e9", "REFRESHER_LEAD_SECONDS", id="long"),
         pytest.param("--videos 5 --accounts 5 --days 0", "'--days'", id="days"),

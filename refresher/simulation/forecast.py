@@ -169,10 +169,9 @@ class Demand:
         """For an account whose covers are asked for the earliest; None without any limit."""
         if not self._plan.pace.step_seconds:
             return None
-        in_second = CHUNK_SIZE / self._plan.chunk_seconds
-        when_due = in_second * self._plan.period_seconds(1.0)
-        at_most = int(in_second * self._plan.longest_seconds)
-        return Capacity(int(when_due), at_most, self.largest / when_due)
+        when_due = CHUNK_SIZE * self._plan.period_seconds(1.0) / self._plan.chunk_seconds
+        at_most = CHUNK_SIZE * self._plan.longest_seconds / self._plan.least_chunk_seconds
+        return Capacity(int(when_due), int(at_most), self.largest / when_due)
 
     def of_app(self) -> Capacity | None:
         """For covers in accounts of this fleet's sizes; None without a limit for the app."""
@@ -208,8 +207,12 @@ class Tally:
         return self._videos / (CHUNK_SIZE * self._chunks) if self._chunks else 0.0
 
     def valid_share_by_minute(self, videos: int) -> Sequence[float]:
+        """Of so many covers; each is dead once a minute at most.
+
+        A cover of hardly a minute can end in the one it came in: counted twice, it is cut here.
+        """
         dead = accumulate(self._deaths_by_minute[:-1])
-        return [1 - number / videos if videos else 1.0 for number in dead]
+        return [1 - min(number, videos) / videos if videos else 1.0 for number in dead]
 
     def asked(self, account: int, sent_at: float, chunks: int, videos: int) -> None:
         elapsed = sent_at - self._start

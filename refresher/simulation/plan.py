@@ -10,6 +10,8 @@ from refresher.domain.pacing import PAST_SECONDS
 
 HOUR_SECONDS: Final = 3600
 DAY_SECONDS: Final = 24 * HOUR_SECONDS
+#: Deaths are told by the minute: a cover is to live through one.
+SHORTEST_TTL: Final = 60
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: When a fleet that is made begins. Any full hour would do.
 START: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
@@ -42,13 +44,38 @@ class Plan:
 
     @property
     def chunk_seconds(self) -> float:
-        """How long an account with much to ask for takes for a chunk, claim after claim.
+        """How long an account with much to ask for takes for a chunk, at the longest.
 
-        What passes between two claims costs quota only where it is longer than a claim makes up.
+        Between its last slot and its next claim the next slot may pass. Reserved all the same, it
+        costs nothing. Where it is not, as under a limit for the app that has slots to spare, or
+        where claims are too short to catch up, the account begins anew with each claim.
         """
-        chunks, step = self.pace.most_chunks, self.pace.step_seconds
-        between = self.request_seconds + self.writing_seconds - PAST_SECONDS
-        return max(chunks * step, (chunks - 1) * step + between) / chunks
+        slots, step = self._claim_chunks, self.pace.step_seconds
+        spare = 0 < self.pace.app_step_seconds < step
+        if self._keeps_slots and slots * step >= self._between_seconds and not spare:
+            return step
+        return ((slots - 1) * step + max(step, self._between_seconds)) / slots
+
+    @property
+    def least_chunk_seconds(self) -> float:
+        """How long at the shortest, whatever other accounts do."""
+        if not self._keeps_slots:
+            return self.chunk_seconds
+        return max(self.pace.step_seconds, self._between_seconds / self._claim_chunks)
+
+    @property
+    def _claim_chunks(self) -> int:
+        return min(self.pace.most_chunks, self.chunk_budget)
+
+    @property
+    def _between_seconds(self) -> float:
+        """From an account's last slot to its next claim."""
+        return self.request_seconds + self.writing_seconds
+
+    @property
+    def _keeps_slots(self) -> bool:
+        """Whether its next slot is still reserved then."""
+        return self._between_seconds - self.pace.step_seconds <= PAST_SECONDS
 
     @property
     def longest_seconds(self) -> float:
