@@ -330,19 +330,19 @@ def simulate(
         told = forecast(fleet_of(settings, plan), plan)
     draw(told, plan)
     if as_json:
-        print(json.dumps(report.facts(told), indent=2))
+        print(json.dumps(report.facts(told, plan, None if from_database else seed), indent=2))
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, text in report.lines(told, plan):
-        table.add_row(name, text)
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+    lines = list(report.lines(told, plan))
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        print(f"{name:{width}}  {text}")
 
 
 def _fleet_source(
     videos_made: int | None, accounts_made: int | None, seed: int, *, stored: bool
 ) -> Callable[[Settings, Plan], Fleet]:
     if stored and videos_made is accounts_made is None:
-        return lambda settings, _: _with_database(settings, read_fleet)
+        return _stored_fleet
     if stored or videos_made is None or accounts_made is None:
         _fail("expected --videos and --accounts, or --from-database alone")
 
@@ -356,6 +356,13 @@ def _fleet_source(
     return made
 
 
+def _stored_fleet(settings: Settings, _: Plan) -> Fleet:
+    fleet = _with_database(settings, read_fleet)
+    if not fleet.videos:
+        _fail("no active account has a video: nothing to simulate")
+    return fleet
+
+
 def _drawing(file: Path | None) -> Callable[[Forecast, Plan], None]:
     """What draws into the file; what is wrong with it is found before the long work."""
     if file is None:
@@ -365,7 +372,7 @@ def _drawing(file: Path | None) -> Callable[[Forecast, Plan], None]:
     try:
         from refresher.simulation.plot import draw
     except ModuleNotFoundError:
-        _fail("--plot: matplotlib is missing: install cover-refresher[plot]")
+        _fail("--plot: matplotlib is missing: pip install '.[plot]'")
     return lambda told, plan: draw(told, plan, file)
 
 

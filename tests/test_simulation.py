@@ -1,5 +1,6 @@
 """The simulation: its fleet, its virtual clock, and what it says."""
 
+import re
 from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from refresher.domain.reconcile import reconcile, refused_alone
 from refresher.simulation import report
 from refresher.simulation.engine import Engine, after_answer, fresh_cohort
 from refresher.simulation.fleet import LARGEST, sizes, steady_fleet
-from refresher.simulation.forecast import forecast
+from refresher.simulation.forecast import Requests, forecast
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, START, Plan
 from refresher.tiktok.emulator import Emulator, EmulatorOptions
 
@@ -278,6 +279,7 @@ def test_the_first_death_is_told_to_the_second():
     assert told.requests_by_minute == [1, 1, 0, 0]
     assert (told.lowest_valid_share, told.last_valid_share) == (0.5, 1)
     assert told.closest_call_seconds == pytest.approx(59.8)
+    assert told.all_valid_seconds == pytest.approx(62, abs=2)
 
 
 def test_covers_that_never_were_do_not_die():
@@ -285,6 +287,7 @@ def test_covers_that_never_were_do_not_die():
     told = forecast(fleet(new(20)), plan(seconds=240))
     assert told.valid_share_by_minute == [0, 1, 1, 1]
     assert told.first_death_seconds is None
+    assert told.all_valid_seconds == pytest.approx(0.2)
 
 
 def test_a_cover_that_nobody_could_ask_for_is_dead_until_the_end():
@@ -292,6 +295,7 @@ def test_a_cover_that_nobody_could_ask_for_is_dead_until_the_end():
     cohort = Cohort(START, START + 60, 40)
     told = forecast(fleet([cohort]), plan(limit_per_token=1, seconds=61))
     assert told.valid_share_by_minute == [1, 0.5]
+    assert told.all_valid_seconds is None
 
 
 @settings(max_examples=60)
@@ -426,9 +430,41 @@ def test_operators_are_told_of_deaths_limits_and_the_unreachable():
     assert lines["fleet"].endswith(", 3 unreachable")
     assert lines["first death"] == "after 1 h 1 min"
     assert not lines["valid covers"].startswith("100")
+    assert "closest call" not in lines
+    assert "all valid" not in lines
     free = plan(limit_per_token=0, seconds=60)
     lines = dict(report.lines(forecast(fleet(), free), free))
     assert lines["a token keeps alive"] == "any number: there is no limit"
+
+
+def test_a_fleet_just_imported_is_told_when_all_were_valid():
+    """The first covers come in turn; nothing died."""
+    lived = plan(limit_per_token=60, seconds=HOUR_SECONDS)
+    lines = dict(report.lines(forecast(fleet(new(1000)), lived), lived))
+    assert lines["all valid"] == "after 50 s"
+    assert lines["first death"] == "none within 1 h"
+
+
+def test_one_is_not_many_and_nothing_has_no_sign():
+    """A single video; no shares of so few requests."""
+    lived = plan(seconds=HOUR_SECONDS)
+    lines = dict(report.lines(forecast(fleet(new(1)), lived), lived))
+    assert lines["fleet"] == "1 video of 1 account, 1 in the largest"
+    assert lines["busiest minute"] == "1 request, 1 with one token"
+    assert [lines[f"+ {name}"] for name in ("lead", "spread", "rest")] == ["0", "0", "1"]
+
+
+@given(
+    sent=st.integers(0, 10**6),
+    least=st.floats(0, 10**6),
+    lead=st.floats(-1e6, 1e6),
+    rest=st.floats(-2, 2),
+)
+def test_no_figure_is_minus_zero(sent, least, lead, rest):
+    """Neither in requests nor in percent, which too few requests do not get."""
+    texts = [text for _, text in report._request_lines(Requests(sent, least, lead, 0.0, rest))]
+    assert not any(re.search(r"-0(\.0)?(?![\d.])", text) for text in texts)
+    assert (least >= 100) == ("%" in "".join(texts))
 
 
 def test_a_share_is_not_rounded_up_to_all():

@@ -45,7 +45,8 @@ async def test_a_made_up_fleet_needs_no_database(run):
     """Names and texts in columns; nothing has to be set."""
     code, out, err = await run(*SMALL)
     assert (code, err) == (0, "")
-    lines = [line.rstrip() for line in out.splitlines()]
+    lines = out.splitlines()
+    assert lines == [line.rstrip() for line in lines]
     assert lines[0].split(maxsplit=1) == [
         "fleet",
         "3,000 videos of 40 accounts, 704 in the largest",
@@ -60,6 +61,16 @@ async def test_programs_get_json(run):
     assert (code, told["accounts"], told["videos"], len(told["hours"])) == (0, 40, 3000, 24)
     assert told["requests"]["sent"] == sum(hour["requests"] for hour in told["hours"])
     assert told["app"]["when_due"] > told["videos"]
+    assert told["plan"] == {
+        "fleet": "made",
+        "seed": 0,
+        "ttl": 21600,
+        "days": 1,
+        "limit_per_token": 600,
+        "limit_per_app": 60,
+        "lead_seconds": 3600,
+        "spread_seconds": 1800,
+    }
 
 
 async def test_settings_are_the_defaults_and_options_override_them(run):
@@ -95,7 +106,7 @@ async def test_without_matplotlib_the_extra_is_named(run):
     assert await run(*SMALL, "--plot", "file.png", code=WITHOUT_MATPLOTLIB) == (
         2,
         "",
-        "refresher: --plot: matplotlib is missing: install cover-refresher[plot]\n",
+        "refresher: --plot: matplotlib is missing: pip install '.[plot]'\n",
     )
     code, _, _ = await run(*SMALL, code=WITHOUT_MATPLOTLIB)
     assert code == 0
@@ -204,8 +215,19 @@ async def test_the_stored_fleet_is_simulated(run, database, pool):
     assert (code, err) == (0, "")
     assert (told["accounts"], told["videos"], told["first_death_seconds"]) == (1, 50, None)
     assert (told["lowest_valid_share"], told["last_valid_share"]) == (0, 1)
+    assert (told["plan"]["fleet"], told["plan"]["seed"]) == ("from-database", None)
     # Every 22 h of a week.
     assert told["requests"]["sent"] == 3 * 8
+
+
+async def test_nothing_stored_is_nothing_to_simulate(run, database, pool):
+    """Said, rather than that all of it is valid."""
+    await store(pool, "ana", 0, 0)
+    assert await run("simulate", "--from-database", database=database) == (
+        2,
+        "",
+        "refresher: no active account has a video: nothing to simulate\n",
+    )
 
 
 async def test_a_database_that_is_away_is_said_in_one_line(run):

@@ -55,9 +55,10 @@ class Forecast:
 
     `videos` are those that can be kept alive, `unreachable` missing or refused by themselves. A
     cover is valid in a minute if it is valid all through it. `first_death_seconds` after the start
-    the first valid cover died, None where none did; `closest_call_seconds` before its death one was
-    refreshed at the latest, None where none was alive then. `period_seconds` lies between two
-    askings of a cover, on average, as long as each is asked for as it falls due.
+    the first valid cover died, None where none did. From `all_valid_seconds` on all were valid,
+    None where some were dead at the end, 0 where none ever was. `closest_call_seconds` before its
+    death one was refreshed at the latest, None where none was alive then. `period_seconds` lies
+    between two askings of a cover, on average, as long as each is asked for as it falls due.
     """
 
     accounts: int
@@ -69,6 +70,7 @@ class Forecast:
     lowest_valid_share: float
     last_valid_share: float
     first_death_seconds: float | None
+    all_valid_seconds: float | None
     closest_call_seconds: float | None
     requests: Requests
     chunk_fill: float
@@ -114,6 +116,7 @@ def forecast(fleet: Fleet, plan: Plan) -> Forecast:
         lowest_valid_share=min(valid),
         last_valid_share=valid[-1],
         first_death_seconds=tally.first_death_seconds,
+        all_valid_seconds=tally.all_valid_seconds,
         closest_call_seconds=tally.closest_call_seconds,
         requests=demand.account_for(sum(tally.requests_by_minute)),
         chunk_fill=tally.chunk_fill,
@@ -200,6 +203,12 @@ class Tally:
         self.busiest_token = 0
         self.first_death_seconds: float | None = None
         self.closest_call_seconds: float | None = None
+        self._last_dead_seconds = 0.0
+
+    @property
+    def all_valid_seconds(self) -> float | None:
+        last = self._last_dead_seconds
+        return last if last < self._seconds else None
 
     @property
     def chunk_fill(self) -> float:
@@ -246,5 +255,6 @@ class Tally:
             return
         self._deaths_by_minute[int(begun // MINUTE_SECONDS)] += videos
         self._deaths_by_minute[ceil(ended / MINUTE_SECONDS)] -= videos
+        self._last_dead_seconds = max(self._last_dead_seconds, ended)
         if begun > 0 and (self.first_death_seconds is None or begun < self.first_death_seconds):
             self.first_death_seconds = begun

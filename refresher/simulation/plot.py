@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from refresher.simulation.forecast import HOUR_MINUTES, MINUTE_SECONDS, Forecast
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, Plan
+from refresher.simulation.report import counted
 
 GREEN: Final = "#1a7f5a"
 BLUE: Final = "#1f4e8c"
@@ -49,9 +50,10 @@ def _is_short(plan: Plan) -> bool:
 
 def _title(forecast: Forecast, plan: Plan) -> str:
     ttl = "hourly covers" if plan.ttl == "hourly" else f"covers of {plan.ttl / HOUR_SECONDS:g} h"
-    told = [f"{forecast.videos:,} videos of {forecast.accounts:,} accounts", ttl]
+    fleet = f"{counted(forecast.videos, 'video')} of {counted(forecast.accounts, 'account')}"
+    told = [fleet, ttl]
     if plan.limit_per_token:
-        told.append(f"{plan.limit_per_token:,} requests a minute with a token")
+        told.append(f"{counted(plan.limit_per_token, 'request')} a minute with a token")
     if plan.limit_per_app:
         told.append(f"{plan.limit_per_app:,} in all")
     return ", ".join(told)

@@ -11,12 +11,33 @@ SERIES: Final = ("valid_share_by_minute", "requests_by_minute")
 MINUTE_SECONDS: Final = 60
 
 
-def facts(forecast: Forecast) -> dict[str, Any]:
-    """For programs: everything, the series by the hour."""
+#: Below so many requests a share of them says nothing.
+LEAST_TO_SHARE: Final = 100
+
+
+def facts(forecast: Forecast, plan: Plan, seed: int | None) -> dict[str, Any]:
+    """For programs: what was asked and everything that came of it, the series by the hour.
+
+    `seed` is that of a fleet that was made, None for a stored one.
+    """
     told = asdict(forecast)
     for name in SERIES:
         del told[name]
-    return {**told, "hours": [asdict(hour) for hour in forecast.by_hour()]}
+    hours = [asdict(hour) for hour in forecast.by_hour()]
+    return {"plan": _plan(plan, seed), **told, "hours": hours}
+
+
+def _plan(plan: Plan, seed: int | None) -> dict[str, Any]:
+    return {
+        "fleet": "from-database" if seed is None else "made",
+        "seed": seed,
+        "ttl": plan.ttl,
+        "days": plan.seconds / DAY_SECONDS,
+        "limit_per_token": plan.limit_per_token,
+        "limit_per_app": plan.limit_per_app,
+        "lead_seconds": plan.policy.lead.total_seconds(),
+        "spread_seconds": plan.policy.spread.total_seconds(),
+    }
 
 
 def lines(forecast: Forecast, plan: Plan) -> Iterator[tuple[str, str]]:
@@ -27,30 +48,33 @@ def lines(forecast: Forecast, plan: Plan) -> Iterator[tuple[str, str]]:
     yield from _request_lines(forecast.requests)
     yield "chunk fill", f"{forecast.chunk_fill:.3f}"
     in_all, one = forecast.peak_requests_per_minute, forecast.busiest_token_requests_per_minute
-    yield "busiest minute", f"{in_all:,} requests, {one:,} with one token"
+    yield "busiest minute", f"{counted(in_all, 'request')}, {one:,} with one token"
     span = _span(forecast.seconds)
     lowest, last = map(_share, (forecast.lowest_valid_share, forecast.last_valid_share))
     yield "valid covers", f"{lowest} at the worst, {last} after {span}"
-    if forecast.closest_call_seconds is not None:
-        yield "closest call", f"refreshed {_span(forecast.closest_call_seconds)} before its death"
+    death, closest = forecast.first_death_seconds, forecast.closest_call_seconds
+    if death is None and closest is not None:
+        yield "closest call", f"refreshed {_span(closest)} before its death"
+    if forecast.all_valid_seconds:
+        yield "all valid", f"after {_span(forecast.all_valid_seconds)}"
     yield from _capacity_lines(forecast)
-    death = forecast.first_death_seconds
     yield "first death", f"none within {span}" if death is None else f"after {_span(death)}"
 
 
 def _fleet(forecast: Forecast) -> str:
-    size = f"{forecast.videos:,} videos of {forecast.accounts:,} accounts"
+    size = f"{counted(forecast.videos, 'video')} of {counted(forecast.accounts, 'account')}"
     unreachable = f", {forecast.unreachable:,} unreachable" if forecast.unreachable else ""
     return f"{size}, {forecast.largest_account:,} in the largest{unreachable}"
 
 
 def _request_lines(requests: Requests) -> Iterator[tuple[str, str]]:
+    least = requests.least
     yield "requests", f"{requests.sent:,}"
-    yield "least possible", f"{requests.least:,.0f}"
+    yield "least possible", f"{least:,.0f}"
     for name in ("lead", "spread", "rest"):
         number = getattr(requests, name)
-        share = f" ({number / requests.least:+.1%})" if requests.least else ""
-        yield f"+ {name}", f"{number:,.0f}{share}"
+        share = f" ({_unsigned_zero(number / least, 3):+.1%})" if least >= LEAST_TO_SHARE else ""
+        yield f"+ {name}", f"{_unsigned_zero(number, 0):,.0f}{share}"
 
 
 def _capacity_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
@@ -64,9 +88,19 @@ def _capacity_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
 
 def _keeps(capacity: Capacity, whose: str) -> str:
     return (
-        f"{capacity.when_due:,} covers, {capacity.at_most:,} with nothing in reserve; "
+        f"{counted(capacity.when_due, 'cover')}, {capacity.at_most:,} with nothing in reserve; "
         f"{capacity.load:.1%} {whose}"
     )
+
+
+def counted(number: int, of: str) -> str:
+    """How many, and of what."""
+    return f"{number:,} {of}" if number == 1 else f"{number:,} {of}s"
+
+
+def _unsigned_zero(number: float, digits: int) -> float:
+    """Rounded; a zero has no sign."""
+    return round(number, digits) + 0.0
 
 
 def _share(share: float) -> str:
