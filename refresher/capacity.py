@@ -23,7 +23,7 @@ CHUNKS_AHEAD: Final = 4
 CHUNKS_UNDER_WAY: Final = 8
 #: Of the time that requests take: what is assumed at first, and how fast the mean follows.
 FIRST_GUESS_SECONDS: Final = 0.2
-SMOOTHING: Final = 0.05
+SMOOTHING: Final = 0.1
 
 
 class Capacity:
