@@ -150,7 +150,10 @@ def migrate(
     video_partitions: Annotated[
         int | None,
         typer.Option(
-            min=2, max=1024, help="Also partition videos by the hash of open_id; to stay."
+            min=2,
+            max=1024,
+            help="Also partition videos by the hash of open_id: for good, and with nobody reading"
+            " or writing accounts and videos meanwhile.",
         ),
     ] = None,
 ) -> None:
@@ -166,7 +169,9 @@ def migrate(
         rows = uvloop.run(partition_videos(database_url, video_partitions))
     except PartitioningRefusedError as error:
         _fail(str(error))
-    if rows is not None:
+    if rows is None:
+        print(f"already in {video_partitions} partitions")
+    else:
         print(f"{rows:,} videos in {video_partitions} partitions")
 
 
