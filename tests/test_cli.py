@@ -295,7 +295,11 @@ async def test_a_bad_row_stops_an_import_with_nothing_written(
         ("accounts", {}, "Missing command; see refresher --help"),
         ("frolic", {}, "No such command 'frolic'; see refresher --help"),
         ("status --colour", {}, "No such option: --colour"),
-        ("emulator --cover-ttl soon", {}, "--cover-ttl: expected hourly or seconds, 1 to 34560000, not 'soon'"),
+        (
+            "emulator --cover-ttl soon",
+            {},
+            "--cover-ttl: expected hourly or seconds, 1 to 34560000, not 'soon'",
+        ),
         ("emulator --missing-share 2", {}, "--missing-share"),
     ],
 )

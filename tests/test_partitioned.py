@@ -207,7 +207,7 @@ async def test_the_command_says_what_it_did(start, pool):
         told.append((await daemon.ended(), daemon.output.read_text()))
     assert told == [
         (0, "6 videos in 4 partitions\n"),
-        (0, ""),
+        (0, "already in 4 partitions\n"),
         (2, "refresher: refresher.videos has 4 partitions: expected these or none, not 5\n"),
     ]
 

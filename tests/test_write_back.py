@@ -15,6 +15,10 @@ URL = (
     + "A" * 230
 )
 
+SQL_UPDATES = """
+SELECT n_tup_upd, n_tup_hot_upd AS hot FROM pg_stat_user_tables WHERE relname = 'videos'
+"""
+
 
 def refreshed(video_id, hours):
     expires_at = NOW + hours * HOUR
@@ -153,15 +157,28 @@ async def test_a_deleted_video_stays_deleted(pool):
 
 
 async def test_every_update_is_hot(database, pool):
-    """From the first cover on: no index entry is written again, whole pages at a time."""
+    """From the first cover on: no index entry is written again, whole pages at a time.
+
+    Tried up to three times: a session that is just starting elsewhere on the server holds back what
+    may be cleaned on a page, for a moment.
+    """
+    for attempt in range(3):
+        updates, hot = await rewritten(pool, f"-000{attempt:032}")
+        assert updates == 6000
+        if hot == updates:
+            return
+    assert hot == updates
+
+
+async def rewritten(pool, open_id):
+    """Updates of 2,000 videos that each got three covers, and how many of them were HOT."""
+    before = await pool.fetchrow(SQL_UPDATES)
     ids = [f"7{n:018}" for n in range(2000)]
-    await add(pool, "-000" + "a" * 32, *ids)
+    await add(pool, open_id, *ids)
     for hours in (1, 2, 3):
         for start in range(0, 2000, 500):
             writes = [refreshed(video_id, hours) for video_id in ids[start : start + 500]]
-            await write_back(pool, [ChunkWrite("-000" + "a" * 32, 0, writes)])
+            await write_back(pool, [ChunkWrite(open_id, 0, writes)])
     await pool.execute("SELECT pg_stat_force_next_flush()")
-    row = await pool.fetchrow(
-        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'videos'"
-    )
-    assert (row["n_tup_upd"], row["n_tup_hot_upd"]) == (6000, 6000)
+    after = await pool.fetchrow(SQL_UPDATES)
+    return after["n_tup_upd"] - before["n_tup_upd"], after["hot"] - before["hot"]
