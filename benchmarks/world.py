@@ -143,12 +143,12 @@ async def postgres() -> AsyncIterator[Server]:
     """
     with tempfile.TemporaryDirectory(prefix="refresher-bench-") as folder:
         data = f"{folder}/data"
-        with _started(data) as url:
+        with started(data) as url:
             connection = await asyncpg.connect(url)
             for name, value in SERVER_SETTINGS.items():
                 await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
             await connection.close()
-        with _started(data) as url:
+        with started(data) as url:
             connection = await asyncpg.connect(url, server_settings=UNCOUNTED)
             await connection.execute("CREATE EXTENSION pg_stat_statements")
             await connection.execute("CREATE EXTENSION pg_walinspect")
@@ -160,7 +160,8 @@ async def postgres() -> AsyncIterator[Server]:
 
 
 @contextmanager
-def _started(data: str) -> Iterator[str]:
+def started(data: str) -> Iterator[str]:
+    """A server on that folder while the context lasts; its URL."""
     with warnings.catch_warnings():
         # It looks for a runtime folder that root and containers do not have, and finds another.
         warnings.simplefilter("ignore")

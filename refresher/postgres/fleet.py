@@ -7,6 +7,7 @@ from asyncpg import Record
 from refresher.domain.fleet import NO_COVER, Cohort, Fleet
 from refresher.domain.model import OpenId
 from refresher.postgres.database import REPORT_SECONDS, Pool, connection
+from refresher.postgres.status import read_now
 
 #: Accounts read by one statement.
 PAGE: Final = 1000
@@ -37,14 +38,11 @@ LEFT JOIN LATERAL (
 ORDER BY a.open_id, v.due
 """
 
-SQL_NOW: Final = "SELECT extract(epoch FROM now())::float8"
-
 
 async def read_fleet(pool: Pool) -> Fleet:
     """The active accounts as they stand now. Raises `DatabaseUnavailable`."""
     accounts: dict[OpenId, list[Cohort]] = {}
-    async with connection(pool) as taken:
-        now: float = await taken.fetchval(SQL_NOW)
+    now = (await read_now(pool)).timestamp()
     page, last = PAGE, ""
     while page == PAGE:
         async with connection(pool) as taken:
