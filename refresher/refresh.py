@@ -212,7 +212,7 @@ class Refresher:
             self._outlasting(write_back),
             size=WRITE_BACK_ROWS,
             linger_seconds=LINGER_SECONDS,
-            weigh=lambda chunk: len(chunk.writes),
+            weigh=lambda chunk: chunk.videos,
             at_once=2,
         )
         self._release = Batcher(
@@ -553,7 +553,7 @@ class Refresher:
             written = await self._write_back.submit(write)
         except DatabaseUnavailable:
             written = 0  # the grace time is over
-        if unwritten := len(reconciled.writes) - written:
+        if unwritten := write.videos - written:
             work.unsaved = True
             work.tally.refreshed = max(0, work.tally.refreshed - unwritten)
             emit(CHUNK_UNSAVED, open_id=claim.open_id, videos=unwritten)

@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Final
 
 from refresher.domain.errors import CoverUnusable
-from refresher.domain.model import Cover
 
 # The first where a URL names both. They begin with a character that is searched for quickly.
 EXPIRY_PARAMETERS: Final = tuple(
@@ -22,11 +21,13 @@ LONGEST_LIFE: Final = timedelta(days=400)
 FIRST_MILLISECONDS: Final = 100_000_000_000  # in seconds this would be the year 5138
 
 
-def read_cover(url: object, answered_at: datetime, fallback_ttl: timedelta) -> Cover:
-    """The cover of an answer's `cover_image_url`; the URL is kept as it came, never re-encoded.
+def read_cover(
+    url: object, answered_at: datetime, fallback_ttl: timedelta
+) -> tuple[str, datetime]:
+    """The URL of an answer's cover, as it came and never re-encoded, and when it dies.
 
-    Expires when the URL says, or `fallback_ttl` after `answered_at` when it says nothing sane.
-    Raises `CoverUnusable` for what cannot be stored or is dead already.
+    That is as the URL says, or `fallback_ttl` after `answered_at` when it says nothing sane. Raises
+    `CoverUnusable` for what cannot be stored or is dead already.
     """
     text = usable_url(url)
     expires_at = named_expiry(text, answered_at)
@@ -34,7 +35,7 @@ def read_cover(url: object, answered_at: datetime, fallback_ttl: timedelta) -> C
         expires_at = answered_at + fallback_ttl
     if expires_at <= answered_at:
         raise CoverUnusable("expired on arrival")
-    return Cover(text, expires_at)
+    return text, expires_at
 
 
 def usable_url(url: object) -> str:

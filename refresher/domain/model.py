@@ -24,23 +24,15 @@ def usable_token(token: str | None) -> bool:
     return token is not None and re.fullmatch(r"[!-~]+", token) is not None
 
 
-# What is made for every video is a named tuple: a frozen dataclass takes three times as long to
-# make, which is a tenth of the daemon's work.
-class Cover(NamedTuple):
-    """A cover URL, byte for byte as it came, and the time it dies."""
-
-    url: str
-    expires_at: datetime
-
-    def __repr__(self) -> str:
-        return f"Cover(expires_at={self.expires_at!r})"  # the URL holds its signature
-
-
+# A named tuple, as one is made for every video: a frozen dataclass takes three times as long.
 class Video(NamedTuple):
-    """A claimed video as the database has it; without a cover, `cover_expires_at` is None."""
+    """A claimed video as the database has it; without a cover, `cover_expires_at` is None.
+
+    Not `due`: a top-up, which fills a chunk up.
+    """
 
     video_id: VideoId
-    due_at: datetime
+    due: bool
     cover_expires_at: datetime | None
     misses: int
     missing: bool
@@ -111,15 +103,19 @@ class TokenPair:
     scope: str | None
 
 
-class Write(NamedTuple):
-    """What is written back for one video. `cover` is None when the stored one stays.
+@dataclass(slots=True)
+class Write:
+    """What is written back alike for some videos of a chunk.
 
-    `refusal` is the code with which a request for it alone was refused.
+    `urls` are their covers, byte for byte as they came, which die at `cover_expires_at`; none and
+    None where the stored ones stay. `refusal` is the code with which a request for one of them
+    alone was refused.
     """
 
-    video_id: VideoId
+    video_ids: list[VideoId]
     due_at: datetime
-    cover: Cover | None = None
+    cover_expires_at: datetime | None = None
+    urls: list[str] = field(default_factory=list, repr=False)  # a URL holds its signature
     misses: int = 0
     missing: bool = False
     gone: bool = False
@@ -133,6 +129,11 @@ class ChunkWrite:
     open_id: OpenId
     lease_epoch: int
     writes: Sequence[Write]
+
+    @property
+    def videos(self) -> int:
+        """How many rows are to be written."""
+        return sum(len(write.video_ids) for write in self.writes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from refresher.domain.due import (
 )
 from refresher.domain.errors import CoverUnusable
 from refresher.domain.expiry import read_cover
-from refresher.domain.model import Cover, OpenId, Video, VideoId, Write
+from refresher.domain.model import OpenId, Video, VideoId, Write
 
 MOST_MISSES: Final = 10_000  # the column is a smallint
 
@@ -48,19 +48,22 @@ def reconcile(
     """
     share = account_share(open_id)
     result = Reconciled()
-    due_ats: dict[datetime, datetime] = {}  # covers of an answer mostly die in the same second
+    alike: dict[datetime, Write] = {}  # covers of an answer mostly die in the same second
     for video in asked:
         cover = _cover(policy, video, answer, now, result)
         if cover is None:
-            write = _write_after_miss(policy, video, now, present=video.video_id in answer)
-            result.writes += [write] if write else []
+            missed = _write_after_miss(policy, video, now, present=video.video_id in answer)
+            result.writes += [missed] if missed else []
             continue
         result.refreshed += 1
-        due_at = due_ats.get(cover.expires_at)
-        if due_at is None:
-            due_at = due_after_refresh(policy, share, now, cover.expires_at)
-            due_ats[cover.expires_at] = due_at
-        result.writes.append(Write(video.video_id, due_at, cover))
+        url, expires_at = cover
+        write = alike.get(expires_at)
+        if write is None:
+            due_at = due_after_refresh(policy, share, now, expires_at)
+            write = alike[expires_at] = Write([], due_at, expires_at)
+            result.writes.append(write)
+        write.video_ids.append(video.video_id)
+        write.urls.append(url)
     return result
 
 
@@ -74,7 +77,7 @@ def refused_alone(asked: Sequence[Video], code: str, now: datetime) -> Reconcile
         result.rejections.append((video.video_id, code))
         misses = min(video.misses + 1, MOST_MISSES)
         due_at = now + wait_after_refusal(misses)
-        result.writes.append(Write(video.video_id, due_at, misses=misses, refusal=code))
+        result.writes.append(Write([video.video_id], due_at, misses=misses, refusal=code))
     return result
 
 
@@ -90,7 +93,8 @@ def put_aside(policy: DuePolicy, asked: Sequence[Video], reason: str, now: datet
         write = _write_after_miss(policy, video, now, present=True)
         if write:
             wait = (write.due_at - now) * (1 + stable_share(f"{video.video_id} {write.misses}")) / 2
-            result.writes.append(write._replace(due_at=now + wait))
+            write.due_at = now + wait
+            result.writes.append(write)
     return result
 
 
@@ -100,20 +104,20 @@ def _cover(
     answer: Mapping[str, object],
     now: datetime,
     result: Reconciled,
-) -> Cover | None:
-    """The cover to store, if there is one; else what became of the ID is counted."""
+) -> tuple[str, datetime] | None:
+    """The cover to store and when it dies, if there is one; else what became of the ID is counted."""
     if video.video_id not in answer:
         result.missing += 1
         return None
     try:
-        cover = read_cover(answer[video.video_id], now, policy.fallback_ttl)
+        url, expires_at = read_cover(answer[video.video_id], now, policy.fallback_ttl)
     except CoverUnusable as reason:
         result.rejections.append((video.video_id, str(reason)))
         return None
-    if video.cover_expires_at is not None and cover.expires_at <= video.cover_expires_at:
+    if video.cover_expires_at is not None and expires_at <= video.cover_expires_at:
         result.unchanged += 1
         return None
-    return cover
+    return url, expires_at
 
 
 def _write_after_miss(
@@ -121,11 +125,11 @@ def _write_after_miss(
 ) -> Write | None:
     """A miss only moves `due_at`. A top-up asks early: it proves a change, but counts no repeat."""
     missing = not present
-    if video.missing == missing and video.due_at > now:
+    if video.missing == missing and not video.due:
         return None
     misses = min(video.misses + 1, MOST_MISSES) if video.missing == missing else 1
     return Write(
-        video.video_id,
+        [video.video_id],
         due_at=now + wait_after_miss(misses, present=present),
         misses=misses,
         missing=missing,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import chain, repeat
 from math import ceil
 from time import monotonic
 from typing import Final
@@ -155,7 +156,6 @@ asked AS MATERIALIZED (
     FROM affordable AS p
     CROSS JOIN LATERAL (
         SELECT array_agg(video_id) AS video_ids,
-               array_agg(due_at) AS due_ats,
                array_agg(expires_at) AS expires_ats,
                array_agg(misses) AS misses,
                array_agg(missing) AS missing,
@@ -166,7 +166,7 @@ asked AS MATERIALIZED (
                (count(*) FILTER (WHERE turn = {ALONE}))::integer AS alone,
                (count(*) FILTER (WHERE turn = {TOP_UP}))::integer AS top_ups
         FROM (
-            SELECT video_id, due_at, expires_at, misses, missing,
+            SELECT video_id, expires_at, misses, missing,
                    CASE WHEN due_at > now() THEN CASE WHEN misses = 0 THEN {TOP_UP} END
                         WHEN NOT refused THEN {DUE}
                         WHEN due_at < now() - interval '1 hour' THEN {STARVED}
@@ -268,7 +268,7 @@ SELECT l.*, g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
        g.cut_off OR g.part_only AS unfinished,
        extract(epoch FROM g.own_step)::float8 AS step_seconds,
        {CHOSEN.format("video_ids")} AS video_ids,
-       {CHOSEN.format("due_ats")} AS due_ats,
+       least(g.chosen, 20 * g.granted_chunks) AS due_videos,
        {CHOSEN.format("expires_ats")} AS expires_ats,
        {CHOSEN.format("misses")} AS misses,
        {CHOSEN.format("missing")} AS missing
@@ -624,5 +624,8 @@ class Claims:
 
 
 def _videos(row: Record) -> Sequence[Video]:
-    columns = ("video_ids", "due_ats", "expires_ats", "misses", "missing")
-    return list(map(Video._make, zip(*(row[column] or () for column in columns), strict=True)))
+    if not row["video_ids"]:
+        return ()
+    due = chain(repeat(True, row["due_videos"]), repeat(False))
+    columns = row["expires_ats"], row["misses"], row["missing"]
+    return list(map(Video, row["video_ids"], due, *columns))
