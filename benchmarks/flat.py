@@ -38,7 +38,7 @@ from benchmarks.live import (
 from benchmarks.uneven_fleet import LEAD, fall_due, load, rest, thinned
 from benchmarks.world import Server
 from refresher.domain.conclude import conclude
-from refresher.domain.model import CHUNK_SIZE, ChunkWrite, Claim, Cover, Release, Write
+from refresher.domain.model import CHUNK_SIZE, ChunkWrite, Claim, Release, Write
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import Pool, connected
@@ -279,18 +279,17 @@ async def _write_back(pool: Pool, claimed: Sequence[Claim], figures: Figures) ->
     size = WRITE_BACK_ROWS // CHUNK_SIZE
     for first in range(0, len(chunks), size):
         batch = chunks[first : first + size]
-        rows = sum(len(chunk.writes) for chunk in batch)
+        rows = sum(chunk.videos for chunk in batch)
         whole = figures.write_backs if rows >= WRITE_BACK_ROWS * 0.9 else []
         await _timed(whole, write_back(pool, batch))
 
 
 def _answered(claim: Claim) -> Iterator[ChunkWrite]:
     expires_at = claim.time.now + COVER_LIFE
-    cover, due_at = Cover(URL, expires_at), expires_at - LEAD
     for first in range(0, len(claim.videos), CHUNK_SIZE):
-        videos = claim.videos[first : first + CHUNK_SIZE]
-        writes = [Write(video.video_id, due_at, cover) for video in videos]
-        yield ChunkWrite(claim.open_id, claim.lease_epoch, writes)
+        ids = [video.video_id for video in claim.videos[first : first + CHUNK_SIZE]]
+        write = Write(ids, expires_at - LEAD, expires_at, [URL] * len(ids))
+        yield ChunkWrite(claim.open_id, claim.lease_epoch, [write])
 
 
 async def _timed(times: list[float], call: Awaitable[T]) -> T:

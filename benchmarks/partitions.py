@@ -8,7 +8,7 @@ Takes about ten minutes and 6 GB of disk, which it gives back.
 
 import argparse
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,7 +21,7 @@ import asyncpg
 
 from benchmarks.arguments import parser_of, whole
 from refresher.demo import temporary_postgres
-from refresher.domain.model import ChunkWrite, Claim, Cover, Release, Write
+from refresher.domain.model import CHUNK_SIZE, ChunkWrite, Claim, Release, Write
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import SCAN_SECONDS, Pool, connected
 from refresher.postgres.migrate import migrate
@@ -145,15 +145,12 @@ async def work(variant: Variant, number: int) -> None:
     await variant.timed("an application's INSERT", adding)
 
 
-def refreshed(claim: Claim) -> Sequence[ChunkWrite]:
+def refreshed(claim: Claim) -> Iterator[ChunkWrite]:
     expires_at = claim.time.now + timedelta(hours=6)
-    writes = [
-        Write(video.video_id, expires_at - LEAD, Cover(URL, expires_at)) for video in claim.videos
-    ]
-    return [
-        ChunkWrite(claim.open_id, claim.lease_epoch, writes[first : first + 20])
-        for first in range(0, len(writes), 20)
-    ]
+    for first in range(0, len(claim.videos), CHUNK_SIZE):
+        ids = [video.video_id for video in claim.videos[first : first + CHUNK_SIZE]]
+        write = Write(ids, expires_at - LEAD, expires_at, [URL] * len(ids))
+        yield ChunkWrite(claim.open_id, claim.lease_epoch, [write])
 
 
 async def vacuum(variant: Variant) -> None:

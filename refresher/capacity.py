@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
@@ -87,16 +87,12 @@ class Capacity:
         finally:
             self.chunks_under_way -= 1
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[bool]:
-        """Wait for a place among the requests in flight; False: the API is down, do not send."""
-        given = await self._given()
-        try:
-            yield given
-        finally:
-            if given:
-                self._in_flight -= 1
-                self._give()
+    def place(self) -> "Place":
+        """For `async with`: wait for a place among the requests in flight.
+
+        False: the API is down, do not send.
+        """
+        return Place(self)
 
     def sent(self) -> float:
         """A request goes out now, on the monotonic clock."""
@@ -119,7 +115,8 @@ class Capacity:
             while self._waiting:
                 _settle(self._waiting.popleft(), given=False)
 
-    async def _given(self) -> bool:
+    async def take_place(self) -> bool:
+        """For `Place`."""
         if self._breaker.is_open or self._has_place():
             given = self._has_place()
             self._in_flight += given
@@ -130,9 +127,13 @@ class Capacity:
             return await waiting
         except asyncio.CancelledError:
             if waiting.done() and not waiting.cancelled() and waiting.result():
-                self._in_flight -= 1
-                self._give()
+                self.leave_place()
             raise
+
+    def leave_place(self) -> None:
+        """For `Place`."""
+        self._in_flight -= 1
+        self._give()
 
     def _has_place(self) -> bool:
         return self._in_flight < self._breaker.window(monotonic())
@@ -151,6 +152,24 @@ class Capacity:
             return chunks
         flow = self._query_seconds / step_seconds * self._patience()
         return min(chunks, 1 + int(flow))
+
+
+class Place:
+    """A place among the requests in flight. No generator: that takes three times as long."""
+
+    __slots__ = ("_capacity", "_given")
+
+    def __init__(self, capacity: Capacity) -> None:
+        self._capacity = capacity
+        self._given = False
+
+    async def __aenter__(self) -> bool:
+        self._given = await self._capacity.take_place()
+        return self._given
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._given:
+            self._capacity.leave_place()
 
 
 class Held:

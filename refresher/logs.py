@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -37,6 +38,8 @@ SECRET_TEXT: Final = re.compile(
     """,
     re.VERBOSE,
 )
+#: Nothing that could be taken for a secret by what stands around it, as most IDs are.
+WORD: Final = re.compile(r"[\w-]*")
 
 
 def emit(event: Event, **fields: object) -> None:
@@ -86,11 +89,11 @@ def _redaction(match: re.Match[str]) -> str:
 
 
 def _redacted(name: str, value: object) -> object:
-    if SECRET_FIELD.fullmatch(name):
+    if _is_secret(name):
         return REDACTED
     match value:
         case str():
-            return redacted_text(value)
+            return value if WORD.fullmatch(value) else redacted_text(value)
         case None | bool() | int() | float():
             return value
         case Mapping():
@@ -101,6 +104,11 @@ def _redacted(name: str, value: object) -> object:
             return [_redacted(name, item) for item in value]
         case _:
             return redacted_text(str(value))
+
+
+@lru_cache(maxsize=1024)  # the same few names in every line
+def _is_secret(name: str) -> bool:
+    return SECRET_FIELD.fullmatch(name) is not None
 
 
 def _json(entry: Mapping[str, Any], **_: object) -> bytes:

@@ -8,9 +8,9 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit, urlunsplit
@@ -20,6 +20,7 @@ import hypothesis
 import pytest
 
 from refresher.demo import temporary_postgres
+from refresher.domain.model import Write
 from refresher.events import EVENTS
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.migrate import migrate
@@ -39,6 +40,18 @@ ALWAYS = {"timestamp", "level", "event"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests wait for real time: begun first, they pass beside the others."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def one_by_one(writes: Iterable[Write]) -> list[Write]:
+    """The same writes, each for one video."""
+    alone = []
+    for write in writes:
+        assert len(write.urls) == (0 if write.cover_expires_at is None else len(write.video_ids))
+        alone += [
+            replace(write, video_ids=[video_id], urls=write.urls[place : place + 1])
+            for place, video_id in enumerate(write.video_ids)
+        ]
+    return alone
 
 
 @pytest.fixture(scope="session")

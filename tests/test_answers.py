@@ -203,7 +203,7 @@ def test_an_error_in_the_querys_shape_parks_nobody():
 
 
 def video(misses, *, missing=False):
-    return Video(ID, NOW, NOW + HOUR, misses, missing)
+    return Video(ID, True, NOW + HOUR, misses, missing)
 
 
 def url(life):
@@ -245,7 +245,10 @@ def test_the_videos_of_an_answer(row):
         }
         assert sum(counts.values()) + len(result.rejections) == 1
         assert counts.get(outcome, len(result.rejections)) == 1
-        assert (write.cover is not None) == (outcome == "refreshed")
+        assert write.video_ids == [ID]
+        covered = outcome == "refreshed"
+        assert write.cover_expires_at == (NOW + 24 * HOUR if covered else None)
+        assert write.urls == ([url(24 * HOUR)] if covered else [])
         assert (write.refusal is not None) == (outcome == "refused alone")
         assert event == (
             "`video.rejected`, warning" if result.rejections else "`account.refreshed`, info"

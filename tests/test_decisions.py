@@ -1,6 +1,6 @@
 """Properties of the small decisions: token renewals, limits of the app, videos refused alone."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -169,7 +169,7 @@ def test_the_wait_after_a_refusal_is_bounded_and_never_shrinks(misses):
 videos = st.builds(
     Video,
     st.text("0123456789", min_size=1).map(VideoId),
-    st.timedeltas(timedelta(days=-9), timedelta(days=9)).map(lambda span: NOW + span),
+    st.booleans(),
     st.none() | st.just(NOW),
     misses,
     st.booleans(),
@@ -181,11 +181,12 @@ def test_what_is_refused_alone_is_put_aside_and_nothing_of_it_lost(asked):
     """One write each: the reason, a later due time, one more miss, and no cover."""
     result = refused_alone(asked, "invalid_params", NOW)
     ids = [video.video_id for video in asked]
-    assert [write.video_id for write in result.writes] == ids
+    assert [write.video_ids for write in result.writes] == [[video_id] for video_id in ids]
     assert result.rejections == [(video_id, "invalid_params") for video_id in ids]
     assert (result.refreshed, result.unchanged, result.missing) == (0, 0, 0)
     for video, write in zip(asked, result.writes, strict=True):
-        assert (write.refusal, write.cover, write.gone) == ("invalid_params", None, False)
+        assert (write.refusal, write.missing, write.gone) == ("invalid_params", False, False)
+        assert (write.cover_expires_at, write.urls) == (None, [])
         assert write.misses == min(video.misses + 1, MOST_MISSES)
         assert 1 <= write.misses < 2**15
         assert write.due_at - NOW == wait_after_refusal(write.misses)

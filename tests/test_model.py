@@ -69,7 +69,7 @@ from refresher.postgres.sealing import Sealer, rotate_all, seal_all
 from refresher.postgres.status import read_summary, set_state
 from refresher.postgres.tokens import TokenStore
 from refresher.postgres.write_back import write_back
-from tests.conftest import administer, named
+from tests.conftest import administer, named, one_by_one
 
 T = TypeVar("T")
 
@@ -138,7 +138,7 @@ FROM refresher.accounts AS a
 
 SQL_VIDEOS = """
 SELECT open_id, video_id, cover_image_url IS NOT NULL AS covered, refusal IS NOT NULL AS alone,
-       extract(epoch FROM cover_expires_at)::float8 AS expires_at
+       due_at, extract(epoch FROM cover_expires_at)::float8 AS expires_at
 FROM refresher.videos
 """
 
@@ -456,6 +456,8 @@ class Model(RuleBasedStateMachine):
         asked = [videos[claim.open_id, video_id] for video_id in ids]
         assert len(ids) == len(set(ids))
         assert len(ids) == 1 or not any(video["alone"] for video in asked)
+        for video, row in zip(claim.videos, asked, strict=True):
+            assert video.due == (row["due_at"] <= claim.time.now)
         account.epoch = claim.lease_epoch
         account.lease_end = self._time(claim.lease_expires_at)
         self._check_step(account, claim.step_seconds, now)
@@ -582,10 +584,10 @@ class Model(RuleBasedStateMachine):
             assert self._print() == before
             return
         stored = self._videos()
-        for write in writes:
-            video = stored.get((held.claim.open_id, write.video_id))
-            if video and write.cover:
-                assert video["expires_at"] >= write.cover.expires_at.timestamp() - HAIR
+        for write in one_by_one(writes):
+            video = stored.get((held.claim.open_id, write.video_ids[0]))
+            if video and write.cover_expires_at:
+                assert video["expires_at"] >= write.cover_expires_at.timestamp() - HAIR
 
     @staticmethod
     def _writes(
@@ -616,9 +618,7 @@ class Model(RuleBasedStateMachine):
         """The video as the worker has it, whose clock went on while the rows moved back."""
         passed = timedelta(seconds=self.passed - held.passed)
         expires_at = video.cover_expires_at
-        return video._replace(
-            due_at=video.due_at - passed, cover_expires_at=expires_at and expires_at - passed
-        )
+        return video._replace(cover_expires_at=expires_at and expires_at - passed)
 
     def release(
         self,
@@ -941,10 +941,10 @@ class Model(RuleBasedStateMachine):
             assert held.used
             self._store_pair(held, TokenPair(self._token(), DAY_SECONDS, None, None, None))
         tomorrow = datetime.fromtimestamp(self.database.now() + DAY_SECONDS, UTC)
-        writes = [Write(video.video_id, tomorrow) for video in claim.videos]
-        self.run(write_back(self.pool, [ChunkWrite(claim.open_id, claim.lease_epoch, writes)]))
+        write = Write([video.video_id for video in claim.videos], tomorrow)
+        self.run(write_back(self.pool, [ChunkWrite(claim.open_id, claim.lease_epoch, [write])]))
         index = self.held.index(held)
-        self.release(index, [], None, answered=bool(writes), chance=0.0)
+        self.release(index, [], None, answered=bool(claim.videos), chance=0.0)
 
     # --- The model's own ---
 

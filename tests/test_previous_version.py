@@ -13,7 +13,7 @@ from alembic import command
 
 from refresher.domain.claiming import APP_HORIZON_SECONDS, APP_REACH_SECONDS
 from refresher.domain.errors import AccessTokenRefused
-from refresher.domain.model import ChunkWrite, Cover, Park, Release, Write
+from refresher.domain.model import ChunkWrite, Park, Release, Write
 from refresher.domain.pacing import step_seconds
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
@@ -74,15 +74,16 @@ class Previous:
     async def write_back(self, claim, hours):
         """A cover for each video of the claim; how many were written."""
         ids = claim["video_ids"] or []
+        url, expires_at = cover(hours)
         chunks = await self._pool.fetch(
             PREVIOUS["write_back"],
             [claim["open_id"]],
             [claim["lease_epoch"]],
             [1] * len(ids),
             ids,
-            [cover(hours).url] * len(ids),
-            [cover(hours).expires_at] * len(ids),
-            [cover(hours).expires_at - HOUR] * len(ids),
+            [url] * len(ids),
+            [expires_at] * len(ids),
+            [expires_at - HOUR] * len(ids),
             [0] * len(ids),
             [False] * len(ids),
             [False] * len(ids),
@@ -107,13 +108,14 @@ def current(pool, *, per_token=600, per_app=0, managed=True):
 
 def cover(hours):
     expires_at = NOW + hours * HOUR
-    return Cover(f"https://example.com/c?x-expires={int(expires_at.timestamp())}", expires_at)
+    return f"https://example.com/c?x-expires={int(expires_at.timestamp())}", expires_at
 
 
 async def write(pool, claim, hours):
-    at = cover(hours)
-    writes = [Write(video.video_id, at.expires_at - HOUR, at) for video in claim.videos]
-    (written,) = await write_back(pool, [ChunkWrite(claim.open_id, claim.lease_epoch, writes)])
+    url, expires_at = cover(hours)
+    ids = [video.video_id for video in claim.videos]
+    write = Write(ids, expires_at - HOUR, expires_at, [url] * len(ids))
+    (written,) = await write_back(pool, [ChunkWrite(claim.open_id, claim.lease_epoch, [write])])
     return written
 
 

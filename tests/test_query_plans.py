@@ -16,11 +16,11 @@ import pytest
 from refresher import app as composition
 from refresher.domain.model import (
     ChunkWrite,
-    Cover,
     OpenId,
     RefreshToken,
     Release,
     TokenPair,
+    VideoId,
     Write,
 )
 from refresher.postgres import partitioning
@@ -30,7 +30,7 @@ from refresher.postgres.database import SCAN_SECONDS, Connector
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import SQL_SUMMARY, read_summary
 from refresher.postgres.tokens import TokenStore, consents_ending
-from refresher.postgres.write_back import SQL_WRITE_BACK_FREE_ROWS, _arrays, _fetch, write_back
+from refresher.postgres.write_back import SQL_WRITE_BACK_FREE_ROWS, _arguments, _fetch, write_back
 from refresher.settings import read_settings
 from tests.conftest import eventually
 
@@ -142,15 +142,11 @@ async def hot_path(connection):
         replace(first, open_id=OpenId(f"account-{n}"), lease_epoch=EPOCH)
         for n in range(DUE + 1, DUE + LEASED + 1)
     ]
-    cover = Cover("https://d", now + timedelta(hours=2))
-    chunks = [
-        ChunkWrite(
-            claim.open_id,
-            EPOCH,
-            [Write(str(IDS_FROM + 5 * n + 1), now, cover) for n in range(20)],
-        )
-        for claim in leased
-    ]
+    ids = [VideoId(str(IDS_FROM + 5 * n + 1)) for n in range(20)]
+    write = Write(ids, now, now + timedelta(hours=2), ["https://d"] * len(ids))
+    chunks = [ChunkWrite(claim.open_id, EPOCH, [write]) for claim in leased]
+    misses = [Write([video_id], now, misses=n) for n, video_id in enumerate(ids, 1)]
+    missed = [ChunkWrite(claim.open_id, EPOCH, misses) for claim in leased]
     releases = [Release(claim.open_id, EPOCH, requests=1) for claim in leased]
     tokens = TokenStore(OneConnection(connection), Sealer(()))
     claim = leased[0]
@@ -161,6 +157,8 @@ async def hot_path(connection):
         (lambda _: claims.claim(128), Bound(2 * DUE, DUE)),
         (lambda pool: write_back(pool, chunks), Bound(LEASED, 20 * LEASED)),
         (lambda pool: write_free_rows(pool, chunks), Bound(LEASED, 2 * 20 * LEASED)),
+        (lambda pool: write_back(pool, missed), Bound(20 * LEASED, 20 * LEASED)),
+        (lambda pool: write_free_rows(pool, missed), Bound(20 * LEASED, 2 * 20 * LEASED)),
         (lambda _: claims.release(releases), Bound(3 * LEASED, LEASED)),
         (lambda _: claims.renew(leased), Bound(2 * LEASED)),
         (lambda _: claims.reserve(claim), Bound(2)),
@@ -181,7 +179,7 @@ async def hot_path(connection):
 
 async def write_free_rows(pool, chunks):
     """As `write_back` where an application holds a row locked."""
-    await _fetch(pool, SQL_WRITE_BACK_FREE_ROWS, _arrays(chunks))
+    await _fetch(pool, SQL_WRITE_BACK_FREE_ROWS, _arguments(chunks))
 
 
 # Those of a table that was never analyzed; undone with the rest.

@@ -116,16 +116,17 @@ def test_an_answer_means_what_is_written_for_it(
     if write is not None:
         due_at = write.due_at.timestamp()
         expected = replace(expected, misses=write.misses, due_at=pytest.approx(due_at, abs=1e-4))
-        if write.cover:
-            expected = replace(expected, expires_at=write.cover.expires_at.timestamp())
+        if write.cover_expires_at:
+            expected = replace(expected, expires_at=write.cover_expires_at.timestamp())
     assert after == expected
 
 
 def written(lived, old, sent_at, fate):
     """What the daemon writes for one video of the cohort; None for nothing."""
     expires_at = None if old.expires_at == NO_COVER else moment(old.expires_at)
-    video = Video(VideoId("1"), moment(old.due_at), expires_at, old.misses, old.missing)
     now = moment(sent_at) + timedelta(seconds=lived.request_seconds)
+    due = moment(old.due_at) <= now
+    video = Video(VideoId("1"), due, expires_at, old.misses, old.missing)
     if fate == "refused":
         (write,) = refused_alone([video], "code", now).writes
         return write

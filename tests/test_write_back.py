@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from refresher.domain.model import ChunkWrite, Cover, Write
+from refresher.domain.model import ChunkWrite, Write
 from refresher.postgres.write_back import write_back
+from tests.conftest import one_by_one
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)
@@ -19,12 +20,27 @@ SQL_UPDATES = """
 SELECT n_tup_upd, n_tup_hot_upd AS hot FROM pg_stat_user_tables WHERE relname = 'videos'
 """
 
+#: No URL holds the former; all that one may hold are the latter.
+CONTROLS = "".join(map(chr, range(1, 32)))
+VISIBLE = "".join(map(chr, range(ord("!"), ord("~") + 1)))
 
-def refreshed(video_id, hours):
+
+def refreshed(*video_ids, hours):
     expires_at = NOW + hours * HOUR
-    return Write(
-        video_id, expires_at - HOUR, Cover(URL.format(int(expires_at.timestamp())), expires_at)
-    )
+    url = URL.format(int(expires_at.timestamp()))
+    return Write([*video_ids], expires_at - HOUR, expires_at, [url] * len(video_ids))
+
+
+def own_covers(open_id, ids, hours):
+    """Of each a URL of its own."""
+    expires_at = NOW + hours * HOUR
+    urls = [own_url(open_id, video_id, expires_at) for video_id in ids]
+    return Write(ids, expires_at - HOUR, expires_at, urls)
+
+
+def own_url(open_id, video_id, expires_at):
+    unix = int(expires_at.timestamp())
+    return f"https://example.com/{open_id}/{video_id.encode().hex()}?x-expires={unix}&s=%2F"
 
 
 async def add(pool, open_id, *video_ids):
@@ -46,18 +62,18 @@ async def test_a_refreshed_cover_is_stored_byte_for_byte(pool):
     """URL, expiry, due time and the time of refreshing; marks of earlier misses go."""
     await add(pool, "ana", "1")
     await write_back(
-        pool, [ChunkWrite("ana", 0, [Write("1", NOW, misses=3, missing=True, gone=True)])]
+        pool, [ChunkWrite("ana", 0, [Write(["1"], NOW, misses=3, missing=True, gone=True)])]
     )
     row = await video(pool, "1")
     assert row["missing_since"] is not None
     assert row["gone_at"] is not None
     assert row["misses"] == 3
-    write = refreshed("1", 5)
+    write = refreshed("1", hours=5)
     await write_back(pool, [ChunkWrite("ana", 0, [write])])
     row = await video(pool, "1")
     assert (row["cover_image_url"], row["cover_expires_at"]) == (
-        write.cover.url,
-        write.cover.expires_at,
+        *write.urls,
+        write.cover_expires_at,
     )
     assert (row["due_at"], row["misses"], row["missing_since"], row["gone_at"]) == (
         write.due_at,
@@ -72,19 +88,19 @@ async def test_a_refreshed_cover_is_stored_byte_for_byte(pool):
 async def test_only_a_later_expiry_changes_a_cover(pool, hours):
     """An answer that comes late, or twice, changes nothing."""
     await add(pool, "ana", "1")
-    await write_back(pool, [ChunkWrite("ana", 0, [refreshed("1", 5)])])
+    await write_back(pool, [ChunkWrite("ana", 0, [refreshed("1", hours=5)])])
     before = await video(pool, "1")
-    await write_back(pool, [ChunkWrite("ana", 0, [refreshed("1", hours)])])
+    await write_back(pool, [ChunkWrite("ana", 0, [refreshed("1", hours=hours)])])
     assert await video(pool, "1") == before
 
 
 async def test_a_miss_keeps_the_last_good_url(pool):
     """Missing and gone move the due time and nothing of the cover."""
     await add(pool, "ana", "1")
-    await write_back(pool, [ChunkWrite("ana", 0, [refreshed("1", 5)])])
+    await write_back(pool, [ChunkWrite("ana", 0, [refreshed("1", hours=5)])])
     before = await video(pool, "1")
     await write_back(
-        pool, [ChunkWrite("ana", 0, [Write("1", NOW, misses=5, missing=True, gone=True)])]
+        pool, [ChunkWrite("ana", 0, [Write(["1"], NOW, misses=5, missing=True, gone=True)])]
     )
     after = await video(pool, "1")
     for column in ("cover_image_url", "cover_expires_at", "refreshed_at"):
@@ -96,10 +112,136 @@ async def test_a_stale_lease_epoch_writes_nothing(pool):
     """Who lost the lease has lost the right to write."""
     await add(pool, "ana", "1")
     await pool.execute("UPDATE refresher.accounts SET lease_epoch = 7")
-    await write_back(pool, [ChunkWrite("ana", 6, [refreshed("1", 5)])])
+    await write_back(pool, [ChunkWrite("ana", 6, [refreshed("1", hours=5)])])
     assert (await video(pool, "1"))["cover_image_url"] is None
-    await write_back(pool, [ChunkWrite("ana", 7, [refreshed("1", 5)])])
+    await write_back(pool, [ChunkWrite("ana", 7, [refreshed("1", hours=5)])])
     assert (await video(pool, "1"))["cover_image_url"] is not None
+
+
+@pytest.fixture(params=[False, True], ids=["at-once", "free-rows"])
+async def writing(pool, request):
+    """Writes back, by either statement: the second one is for when an application holds a row.
+
+    That row is not among those to be checked.
+    """
+    await add(pool, "held", "held")
+
+    async def written(chunks):
+        if not request.param:
+            return await write_back(pool, chunks)
+        async with pool.acquire() as application, application.transaction():
+            await application.execute(
+                "SELECT FROM refresher.videos WHERE open_id = 'held' FOR UPDATE"
+            )
+            held = ChunkWrite("held", 0, [refreshed("held", hours=5)])
+            *written, passed_over = await write_back(pool, [*chunks, held])
+            assert passed_over == 0
+            return written
+
+    return written
+
+
+async def check_rows(pool, chunks):
+    """Each row is as its write says and no other one, and has the URL that was made for it."""
+    rows = {
+        (row["open_id"], row["video_id"]): row
+        for row in await pool.fetch("SELECT * FROM refresher.videos WHERE open_id <> 'held'")
+    }
+    assert len(rows) == sum(chunk.videos for chunk in chunks)
+    for chunk in chunks:
+        for write in one_by_one(chunk.writes):
+            (video_id,) = write.video_ids
+            row, expires_at = rows[chunk.open_id, video_id], write.cover_expires_at
+            url = own_url(chunk.open_id, video_id, expires_at) if expires_at else None
+            assert (row["cover_image_url"], row["cover_expires_at"]) == (url, expires_at)
+            assert (row["due_at"], row["misses"]) == (write.due_at, write.misses)
+            assert (row["refreshed_at"] is not None) == (url is not None)
+            assert (row["missing_since"] is not None) == write.missing
+            assert (row["gone_at"] is not None) == write.gone
+            assert row["refusal"] == write.refusal
+
+
+async def test_each_row_of_several_chunks_gets_its_own(pool, writing):
+    """Covers of two expiries, misses and a refusal in each; IDs of one account are another's, too.
+
+    In no order, and in different ones.
+    """
+    ids = [f"7{n * 7 % 60:03}" for n in range(60)]
+    for open_id in ("ben", "ana"):
+        await add(pool, open_id, *ids)
+    chunks = [
+        ChunkWrite(
+            open_id,
+            0,
+            [
+                own_covers(open_id, asked[:6], 5 + place),
+                Write([asked[6]], NOW + place * HOUR, misses=1),
+                own_covers(open_id, asked[7:16], 9 + place),
+                Write([asked[16]], NOW, misses=3, missing=True, gone=True),
+                Write(asked[17:19], NOW + HOUR, misses=2, missing=True),
+                Write([asked[19]], NOW + 2 * HOUR, misses=4, refusal="invalid_params"),
+            ],
+        )
+        for place, (open_id, asked) in enumerate(
+            (open_id, ids[first : first + 20])
+            for first in (40, 0, 20)
+            for open_id in ("ben", "ana")
+        )
+    ]
+    assert await writing(chunks) == [20] * 6
+    await check_rows(pool, chunks)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "\x01",
+        "\n",
+        "\x02 \x01",
+        CONTROLS,
+        f"{CONTROLS} ",
+        f"{CONTROLS} \x7f\x80",
+        f"{CONTROLS} {VISIBLE}\x7f\x80\x81\u00e9\u2028\ud7ff\ue000\ufeff\uffff\U0001f3b5",
+    ],
+    ids=lambda odd: f"{len(odd)}-{odd[-1]!a}",
+)
+async def test_any_character_may_be_in_an_id(pool, writing, odd):
+    """Of each its own URL, whether it begins, ends or is all of an ID, alone or twenty times."""
+    mixed = [odd[first : first + 20] for first in range(len(odd))]
+    ids = dict.fromkeys(
+        part
+        for character in odd
+        for part in (
+            character,
+            2 * character,
+            20 * character,
+            f"7{character}",
+            f"{character}7",
+            f"7{character}{character}7",
+        )
+    )
+    ids = [*ids | dict.fromkeys(mixed)]
+    await add(pool, "ana", "1", "2")
+    await add(pool, "ben", *ids)
+    chunks = [
+        ChunkWrite("ana", 0, [own_covers("ana", ["2", "1"], 5)]),
+        ChunkWrite("ben", 0, [own_covers("ben", ids[::2], 5), Write(ids[1::2], NOW, misses=1)]),
+    ]
+    assert await writing(chunks) == [2, len(ids)]
+    await check_rows(pool, chunks)
+    again = [ChunkWrite("ben", 0, [own_covers("ben", ids, 9)])]
+    assert await writing(again) == [len(ids)]
+    await check_rows(pool, [chunks[0], *again])
+
+
+async def test_nothing_to_write_is_nothing_written(pool):
+    """No chunks, chunks without writes, and a write for no videos."""
+    await add(pool, "ana", "1")
+    before = await video(pool, "1")
+    assert await write_back(pool, []) == []
+    assert await write_back(pool, [ChunkWrite("ana", 0, []), ChunkWrite("ana", 0, [])]) == [0, 0]
+    assert await write_back(pool, [ChunkWrite("ana", 0, [Write([], NOW)])]) == [0]
+    assert await video(pool, "1") == before
 
 
 async def test_a_row_that_an_application_holds_stops_nobody(pool):
@@ -107,8 +249,8 @@ async def test_a_row_that_an_application_holds_stops_nobody(pool):
     await add(pool, "ana", "1", "2")
     await add(pool, "ben", "3")
     chunks = [
-        ChunkWrite("ana", 0, [refreshed("1", 5), refreshed("2", 5)]),
-        ChunkWrite("ben", 0, [refreshed("3", 5)]),
+        ChunkWrite("ana", 0, [refreshed("1", "2", hours=5)]),
+        ChunkWrite("ben", 0, [refreshed("3", hours=5)]),
     ]
     async with pool.acquire() as application, application.transaction():
         await application.execute("SELECT FROM refresher.videos WHERE video_id = '1' FOR UPDATE")
@@ -121,16 +263,16 @@ async def test_a_row_that_an_application_holds_stops_nobody(pool):
 async def test_a_lock_that_is_let_go_in_time_is_waited_for(pool, stored_hours, written):
     """And what was stored under it stands where it is the later one."""
     await add(pool, "ana", "1", "2")
-    stored = refreshed("1", stored_hours)
-    chunk = ChunkWrite("ana", 0, [refreshed("1", 5), refreshed("2", 5)])
+    stored = refreshed("1", hours=stored_hours)
+    chunk = ChunkWrite("ana", 0, [refreshed("1", "2", hours=5)])
     async with pool.acquire() as application:
         transaction = application.transaction()
         await transaction.start()
         await application.execute(
             "UPDATE refresher.videos SET cover_image_url = $1, cover_expires_at = $2"
             " WHERE video_id = '1'",
-            stored.cover.url,
-            stored.cover.expires_at,
+            *stored.urls,
+            stored.cover_expires_at,
         )
         writing = asyncio.create_task(write_back(pool, [chunk]))
         while not await application.fetchval(
@@ -143,15 +285,15 @@ async def test_a_lock_that_is_let_go_in_time_is_waited_for(pool, stored_hours, w
         answered = await writing
     assert answered in ([written], [1])
     assert (await video(pool, "1"))["cover_expires_at"] == (
-        stored if answered == [1] else refreshed("1", 5)
-    ).cover.expires_at
+        stored if answered == [1] else refreshed("1", hours=5)
+    ).cover_expires_at
 
 
 async def test_a_deleted_video_stays_deleted(pool):
     """What an application deleted while it was asked for does not come back."""
     await add(pool, "ana", "1", "2")
     await pool.execute("DELETE FROM refresher.videos WHERE video_id = '1'")
-    await write_back(pool, [ChunkWrite("ana", 0, [refreshed("1", 5), refreshed("2", 5)])])
+    await write_back(pool, [ChunkWrite("ana", 0, [refreshed("1", "2", hours=5)])])
     assert await video(pool, "1") is None
     assert (await video(pool, "2"))["cover_image_url"]
 
@@ -177,8 +319,8 @@ async def rewritten(pool, open_id):
     await add(pool, open_id, *ids)
     for hours in (1, 2, 3):
         for start in range(0, 2000, 500):
-            writes = [refreshed(video_id, hours) for video_id in ids[start : start + 500]]
-            await write_back(pool, [ChunkWrite(open_id, 0, writes)])
+            write = refreshed(*ids[start : start + 500], hours=hours)
+            await write_back(pool, [ChunkWrite(open_id, 0, [write])])
     await pool.execute("SELECT pg_stat_force_next_flush()")
     after = await pool.fetchrow(SQL_UPDATES)
     return after["n_tup_upd"] - before["n_tup_upd"], after["hot"] - before["hot"]

@@ -11,6 +11,8 @@ from refresher.domain.errors import CoverUnusable
 EXPIRY_PARAMETERS: Final = tuple(
     re.compile(rf"&{key}=(\d+)(?=&|$)", re.IGNORECASE) for key in ("x-expires", "expires")
 )
+#: As TikTok writes it, found in half the time that regular expressions take.
+USUAL_PARAMETER: Final = "&x-expires="
 HTTP_URL: Final = re.compile(r"https?://[^/?#]")
 LONGEST_URL: Final = 4096
 URL_CHARACTERS: Final = bytes(range(ord("!"), ord("~") + 1))
@@ -21,9 +23,7 @@ LONGEST_LIFE: Final = timedelta(days=400)
 FIRST_MILLISECONDS: Final = 100_000_000_000  # in seconds this would be the year 5138
 
 
-def read_cover(
-    url: object, answered_at: datetime, fallback_ttl: timedelta
-) -> tuple[str, datetime]:
+def read_cover(url: object, answered_at: datetime, fallback_ttl: timedelta) -> tuple[str, datetime]:
     """The URL of an answer's cover, as it came and never re-encoded, and when it dies.
 
     That is as the URL says, or `fallback_ttl` after `answered_at` when it says nothing sane. Raises
@@ -54,19 +54,30 @@ def usable_url(url: object) -> str:
 
 def named_expiry(url: str, now: datetime) -> datetime | None:
     """The expiry in the URL's query, dead or not; None where it names none or nonsense."""
+    start, name, rest = url.partition(USUAL_PARAMETER)
+    if name and "?" in start and "#" not in start:
+        expiry = _moment(rest.partition("&")[0])
+        if expiry and expiry <= now + LONGEST_LIFE:
+            return expiry
+    return _expiry_in_any_case(url, now)
+
+
+def _expiry_in_any_case(url: str, now: datetime) -> datetime | None:
     query = "&" + url.partition("#")[0].partition("?")[2]
     for parameter in EXPIRY_PARAMETERS:
         if found := parameter.search(query):
             expiry = _moment(found[1])
-            if expiry and EARLIEST_EXPIRY <= expiry <= now + LONGEST_LIFE:
+            if expiry and expiry <= now + LONGEST_LIFE:
                 return expiry
     return None
 
 
 @lru_cache(maxsize=1024)  # covers of an answer mostly die in the same second
 def _moment(value: str) -> datetime | None:
-    """Of a number of seconds or milliseconds; None for what is none or out of any range."""
+    """Of a number of seconds or milliseconds; None for what is none or out of any sane range."""
     if not (value.isdecimal() and len(value) <= len(str(FIRST_MILLISECONDS)) + 2):
         return None
     number = int(value)
-    return datetime.fromtimestamp(number / 1000 if number >= FIRST_MILLISECONDS else number, UTC)
+    seconds = number / 1000 if number >= FIRST_MILLISECONDS else number
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment if moment >= EARLIEST_EXPIRY else None

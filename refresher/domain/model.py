@@ -44,7 +44,7 @@ class Claim:
 
     The first chunk's slot is `first_slot`, each further one `step_seconds` later. All times are
     the database's. No videos: nothing was due after all, or the token comes first. `unfinished`:
-    more is due, or has not been looked at.
+    more is due, or has not been looked at. `whole`: these are all videos the account has.
     """
 
     open_id: OpenId
@@ -58,6 +58,7 @@ class Claim:
     time: DatabaseTime
     token: "TokenStanding"
     unfinished: bool = False
+    whole: bool = False
 
     @property
     def chunks(self) -> int:
@@ -145,6 +146,18 @@ class Park:
 
 
 @dataclass(frozen=True, slots=True)
+class AllFresh:
+    """All videos of an account were asked for and have got new covers.
+
+    The first of them dies at `valid_until`; the first is due again at `due_at`.
+    """
+
+    videos: int
+    valid_until: datetime
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """The end of a claim: back-off, pause or park, and the lease given back.
 
@@ -152,7 +165,8 @@ class Release:
     replicas and against new videos, too, and lowers the account's rate. `answered`: the token was
     accepted; `refused`: it is to be refreshed before anything is asked; `token_retry_seconds`:
     refreshing it failed and is tried again then. `unfinished` is the claim's;
-    `passed_over`: nothing was due in the part of the account that was read.
+    `passed_over`: nothing was due in the part of the account that was read. With `all_fresh` its
+    videos need not be counted again.
     """
 
     open_id: OpenId
@@ -168,6 +182,7 @@ class Release:
     requests: int = 0
     unfinished: bool = False
     passed_over: bool = False
+    all_fresh: AllFresh | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def _cover(
     now: datetime,
     result: Reconciled,
 ) -> tuple[str, datetime] | None:
-    """The cover to store and when it dies, if there is one; else what became of the ID is counted."""
+    """The cover to store and when it dies; None where there is none: what became is counted."""
     if video.video_id not in answer:
         result.missing += 1
         return None

@@ -10,8 +10,9 @@ from refresher.domain.errors import DatabaseBusy
 from refresher.domain.model import ChunkWrite
 from refresher.postgres.database import Pool, connection
 
-# The lease's epoch is checked under a lock that a new claim of the account would wait for or skip;
-# LATERAL, so that it is looked up by the primary key whatever the planner thinks of the numbers.
+# The lease's epoch is checked under a lock that a new claim of the account would wait for or skip.
+# LATERAL, so that the account is looked up by its key whatever the planner thinks of the numbers;
+# with the epoch compared outside it expects few writes, and looks their rows up by key as well.
 # Only a later expiry changes a cover. A reserve is dropped with the first one: see the migration.
 HELD_AND_WRITES: Final = """
 held AS MATERIALIZED (
@@ -26,10 +27,11 @@ held AS MATERIALIZED (
         ORDER BY open_id
     ) AS r
     CROSS JOIN LATERAL (
-        SELECT FROM refresher.accounts AS a
-        WHERE a.open_id = r.open_id AND a.lease_epoch = r.lease_epoch
+        SELECT lease_epoch FROM refresher.accounts AS a
+        WHERE a.open_id = r.open_id
         FOR KEY SHARE SKIP LOCKED
     ) AS a
+    WHERE a.lease_epoch = r.lease_epoch
 ),
 writes AS MATERIALIZED (
     SELECT h.open_id, h.chunk, h.due_at, h.cover_expires_at, h.misses, h.missing, h.gone,
@@ -146,4 +148,5 @@ def _arguments(chunks: Sequence[ChunkWrite]) -> Sequence[object]:
         for number, chunk in enumerate(chunks, 1)
         for write in chunk.writes
     ]
-    return [*zip(*rows, strict=True), separator]
+    columns = list(zip(*rows, strict=True)) or [()] * 11
+    return [*columns, separator]

@@ -71,7 +71,7 @@ class Request:
     body: bytes = field(repr=False)
 
 
-class _Video(msgspec.Struct):
+class _Video(msgspec.Struct, gc=False):
     id: str
     cover_image_url: str
 
