@@ -71,6 +71,7 @@ async def test_the_summary_tells_what_could_have_been_kept_alive(pool, settled):
 async def test_a_summary_reads_no_more_than_it_may(pool, monkeypatch):
     """Of many accounts that are due, some are read and the others are taken to be like them."""
     monkeypatch.setattr("refresher.postgres.status.VIDEOS_READ", 100)
+    monkeypatch.setattr("refresher.postgres.status.VIDEOS_SAMPLED", 80)
     for n in range(50):
         await store(pool, f"account-{n:02}", "valid", "dead")
     await settle(pool)
@@ -90,6 +91,7 @@ async def test_a_summary_reads_no_more_than_it_may(pool, monkeypatch):
 async def test_a_summary_sees_every_kind_of_account(pool, monkeypatch):
     """However large one is: other states, accounts never counted, and the many small ones."""
     monkeypatch.setattr("refresher.postgres.status.VIDEOS_READ", 100)
+    monkeypatch.setattr("refresher.postgres.status.VIDEOS_SAMPLED", 80)
     await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ('huge'), ('parked')")
     await pool.execute(
         "INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at, due_at)"
