@@ -1,6 +1,7 @@
 """What the command lines share: what cannot be run, or not be kept, is refused before it starts."""
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -54,6 +55,16 @@ def file(text: str) -> Path:
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"expected a file in a folder that exists, not {text!r}")
     return path
+
+
+def folder(text: str) -> Path:
+    """One that can be written into; it is made."""
+    path = Path(text)
+    with suppress(OSError):
+        path.mkdir(parents=True, exist_ok=True)
+        if os.access(path, os.W_OK):
+            return path
+    raise argparse.ArgumentTypeError(f"expected a folder that can be written, not {text!r}")
 
 
 def picture(text: str) -> Path:

@@ -25,7 +25,7 @@ from typing import Any, Final, TypeVar
 import asyncpg
 import uvloop
 
-from benchmarks.arguments import parser_of, real, whole
+from benchmarks.arguments import folder, parser_of, real, whole
 from benchmarks.live import (
     MB,
     daemon,
@@ -136,7 +136,12 @@ def read_options() -> tuple[Sequence[int], argparse.Namespace]:
     )
     add("--idle-seconds", type=real(1), default=60, help="of the idle daemon (default %(default)s)")
     add("--load-seconds", type=real(1), default=45, help="at full load (default %(default)s)")
-    add("--keep", type=Path, metavar="FOLDER", help="for both servers' data, found by the next run")
+    add(
+        "--keep",
+        type=folder,
+        metavar="FOLDER",
+        help="for both servers' data, found by the next run",
+    )
     add(
         "--explain",
         action="store_true",
@@ -176,10 +181,7 @@ async def measure(name: str, fleet: Sequence[int], options: argparse.Namespace) 
 
 def _folder(name: str, options: argparse.Namespace) -> Path | None:
     """Where a server's data stays; None: nowhere."""
-    if options.keep is None:
-        return None
-    options.keep.mkdir(parents=True, exist_ok=True)
-    return Path(options.keep).resolve() / name
+    return None if options.keep is None else Path(options.keep).resolve() / name
 
 
 async def _find_or_load(server: Server, fleet: Sequence[int]) -> None:
