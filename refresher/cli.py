@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 
 import typer
 import uvloop
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -35,7 +36,15 @@ from refresher.postgres.database import (
 )
 from refresher.postgres.fleet import read_fleet
 from refresher.postgres.sealing import Sealer, rotate_all
-from refresher.settings import Settings, SettingsError, read_settings, split_keys
+from refresher.settings import (
+    HIGHEST_LIMIT,
+    YEAR_SECONDS,
+    Settings,
+    SettingsError,
+    expected,
+    read_settings,
+    split_keys,
+)
 from refresher.simulation import report
 from refresher.simulation.fleet import sizes, steady_fleet
 from refresher.simulation.forecast import Forecast, forecast
@@ -86,7 +95,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
-        _fail(f"{error.format_message().strip().rstrip('.')}; see refresher --help")
+        _fail(_misuse(error))
     except DatabaseUnavailable as error:
         _fail(f"database: {error}")
     except OPERATOR_ERRORS as error:
@@ -98,6 +107,19 @@ def main() -> None:
         _say(f"unexpected {type(error).__name__}: {error}")
         sys.exit(EXIT_INCOMPLETE)
     sys.exit(code)
+
+
+def _misuse(error: typer.TyperException) -> str:
+    """Of a bad value the option and what was expected; of all else what Typer says."""
+    cause = error.__cause__
+    if (
+        isinstance(error, typer.BadParameter)
+        and isinstance(cause, ValidationError)
+        and error.param is not None
+    ):
+        found = cause.errors()[0]
+        return f"{error.param.opts[0]}: {expected(found)}, not {found['input']!r}"
+    return f"{error.format_message().strip().rstrip('.')}; see refresher --help"
 
 
 def _fail(message: str) -> NoReturn:
@@ -285,10 +307,17 @@ def emulator(
             seed=seed,
         )
     except ValueError as error:
-        _fail(str(error))
+        # Each option is within its own bounds: these are shares that come to more than all.
+        _fail(f"--...-share: {error}")
     world = Emulator(options)
     populate(world, accounts_file or SAMPLE_ACCOUNTS, videos_file or SAMPLE_VIDEOS)
-    uvloop.run(serve_emulator(world, host, port, on_start=lambda url: print(url, flush=True)))
+    serving = serve_emulator(world, host, port, on_start=lambda url: print(url, flush=True))
+    try:
+        uvloop.run(serving)
+    except UnicodeError:
+        _fail(f"--host: expected a name or an address, not {host!r}")
+    except OSError as error:
+        _fail(f"--host, --port: {host}:{port}: {error.strerror}")
 
 
 @app.command()
@@ -307,13 +336,19 @@ def simulate(
     ] = "hourly",
     days: Annotated[float, typer.Option(min=0.001, max=366)] = 7,
     limit: Annotated[
-        int | None, typer.Option(min=0, help="Per token in any 60 s, 0: none; else as set.")
+        int | None,
+        typer.Option(min=0, max=HIGHEST_LIMIT, help="Per token in any 60 s, 0: none; else as set."),
     ] = None,
     app_limit: Annotated[
-        int | None, typer.Option(min=0, help="For all tokens together; else as set.")
+        int | None,
+        typer.Option(min=0, max=HIGHEST_LIMIT, help="For all tokens together; else as set."),
     ] = None,
-    lead: Annotated[float | None, typer.Option(min=0, help="Seconds; else as set.")] = None,
-    spread: Annotated[float | None, typer.Option(min=0, help="Seconds; else as set.")] = None,
+    lead: Annotated[
+        float | None, typer.Option(min=0, max=YEAR_SECONDS, help="Seconds; else as set.")
+    ] = None,
+    spread: Annotated[
+        float | None, typer.Option(min=0, max=YEAR_SECONDS, help="Seconds; else as set.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the fleet that is made up.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     plot: Annotated[
@@ -372,7 +407,7 @@ def _drawing(file: Path | None) -> Callable[[Forecast, Plan], None]:
     """What draws into the file; what is wrong with it is found before the long work."""
     if file is None:
         return lambda _forecast, _plan: None
-    if file.suffix != ".png" or not file.parent.is_dir():
+    if file.suffix != ".png" or file.is_dir() or not file.parent.is_dir():
         _fail(f"--plot: expected FILE.png in a folder that exists, not {str(file)!r}")
     try:
         from refresher.simulation.plot import draw
@@ -392,10 +427,7 @@ def _settings_to_simulate(*, stored: bool, **given: float | None) -> Settings:
 
 
 def _plan(settings: Settings, ttl: str, days: float) -> Plan:
-    try:
-        lives: Ttl = "hourly" if ttl == "hourly" else _whole("--ttl", ttl, SHORTEST_TTL)
-    except ValueError as error:
-        _fail(str(error))
+    lives: Ttl = "hourly" if ttl == "hourly" else _whole("--ttl", ttl, SHORTEST_TTL)
     return Plan(
         policy=due_policy(settings),
         ttl=lives,
@@ -410,19 +442,19 @@ def _plan(settings: Settings, ttl: str, days: float) -> Plan:
 def _whole(option: str, value: str, least: int = 1) -> int:
     most = int(LONGEST_LIFE.total_seconds())
     if not value.isdecimal() or not least <= int(value) <= most:
-        raise ValueError(f"{option}: expected hourly or seconds, {least} to {most}, not {value!r}")
+        _fail(f"{option}: expected hourly or seconds, {least} to {most}, not {value!r}")
     return int(value)
 
 
 def _rotation(value: str) -> Literal["strict", "lenient"]:
     if value not in {"strict", "lenient"}:
-        raise ValueError(f"--refresh-token-rotation: expected strict or lenient, not {value!r}")
+        _fail(f"--refresh-token-rotation: expected strict or lenient, not {value!r}")
     return "strict" if value == "strict" else "lenient"
 
 
 def _fate(value: str) -> Literal["live", "die"]:
     if value not in {"live", "die"}:
-        raise ValueError(f"--old-access-tokens: expected live or die, not {value!r}")
+        _fail(f"--old-access-tokens: expected live or die, not {value!r}")
     return "live" if value == "live" else "die"
 
 

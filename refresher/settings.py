@@ -1,9 +1,10 @@
 """The operator's settings: read once, checked at start, passed in."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import pydantic_settings
@@ -49,9 +50,10 @@ def _http_url(value: str) -> str:
 
 def _listen(value: str) -> str:
     host, _, port = value.rpartition(":")
-    if not host or not port.isdecimal() or not 0 <= int(port) <= LAST_PORT:
-        raise ValueError("expected host:port")
-    return value
+    with suppress(UnicodeError):  # as the socket would encode it
+        if host.encode("idna") and port.isdecimal() and 0 <= int(port) <= LAST_PORT:
+            return value
+    raise ValueError("expected host:port")
 
 
 def _fernet_keys(value: SecretStr) -> SecretStr:
@@ -70,9 +72,24 @@ def split_keys(value: SecretStr | None) -> list[str]:
 
 SECRETS: Final = {"database_url", "token_keys", "tiktok_client_key", "tiktok_client_secret"}
 LAST_PORT: Final = 65535
-Limit = Annotated[int, Field(ge=0, le=1_000_000)]
-Seconds = Annotated[float, Field(gt=0, le=86_400 * 365)]
-SecondsOrZero = Annotated[float, Field(ge=0, le=86_400 * 365)]
+HIGHEST_LIMIT: Final = 1_000_000
+YEAR_SECONDS: Final = 86_400 * 365
+Limit = Annotated[int, Field(ge=0, le=HIGHEST_LIMIT)]
+Seconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS)]
+SecondsOrZero = Annotated[float, Field(ge=0, le=YEAR_SECONDS)]
+
+#: What pydantic expects, by the type of its error: its own words speak of inputs and parsing.
+EXPECTED: Final = {
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "greater_than": "more than {gt:.10g}",
+    "greater_than_equal": "{ge:.10g} or more",
+    "less_than_equal": "{le:.10g} or less",
+    "literal_error": "{expected}",
+    "string_unicode": "text in UTF-8",
+}
 
 
 class Settings(BaseSettings):
@@ -141,7 +158,7 @@ def read_settings(**overrides: object) -> Settings:
     except (UnicodeDecodeError, pydantic_settings.SettingsError):
         raise SettingsError(f".env, {SECRETS_FOLDER}: expected text in UTF-8") from None
     except ValidationError as error:
-        raise SettingsError("; ".join(_complaint(dict(item)) for item in error.errors())) from None
+        raise SettingsError("; ".join(map(_complaint, error.errors()))) from None
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:
@@ -154,15 +171,19 @@ def unknown_variables(environment: Iterable[str]) -> list[str]:
     )
 
 
-def _complaint(item: dict[str, object]) -> str:
-    location = item["loc"]
-    field = str(location[0]) if isinstance(location, tuple) and location else "?"
+def _complaint(item: Mapping[str, Any]) -> str:
+    field = str(item["loc"][0]) if item["loc"] else None
+    if field is None:
+        return f"{PREFIX}TIKTOK_CLIENT_KEY, {PREFIX}TIKTOK_CLIENT_SECRET: {expected(item)}"
     name = PREFIX + field.upper()
     if item["type"] == "missing":
         return f"{name} is not set: expected a URL as postgresql://user@host:5432/database"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    if not location:
-        return f"{PREFIX}TIKTOK_CLIENT_KEY, {PREFIX}TIKTOK_CLIENT_SECRET: {message}"
     given = "the value given" if field in SECRETS else repr(item["input"])
-    return f"{name}: {message}, not {given}"
+    return f"{name}: {expected(item)}, not {given}"
+
+
+def expected(item: Mapping[str, Any]) -> str:
+    """What one of pydantic's errors says was expected."""
+    if words := EXPECTED.get(item["type"]):
+        return f"expected {words.format(**item.get('ctx', {}))}"
+    return str(item["msg"]).removeprefix("Value error, ")

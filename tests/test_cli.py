@@ -300,7 +300,19 @@ async def test_a_bad_row_stops_an_import_with_nothing_written(
             {},
             "--cover-ttl: expected hourly or seconds, 1 to 34560000, not 'soon'",
         ),
-        ("emulator --missing-share 2", {}, "--missing-share"),
+        ("emulator --missing-share 2", {}, "--missing-share: expected 1 or less, not '2'"),
+        ("emulator --latency nan", {}, "--latency: expected 0 or more, not 'nan'"),
+        ("emulator --port http", {}, "--port: expected a whole number, not 'http'"),
+        ("emulator --host a..b", {}, "--host: expected a name or an address, not 'a..b'"),
+        ("emulator --host 203.0.113.1", {}, "--host, --port: 203.0.113.1:8090: "),
+        ("emulator --old-access-tokens no", {}, "--old-access-tokens: expected live or die, not"),
+        (
+            "emulator --failed-share 0.6 --throttled-share 0.6",
+            {},
+            "-share: expected the faults to share at most 1, not 1.2",
+        ),
+        ("demo --seconds soon", {}, "--seconds: expected a number, not 'soon'"),
+        ("migrate --video-partitions 1", {}, "--video-partitions: expected 2 or more, not '1'"),
     ],
 )
 async def test_what_is_wrong_is_said_in_one_line(refresher, command, settings, complaint):
@@ -334,6 +346,15 @@ async def test_a_connection_setting_that_makes_no_sense_is_said_in_one_line(
     for setting in ("sslmode=bogus", "foo=bar"):
         code, _, err = await refresher(command, url=f"{database}{joined}{setting}")
         assert (code, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("command", ["status", "migrate", "run"])
+@pytest.mark.parametrize("hosts", ["a:1,b:x", "a..b"])
+async def test_hosts_that_cannot_be_are_said_in_one_line(refresher, command, hosts):
+    """What only the driver finds, when it looks for them; the URL is not shown."""
+    code, _, err = await refresher(command, url=f"postgresql://u:pass-word-of-the-tests@{hosts}/d")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "REFRESHER_DATABASE_URL: expected a URL as postgresql://" in err
 
 
 async def test_an_unexpected_error_shows_no_row(refresher, csv_file, pool):

@@ -128,15 +128,28 @@ async def test_without_matplotlib_the_extra_is_named(run):
             "--ttl: expected hourly or seconds, 60 to 34560000, not '59'",
             id="short-ttl",
         ),
-        pytest.param("--videos 5 --accounts 5 --lead -1", "'--lead'", id="lead"),
-        pytest.param("--videos 5 --accounts 5 --lead 1e9", "REFRESHER_LEAD_SECONDS", id="long"),
-        pytest.param("--videos 5 --accounts 5 --days 0", "'--days'", id="days"),
+        pytest.param(
+            "--videos 5 --accounts 5 --lead -1", "--lead: expected 0 or more, not '-1'", id="lead"
+        ),
+        pytest.param(
+            "--videos 5 --accounts 5 --lead 1e9", "--lead: expected 31536000 or less", id="long"
+        ),
+        pytest.param(
+            "--videos 5 --accounts 5 --limit 1000001",
+            "--limit: expected 1000000 or less, not '1000001'",
+            id="limit",
+        ),
+        pytest.param(
+            "--videos 5 --accounts 5 --days 0", "--days: expected 0.001 or more", id="days"
+        ),
         pytest.param("--videos 5 --accounts 5 --plot x.jpg", "--plot: expected", id="no-png"),
+        pytest.param("--videos 5 --accounts 5 --plot folder.png", "--plot: expected", id="folder"),
         pytest.param("--videos 5 --accounts 5 --plot no/x.png", "--plot: expected", id="no-folder"),
     ],
 )
-async def test_usage_errors_exit_2_with_one_line(run, arguments, complaint):
+async def test_usage_errors_exit_2_with_one_line(run, tmp_path, arguments, complaint):
     """What is wrong, and what is expected."""
+    (tmp_path / "folder.png").mkdir()
     code, out, err = await run("simulate", *arguments.split())
     assert (code, out) == (2, "")
     assert err.startswith("refresher: ")

@@ -75,6 +75,8 @@ LOST: Final = ("08", "57P", "25006")
 # How a pooler answers a connection that asks for settings, or prepares statements by name.
 POOLED: Final = ("08P01", "0A000", "26000", "42P05")
 
+EXPECTED_URL: Final = "expected a URL as postgresql://user@host:5432/database"
+
 #: All that the driver raises for a server that it cannot talk to.
 DRIVER_ERRORS: Final = (
     OSError,
@@ -214,6 +216,9 @@ class Connector:
             except DRIVER_ERRORS as error:
                 failure = error
                 continue
+            except ValueError:
+                # A port that is no number, a host that is no name; its words may quote a password.
+                raise asyncpg.ClientConfigurationError(EXPECTED_URL) from None
             self._urls = (url, *(other for other in self._urls if other != url))
             _keep_alive(found)
             return found
