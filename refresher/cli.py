@@ -463,11 +463,14 @@ def show_status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Freshness, backlog, accounts by state, quota use, and who holds leases just now."""
+    from refresher.postgres.partitioning import count_partitions
+
     settings = _settings()
 
     async def read(pool: Pool) -> dict[str, Any]:
         summary = await status.read_summary(pool)
         quota = await status.read_quota(pool)
+        partitions = await count_partitions(pool)
         return {
             **asdict(summary),
             "quota": {
@@ -477,6 +480,7 @@ def show_status(
                 "limit_per_account_and_minute": settings.rate_limit_per_token,
             },
             "replicas": dict(await status.read_replicas(pool)),
+            **({} if partitions is None else {"video_partitions": partitions}),
         }
 
     facts = _with_database(settings, read)
@@ -502,6 +506,8 @@ def _print_facts(facts: dict[str, Any]) -> None:
     )
     for replica, leases in (facts["replicas"] or {"": 0}).items():
         table.add_row("leases now", f"{leases:,} {replica}")
+    if "video_partitions" in facts:
+        table.add_row("video partitions", f"{facts['video_partitions']:,}")
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 

@@ -407,6 +407,17 @@ async def test_status_tells_freshness(refresher, serve):
     assert re.search(r"freshness +100.00%", out)
 
 
+async def test_status_tells_partitions(refresher):
+    """How many there are of the videos; nothing where they are one table."""
+    for told in ("status", "status --json"):
+        assert "partitions" not in (await refresher(*told.split()))[1]
+    await refresher("migrate", "--video-partitions", "2")
+    _, out, _ = await refresher("status", "--json")
+    assert json.loads(out)["video_partitions"] == 2
+    _, out, _ = await refresher("status")
+    assert re.search(r"^video partitions +2 *$", out, re.MULTILINE)
+
+
 async def test_the_demo_stops_by_itself_with_a_table(refresher):
     """Nothing to configure: covers of 19 accounts live, one account has a dead token."""
     code, out, err = await refresher("demo", "--seconds", "4")

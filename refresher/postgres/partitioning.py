@@ -12,7 +12,15 @@ from typing import Final
 import asyncpg
 from asyncpg import Record
 
-from refresher.postgres.database import SCAN_SECONDS, Connection, Connector, available, first_line
+from refresher.postgres.database import (
+    SCAN_SECONDS,
+    Connection,
+    Connector,
+    Pool,
+    available,
+    connection,
+    first_line,
+)
 from refresher.postgres.migrate import SQL_LOCK
 
 #: Nobody queues behind us for longer; an autovacuum gives way to whoever has waited for a second.
@@ -171,6 +179,13 @@ async def partition_videos(database_url: str, partitions: int) -> int | None:
                 return await _partition(connection, partitions)
         finally:
             await connection.close()
+
+
+async def count_partitions(pool: Pool) -> int | None:
+    """Of refresher.videos; None where it is not partitioned. Raises `DatabaseUnavailable`."""
+    async with connection(pool) as taken:
+        found: int | None = await taken.fetchval(SQL_PARTITIONS)
+    return found
 
 
 async def _partition(connection: Connection, partitions: int) -> int | None:
