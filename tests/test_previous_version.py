@@ -1,20 +1,23 @@
-"""Expand and contract: the previous version's statements work on beside the new ones.
+"""Expand and contract: the statements of earlier versions work on beside the new ones.
 
-Its SQL lies in tests/previous as revision 0001 knew it; here it meets the schema of today.
+Their SQL lies in tests/previous, as the last code for each revision had it; here it meets the
+schema of today.
 """
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from alembic import command
 
-from refresher.domain.claiming import APP_HORIZON_SECONDS, APP_REACH_SECONDS
+from refresher.domain.claiming import APP_HORIZON_SECONDS
 from refresher.domain.errors import AccessTokenRefused
 from refresher.domain.model import ChunkWrite, Park, Release, Write
-from refresher.domain.pacing import step_seconds
+from refresher.domain.pacing import HORIZON_SECONDS, step_seconds
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import Pool, check_migrated, connected
@@ -24,31 +27,57 @@ from refresher.postgres.status import read_summary
 from refresher.postgres.tokens import TokenStore
 from refresher.postgres.write_back import write_back
 
-PREVIOUS = {
-    file.stem: file.read_text() for file in (Path(__file__).parent / "previous").glob("*.sql")
-}
-PREVIOUS_REVISION = "0001"
+FOLDER = Path(__file__).parent / "previous"
 LEASE = timedelta(seconds=60)
 HOUR = timedelta(hours=1)
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 class Previous:
-    """A replica of the previous version: its statements, called as it called them."""
+    """A replica of an earlier version: its statements, called as it called them."""
+
+    revision: ClassVar[str]
 
     def __init__(self, pool: Pool, *, per_token=600, per_app=0):
         self._pool = pool
-        self._app_step = step_seconds(per_app, reach_seconds=APP_REACH_SECONDS)
-        self._step = max(step_seconds(per_token), self._app_step)
-        self._horizon = APP_HORIZON_SECONDS if self._app_step else 5.0
+        self._token_step = step_seconds(per_token)
+        self._app_step = step_seconds(per_app, reach_seconds=2 * APP_HORIZON_SECONDS)
+        self._step = max(self._token_step, self._app_step)
+
+    async def ask(self, name, *arguments):
+        statement = (FOLDER / self.revision / f"{name}.sql").read_text()
+        return await self._pool.fetch(statement, *arguments)
+
+    async def write_back(self, claim, hours):
+        """A cover for each video of the claim; how many were written."""
+        ids = claim["video_ids"] or []
+        chunks = await self.ask(
+            "write_back", [claim["open_id"]], [claim["lease_epoch"]], *self._written(ids, hours)
+        )
+        return sum(chunk["videos"] for chunk in chunks)
+
+    def _written(self, ids, hours):
+        url, expires_at = cover(hours)
+        same = 1, url, expires_at, expires_at - HOUR, 0, False, False
+        chunk, *others = [[value] * len(ids) for value in same]
+        return [chunk, ids, *others]
+
+    def slots(self, claim):
+        step = timedelta(seconds=self._step)
+        return [claim["first_slot"] + n * step for n in range(-(-len(claim["video_ids"]) // 20))]
+
+
+class Of0001(Previous):
+    revision = "0001"
 
     async def claim(self, budget=10):
-        return await self._pool.fetch(
-            PREVIOUS["claim"],
+        horizon = APP_HORIZON_SECONDS if self._app_step else HORIZON_SECONDS
+        return await self.ask(
+            "claim",
             budget,
             "previous",
-            timedelta(seconds=self._horizon),
-            max(1, int(self._horizon / self._step)) if self._step else budget,
+            timedelta(seconds=horizon),
+            max(1, int(horizon / self._step)) if self._step else budget,
             timedelta(seconds=self._step),
             timedelta(seconds=self._app_step),
             LEASE,
@@ -58,8 +87,8 @@ class Previous:
     async def release(self, claim, *, failures=0, pause=0.0, park=None, retry=0.0):
         """What it learned, or None where nothing was released."""
         state, reason = park or (None, None)
-        return await self._pool.fetchrow(
-            PREVIOUS["release"],
+        released = await self.ask(
+            "release",
             [claim["open_id"]],
             [claim["lease_epoch"]],
             [failures],
@@ -70,29 +99,87 @@ class Previous:
             [park and claim["access_token"]],
             [1],
         )
+        return released[0] if released else None
 
-    async def write_back(self, claim, hours):
-        """A cover for each video of the claim; how many were written."""
-        ids = claim["video_ids"] or []
-        url, expires_at = cover(hours)
-        chunks = await self._pool.fetch(
-            PREVIOUS["write_back"],
+    async def audit(self):
+        return await self.ask("audit", 300.0, 360)
+
+
+class Of0002(Previous):
+    revision = "0002"
+
+    async def claim(self, budget=10):
+        return await self.ask(
+            "claim",
+            budget,
+            "previous",
+            timedelta(seconds=HORIZON_SECONDS),
+            timedelta(seconds=APP_HORIZON_SECONDS),
+            timedelta(seconds=self._token_step),
+            timedelta(seconds=self._app_step),
+            LEASE,
+            20_000,
+            True,
+        )
+
+    async def release(self, claim, *, failures=0, pause=0.0, park=None, retry=0.0):
+        """What it learned, or None where nothing was released."""
+        state, reason = park or (None, None)
+        released = await self.ask(
+            "release",
             [claim["open_id"]],
             [claim["lease_epoch"]],
-            [1] * len(ids),
-            ids,
-            [url] * len(ids),
-            [expires_at] * len(ids),
-            [expires_at - HOUR] * len(ids),
-            [0] * len(ids),
-            [False] * len(ids),
-            [False] * len(ids),
+            [claim["tokens_generation"]],
+            [failures],
+            [retry],
+            [pause],
+            [state],
+            [reason],
+            [not failures],
+            [False],
+            [0.0],
+            [1],
+            True,
         )
-        return sum(chunk["videos"] for chunk in chunks)
+        return released[0] if released else None
 
-    def slots(self, claim):
-        step = timedelta(seconds=self._step)
-        return [claim["first_slot"] + n * step for n in range(-(-len(claim["video_ids"]) // 20))]
+    def _written(self, ids, hours):
+        return [*super()._written(ids, hours), [None] * len(ids)]
+
+    async def audit(self):
+        return await self.ask("audit", 300.0, 360, True)
+
+    async def renew(self, claim):
+        return await self.ask("renew", [claim["open_id"]], [claim["lease_epoch"]], LEASE)
+
+    async def reserve(self, claim):
+        steps = timedelta(seconds=self._token_step), timedelta(seconds=self._app_step)
+        ((slot,),) = await self.ask("reserve", claim["open_id"], claim["lease_epoch"], *steps)
+        return slot
+
+    async def refresh_token(self, claim, access_token, refresh_token):
+        """As after an answer of TikTok: noted as begun, and the new pair stored."""
+        key = claim["open_id"], claim["lease_epoch"], claim["tokens_generation"]
+        begun = await self.ask("begin", *key, timedelta(seconds=72))
+        stored = await self.ask(
+            "replace",
+            claim["open_id"],
+            access_token,
+            86_400.0,
+            refresh_token,
+            None,
+            None,
+            85_200.0,
+            claim["access_token"],
+            claim["refresh_token"],
+        )
+        return len(begun), len(stored)
+
+
+@pytest.fixture(params=[Of0001, Of0002], ids=["0001", "0002"])
+def previous(request):
+    """Every earlier version in turn: replicas are made of it."""
+    return request.param
 
 
 def current(pool, *, per_token=600, per_app=0, managed=True):
@@ -154,9 +241,9 @@ async def migrate_to(database, revision, monkeypatch):
 
 
 @pytest.fixture
-async def old_pool(empty_database, monkeypatch) -> AsyncIterator[Pool]:
-    """A database of the previous revision."""
-    await migrate_to(empty_database, PREVIOUS_REVISION, monkeypatch)
+async def old_pool(empty_database, previous, monkeypatch) -> AsyncIterator[Pool]:
+    """A database of the previous version's revision."""
+    await migrate_to(empty_database, previous.revision, monkeypatch)
     async with connected(empty_database, application_name="tests") as pool:
         yield pool
 
@@ -164,49 +251,49 @@ async def old_pool(empty_database, monkeypatch) -> AsyncIterator[Pool]:
 # --- By itself, on the schema of today ---
 
 
-async def test_the_previous_version_works_on(pool):
+async def test_the_previous_version_works_on(pool, previous):
     """It claims, writes back and gives back; the account wakes for its earliest due video."""
     await store(pool, "ana", 3)
-    previous = Previous(pool)
-    (claim,) = await previous.claim()
+    replica = previous(pool)
+    (claim,) = await replica.claim()
     assert sorted(claim["video_ids"]) == ["ana1", "ana2", "ana3"]
-    assert await previous.write_back(claim, 5) == 3
-    released = await previous.release(claim)
+    assert await replica.write_back(claim, 5) == 3
+    released = await replica.release(claim)
     account = await row(pool, "ana")
     assert not released["parked"]
     assert (account["videos"], account["valid"], account["lease_expires_at"]) == (3, 3, None)
     assert account["wake_at"] == account["earliest_due_at"] == NOW + 4 * HOUR
 
 
-async def test_it_parks_until_the_token_is_replaced(pool):
+async def test_it_parks_until_the_token_is_replaced(pool, previous):
     """Its park holds for both, and new tokens end it, with a trigger it does not know."""
     await store(pool, "ana", 1)
-    previous = Previous(pool)
-    (claim,) = await previous.claim()
+    replica = previous(pool)
+    (claim,) = await replica.claim()
     park = ("needs_reauthorization", "access_token_invalid")
-    released = await previous.release(claim, failures=1, park=park)
+    released = await replica.release(claim, failures=1, park=park)
     assert released["parked"]
-    assert await current(pool).claim(10) == await previous.claim() == []
+    assert await current(pool).claim(10) == await replica.claim() == []
     await pool.execute("UPDATE refresher.accounts SET access_token = 'act.y'")
-    (claim,) = await previous.claim()
+    (claim,) = await replica.claim()
     assert claim["access_token"] == "act.y"
 
 
-async def test_its_summary_and_audit_see_what_the_new_ones_see(pool):
+async def test_its_summary_and_audit_see_what_the_new_ones_see(pool, previous):
     """The same counts, and a mistake is found by either."""
     await store(pool, "ana", 3)
     await store(pool, "ben", 2)
-    previous = Previous(pool)
-    for claim in await previous.claim():
+    replica = previous(pool)
+    for claim in await replica.claim():
         if claim["open_id"] == "ana":
-            await previous.write_back(claim, 5)
-        await previous.release(claim)
-    (line,) = await pool.fetch(PREVIOUS["summary"])
+            await replica.write_back(claim, 5)
+        await replica.release(claim)
+    (line,) = await replica.ask("summary")
     summary = await read_summary(pool)
     assert (summary.videos, summary.valid, summary.due) == (5, 3, 2)
     assert (line["videos"], line["valid"], line["due"]) == (5, 3, 2)
     await pool.execute("UPDATE refresher.accounts SET wake_at = 'infinity' WHERE open_id = 'ben'")
-    (mended,) = await pool.fetch(PREVIOUS["audit"], 300.0, 360)
+    (mended,) = await replica.audit()
     assert mended["open_id"] == "ben"
     assert await audit_step(pool, managed=True) == []
     await pool.execute("UPDATE refresher.audit SET audited_to = ''")
@@ -216,43 +303,43 @@ async def test_its_summary_and_audit_see_what_the_new_ones_see(pool):
 # --- Side by side ---
 
 
-async def test_a_lease_of_either_is_respected_by_the_other(pool):
+async def test_a_lease_of_either_is_respected_by_the_other(pool, previous):
     """Each takes an account, and neither finds the other's."""
     await store(pool, "ana", 1)
-    (old,) = await Previous(pool).claim()
+    (old,) = await previous(pool).claim()
     await store(pool, "ben", 1)
     (new,) = await current(pool).claim(10)
     assert (old["open_id"], new.open_id) == ("ana", "ben")
-    assert await Previous(pool).claim() == await current(pool).claim(10) == []
-    assert {line["replica"] for line in await pool.fetch(PREVIOUS["replicas"])} == {
+    assert await previous(pool).claim() == await current(pool).claim(10) == []
+    assert {line["replica"] for line in await previous(pool).ask("replicas")} == {
         "previous",
         "current",
     }
-    assert await Previous(pool).write_back(old, 5) == await write(pool, new, 5) == 1
+    assert await previous(pool).write_back(old, 5) == await write(pool, new, 5) == 1
     (released,) = await current(pool).release([Release(new.open_id, new.lease_epoch)])
     assert released
-    assert await Previous(pool).release(old)
+    assert await previous(pool).release(old)
     assert await pool.fetchval("SELECT count(lease_owner) FROM refresher.accounts") == 0
 
 
-async def test_an_old_lease_that_was_taken_over_is_over(pool):
+async def test_an_old_lease_that_was_taken_over_is_over(pool, previous):
     """What the previous version brings late changes nothing of the new one's."""
     await store(pool, "ana", 1)
-    (old,) = await Previous(pool).claim()
+    (old,) = await previous(pool).claim()
     await lease_ends(pool)
     (new,) = await current(pool).claim(10)
     assert new.lease_epoch == old["lease_epoch"] + 1
-    assert await Previous(pool).write_back(old, 5) == 0
-    assert await Previous(pool).release(old) is None
+    assert await previous(pool).write_back(old, 5) == 0
+    assert await previous(pool).release(old) is None
     assert (await row(pool, "ana"))["lease_owner"] == "current"
 
 
-async def test_a_new_lease_that_was_taken_over_is_over(pool):
+async def test_a_new_lease_that_was_taken_over_is_over(pool, previous):
     """And the other way round: no write, no slot, no token request, no renewal, no release."""
     await store(pool, "ana", 1)
     (new,) = await current(pool).claim(10)
     await lease_ends(pool)
-    (old,) = await Previous(pool).claim()
+    (old,) = await previous(pool).claim()
     before = await row(pool, "ana")
     assert await write(pool, new, 5) == 0
     assert await current(pool).reserve(new) is None
@@ -260,15 +347,15 @@ async def test_a_new_lease_that_was_taken_over_is_over(pool):
     assert await TokenStore(pool, Sealer(())).begin(new) is None
     assert await current(pool).release([Release("ana", new.lease_epoch)]) == [None]
     assert dict(await row(pool, "ana")) | {"now": 0} == dict(before) | {"now": 0}
-    assert await Previous(pool).write_back(old, 5) == 1
+    assert await previous(pool).write_back(old, 5) == 1
 
 
 @pytest.mark.parametrize("per_app", [0, 60], ids=["token", "app"])
-async def test_slots_of_both_together_keep_the_limit(pool, per_app):
+async def test_slots_of_both_together_keep_the_limit(pool, previous, per_app):
     """In turns on one account, with slots reserved in between: none too close to the last one."""
     await store(pool, "ana", 400)
     limits = {"per_token": 60, "per_app": per_app}
-    previous, new = Previous(pool, **limits), current(pool, **limits)
+    replica, new = previous(pool, **limits), current(pool, **limits)
     taken = []
     for turn in range(6):
         if turn % 2:
@@ -276,8 +363,8 @@ async def test_slots_of_both_together_keep_the_limit(pool, per_app):
             taken += [*slots_of(claim), await new.reserve(claim)]
             assert claim.step_seconds >= step_seconds(60)
         else:
-            (claim,) = await previous.claim(3)
-            taken += previous.slots(claim)
+            (claim,) = await replica.claim(3)
+            taken += replica.slots(claim)
         # The time until the next slot passes, for the rows as for what we know of them.
         passes = taken[-1] - (await row(pool, "ana"))["now"] + timedelta(seconds=1)
         for table in ("accounts", "app"):
@@ -291,34 +378,34 @@ async def test_slots_of_both_together_keep_the_limit(pool, per_app):
     assert all(later - earlier >= step for earlier, later in pairwise(taken))
 
 
-async def test_a_pause_of_either_holds_for_the_other(pool):
+async def test_a_pause_of_either_holds_for_the_other(pool, previous):
     """After a 429, whoever met it, neither sends before the pause is over."""
     for first, open_id in enumerate(("ana", "ben")):
         await store(pool, open_id, 1)
         if first == 0:
-            (old,) = await Previous(pool).claim()
-            await Previous(pool).release(old, failures=1, pause=30.0)
+            (old,) = await previous(pool).claim()
+            await previous(pool).release(old, failures=1, pause=30.0)
         else:
             (new,) = await current(pool).claim(10)
             await current(pool).release([Release("ben", new.lease_epoch, pause_seconds=30.0)])
     await pool.execute("INSERT INTO refresher.videos VALUES ('ana', 'new'), ('ben', 'new')")
-    assert await Previous(pool).claim() == await current(pool).claim(10) == []
+    assert await previous(pool).claim() == await current(pool).claim(10) == []
 
 
-async def test_neither_parks_for_a_token_that_the_other_has_replaced(pool):
+async def test_neither_parks_for_a_token_that_the_other_has_replaced(pool, previous):
     """The new version refreshes a token while the previous one asks with the old one."""
     await pool.execute(
         "INSERT INTO refresher.accounts (open_id, access_token, access_token_expires_at,"
         " refresh_token) VALUES ('ana', 'act.x', now(), 'rft.x')"
     )
     await pool.execute("INSERT INTO refresher.videos VALUES ('ana', '1')")
-    (old,) = await Previous(pool).claim()
+    (old,) = await previous(pool).claim()
     await pool.execute(
         "UPDATE refresher.accounts SET access_token = 'act.y',"
         " access_token_expires_at = now() + interval '1 day'"
     )
     park = ("needs_reauthorization", "access_token_invalid")
-    released = await Previous(pool).release(old, failures=1, park=park)
+    released = await previous(pool).release(old, failures=1, park=park)
     assert not released["parked"]
     (new,) = await current(pool).claim(10)
     assert new.access_token == "act.y"
@@ -330,16 +417,17 @@ async def test_neither_parks_for_a_token_that_the_other_has_replaced(pool):
     assert not kept.parked
 
 
-async def test_a_token_that_is_due_is_not_forgotten(pool):
-    """The previous version wakes an account for its videos only: the audit sets it right."""
+@pytest.mark.parametrize("previous", [Of0001])
+async def test_a_token_that_is_due_is_not_forgotten(pool, previous):
+    """Revision 0001's wakes an account for its videos only: the audit sets it right."""
     await store(pool, "ana", 1)
     await pool.execute(
         "UPDATE refresher.accounts SET refresh_token = 'rft.x',"
         " access_token_expires_at = now() + interval '1 minute'"
     )
-    (old,) = await Previous(pool).claim()
-    await Previous(pool).write_back(old, 48)
-    await Previous(pool).release(old)
+    (old,) = await previous(pool).claim()
+    await previous(pool).write_back(old, 48)
+    await previous(pool).release(old)
     assert await current(pool).claim(10) == []
     ((open_id, overslept),) = await audit_step(pool, managed=True)
     assert (open_id, overslept and overslept > 300) == ("ana", True)
@@ -347,15 +435,16 @@ async def test_a_token_that_is_due_is_not_forgotten(pool):
     assert new.token.due
 
 
-async def test_a_video_asked_for_alone_stays_so(pool):
-    """The previous version asks for it among others; what the new one knows of it is kept."""
+@pytest.mark.parametrize("previous", [Of0001])
+async def test_a_video_asked_for_alone_stays_so(pool, previous):
+    """Revision 0001's asks for it among others; what the new one knows of it is kept."""
     await store(pool, "ana", 3)
     await pool.execute(
         "UPDATE refresher.videos SET refusal = 'invalid_params', misses = 1 WHERE video_id = 'ana1'"
     )
-    (old,) = await Previous(pool).claim()
+    (old,) = await previous(pool).claim()
     assert len(old["video_ids"]) == 3
-    await Previous(pool).release(old)
+    await previous(pool).release(old)
     (new,) = await current(pool).claim(10)
     assert sorted(video.video_id for video in new.videos) == ["ana2", "ana3"]
     await write(pool, new, 5)
@@ -364,27 +453,112 @@ async def test_a_video_asked_for_alone_stays_so(pool):
     assert [video.video_id for video in new.videos] == ["ana1"]
 
 
+async def test_an_account_too_large_for_one_claim_is_gone_through_by_both(pool, previous):
+    """The new version reads it part by part, the previous one all of it: in turns they ask for all."""
+    await store(pool, "ana", 3000)
+    replica, new = previous(pool), current(pool)
+    for turn in range(6):
+        if turn % 2:
+            (old,) = await replica.claim(100)
+            await replica.write_back(old, 5)
+            await replica.release(old)
+        else:
+            (claim,) = await new.claim(100)
+            await write(pool, claim, 5)
+            release = Release("ana", claim.lease_epoch, unfinished=claim.unfinished)
+            assert await new.release([release]) != [None]
+        await pool.execute("UPDATE refresher.accounts SET next_slot_at = now(), wake_at = now()")
+    assert await pool.fetchval("SELECT count(cover_image_url) FROM refresher.videos") == 3000
+
+
+# --- What only revision 0002's does ---
+
+
+async def test_it_renews_a_lease_and_reserves_a_slot(pool):
+    """Longer than before, and behind the slots of its claim; nothing of a lease that is over."""
+    await store(pool, "ana", 1)
+    replica = Of0002(pool)
+    (claim,) = await replica.claim()
+    await pool.execute("UPDATE refresher.accounts SET lease_expires_at = now() + interval '1 s'")
+    ((open_id, left),) = await replica.renew(claim)
+    assert (open_id, left) == ("ana", LEASE)
+    assert await replica.reserve(claim) > claim["first_slot"]
+    await lease_ends(pool)
+    (new,) = await current(pool).claim(10)
+    assert await replica.renew(claim) == []
+    assert (await row(pool, "ana"))["lease_epoch"] == new.lease_epoch
+
+
+async def test_it_refreshes_a_token_for_both(pool):
+    """The pair it stores is what the new version asks with; while it may come, neither asks."""
+    await store(pool, "ana", 1)
+    await pool.execute(
+        "UPDATE refresher.accounts SET refresh_token = 'rft.x',"
+        " access_token_expires_at = now() + interval '1 minute'"
+    )
+    replica = Of0002(pool)
+    (claim,) = await replica.claim()
+    assert (claim["token_due"], claim["video_ids"]) == (True, None)
+    assert await current(pool).claim(10) == []
+    assert await replica.refresh_token(claim, "act.y", "rft.y") == (1, 1)
+    assert await replica.release(claim)
+    (new,) = await current(pool).claim(10)
+    assert (new.access_token, new.token.due, len(new.videos)) == ("act.y", False, 1)
+
+
+async def test_a_request_for_a_token_that_it_gave_up_is_over_for_both(pool):
+    """Its outcome is not known: the new version goes on, and knows that there was one."""
+    await store(pool, "ana", 1)
+    await pool.execute(
+        "UPDATE refresher.accounts SET refresh_token = 'rft.x',"
+        " access_token_expires_at = now() + interval '1 minute'"
+    )
+    replica = Of0002(pool)
+    (claim,) = await replica.claim()
+    key = claim["open_id"], claim["lease_epoch"], claim["tokens_generation"]
+    assert len(await replica.ask("begin", *key, timedelta(seconds=72))) == 1
+    await replica.ask("end", *key, True)
+    assert await replica.release(claim, failures=1)
+    (new,) = await current(pool).claim(10)
+    begun = await TokenStore(pool, Sealer(())).begin(new)
+    assert begun.interrupted
+
+
+async def test_a_rate_of_the_app_that_either_lowers_holds_for_both(pool):
+    """Once a window, whoever saw the 429s first."""
+    window, pause = timedelta(seconds=60), timedelta(seconds=10)
+    lower = partial(Of0002(pool).ask, "lower_app_rate", 100, window, pause)
+    ((rate,),) = await lower()
+    assert rate == pytest.approx(90)
+    assert await current(pool).lower_app_rate(100) is None
+    await pool.execute("UPDATE refresher.app SET rate_lowered_at = now() - interval '61 s'")
+    assert 60 < await current(pool).lower_app_rate(100) < 90
+    assert await lower() == []
+
+
 # --- While it migrates ---
 
 
-async def test_a_migration_does_not_break_a_claim_under_way(old_pool, empty_database):
+async def test_a_migration_does_not_break_a_claim_under_way(old_pool, previous, empty_database):
     """Claimed before it, written and released after it, by the same old replica."""
     await store(old_pool, "ana", 3)
-    previous = Previous(old_pool)
-    (claim,) = await previous.claim()
+    replica = previous(old_pool)
+    (claim,) = await replica.claim()
     await migrate(empty_database)
     await check_migrated(old_pool)
     assert await current(old_pool).claim(10) == []
-    assert await previous.write_back(claim, 5) == 3
-    assert await previous.release(claim)
+    assert await replica.write_back(claim, 5) == 3
+    assert await replica.release(claim)
     account = await row(old_pool, "ana")
     assert (account["valid"], account["wake_at"]) == (3, NOW + 4 * HOUR)
 
 
-async def test_a_claim_under_way_can_be_taken_over_after_a_migration(old_pool, empty_database):
+async def test_a_claim_under_way_can_be_taken_over_after_a_migration(
+    old_pool, previous, empty_database
+):
     """Its replica was stopped in between: the new version goes on when the lease has run out."""
     await store(old_pool, "ana", 3)
-    (old,) = await Previous(old_pool).claim()
+    (old,) = await previous(old_pool).claim()
     await migrate(empty_database)
     await lease_ends(old_pool)
     (new,) = await current(old_pool).claim(10)
@@ -423,10 +597,10 @@ FROM refresher.videos ORDER BY open_id, video_id
 """
 
 
-async def test_a_migration_keeps_every_row(old_pool, empty_database):
+async def test_a_migration_keeps_every_row(old_pool, previous, empty_database):
     """Accounts, videos, leases, slots: all as they were, whatever was added beside them."""
     await old_pool.execute(SQL_FILL)
-    await Previous(old_pool).claim()
+    await previous(old_pool).claim()
     statements = SQL_KNOWN, SQL_KNOWN_VIDEOS, "SELECT next_slot_at FROM refresher.app"
     before = [[tuple(found) for found in await old_pool.fetch(each)] for each in statements]
     await migrate(empty_database)
@@ -435,6 +609,7 @@ async def test_a_migration_keeps_every_row(old_pool, empty_database):
     assert (len(before[0]), len(before[1])) == (8, 24)
 
 
+@pytest.mark.parametrize("previous", [Of0001])
 async def test_a_migration_wakes_what_must_wake(old_pool, empty_database):
     """Accounts whose token is to be refreshed wake for it, and no other account is disturbed."""
     await old_pool.execute(SQL_FILL)
