@@ -312,6 +312,10 @@ def emulator(
     world = Emulator(options)
     populate(world, accounts_file or SAMPLE_ACCOUNTS, videos_file or SAMPLE_VIDEOS)
     serving = serve_emulator(world, host, port, on_start=lambda url: print(url, flush=True))
+    _serve(serving, host, port)
+
+
+def _serve(serving: Coroutine[Any, Any, None], host: str, port: int) -> None:
     try:
         uvloop.run(serving)
     except UnicodeError:

@@ -27,6 +27,22 @@ async def served(
         yield
         return
 
+    runner = web.AppRunner(_application(ready), access_log=None)
+    await runner.setup()
+    host, _, port = address.rpartition(":")
+    try:
+        try:
+            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+        except OSError as error:
+            raise OSError(f"REFRESHER_HTTP_LISTEN: {address}: {error.strerror}") from error
+        for bound_host, bound_port, *_ in runner.addresses:
+            emit(OPERATIONS_SERVED, address=f"{bound_host}:{bound_port}")
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _application(ready: Callable[[], Awaitable[str | None]]) -> web.Application:
     async def livez(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
@@ -43,16 +59,4 @@ async def served(
 
     app = web.Application()
     app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    host, _, port = address.rpartition(":")
-    try:
-        try:
-            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
-        except OSError as error:
-            raise OSError(f"REFRESHER_HTTP_LISTEN: {address}: {error.strerror}") from error
-        for bound_host, bound_port, *_ in runner.addresses:
-            emit(OPERATIONS_SERVED, address=f"{bound_host}:{bound_port}")
-        yield
-    finally:
-        await runner.cleanup()
+    return app
