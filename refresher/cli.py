@@ -23,7 +23,7 @@ from refresher.app import chunk_fill, due_policy
 from refresher.csv_files import BadFileError, VideoRow, count_lines, read_accounts, read_videos
 from refresher.domain.due import account_share, due_after_refresh
 from refresher.domain.errors import DatabaseUnavailable, TokenUnreadable
-from refresher.domain.expiry import LONGEST_LIFE
+from refresher.domain.expiry import LONGEST_LIFE_SECONDS
 from refresher.domain.fleet import Fleet
 from refresher.domain.model import OpenId
 from refresher.events import DAEMON_FAILED
@@ -444,7 +444,7 @@ def _plan(settings: Settings, ttl: str, days: float) -> Plan:
 
 
 def _whole(option: str, value: str, least: int = 1) -> int:
-    most = int(LONGEST_LIFE.total_seconds())
+    most = int(LONGEST_LIFE_SECONDS)
     if not value.isdecimal() or not least <= int(value) <= most:
         _fail(f"{option}: expected hourly or seconds, {least} to {most}, not {value!r}")
     return int(value)

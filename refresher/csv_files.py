@@ -80,9 +80,14 @@ def read_videos(
                 _open_id(row["open_id"]),
                 _video_id(row["video_id"]),
                 url,
-                named_expiry(url, now) if url else None,
+                _named_expiry(url, now) if url else None,
             )
         on_progress(line)
+
+
+def _named_expiry(url: str, now: datetime) -> datetime | None:
+    seconds = named_expiry(url, now.timestamp())
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def count_lines(path: Path) -> int:

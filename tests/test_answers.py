@@ -203,7 +203,7 @@ def test_an_error_in_the_querys_shape_parks_nobody():
 
 
 def video(misses, *, missing=False):
-    return Video(ID, True, NOW + HOUR, misses, missing)
+    return Video(ID, True, (NOW + HOUR).timestamp(), misses, missing)
 
 
 def url(life):

@@ -600,15 +600,15 @@ class Model(RuleBasedStateMachine):
         answer: dict[str, object] = {}
         for number, video in enumerate(videos):
             expires_at = {
-                "fresh": now + timedelta(days=1),
-                "short": now + timedelta(seconds=40),
-                "same": video.cover_expires_at or now,
+                "fresh": now.timestamp() + 86_400,
+                "short": now.timestamp() + 40,
+                "same": video.cover_expires_at or now.timestamp(),
             }
             match outcomes[number % len(outcomes)]:
                 case "missing":
                     continue
                 case "fresh" | "short" | "same" as outcome:
-                    at = int(expires_at[outcome].timestamp())
+                    at = int(expires_at[outcome])
                     answer[video.video_id] = f"https://example.com/c?x-expires={at}"
                 case _:
                     answer[video.video_id] = None
@@ -616,7 +616,7 @@ class Model(RuleBasedStateMachine):
 
     def _as_of_now(self, video: Video, held: Held) -> Video:
         """The video as the worker has it, whose clock went on while the rows moved back."""
-        passed = timedelta(seconds=self.passed - held.passed)
+        passed = self.passed - held.passed
         expires_at = video.cover_expires_at
         return video._replace(cover_expires_at=expires_at and expires_at - passed)
 

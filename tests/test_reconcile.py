@@ -25,7 +25,7 @@ ID = VideoId("7400000000000000001")
 
 
 def video(video_id=ID, *, due=True, stored=HOUR, misses=0, missing=False):
-    expires_at = None if stored is None else NOW + stored
+    expires_at = None if stored is None else (NOW + stored).timestamp()
     return Video(video_id, due, expires_at, misses, missing)
 
 
@@ -156,7 +156,7 @@ def test_every_answer_is_accounted_for(asked, answer):
     for write, video_id in zip(writes, written, strict=True):
         before, expires_at = stored[video_id], write.cover_expires_at
         assert write.due_at > NOW
-        assert expires_at is None or before is None or expires_at > before
+        assert expires_at is None or before is None or expires_at.timestamp() > before
         assert expires_at is None or write.urls == [answer[video_id]]
     assert len([write for write in writes if write.urls]) == result.refreshed
 
@@ -185,7 +185,7 @@ def test_covers_that_die_together_are_one_write(asked, lives, unnamed):
     together, others = {}, []
     for video in asked:
         expires_at = NOW + lives.get(video.video_id, -HOUR)
-        if expires_at > (video.cover_expires_at or NOW):
+        if expires_at.timestamp() > (video.cover_expires_at or NOW.timestamp()):
             together.setdefault(expires_at, []).append(video.video_id)
         else:
             others.append([video.video_id])

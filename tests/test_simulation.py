@@ -123,7 +123,7 @@ def test_an_answer_means_what_is_written_for_it(
 
 def written(lived, old, sent_at, fate):
     """What the daemon writes for one video of the cohort; None for nothing."""
-    expires_at = None if old.expires_at == NO_COVER else moment(old.expires_at)
+    expires_at = None if old.expires_at == NO_COVER else old.expires_at
     now = moment(sent_at) + timedelta(seconds=lived.request_seconds)
     due = moment(old.due_at) <= now
     video = Video(VideoId("1"), due, expires_at, old.misses, old.missing)

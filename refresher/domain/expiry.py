@@ -1,7 +1,7 @@
-"""Reading a cover's expiry from its URL."""
+"""Reading a cover's expiry from its URL; times are Unix seconds, as there."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
@@ -18,21 +18,21 @@ LONGEST_URL: Final = 4096
 URL_CHARACTERS: Final = bytes(range(ord("!"), ord("~") + 1))
 # Before TikTok existed, or further ahead than any cover seen (15 days, photo posts) by far:
 # such a number is no expiry.
-EARLIEST_EXPIRY: Final = datetime(2015, 1, 1, tzinfo=UTC)
-LONGEST_LIFE: Final = timedelta(days=400)
+EARLIEST_EXPIRY: Final = datetime(2015, 1, 1, tzinfo=UTC).timestamp()
+LONGEST_LIFE_SECONDS: Final = 400 * 86_400.0
 FIRST_MILLISECONDS: Final = 100_000_000_000  # in seconds this would be the year 5138
 
 
-def read_cover(url: object, answered_at: datetime, fallback_ttl: timedelta) -> tuple[str, datetime]:
+def read_cover(url: object, answered_at: float, fallback_seconds: float) -> tuple[str, float]:
     """The URL of an answer's cover, as it came and never re-encoded, and when it dies.
 
-    That is as the URL says, or `fallback_ttl` after `answered_at` when it says nothing sane. Raises
-    `CoverUnusable` for what cannot be stored or is dead already.
+    That is as the URL says, or `fallback_seconds` after `answered_at` when it says nothing sane.
+    Raises `CoverUnusable` for what cannot be stored or is dead already.
     """
     text = usable_url(url)
     expires_at = named_expiry(text, answered_at)
     if expires_at is None:
-        expires_at = answered_at + fallback_ttl
+        expires_at = answered_at + fallback_seconds
     if expires_at <= answered_at:
         raise CoverUnusable("expired on arrival")
     return text, expires_at
@@ -52,32 +52,31 @@ def usable_url(url: object) -> str:
     return url
 
 
-def named_expiry(url: str, now: datetime) -> datetime | None:
+def named_expiry(url: str, now: float) -> float | None:
     """The expiry in the URL's query, dead or not; None where it names none or nonsense."""
     start, name, rest = url.partition(USUAL_PARAMETER)
     if name and "?" in start and "#" not in start:
         expiry = _moment(rest.partition("&")[0])
-        if expiry and expiry <= now + LONGEST_LIFE:
+        if expiry and expiry <= now + LONGEST_LIFE_SECONDS:
             return expiry
     return _expiry_in_any_case(url, now)
 
 
-def _expiry_in_any_case(url: str, now: datetime) -> datetime | None:
+def _expiry_in_any_case(url: str, now: float) -> float | None:
     query = "&" + url.partition("#")[0].partition("?")[2]
     for parameter in EXPIRY_PARAMETERS:
         if found := parameter.search(query):
             expiry = _moment(found[1])
-            if expiry and expiry <= now + LONGEST_LIFE:
+            if expiry and expiry <= now + LONGEST_LIFE_SECONDS:
                 return expiry
     return None
 
 
 @lru_cache(maxsize=1024)  # covers of an answer mostly die in the same second
-def _moment(value: str) -> datetime | None:
+def _moment(value: str) -> float | None:
     """Of a number of seconds or milliseconds; None for what is none or out of any sane range."""
     if not (value.isdecimal() and len(value) <= len(str(FIRST_MILLISECONDS)) + 2):
         return None
     number = int(value)
-    seconds = number / 1000 if number >= FIRST_MILLISECONDS else number
-    moment = datetime.fromtimestamp(seconds, UTC)
+    moment = number / 1000 if number >= FIRST_MILLISECONDS else float(number)
     return moment if moment >= EARLIEST_EXPIRY else None

@@ -28,12 +28,13 @@ def usable_token(token: str | None) -> bool:
 class Video(NamedTuple):
     """A claimed video as the database has it; without a cover, `cover_expires_at` is None.
 
-    Not `due`: a top-up, which fills a chunk up.
+    That is in Unix seconds: to decode a time takes the driver ten times as long. Not `due`: a
+    top-up, which fills a chunk up.
     """
 
     video_id: VideoId
     due: bool
-    cover_expires_at: datetime | None
+    cover_expires_at: float | None
     misses: int
     missing: bool
 

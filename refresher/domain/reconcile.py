@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from refresher.domain.due import (
@@ -48,9 +48,10 @@ def reconcile(
     """
     share = account_share(open_id)
     result = Reconciled()
-    alike: dict[datetime, Write] = {}  # covers of an answer mostly die in the same second
+    answered_at, fallback_seconds = now.timestamp(), policy.fallback_ttl.total_seconds()
+    alike: dict[float, Write] = {}  # covers of an answer mostly die in the same second
     for video in asked:
-        cover = _cover(policy, video, answer, now, result)
+        cover = _cover(video, answer, answered_at, fallback_seconds, result)
         if cover is None:
             missed = _write_after_miss(policy, video, now, present=video.video_id in answer)
             result.writes += [missed] if missed else []
@@ -59,8 +60,9 @@ def reconcile(
         url, expires_at = cover
         write = alike.get(expires_at)
         if write is None:
-            due_at = due_after_refresh(policy, share, now, expires_at)
-            write = alike[expires_at] = Write([], due_at, expires_at)
+            moment = datetime.fromtimestamp(expires_at, UTC)
+            due_at = due_after_refresh(policy, share, now, moment)
+            write = alike[expires_at] = Write([], due_at, moment)
             result.writes.append(write)
         write.video_ids.append(video.video_id)
         write.urls.append(url)
@@ -99,18 +101,18 @@ def put_aside(policy: DuePolicy, asked: Sequence[Video], reason: str, now: datet
 
 
 def _cover(
-    policy: DuePolicy,
     video: Video,
     answer: Mapping[str, object],
-    now: datetime,
+    answered_at: float,
+    fallback_seconds: float,
     result: Reconciled,
-) -> tuple[str, datetime] | None:
+) -> tuple[str, float] | None:
     """The cover to store and when it dies; None where there is none: what became is counted."""
     if video.video_id not in answer:
         result.missing += 1
         return None
     try:
-        url, expires_at = read_cover(answer[video.video_id], now, policy.fallback_ttl)
+        url, expires_at = read_cover(answer[video.video_id], answered_at, fallback_seconds)
     except CoverUnusable as reason:
         result.rejections.append((video.video_id, str(reason)))
         return None

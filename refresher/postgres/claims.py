@@ -172,8 +172,8 @@ asked AS MATERIALIZED (
                         ELSE {ALONE} END AS turn
             FROM (
                 SELECT video_id, due_at, misses,
-                       CASE WHEN cover_image_url IS NOT NULL THEN cover_expires_at END
-                           AS expires_at,
+                       CASE WHEN cover_image_url IS NOT NULL
+                            THEN date_part('epoch', cover_expires_at) END AS expires_at,
                        missing_since IS NOT NULL AS missing,
                        refusal IS NOT NULL AS refused
                 FROM refresher.videos
