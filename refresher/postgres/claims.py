@@ -34,7 +34,7 @@ from refresher.postgres.sealing import Sealer, seal_seen
 
 #: Videos that a claim reads of one account, and in all before it takes no further one. A larger
 #: account is read part by part, in the order of its video IDs.
-ROWS_READ: Final = 2_000
+ROWS_READ: Final = 1_000
 #: What an account that was never counted is taken to have.
 ASSUMED_VIDEOS: Final = 100
 #: The distance of two slots of a throttled account for which no limit is configured.
