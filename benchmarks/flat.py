@@ -38,7 +38,7 @@ from benchmarks.live import (
 from benchmarks.uneven_fleet import LEAD, fall_due, load, rest, thinned
 from benchmarks.world import Server
 from refresher.domain.conclude import conclude
-from refresher.domain.model import CHUNK_SIZE, AllFresh, ChunkWrite, Claim, Release, Write
+from refresher.domain.model import CHUNK_SIZE, ChunkWrite, Claim, Release, Write
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import Pool, connected
@@ -273,9 +273,7 @@ async def _work(connection: Any, pool: Pool, claims: int, figures: Figures) -> N
 
 
 def _release(claim: Claim) -> Release:
-    expires_at = claim.time.now + COVER_LIFE
-    fresh = AllFresh(len(claim.videos), expires_at, expires_at - LEAD) if claim.whole else None
-    return conclude(claim, [], 0.0, answered=True, requests=claim.chunks, all_fresh=fresh)
+    return conclude(claim, [], 0.0, answered=True, requests=claim.chunks)
 
 
 async def _write_back(pool: Pool, claimed: Sequence[Claim], figures: Figures) -> None:

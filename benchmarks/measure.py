@@ -27,7 +27,8 @@ WATCH_SECONDS: Final = 0.1
 #: causes.
 ALL_GIVEN_BACK: Final = """
 SELECT NOT EXISTS (
-    SELECT FROM refresher.accounts WHERE wake_at <= now() OR lease_owner IS NOT NULL
+    SELECT FROM refresher.accounts
+    WHERE wake_at <= now() OR lease_owner IS NOT NULL OR failures > 0
 )
 """
 # Each video has the cover that it was given, to the letter where it can be told.

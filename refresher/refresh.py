@@ -16,7 +16,7 @@ from collections.abc import (
 )
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from math import inf
 from time import monotonic
@@ -41,7 +41,6 @@ from refresher.domain.errors import (
 from refresher.domain.model import (
     CHUNK_SIZE,
     UNUSABLE_TOKEN,
-    AllFresh,
     ChunkWrite,
     Claim,
     RefreshToken,
@@ -49,7 +48,6 @@ from refresher.domain.model import (
     Released,
     TokenPair,
     Video,
-    Write,
     usable_token,
 )
 from refresher.domain.pacing import LATEST_SECONDS, AppThrottle
@@ -88,7 +86,6 @@ CLAIM_SHARE_OF_GRACE: Final = 0.25
 LETTING_GO_SECONDS: Final = 0.5
 #: Leases are looked at so often in their time, and lengthened where less than half is left.
 RENEWALS_PER_LEASE: Final = 4
-NEVER: Final = datetime.max.replace(tzinfo=UTC)
 #: A write-back that takes longer holds up the sending: answers could not be stored.
 SLOW_WRITE_BACK_SECONDS: Final = 3.0
 
@@ -155,9 +152,6 @@ class Work:
     unsaved: bool = False
     postponed: int = 0
     started: float = field(default_factory=monotonic)
-    #: Of the covers written: when the first dies, and when the first video is due again.
-    valid_until: datetime = NEVER
-    due_at: datetime = NEVER
     lease_end: float = field(init=False)
     #: When the account's next slot comes, after all that were reserved.
     next_slot: float = field(init=False)
@@ -174,20 +168,6 @@ class Work:
     def now(self) -> datetime:
         """The database's time."""
         return self.claim.time.at(monotonic())
-
-    def written(self, writes: Sequence[Write]) -> None:
-        """All of a chunk's writes took effect."""
-        for write in writes:
-            if write.cover_expires_at:
-                self.valid_until = min(self.valid_until, write.cover_expires_at)
-                self.due_at = min(self.due_at, write.due_at)
-
-    def all_fresh(self) -> AllFresh | None:
-        """None where a video may be left that has got no new cover."""
-        videos = len(self.claim.videos)
-        if not self.claim.whole or self.unsaved or self.tally.refreshed < videos:
-            return None
-        return AllFresh(videos, self.valid_until, self.due_at)
 
     def chunks(self) -> Iterator[tuple[Sequence[Video], float]]:
         """Each chunk with its slot on the monotonic clock."""
@@ -367,7 +347,6 @@ class Refresher:
             answered=work.answered,
             unsaved=work.unsaved,
             requests=work.tally.requests,
-            all_fresh=work.all_fresh(),
         )
         released = await self._give_back(work, release)
         self.tally = self.tally.plus(work.tally)
@@ -578,8 +557,6 @@ class Refresher:
             work.unsaved = True
             work.tally.refreshed = max(0, work.tally.refreshed - unwritten)
             emit(CHUNK_UNSAVED, open_id=claim.open_id, videos=unwritten)
-        else:
-            work.written(reconciled.writes)
 
     async def _give_back(self, work: Work, release: Release) -> Released | None:
         """None where the lease had to be left to run out."""

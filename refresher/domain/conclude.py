@@ -6,7 +6,7 @@ from typing import Final
 
 from refresher.domain.answers import Meaning, Reaction, meaning
 from refresher.domain.errors import Throttled, UpstreamError
-from refresher.domain.model import AllFresh, Claim, Park, Release
+from refresher.domain.model import Claim, Park, Release
 from refresher.domain.pacing import (
     growing_seconds,
     pause_seconds,
@@ -28,7 +28,6 @@ def conclude(
     answered: bool = False,
     unsaved: bool = False,
     requests: int = 0,
-    all_fresh: AllFresh | None = None,
 ) -> Release:
     """The release of a claim whose chunks met `errors`; none: the account is in good health.
 
@@ -55,7 +54,6 @@ def conclude(
         passed_over=claim.unfinished and not claim.videos and not errors,
         refused=any(means.reaction is Reaction.RENEW for _, means in meanings),
         requests=requests,
-        all_fresh=all_fresh,
     )
 
 

@@ -55,7 +55,7 @@ def usable_url(url: object) -> str:
 def named_expiry(url: str, now: float) -> float | None:
     """The expiry in the URL's query, dead or not; None where it names none or nonsense."""
     start, name, rest = url.partition(USUAL_PARAMETER)
-    if name and "?" in start and "#" not in start:
+    if name and "?" in start and "#" not in start and "x-expires=" not in start:
         expiry = _moment(rest.partition("&")[0])
         if expiry and expiry <= now + LONGEST_LIFE_SECONDS:
             return expiry

@@ -28,8 +28,8 @@ def usable_token(token: str | None) -> bool:
 class Video(NamedTuple):
     """A claimed video as the database has it; without a cover, `cover_expires_at` is None.
 
-    That is in Unix seconds: to decode a time takes the driver ten times as long. Not `due`: a
-    top-up, which fills a chunk up.
+    That is in Unix seconds: to decode a time takes the driver ten times as long. `due` is as of the
+    claim; what was not due fills a chunk up.
     """
 
     video_id: VideoId
@@ -45,7 +45,7 @@ class Claim:
 
     The first chunk's slot is `first_slot`, each further one `step_seconds` later. All times are
     the database's. No videos: nothing was due after all, or the token comes first. `unfinished`:
-    more is due, or has not been looked at. `whole`: these are all videos the account has.
+    more is due, or has not been looked at.
     """
 
     open_id: OpenId
@@ -59,7 +59,6 @@ class Claim:
     time: DatabaseTime
     token: "TokenStanding"
     unfinished: bool = False
-    whole: bool = False
 
     @property
     def chunks(self) -> int:
@@ -109,8 +108,8 @@ class TokenPair:
 class Write:
     """What is written back alike for some videos of a chunk.
 
-    `urls` are their covers, byte for byte as they came, which die at `cover_expires_at`; none and
-    None where the stored ones stay. `refusal` is the code with which a request for one of them
+    `urls` are their covers, byte for byte as they came, which die at `cover_expires_at`; where the
+    stored ones stay there is neither. `refusal` is the code with which a request for one of them
     alone was refused.
     """
 
@@ -147,18 +146,6 @@ class Park:
 
 
 @dataclass(frozen=True, slots=True)
-class AllFresh:
-    """All videos of an account were asked for and have got new covers.
-
-    The first of them dies at `valid_until`; the first is due again at `due_at`.
-    """
-
-    videos: int
-    valid_until: datetime
-    due_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Release:
     """The end of a claim: back-off, pause or park, and the lease given back.
 
@@ -166,8 +153,7 @@ class Release:
     replicas and against new videos, too, and lowers the account's rate. `answered`: the token was
     accepted; `refused`: it is to be refreshed before anything is asked; `token_retry_seconds`:
     refreshing it failed and is tried again then. `unfinished` is the claim's;
-    `passed_over`: nothing was due in the part of the account that was read. With `all_fresh` its
-    videos need not be counted again.
+    `passed_over`: nothing was due in the part of the account that was read.
     """
 
     open_id: OpenId
@@ -183,7 +169,6 @@ class Release:
     requests: int = 0
     unfinished: bool = False
     passed_over: bool = False
-    all_fresh: AllFresh | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ def _cover(
     fallback_seconds: float,
     result: Reconciled,
 ) -> tuple[str, float] | None:
-    """The cover to store and when it dies; None where there is none: what became is counted."""
+    """The cover to store and when it dies; None where there is none, and why is counted."""
     if video.video_id not in answer:
         result.missing += 1
         return None

@@ -265,8 +265,6 @@ leased AS (
 )
 SELECT l.*, g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
        g.cut_off OR g.part_only AS unfinished,
-       g.read_to = '' AND NOT g.part_only AND g.videos_read = least(g.filled, 20 * g.granted_chunks)
-           AS whole,
        extract(epoch FROM g.own_step)::float8 AS step_seconds,
        {CHOSEN.format("video_ids")} AS video_ids,
        least(g.chosen, 20 * g.granted_chunks) AS due_videos,
@@ -325,11 +323,10 @@ WITH given AS MATERIALIZED (
     SELECT *
     FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::float8[], $6::float8[],
                 $7::text[], $8::text[], $9::boolean[], $10::boolean[], $11::float8[],
-                $12::integer[], $13::boolean[], $14::boolean[], $15::integer[],
-                $16::timestamptz[], $17::timestamptz[])
+                $12::integer[], $13::boolean[], $14::boolean[])
          AS r (open_id, lease_epoch, generation, failures, retry_seconds, pause_seconds,
                park_state, park_reason, answered, refused, token_retry_seconds, requests,
-               unfinished, passed_over, all_fresh, fresh_until, fresh_due_at)
+               unfinished, passed_over)
 ),
 held AS MATERIALIZED (
     SELECT r.*,
@@ -338,7 +335,7 @@ held AS MATERIALIZED (
            r.park_state IS NOT NULL AND a.state = 'active'
                AND a.tokens_generation = r.generation AS parked,
            -- A large account is counted when all of it has been read, not with every part.
-           r.unfinished AND a.videos > $19 AS uncounted,
+           r.unfinished AND a.videos > $16 AS uncounted,
            a.videos, a.valid, a.expired, a.unreachable, a.valid_until,
            least(a.earliest_due_at, now()) AS earliest_due_at
     FROM given AS r
@@ -360,13 +357,10 @@ counted AS MATERIALIZED (
     FROM held AS h
     CROSS JOIN LATERAL (
         SELECT videos, valid, expired, unreachable, valid_until, earliest_due_at
-        FROM refresher.count_covers(h.open_id) WHERE NOT h.uncounted AND h.all_fresh IS NULL
-        UNION ALL
-        SELECT h.all_fresh, h.all_fresh, 0, 0, h.fresh_until, h.fresh_due_at
-        WHERE h.all_fresh IS NOT NULL
+        FROM refresher.count_covers(h.open_id) WHERE NOT h.uncounted
         UNION ALL
         SELECT h.videos, h.valid, h.expired, h.unreachable, h.valid_until, h.earliest_due_at
-        WHERE h.uncounted AND h.all_fresh IS NULL
+        WHERE h.uncounted
     ) AS c
 ),
 released AS (
@@ -396,7 +390,7 @@ released AS (
             least(
                 CASE WHEN a.wake_at < a.lease_expires_at THEN a.wake_at END,
                 c.earliest_due_at,
-                {TOKEN_WAKE_AT.format(managed="$18", due="c.token_due_at")}
+                {TOKEN_WAKE_AT.format(managed="$15", due="c.token_due_at")}
             ),
             now() + greatest(c.retry_seconds, c.pause_seconds) * interval '1 second'
         ) END,
@@ -536,7 +530,6 @@ class Claims:
         Try those again until their lease has run out.
         """
         parks = [release.park for release in releases]
-        fresh = [release.all_fresh for release in releases]
         async with connection(self._pool) as taken:
             rows = await taken.fetch(
                 SQL_RELEASE,
@@ -554,9 +547,6 @@ class Claims:
                 [release.requests for release in releases],
                 [release.unfinished for release in releases],
                 [release.passed_over for release in releases],
-                [known and known.videos for known in fresh],
-                [known and known.valid_until for known in fresh],
-                [known and known.due_at for known in fresh],
                 self._managed,
                 ROWS_READ,
             )
@@ -615,7 +605,6 @@ class Claims:
             failures=row["failures"],
             videos=_videos(row),
             unfinished=row["unfinished"],
-            whole=row["whole"],
             first_slot=row["first_slot"],
             step_seconds=row["step_seconds"],
             # The transaction began when the statement arrived, a little after it was sent: slots
@@ -637,4 +626,4 @@ def _videos(row: Record) -> Sequence[Video]:
     video_ids, due = row["video_ids"] or (), row["due_videos"]
     columns = row["expires_ats"] or (), row["misses"] or (), row["missing"] or ()
     is_due = [True] * due + [False] * (len(video_ids) - due)
-    return list(map(Video, video_ids, is_due, *columns))
+    return list(map(Video._make, zip(video_ids, is_due, *columns, strict=True)))

@@ -56,9 +56,9 @@ SET cover_image_url = coalesce(w.cover_image_url, v.cover_image_url),
 """
 
 # Rows are locked by being written, so a row that an application holds fails the statement, sooner
-# than a deadlock could be found, in whatever order: then the other one is for it. To lock rows
-# first, always, costs a third of the server's CPU time for a write-back and a quarter of its WAL;
-# to sort them first a fifth of the time.
+# than its own look for a deadlock: then the other one is for it. To lock rows first, always, costs
+# a third of the server's CPU time for a write-back and a quarter of its WAL; to sort them first a
+# fifth of the time.
 SQL_WRITE_BACK: Final = f"""
 WITH impatient AS MATERIALIZED (
     SELECT set_config('lock_timeout', '100ms', true)
@@ -96,10 +96,6 @@ SELECT chunk, count(*) AS videos FROM written GROUP BY chunk
 """
 
 
-#: What stands between the IDs and URLs: most characters, as any may be in an ID.
-IN_NO_URL: Final = [*map(chr, range(1, ord("!"))), *map(chr, range(ord("~") + 1, 0xD800))]
-
-
 async def write_back(pool: Pool, chunks: Sequence[ChunkWrite]) -> Sequence[int]:
     """Write the chunks' results in one statement; how many of each chunk's writes took effect.
 
@@ -125,7 +121,9 @@ def _arguments(chunks: Sequence[ChunkWrite]) -> Sequence[object]:
     To encode an array of them takes the driver five times as long.
     """
     ids = "".join(chain.from_iterable(w.video_ids for chunk in chunks for w in chunk.writes))
-    separator = next(character for character in IN_NO_URL if character not in ids)
+    # No URL holds one of these; an ID may hold any, but not all of them.
+    separators = map(chr, chain(range(1, ord("!")), range(ord("~") + 1, 0xD800)))
+    separator = next(character for character in separators if character not in ids)
     rows = [
         (
             chunk.open_id,
