@@ -12,7 +12,7 @@ from refresher.domain.claiming import APP_HORIZON_SECONDS
 from refresher.domain.conclude import conclude
 from refresher.domain.model import ChunkWrite, Park, Release, Write
 from refresher.domain.pacing import HORIZON_SECONDS, PAST_SECONDS
-from refresher.postgres.claims import SQL_RENEW, SQL_RESERVE, Claims
+from refresher.postgres.claims import ROWS_READ, SQL_RENEW, SQL_RESERVE, Claims
 from refresher.postgres.write_back import write_back
 
 
@@ -376,7 +376,7 @@ async def test_a_claim_reads_only_what_it_can_use(pool):
     """By the stored counts, huge accounts are left to the next claim rather than read in vain."""
     for name in ("ana", "ben", "cid"):
         await store(pool, name, 1)
-    await pool.execute("UPDATE refresher.accounts SET videos = 1500")
+    await pool.execute("UPDATE refresher.accounts SET videos = $1", 3 * ROWS_READ // 4)
     assert len(await replica(pool).claim(100)) == 2
     assert len(await replica(pool).claim(100)) == 1
 
