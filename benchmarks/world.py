@@ -7,7 +7,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -128,11 +128,13 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Of all its processes, also those that have ended; but not of our own connection."""
-        times = self._process.cpu_times()
-        ended = times.user + times.system + times.children_user + times.children_system
         own = self._connection.get_server_pid()
-        alive = (child for child in self._process.children() if child.pid != own)
-        return ended + sum(sum(child.cpu_times()[:2]) for child in alive)
+        while True:
+            times = self._process.cpu_times()
+            ended = times.user + times.system + times.children_user + times.children_system
+            alive = (child for child in self._process.children() if child.pid != own)
+            with suppress(psutil.NoSuchProcess):  # one of them has just joined those that ended
+                return ended + sum(sum(child.cpu_times()[:2]) for child in alive)
 
 
 @asynccontextmanager

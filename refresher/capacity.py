@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
@@ -42,7 +41,7 @@ class Capacity:
         #: The part of the load that is not paced: it passes as fast as requests can be made.
         self._rush = 0
         self._query_seconds = FIRST_GUESS_SECONDS
-        self.chunks_under_way = 0
+        self.under_way = UnderWay()
 
     def chunk_budget(self) -> int:
         """How many chunks to claim: what is not claimed is free for other replicas.
@@ -54,7 +53,7 @@ class Capacity:
         if self._breaker.is_open:
             return int(width > self._in_flight and not self._chunks_held)
         ahead = int(width * self._patience()) - self._load
-        to_store = self._concurrency * CHUNKS_UNDER_WAY - self.chunks_under_way
+        to_store = self._concurrency * CHUNKS_UNDER_WAY - self.under_way.chunks
         room = self._concurrency * CHUNKS_PER_REQUEST - self._chunks_held
         budget = max(0, min(room, ahead, to_store, 2 * self._concurrency))
         # A few are not worth a statement where room for more is about to come.
@@ -77,15 +76,6 @@ class Capacity:
         self._chunks_held += chunks
         self._load += load
         self._rush += rush
-
-    @contextmanager
-    def under_way(self) -> Iterator[None]:
-        """A chunk from its slot to its result stored."""
-        self.chunks_under_way += 1
-        try:
-            yield
-        finally:
-            self.chunks_under_way -= 1
 
     def place(self) -> "Place":
         """For `async with`: wait for a place among the requests in flight.
@@ -152,6 +142,21 @@ class Capacity:
             return chunks
         flow = self._query_seconds / step_seconds * self._patience()
         return min(chunks, 1 + int(flow))
+
+
+class UnderWay:
+    """How many chunks are between their slot and their result stored: each is in a `with` of it."""
+
+    __slots__ = ("chunks",)
+
+    def __init__(self) -> None:
+        self.chunks = 0
+
+    def __enter__(self) -> None:
+        self.chunks += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.chunks -= 1
 
 
 class Place:

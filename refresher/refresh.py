@@ -307,7 +307,7 @@ class Refresher:
         """Results that waited out an outage are all written before a claim moves the epoch."""
         if self._stalls(monotonic()):
             return 0
-        if not self._capacity.chunks_under_way:
+        if not self._capacity.under_way.chunks:
             self._write_first = False
         elif self._outage.lasts:
             self._write_first = True
@@ -357,7 +357,7 @@ class Refresher:
         if work.halt.is_set() or self._outage.lasts:
             return None
         # Under way: a pair that waits out an outage is stored before the next claim.
-        with self._capacity.under_way():
+        with self._capacity.under_way:
             ask = partial(self._ask_for_token, work)
             return await self._keeper.keep(work.claim, ask, self._give_up)
 
@@ -394,7 +394,7 @@ class Refresher:
 
     async def _ask(self, work: Work, videos: Sequence[Video], slot: float) -> None:
         """One chunk, from its slot to the result stored."""
-        with self._capacity.under_way():
+        with self._capacity.under_way:
             try:
                 reconciled = await self._query(work, videos, slot)
             except QueryRefused as refusal:

@@ -123,18 +123,20 @@ class Write:
     refusal: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChunkWrite:
-    """The writes of one chunk, with the account and the lease epoch they were decided under."""
+    """The writes of one chunk, with the account and the lease epoch they were decided under.
+
+    `videos` is how many rows are to be written.
+    """
 
     open_id: OpenId
     lease_epoch: int
     writes: Sequence[Write]
+    videos: int = field(init=False)
 
-    @property
-    def videos(self) -> int:
-        """How many rows are to be written."""
-        return sum(len(write.video_ids) for write in self.writes)
+    def __post_init__(self) -> None:
+        self.videos = sum([len(write.video_ids) for write in self.writes])
 
 
 @dataclass(frozen=True, slots=True)
