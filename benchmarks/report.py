@@ -129,10 +129,11 @@ def _table(table: Table) -> str:
     upstream = f"{1000 * table.latency_seconds:.0f} ms" if table.latency_seconds else "no latency"
     most = max(row.job.videos for row in table.rows)
     runs = len(table.rows[0].runs)
+    how = f"Medians of {runs} runs" if runs > 1 else "One run each"
     headings = ["", "videos/s", "lowest to highest", "to bare", *(name for name, _ in COLUMNS)]
     caption = (
         f"Upstream: {upstream}. {most:,} videos, {IN_FLIGHT} requests in flight but for the plain "
-        f"script. Medians of {runs} runs; CPU in seconds a million videos, which is µs a video:"
+        f"script. {how}; CPU in seconds a million videos, which is µs a video:"
     )
     lines = [
         caption,
