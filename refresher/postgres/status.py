@@ -11,8 +11,8 @@ from refresher.postgres.database import REPORT_SECONDS, SCAN_SECONDS, Pool, conn
 
 STATES: Final = ("active", "paused", "needs_reauthorization", "needs_scope")
 
-#: Videos that a summary reads: where the accounts that it has to look into have no more, its
-#: numbers are exact. All of ten million would take half a minute.
+#: Videos that a summary reads: where the accounts that it has to look into have no more, and none
+#: was never counted, its numbers are exact. All of ten million would take half a minute.
 VIDEOS_READ: Final = 10_000
 #: Where they have more it reads so many and takes the rest to be like them. How far off that is
 #: depends on the few large accounts among those it meets: ten times as many videos hardly help.
