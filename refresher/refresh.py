@@ -46,6 +46,7 @@ from refresher.domain.model import (
     RefreshToken,
     Release,
     Released,
+    Sample,
     TokenPair,
     Video,
     usable_token,
@@ -150,6 +151,7 @@ class Work:
     tally: Tally = field(default_factory=Tally)
     answered: bool = False
     unsaved: bool = False
+    samples: list[Sample] = field(default_factory=list)
     postponed: int = 0
     started: float = field(default_factory=monotonic)
     lease_end: float = field(init=False)
@@ -347,6 +349,7 @@ class Refresher:
             answered=work.answered,
             unsaved=work.unsaved,
             requests=work.tally.requests,
+            samples=work.samples,
         )
         released = await self._give_back(work, release)
         self.tally = self.tally.plus(work.tally)
@@ -557,6 +560,9 @@ class Refresher:
             work.unsaved = True
             work.tally.refreshed = max(0, work.tally.refreshed - unwritten)
             emit(CHUNK_UNSAVED, open_id=claim.open_id, videos=unwritten)
+        else:
+            new = [write.video_ids for write in reconciled.writes if write.urls]
+            work.samples += [Sample(video_ids[0], len(video_ids)) for video_ids in new]
 
     async def _give_back(self, work: Work, release: Release) -> Released | None:
         """None where the lease had to be left to run out."""

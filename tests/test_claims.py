@@ -10,9 +10,10 @@ import pytest
 
 from refresher.domain.claiming import APP_HORIZON_SECONDS
 from refresher.domain.conclude import conclude
-from refresher.domain.model import ChunkWrite, Park, Release, Write
+from refresher.domain.model import ChunkWrite, Park, Release, Sample, Write
 from refresher.domain.pacing import HORIZON_SECONDS, PAST_SECONDS
-from refresher.postgres.claims import ROWS_READ, SQL_RENEW, SQL_RESERVE, Claims
+from refresher.postgres.claims import ROWS_READ, SQL_CLAIM, SQL_RENEW, SQL_RESERVE, Claims
+from refresher.postgres.database import connected
 from refresher.postgres.write_back import write_back
 
 
@@ -470,6 +471,118 @@ async def test_a_large_account_is_counted_when_all_of_it_was_read(pool, monkeypa
         await pool.execute("DELETE FROM refresher.videos WHERE video_id = 'ana7'")
 
 
+async def refresh(pool, claim):
+    """All that was asked for gets a cover; the samples of it, as the flow makes them."""
+    now = claim.time.now
+    videos = ids(claim)
+    new = [
+        Write(part, now + timedelta(hours=1), now + timedelta(hours=2), ["https://c"] * len(part))
+        for part in (videos[start : start + 20] for start in range(0, len(videos), 20))
+    ]
+    await write_back(pool, [ChunkWrite(claim.open_id, claim.lease_epoch, new)])
+    return [Sample(write.video_ids[0], len(write.video_ids)) for write in new]
+
+
+async def test_an_account_that_is_wholly_refreshed_is_not_counted(pool):
+    """A video of each write says how the others are: one that is deleted meanwhile is not missed."""
+    await store(pool, "ana", 30)
+    (claim,) = await replica(pool).claim(10)
+    assert claim.all_videos == 30
+    release = conclude(claim, [], 0.5, samples=await refresh(pool, claim))
+    await pool.execute("DELETE FROM refresher.videos WHERE video_id = $1", ids(claim)[-1])
+    (released,) = await replica(pool).release([release])
+    row = await account(pool, "ana")
+    assert (row["videos"], row["valid"], row["expired"], row["unreachable"]) == (30, 30, 0, 0)
+    assert row["valid_until"] == claim.time.now + timedelta(hours=2)
+    assert row["earliest_due_at"] == row["wake_at"] == claim.time.now + timedelta(hours=1)
+    assert 3500 < released.wake_in_seconds <= 3600
+
+
+LOST = """
+UPDATE refresher.videos SET cover_image_url = NULL, cover_expires_at = NULL, due_at = '-infinity'
+WHERE video_id = ANY ($1)
+"""
+DELETED = "DELETE FROM refresher.videos WHERE video_id = ANY ($1)"
+DUE = "UPDATE refresher.videos SET due_at = now() WHERE video_id = ANY ($1)"
+DEAD = "UPDATE refresher.videos SET cover_expires_at = now() WHERE video_id = ANY ($1)"
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [(LOST, (30, 10, 0)), (DELETED, (10, 10, 0)), (DUE, (30, 30, 0)), (DEAD, (30, 10, 20))],
+    ids=["lost", "deleted", "due", "dead"],
+)
+async def test_what_was_written_and_is_not_there_is_seen(pool, change, counts):
+    """As after a failover that has lost a write-back: the whole account is counted, and awake."""
+    await store(pool, "ana", 30)
+    (claim,) = await replica(pool).claim(10)
+    release = conclude(claim, [], 0.5, samples=await refresh(pool, claim))
+    await pool.execute(change, ids(claim)[:20])
+    await replica(pool).release([release])
+    row = await account(pool, "ana")
+    assert (row["videos"], row["valid"], row["expired"]) == counts
+    assert (row["wake_at"] <= row["now"]) == (change in {LOST, DUE})
+
+
+async def test_a_claim_of_a_part_has_not_seen_all(pool, monkeypatch):
+    """Neither the first part of an account nor its last."""
+    monkeypatch.setattr("refresher.postgres.claims.ROWS_READ", 20)
+    await store(pool, "ana", 30)
+    for _ in range(2):
+        (claim,) = await replica(pool).claim(1)
+        assert claim.all_videos is None
+        release = conclude(claim, [], 0.5, samples=await refresh(pool, claim))
+        assert release.samples == ()
+        await replica(pool).release([release])
+    assert (await account(pool, "ana"))["valid"] == 30
+
+
+@pytest.fixture
+async def late_to_lock(pool, monkeypatch):
+    """Claims that, between their snapshot and their first lock, wait for this connection."""
+    look = "FROM refresher.app LIMIT 1"
+    assert SQL_CLAIM.count(look) == 1
+    waiting = SQL_CLAIM.replace(look, "FROM refresher.app, pg_advisory_xact_lock(7) LIMIT 1")
+    monkeypatch.setattr("refresher.postgres.claims.SQL_CLAIM", waiting)
+    async with pool.acquire() as holder:
+        await holder.execute("SELECT pg_advisory_lock(7)")
+        yield holder
+        await holder.execute("SELECT pg_advisory_unlock_all()")
+
+
+@pytest.mark.parametrize("unseen", [0, 1])
+async def test_a_claim_knows_that_it_may_not_have_seen_the_last_insert(pool, late_to_lock, unseen):
+    """Its account is counted, and is awake for the video that came before the lock."""
+    await store(pool, "ana", 30)
+    claiming = asyncio.create_task(replica(pool).claim(10))
+    while not await late_to_lock.fetchval(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event = 'advisory'"
+    ):
+        assert not claiming.done()
+    if unseen:
+        await late_to_lock.execute("INSERT INTO refresher.videos VALUES ('ana', 'last')")
+    await late_to_lock.execute("SELECT pg_advisory_unlock(7)")
+    (claim,) = await claiming
+    assert (len(claim.videos), claim.all_videos) == (30, None if unseen else 30)
+    release = conclude(claim, [], 0.5, samples=await refresh(pool, claim))
+    await replica(pool).release([release])
+    row = await account(pool, "ana")
+    assert row["videos"] == 30 + unseen
+    assert (row["wake_at"] <= row["now"]) == bool(unseen)
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+async def test_above_read_committed_no_claim_is_sure(database, pool, isolation):
+    """There a look at what has ended meanwhile shows only what the claim itself sees."""
+    await store(pool, "ana", 30)
+    name = await pool.fetchval("SELECT current_database()")
+    await pool.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{isolation}'")
+    async with connected(database, application_name="strict") as strict:
+        (claim,) = await replica(strict).claim(10)
+    assert (len(claim.videos), claim.all_videos) == (30, None)
+
+
 async def test_inserting_videos_takes_no_right_to_write_accounts(pool):
     """An application's role that may only insert videos still wakes their account."""
     await store(pool, "ana", 1, due_in=1000)
@@ -569,7 +682,7 @@ async def test_new_videos_do_not_cut_a_dead_tokens_back_off_short(pool):
         managed=True,
     )
     (claim,) = await claims.claim(10)
-    assert (claim.token.due, ids(claim)) == (True, [])
+    assert (claim.token.due, ids(claim), claim.all_videos) == (True, [], None)
     release = Release(
         "ana",
         claim.lease_epoch,

@@ -1,5 +1,6 @@
 """What a claim's failures mean for its account."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import permutations
 
@@ -13,7 +14,7 @@ from refresher.domain.errors import (
     Throttled,
     UpstreamFailed,
 )
-from refresher.domain.model import Claim, OpenId, Park, Release, TokenStanding
+from refresher.domain.model import Claim, OpenId, Park, Release, Sample, TokenStanding, VideoId
 from refresher.domain.pacing import DatabaseTime, pause_seconds, retry_seconds
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
@@ -99,3 +100,18 @@ def test_the_requests_sent_are_told():
     """For the quota, in good health as in bad."""
     assert conclude(claim(), [], 0.5, requests=3).requests == 3
     assert conclude(claim(), [FAILED], 0.5, requests=3).requests == 3
+
+
+@pytest.mark.parametrize(
+    ("all_videos", "told"), [(25, True), (26, False), (None, False)], ids=["all", "some", "unknown"]
+)
+def test_samples_are_told_only_where_they_speak_for_the_whole_account(all_videos, told):
+    """Otherwise there are videos of which they say nothing."""
+    samples = [Sample(VideoId("1"), 20), Sample(VideoId("2"), 5)]
+    release = conclude(replace(claim(), all_videos=all_videos), [], 0.5, samples=samples)
+    assert release.samples == (samples if told else ())
+
+
+def test_an_account_without_videos_has_no_samples():
+    """It is counted."""
+    assert conclude(replace(claim(), all_videos=0), [], 0.5).samples == ()

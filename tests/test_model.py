@@ -11,7 +11,7 @@ import asyncio
 import os
 import secrets
 from bisect import bisect_left
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -43,7 +43,7 @@ from refresher.domain.errors import (
     UpstreamError,
     UpstreamFailed,
 )
-from refresher.domain.model import ChunkWrite, Claim, RefreshToken, TokenPair, Video, Write
+from refresher.domain.model import ChunkWrite, Claim, RefreshToken, Sample, TokenPair, Video, Write
 from refresher.domain.pacing import (
     HEADROOM_SECONDS,
     LATEST_SECONDS,
@@ -245,6 +245,8 @@ class Held:
     version: int
     #: The refresh token that a request was begun with.
     used: RefreshToken | None = None
+    #: Of what its last write stored.
+    samples: Sequence[Sample] = ()
 
 
 class Model(RuleBasedStateMachine):
@@ -583,6 +585,9 @@ class Model(RuleBasedStateMachine):
             assert written == 0
             assert self._print() == before
             return
+        if written == chunk.videos:
+            new = [write.video_ids for write in writes if write.urls]
+            held.samples = [Sample(video_ids[0], len(video_ids)) for video_ids in new]
         stored = self._videos()
         for write in one_by_one(writes):
             video = stored.get((held.claim.open_id, write.video_ids[0]))
@@ -637,7 +642,9 @@ class Model(RuleBasedStateMachine):
             retry = growing_seconds(claim.token.failures, chance)
             release = conclude_token(claim, token_error, chance, retry)
         else:
-            release = conclude(claim, errors, chance, answered=answered, requests=1)
+            release = conclude(
+                claim, errors, chance, answered=answered, requests=1, samples=held.samples
+            )
         generation = self._row(held)["tokens_generation"]
         before, earliest = self._print(), self._now()
         (released,) = self.run(self.workers[held.worker].release([release]))

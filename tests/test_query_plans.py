@@ -19,6 +19,7 @@ from refresher.domain.model import (
     OpenId,
     RefreshToken,
     Release,
+    Sample,
     TokenPair,
     VideoId,
     Write,
@@ -148,6 +149,8 @@ async def hot_path(connection):
     misses = [Write([video_id], now, misses=n) for n, video_id in enumerate(ids, 1)]
     missed = [ChunkWrite(claim.open_id, EPOCH, misses) for claim in leased]
     releases = [Release(claim.open_id, EPOCH, requests=1) for claim in leased]
+    samples = [Sample(video_id, VIDEOS_EACH // 5) for video_id in ids[:5]]
+    sampled = [replace(release, samples=samples) for release in releases]
     tokens = TokenStore(OneConnection(connection), Sealer(()))
     claim = leased[0]
     pair = TokenPair("act.y", 86400.0, "rft.y", None, None)
@@ -160,6 +163,7 @@ async def hot_path(connection):
         (lambda pool: write_back(pool, missed), Bound(20 * LEASED, 20 * LEASED)),
         (lambda pool: write_free_rows(pool, missed), Bound(20 * LEASED, 2 * 20 * LEASED)),
         (lambda _: claims.release(releases), Bound(3 * LEASED, LEASED)),
+        (lambda _: claims.release(sampled), Bound(3 * LEASED, (1 + len(samples)) * LEASED)),
         (lambda _: claims.renew(leased), Bound(2 * LEASED)),
         (lambda _: claims.reserve(claim), Bound(2)),
         (lambda _: claims.lower_app_rate(None), Bound(ACCOUNTS)),

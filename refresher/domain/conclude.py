@@ -6,7 +6,7 @@ from typing import Final
 
 from refresher.domain.answers import Meaning, Reaction, meaning
 from refresher.domain.errors import Throttled, UpstreamError
-from refresher.domain.model import Claim, Park, Release
+from refresher.domain.model import Claim, Park, Release, Sample
 from refresher.domain.pacing import (
     growing_seconds,
     pause_seconds,
@@ -28,12 +28,14 @@ def conclude(
     answered: bool = False,
     unsaved: bool = False,
     requests: int = 0,
+    samples: Sequence[Sample] = (),
 ) -> Release:
     """The release of a claim whose chunks met `errors`; none: the account is in good health.
 
     A refused credential outweighs a throttle: a 429 never hides a 401. Failures in a row count only
     where no chunk was `answered`, so a few of many do not slow an account down. `unsaved`: rows are
-    locked, and asking again at once would burn quota. `chance` in [0, 1) is the jitter.
+    locked, and asking again at once would burn quota. `samples` are of all new covers that were
+    stored. `chance` in [0, 1) is the jitter.
     """
     meanings = [(error, meaning(error, claim.token)) for error in errors]
     pause = _pause_seconds(claim, errors, chance)
@@ -54,7 +56,12 @@ def conclude(
         passed_over=claim.unfinished and not claim.videos and not errors,
         refused=any(means.reaction is Reaction.RENEW for _, means in meanings),
         requests=requests,
+        samples=samples if _are_of_all(claim, samples) else (),
     )
+
+
+def _are_of_all(claim: Claim, samples: Sequence[Sample]) -> bool:
+    return sum([sample.videos for sample in samples]) == claim.all_videos != 0
 
 
 def _pause_seconds(claim: Claim, errors: Sequence[UpstreamError], chance: float) -> float:

@@ -45,7 +45,8 @@ class Claim:
 
     The first chunk's slot is `first_slot`, each further one `step_seconds` later. All times are
     the database's. No videos: nothing was due after all, or the token comes first. `unfinished`:
-    more is due, or has not been looked at.
+    more is due, or has not been looked at. `all_videos`: how many the account has, where the claim
+    is sure to have seen them all.
     """
 
     open_id: OpenId
@@ -59,6 +60,7 @@ class Claim:
     time: DatabaseTime
     token: "TokenStanding"
     unfinished: bool = False
+    all_videos: int | None = None
 
     @property
     def chunks(self) -> int:
@@ -155,7 +157,9 @@ class Release:
     replicas and against new videos, too, and lowers the account's rate. `answered`: the token was
     accepted; `refused`: it is to be refreshed before anything is asked; `token_retry_seconds`:
     refreshing it failed and is tried again then. `unfinished` is the claim's;
-    `passed_over`: nothing was due in the part of the account that was read.
+    `passed_over`: nothing was due in the part of the account that was read. `samples`: a video of
+    each kind of new covers with how many are of that kind, all of the account's together; it need
+    not be counted while these are as they were written.
     """
 
     open_id: OpenId
@@ -171,6 +175,14 @@ class Release:
     requests: int = 0
     unfinished: bool = False
     passed_over: bool = False
+    samples: Sequence["Sample"] = ()
+
+
+class Sample(NamedTuple):
+    """A video with a new cover, and how many were written alike with it, itself counted."""
+
+    video_id: VideoId
+    videos: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from math import ceil
+from statistics import fmean
 from time import monotonic
 from typing import Final
 
@@ -133,6 +134,11 @@ picked AS MATERIALIZED (
     ORDER BY wake_at
     LIMIT $10
     FOR UPDATE SKIP LOCKED
+),
+locked AS MATERIALIZED (
+    -- Whether the statement sees all that was inserted before the locks, and none is to come.
+    SELECT refresher.is_latest(pg_current_snapshot()) AS last
+    FROM (SELECT count(*) FROM picked) AS locked_first
 ),
 affordable AS (
     -- By the counts of their last release: a few huge accounts, or many small ones. A token that is
@@ -265,13 +271,15 @@ leased AS (
 )
 SELECT l.*, g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
        g.cut_off OR g.part_only AS unfinished,
+       CASE WHEN locked.last AND g.read_to = '' AND NOT (g.part_only OR g.token_due)
+            THEN g.videos_read END AS all_videos,
        extract(epoch FROM g.own_step)::float8 AS step_seconds,
        {CHOSEN.format("video_ids")} AS video_ids,
        least(g.chosen, 20 * g.granted_chunks) AS due_videos,
        {CHOSEN.format("expires_ats")} AS expires_ats,
        {CHOSEN.format("misses")} AS misses,
        {CHOSEN.format("missing")} AS missing
-FROM leased AS l JOIN granted AS g USING (open_id)
+FROM leased AS l JOIN granted AS g USING (open_id), locked
 """
 
 # A slot more for an account under lease, after those it has, and one of the app's where it is
@@ -328,6 +336,22 @@ WITH given AS MATERIALIZED (
                park_state, park_reason, answered, refused, token_retry_seconds, requests,
                unfinished, passed_over)
 ),
+fresh AS MATERIALIZED (
+    -- One video speaks for those that were written alike with it: it shows what the database has,
+    -- also after a failover that has lost a write-back.
+    SELECT s.open_id, sum(s.videos)::integer AS videos, min(v.cover_expires_at) AS valid_until,
+           min(v.due_at) AS earliest_due_at
+    FROM unnest($17::text[], $18::text[], $19::integer[]) AS s (open_id, video_id, videos)
+    LEFT JOIN LATERAL (
+        SELECT cover_expires_at, due_at
+        FROM refresher.videos
+        WHERE open_id = s.open_id AND video_id = s.video_id
+          AND cover_image_url IS NOT NULL AND cover_expires_at > now() AND due_at > now()
+        LIMIT 1
+    ) AS v ON true
+    GROUP BY s.open_id
+    HAVING bool_and(v.due_at IS NOT NULL)
+),
 held AS MATERIALIZED (
     SELECT r.*,
            a.tokens_generation = r.generation AS same_tokens,
@@ -346,7 +370,7 @@ held AS MATERIALIZED (
     FOR UPDATE OF a SKIP LOCKED
 ),
 counted AS MATERIALIZED (
-    SELECT h.open_id, h.same_tokens, h.parked, h.park_state, h.park_reason, h.failures, h.requests,
+    SELECT open_id, h.same_tokens, h.parked, h.park_state, h.park_reason, h.failures, h.requests,
            h.retry_seconds, h.pause_seconds, h.token_retry_seconds, h.refused, h.answered,
            h.passed_over, c.*,
            CASE WHEN NOT h.same_tokens THEN h.was_token_due_at
@@ -355,9 +379,13 @@ counted AS MATERIALIZED (
                 THEN now() + h.token_retry_seconds * interval '1 second'
                 ELSE h.was_token_due_at END AS token_due_at
     FROM held AS h
+    LEFT JOIN fresh AS f USING (open_id)
     CROSS JOIN LATERAL (
         SELECT videos, valid, expired, unreachable, valid_until, earliest_due_at
-        FROM refresher.count_covers(h.open_id) WHERE NOT h.uncounted
+        FROM refresher.count_covers(h.open_id) WHERE NOT h.uncounted AND f.videos IS NULL
+        UNION ALL
+        SELECT f.videos, f.videos, 0, 0, f.valid_until, f.earliest_due_at
+        WHERE NOT h.uncounted AND f.videos IS NOT NULL
         UNION ALL
         SELECT h.videos, h.valid, h.expired, h.unreachable, h.valid_until, h.earliest_due_at
         WHERE h.uncounted
@@ -494,8 +522,9 @@ class Claims:
         self._horizon = timedelta(seconds=min(HORIZON_SECONDS, lease_seconds / 4))
         self._managed = managed
         self._sealer = sealer or Sealer(())
-        # Of the last claim: no more accounts are read than the next is likely to have chunks for.
-        self._chunks_each = 1.0
+        # Of an account of the last claim: no more are locked than the next is likely to have chunks
+        # and rows for.
+        self._chunks_each = self._videos_each = 1.0
 
     async def claim(self, chunk_budget: int) -> Sequence[Claim]:
         """Lease the due accounts that have waited longest, at most `chunk_budget` chunks in all.
@@ -515,13 +544,13 @@ class Claims:
                 self._lease,
                 ROWS_READ,
                 self._managed,
-                ceil(chunk_budget / self._chunks_each),
+                ceil(min(chunk_budget / self._chunks_each, ROWS_READ / self._videos_each)),
             )
             sealed = await seal_seen(taken, self._sealer, rows)
         claims = [self._claim(row, sealed.get(row["open_id"], 0), sent) for row in rows]
         if claims:
-            chunks = sum(claim.chunks for claim in claims)
-            self._chunks_each = max(1.0, chunks / len(claims))
+            self._chunks_each = max(1.0, fmean(claim.chunks for claim in claims))
+            self._videos_each = max(1.0, fmean(len(claim.videos) for claim in claims))
         return claims
 
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]:
@@ -530,6 +559,7 @@ class Claims:
         Try those again until their lease has run out.
         """
         parks = [release.park for release in releases]
+        samples = [(release.open_id, *sample) for release in releases for sample in release.samples]
         async with connection(self._pool) as taken:
             rows = await taken.fetch(
                 SQL_RELEASE,
@@ -549,6 +579,7 @@ class Claims:
                 [release.passed_over for release in releases],
                 self._managed,
                 ROWS_READ,
+                *(list(zip(*samples, strict=True)) or [()] * 3),
             )
         released = {row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows}
         return [released.get(release.open_id) for release in releases]
@@ -605,6 +636,7 @@ class Claims:
             failures=row["failures"],
             videos=_videos(row),
             unfinished=row["unfinished"],
+            all_videos=row["all_videos"],
             first_slot=row["first_slot"],
             step_seconds=row["step_seconds"],
             # The transaction began when the statement arrived, a little after it was sent: slots
