@@ -73,7 +73,7 @@ from refresher.tokens import TokenKeeper
 T = TypeVar("T")
 R = TypeVar("R")
 
-WRITE_BACK_ROWS: Final = 1000
+WRITE_BACK_ROWS: Final = 2000
 RELEASE_ACCOUNTS: Final = 200
 LINGER_SECONDS: Final = 0.05
 #: Time kept free at the end of a lease for the answer to come and be written.
