@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from math import inf
@@ -47,6 +47,14 @@ def reals(least: float, most: float = inf) -> Callable[[str], Sequence[float]]:
     """The type of an argument that is some such numbers with commas between them."""
     read = real(least, most)
     return lambda text: [read(part) for part in text.split(",")]
+
+
+def settings(text: str) -> Mapping[str, str]:
+    """Of PostgreSQL: NAME=VALUE, some with commas between them."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.isidentifier() and value.isalnum() for name, _, value in pairs):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE,..., not {text!r}")
+    return {name: value for name, _, value in pairs}
 
 
 def file(text: str) -> Path:

@@ -107,7 +107,7 @@ def fleet_of(options: argparse.Namespace) -> Mapping[str, int]:
 async def measure(fleet: Mapping[str, int], options: argparse.Namespace) -> Sequence[Arrival]:
     with tempfile.TemporaryDirectory(prefix="refresher-bench-") as folder:
         files = _write_files(Path(folder), fleet)
-        async with postgres() as server:
+        async with postgres({}) as server:
             await _import(server, files)
             with _emulator(files, options.limit) as base_url, ExitStack() as replicas:
                 for _ in range(options.replicas):

@@ -17,11 +17,11 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.arguments import file, parser_of, picture, real, reals, whole
+from benchmarks.arguments import file, parser_of, picture, real, reals, settings, whole
 from benchmarks.chart import draw
 from benchmarks.measure import Job, Runner, make_template, measure
 from benchmarks.report import FULL_VIDEOS, Row, Table, markdown
-from benchmarks.world import Server, module, postgres, stand_in
+from benchmarks.world import Server, module, postgres, shipped_settings, stand_in
 
 RUNNERS: Final = (
     Runner("refresher", "cover refresher", None, 30_000),
@@ -78,6 +78,13 @@ def read_options() -> argparse.Namespace:
         help="a runner known to need longer gets as many videos as fit in about that "
         "(default %(default)s)",
     )
+    add(
+        "--server",
+        type=settings,
+        default={},
+        metavar="NAME=VALUE,...",
+        help="settings of PostgreSQL, beside those of docker-compose.yml",
+    )
     add("--markdown", type=file, metavar="FILE", help="the tables, to a file, too")
     add("--chart", type=picture, metavar="FILE.png", help="videos/s as bars")
     options = parser.parse_args()
@@ -98,12 +105,14 @@ def runners(text: str) -> Sequence[Runner]:
 
 async def compare(options: argparse.Namespace) -> None:
     answers_alone = capacity_of_stand_in()
-    async with postgres() as server:
+    async with postgres(options.server) as server:
         tables = [
             Table(latency, await take_turns(server, options, latency))
             for latency in options.latencies
         ]
-        report = markdown(tables, answers_alone, await server.version())
+        with_settings = {**shipped_settings(), **options.server}
+        given = ", ".join(f"{name}={value}" for name, value in with_settings.items())
+        report = markdown(tables, answers_alone, f"{await server.version()} ({given})")
     print(report)
     if options.markdown:
         options.markdown.write_text(report)

@@ -133,7 +133,7 @@ def holds_snapshot(options: argparse.Namespace) -> bool:
 
 
 async def soak(options: argparse.Namespace) -> Sequence[Sample]:
-    async with postgres() as server:
+    async with postgres({}) as server:
         await make_fleet(server, DATABASE, options.accounts, options.videos_each)
         async with server.connected(DATABASE) as connection:
             await connection.execute(EXPIRE)

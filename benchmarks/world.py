@@ -1,12 +1,13 @@
 """What the benchmarks share: a PostgreSQL of their own, fleets, processes and their figures."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,18 @@ import psutil
 from benchmarks.stand_in import TO_SIGNATURE, URL_END, URL_START, Stats
 from refresher.postgres.migrate import migrate
 
+COMPOSE_FILE: Final = Path(__file__).parent.parent / "docker-compose.yml"
+
+
+def shipped_settings() -> Mapping[str, str]:
+    """Those that docker-compose.yml starts the database with."""
+    command = re.search(r"command: postgres (.+)", COMPOSE_FILE.read_text())
+    assert command, f"expected 'command: postgres ...' in {COMPOSE_FILE}"
+    return dict(re.findall(r"-c (\w+)=(\S+)", command[1]))
+
+
 SERVER_SETTINGS: Final = {
+    **shipped_settings(),
     "shared_preload_libraries": "pg_stat_statements",
     "track_commit_timestamp": "on",  # says exactly when a row was written, and needs no polling
     "wal_keep_size": "4GB",  # so that what a run wrote can be read once more
@@ -138,8 +150,8 @@ class Server:
 
 
 @asynccontextmanager
-async def postgres() -> AsyncIterator[Server]:
-    """A server of our own with the settings of a default installation and those needed to measure.
+async def postgres(settings: Mapping[str, str]) -> AsyncIterator[Server]:
+    """A server of our own with the settings of docker-compose.yml, those needed to measure, these.
 
     Gone without a trace afterwards.
     """
@@ -147,8 +159,8 @@ async def postgres() -> AsyncIterator[Server]:
         data = f"{folder}/data"
         with started(data) as url:
             connection = await asyncpg.connect(url)
-            for name, value in SERVER_SETTINGS.items():
-                await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            for name, value in {**SERVER_SETTINGS, **settings}.items():
+                await _set(connection, name, value)
             await connection.close()
         with started(data) as url:
             connection = await asyncpg.connect(url, server_settings=UNCOUNTED)
@@ -159,6 +171,14 @@ async def postgres() -> AsyncIterator[Server]:
                 yield Server(url, connection, psutil.Process(postmaster))
             finally:
                 await connection.close()
+
+
+async def _set(connection: Any, name: str, value: str) -> None:
+    try:
+        await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+    except asyncpg.PostgresError as error:
+        print(f"PostgreSQL refuses {name}={value}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 @contextmanager

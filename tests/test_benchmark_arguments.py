@@ -1,8 +1,10 @@
 """What a benchmark cannot be run with is refused before it starts, in one line."""
 
+from argparse import ArgumentTypeError
+
 import pytest
 
-from benchmarks.arguments import folder, parser_of
+from benchmarks.arguments import folder, parser_of, settings
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
@@ -23,3 +25,14 @@ def test_a_folder_is_made(tmp_path):
     """With those above it; one that is there will do."""
     assert folder(str(tmp_path / "some" / "where")).is_dir()
     assert folder(str(tmp_path / "some")).is_dir()
+
+
+def test_settings_are_names_with_values():
+    given = "wal_compression=off,checkpoint_timeout=5min"
+    assert settings(given) == {"wal_compression": "off", "checkpoint_timeout": "5min"}
+
+
+@pytest.mark.parametrize("text", ["", "off", "=off", "wal_compression=", "a=1,", "a='; DROP"])
+def test_what_is_no_setting_is_refused(text):
+    with pytest.raises(ArgumentTypeError, match="expected NAME=VALUE"):
+        settings(text)
