@@ -45,7 +45,6 @@ from refresher.postgres.database import Pool, connected
 from refresher.postgres.migrate import migrate
 from refresher.postgres.status import read_quota, read_replicas, read_summary
 from refresher.postgres.write_back import write_back
-from refresher.refresh import WRITE_BACK_ROWS
 from refresher.simulation.fleet import sizes
 
 T = TypeVar("T")
@@ -70,6 +69,8 @@ REPEATS: Final = 10
 LARGE: Final = 10_000
 #: Twice the requests in flight, as the daemon claims at most.
 CHUNK_BUDGET: Final = 128
+#: No more than a claim has read; the daemon writes what several claims brought.
+WRITTEN_AT_ONCE: Final = 1_000
 LIMIT: Final = 600
 LEASE_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 5.0
@@ -278,11 +279,11 @@ def _release(claim: Claim) -> Release:
 
 async def _write_back(pool: Pool, claimed: Sequence[Claim], figures: Figures) -> None:
     chunks = [chunk for claim in claimed for chunk in _answered(claim)]
-    size = WRITE_BACK_ROWS // CHUNK_SIZE
+    size = WRITTEN_AT_ONCE // CHUNK_SIZE
     for first in range(0, len(chunks), size):
         batch = chunks[first : first + size]
         rows = sum(chunk.videos for chunk in batch)
-        whole = figures.write_backs if rows >= WRITE_BACK_ROWS * 0.9 else []
+        whole = figures.write_backs if rows >= WRITTEN_AT_ONCE * 0.9 else []
         await _timed(whole, write_back(pool, batch))
 
 
@@ -291,7 +292,7 @@ def _answered(claim: Claim) -> Iterator[ChunkWrite]:
     for first in range(0, len(claim.videos), CHUNK_SIZE):
         ids = [video.video_id for video in claim.videos[first : first + CHUNK_SIZE]]
         write = Write(ids, expires_at - LEAD, expires_at, [URL] * len(ids))
-        yield ChunkWrite(claim.open_id, claim.lease_epoch, [write])
+        yield ChunkWrite(claim.open_id, claim.lease_epoch, [write], claim.ctids)
 
 
 async def _timed(times: list[float], call: Awaitable[T]) -> T:
@@ -340,7 +341,9 @@ def show(fleets: Sequence[Figures]) -> None:
         "claim without accounts over 10,000, ms": lambda f: _spread(f.claims),
         "claim with one, ms": lambda f: _spread(f.claims_of_large),
         "write-back of 1,000, ms": lambda f: _spread(f.write_backs),
-        "write-back, us a row": lambda f: f"{fmean(f.write_backs):.1f}" if f.write_backs else "-",
+        "write-back, us a row, about": lambda f: (
+            f"{1000 * fmean(f.write_backs) / WRITTEN_AT_ONCE:.1f}" if f.write_backs else "-"
+        ),
         "release, ms": lambda f: _spread(f.releases),
         "release with such an account, ms": lambda f: _spread(f.releases_of_large),
         "full load, videos/s": lambda f: f"{f.videos_per_second:,.0f}",

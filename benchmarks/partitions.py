@@ -150,7 +150,7 @@ def refreshed(claim: Claim) -> Iterator[ChunkWrite]:
     for first in range(0, len(claim.videos), CHUNK_SIZE):
         ids = [video.video_id for video in claim.videos[first : first + CHUNK_SIZE]]
         write = Write(ids, expires_at - LEAD, expires_at, [URL] * len(ids))
-        yield ChunkWrite(claim.open_id, claim.lease_epoch, [write])
+        yield ChunkWrite(claim.open_id, claim.lease_epoch, [write], claim.ctids)
 
 
 async def vacuum(variant: Variant) -> None:

@@ -551,7 +551,7 @@ class Refresher:
         work.tally.count(reconciled)
         if not reconciled.writes:
             return
-        write = ChunkWrite(claim.open_id, claim.lease_epoch, reconciled.writes)
+        write = ChunkWrite(claim.open_id, claim.lease_epoch, reconciled.writes, claim.ctids)
         try:
             written = await self._write_back.submit(write)
         except DatabaseUnavailable:

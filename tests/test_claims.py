@@ -479,7 +479,7 @@ async def refresh(pool, claim):
         Write(part, now + timedelta(hours=1), now + timedelta(hours=2), ["https://c"] * len(part))
         for part in (videos[start : start + 20] for start in range(0, len(videos), 20))
     ]
-    await write_back(pool, [ChunkWrite(claim.open_id, claim.lease_epoch, new)])
+    await write_back(pool, [ChunkWrite(claim.open_id, claim.lease_epoch, new, claim.ctids)])
     return [Sample(write.video_ids[0], len(write.video_ids)) for write in new]
 
 
@@ -643,8 +643,7 @@ async def test_a_lease_is_renewed_beside_a_write_back(pool):
     await store(pool, "ana", 1)
     claims = replica(pool)
     (claim,) = await claims.claim(10)
-    write = Write(ids(claim), claim.lease_expires_at, misses=1)
-    for statement in (SQL_RENEW, SQL_RESERVE):
+    for misses, statement in enumerate((SQL_RENEW, SQL_RESERVE), 1):
         values = (
             ([claim.open_id], [claim.lease_epoch], timedelta(seconds=60))
             if statement is SQL_RENEW
@@ -652,7 +651,9 @@ async def test_a_lease_is_renewed_beside_a_write_back(pool):
         )
         async with pool.acquire() as other, other.transaction():
             assert await other.fetch(statement, *values)
-            chunk = ChunkWrite(claim.open_id, claim.lease_epoch, [write])
+            due_at = claim.lease_expires_at + timedelta(seconds=misses)
+            write = Write(ids(claim), due_at, misses=misses)
+            chunk = ChunkWrite(claim.open_id, claim.lease_epoch, [write], claim.ctids)
             assert await write_back(pool, [chunk]) == [1]
     (left,) = await claims.renew([claim])
     assert 59 < left <= 60

@@ -579,7 +579,7 @@ class Model(RuleBasedStateMachine):
         now = datetime.fromtimestamp(self.database.now(), UTC)
         videos = [self._as_of_now(video, held) for video in held.claim.videos[:only]]
         writes = self._writes(held.claim.open_id, videos, outcomes, now)
-        chunk = ChunkWrite(held.claim.open_id, held.claim.lease_epoch, writes)
+        chunk = ChunkWrite(held.claim.open_id, held.claim.lease_epoch, writes, held.claim.ctids)
         (written,) = self.run(write_back(self.pool, [chunk]))
         if self.accounts[held.claim.open_id].epoch != held.claim.lease_epoch:
             assert written == 0
@@ -949,7 +949,11 @@ class Model(RuleBasedStateMachine):
             self._store_pair(held, TokenPair(self._token(), DAY_SECONDS, None, None, None))
         tomorrow = datetime.fromtimestamp(self.database.now() + DAY_SECONDS, UTC)
         write = Write([video.video_id for video in claim.videos], tomorrow)
-        self.run(write_back(self.pool, [ChunkWrite(claim.open_id, claim.lease_epoch, [write])]))
+        self.run(
+            write_back(
+                self.pool, [ChunkWrite(claim.open_id, claim.lease_epoch, [write], claim.ctids)]
+            )
+        )
         index = self.held.index(held)
         self.release(index, [], None, answered=bool(claim.videos), chance=0.0)
 

@@ -202,7 +202,9 @@ async def write(pool, claim, hours):
     url, expires_at = cover(hours)
     ids = [video.video_id for video in claim.videos]
     write = Write(ids, expires_at - HOUR, expires_at, [url] * len(ids))
-    (written,) = await write_back(pool, [ChunkWrite(claim.open_id, claim.lease_epoch, [write])])
+    (written,) = await write_back(
+        pool, [ChunkWrite(claim.open_id, claim.lease_epoch, [write], claim.ctids)]
+    )
     return written
 
 

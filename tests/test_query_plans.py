@@ -31,7 +31,7 @@ from refresher.postgres.database import SCAN_SECONDS, Connector
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import SQL_SUMMARY, read_summary
 from refresher.postgres.tokens import TokenStore, consents_ending
-from refresher.postgres.write_back import SQL_WRITE_BACK_FREE_ROWS, _arguments, _fetch, write_back
+from refresher.postgres.write_back import SQL_WRITE_BACK_FREE_ROWS, _write, write_back
 from refresher.settings import read_settings
 from tests.conftest import eventually
 
@@ -145,9 +145,12 @@ async def hot_path(connection):
     ]
     ids = [VideoId(str(IDS_FROM + 5 * n + 1)) for n in range(20)]
     write = Write(ids, now, now + timedelta(hours=2), ["https://d"] * len(ids))
-    chunks = [ChunkWrite(claim.open_id, EPOCH, [write]) for claim in leased]
     misses = [Write([video_id], now, misses=n) for n, video_id in enumerate(ids, 1)]
-    missed = [ChunkWrite(claim.open_id, EPOCH, misses) for claim in leased]
+    ctids = {claim.open_id: await ctids_of(connection, claim.open_id) for claim in leased}
+    chunks, missed = (
+        [ChunkWrite(claim.open_id, EPOCH, writes, ctids[claim.open_id]) for claim in leased]
+        for writes in ([write], misses)
+    )
     releases = [Release(claim.open_id, EPOCH, requests=1) for claim in leased]
     samples = [Sample(video_id, VIDEOS_EACH // 5) for video_id in ids[:5]]
     sampled = [replace(release, samples=samples) for release in releases]
@@ -181,9 +184,16 @@ async def hot_path(connection):
     ]
 
 
+async def ctids_of(connection, open_id):
+    rows = await connection.fetch(
+        "SELECT video_id, ctid::text FROM refresher.videos WHERE open_id = $1", open_id
+    )
+    return dict(rows)
+
+
 async def write_free_rows(pool, chunks):
     """As `write_back` where an application holds a row locked."""
-    await _fetch(pool, SQL_WRITE_BACK_FREE_ROWS, _arguments(chunks))
+    await _write(pool, SQL_WRITE_BACK_FREE_ROWS, chunks)
 
 
 # Those of a table that was never analyzed; undone with the rest.

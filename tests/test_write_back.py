@@ -61,25 +61,47 @@ async def video(pool, video_id):
     return await pool.fetchrow("SELECT * FROM refresher.videos WHERE video_id = $1", video_id)
 
 
+async def located(pool, chunks):
+    """The chunks as of claims that have just read their rows."""
+    rows = await pool.fetch("SELECT open_id, video_id, ctid::text FROM refresher.videos")
+    ctids = {(row["open_id"], row["video_id"]): row["ctid"] for row in rows}
+    return [
+        ChunkWrite(
+            chunk.open_id,
+            chunk.lease_epoch,
+            chunk.writes,
+            {
+                video_id: ctids[chunk.open_id, video_id]
+                for write in chunk.writes
+                for video_id in write.video_ids
+            },
+        )
+        for chunk in chunks
+    ]
+
+
+async def write(pool, *chunks):
+    """Write back what was claimed just now."""
+    return await write_back(pool, await located(pool, chunks))
+
+
 async def test_a_refreshed_cover_is_stored_byte_for_byte(pool):
     """URL, expiry, due time and the time of refreshing; marks of earlier misses go."""
     await add(pool, "ana", "1")
-    await write_back(
-        pool, [ChunkWrite("ana", 0, [Write(["1"], NOW, misses=3, missing=True, gone=True)])]
-    )
+    await write(pool, ChunkWrite("ana", 0, [Write(["1"], NOW, misses=3, missing=True, gone=True)]))
     row = await video(pool, "1")
     assert row["missing_since"] is not None
     assert row["gone_at"] is not None
     assert row["misses"] == 3
-    write = refreshed("1", hours=5)
-    await write_back(pool, [ChunkWrite("ana", 0, [write])])
+    covers = refreshed("1", hours=5)
+    await write(pool, ChunkWrite("ana", 0, [covers]))
     row = await video(pool, "1")
     assert (row["cover_image_url"], row["cover_expires_at"]) == (
-        *write.urls,
-        write.cover_expires_at,
+        *covers.urls,
+        covers.cover_expires_at,
     )
     assert (row["due_at"], row["misses"], row["missing_since"], row["gone_at"]) == (
-        write.due_at,
+        covers.due_at,
         0,
         None,
         None,
@@ -91,20 +113,18 @@ async def test_a_refreshed_cover_is_stored_byte_for_byte(pool):
 async def test_only_a_later_expiry_changes_a_cover(pool, hours):
     """An answer that comes late, or twice, changes nothing."""
     await add(pool, "ana", "1")
-    await write_back(pool, [ChunkWrite("ana", 0, [refreshed("1", hours=5)])])
+    await write(pool, ChunkWrite("ana", 0, [refreshed("1", hours=5)]))
     before = await video(pool, "1")
-    await write_back(pool, [ChunkWrite("ana", 0, [refreshed("1", hours=hours)])])
+    await write(pool, ChunkWrite("ana", 0, [refreshed("1", hours=hours)]))
     assert await video(pool, "1") == before
 
 
 async def test_a_miss_keeps_the_last_good_url(pool):
     """Missing and gone move the due time and nothing of the cover."""
     await add(pool, "ana", "1")
-    await write_back(pool, [ChunkWrite("ana", 0, [refreshed("1", hours=5)])])
+    await write(pool, ChunkWrite("ana", 0, [refreshed("1", hours=5)]))
     before = await video(pool, "1")
-    await write_back(
-        pool, [ChunkWrite("ana", 0, [Write(["1"], NOW, misses=5, missing=True, gone=True)])]
-    )
+    await write(pool, ChunkWrite("ana", 0, [Write(["1"], NOW, misses=5, missing=True, gone=True)]))
     after = await video(pool, "1")
     for column in ("cover_image_url", "cover_expires_at", "refreshed_at"):
         assert after[column] == before[column]
@@ -115,31 +135,50 @@ async def test_a_stale_lease_epoch_writes_nothing(pool):
     """Who lost the lease has lost the right to write."""
     await add(pool, "ana", "1")
     await pool.execute("UPDATE refresher.accounts SET lease_epoch = 7")
-    await write_back(pool, [ChunkWrite("ana", 6, [refreshed("1", hours=5)])])
+    await write(pool, ChunkWrite("ana", 6, [refreshed("1", hours=5)]))
     assert (await video(pool, "1"))["cover_image_url"] is None
-    await write_back(pool, [ChunkWrite("ana", 7, [refreshed("1", hours=5)])])
+    await write(pool, ChunkWrite("ana", 7, [refreshed("1", hours=5)]))
     assert (await video(pool, "1"))["cover_image_url"] is not None
 
 
-@pytest.fixture(params=[False, True], ids=["at-once", "free-rows"])
-async def writing(pool, request):
-    """Writes back, by either statement: the second one is for when an application holds a row.
+async def mislocated(pool, chunks):
+    """Half of the rows have moved since, and where they lay is another one."""
+    chunks = await located(pool, chunks)
+    for chunk in chunks:
+        moved = list(chunk.ctids)[::2]
+        elsewhere = [chunk.ctids[video_id] for video_id in moved]
+        chunk.ctids |= dict(zip(moved, elsewhere[1:] + elsewhere[:1], strict=True))
+    return chunks
 
-    That row is not among those to be checked.
+
+async def beside_a_held_row(pool, chunks):
+    """What `write_back` says of the chunks while an application holds a row of another one."""
+    async with pool.acquire() as application, application.transaction():
+        await application.execute("SELECT FROM refresher.videos WHERE open_id = 'held' FOR UPDATE")
+        held = ChunkWrite("held", 0, [refreshed("held", hours=5)])
+        *written, passed_over = await write_back(pool, await located(pool, [*chunks, held]))
+        assert passed_over == 0
+        return written
+
+
+@pytest.fixture(params=["in-place", "moved", "nowhere", "beside-a-held-row"])
+async def writing(pool, request):
+    """Writes back, by the one statement, the other, or both.
+
+    The row that is held is not among those to be checked.
     """
     await add(pool, "held", "held")
 
     async def written(chunks):
-        if not request.param:
-            return await write_back(pool, chunks)
-        async with pool.acquire() as application, application.transaction():
-            await application.execute(
-                "SELECT FROM refresher.videos WHERE open_id = 'held' FOR UPDATE"
-            )
-            held = ChunkWrite("held", 0, [refreshed("held", hours=5)])
-            *written, passed_over = await write_back(pool, [*chunks, held])
-            assert passed_over == 0
-            return written
+        match request.param:
+            case "in-place":
+                return await write_back(pool, await located(pool, chunks))
+            case "moved":
+                return await write_back(pool, await mislocated(pool, chunks))
+            case "nowhere":
+                return await write_back(pool, chunks)
+            case _:
+                return await beside_a_held_row(pool, chunks)
 
     return written
 
@@ -257,9 +296,9 @@ async def test_a_row_that_an_application_holds_stops_nobody(pool):
     ]
     async with pool.acquire() as application, application.transaction():
         await application.execute("SELECT FROM refresher.videos WHERE video_id = '1' FOR UPDATE")
-        assert await write_back(pool, chunks) == [1, 1]
+        assert await write(pool, *chunks) == [1, 1]
     assert (await video(pool, "1"))["cover_image_url"] is None
-    assert await write_back(pool, chunks) == [1, 0]
+    assert await write(pool, *chunks) == [1, 0]
 
 
 @pytest.mark.parametrize(("stored_hours", "written"), [(9, 1), (3, 2)], ids=["later", "earlier"])
@@ -267,7 +306,7 @@ async def test_a_lock_that_is_let_go_in_time_is_waited_for(pool, stored_hours, w
     """And what was stored under it stands where it is the later one."""
     await add(pool, "ana", "1", "2")
     stored = refreshed("1", hours=stored_hours)
-    chunk = ChunkWrite("ana", 0, [refreshed("1", "2", hours=5)])
+    (chunk,) = await located(pool, [ChunkWrite("ana", 0, [refreshed("1", "2", hours=5)])])
     async with pool.acquire() as application:
         transaction = application.transaction()
         await transaction.start()
@@ -295,8 +334,9 @@ async def test_a_lock_that_is_let_go_in_time_is_waited_for(pool, stored_hours, w
 async def test_a_deleted_video_stays_deleted(pool):
     """What an application deleted while it was asked for does not come back."""
     await add(pool, "ana", "1", "2")
+    chunks = await located(pool, [ChunkWrite("ana", 0, [refreshed("1", "2", hours=5)])])
     await pool.execute("DELETE FROM refresher.videos WHERE video_id = '1'")
-    await write_back(pool, [ChunkWrite("ana", 0, [refreshed("1", "2", hours=5)])])
+    assert await write_back(pool, chunks) == [1]
     assert await video(pool, "1") is None
     assert (await video(pool, "2"))["cover_image_url"]
 
@@ -317,8 +357,8 @@ async def test_every_update_is_hot(quiet_pool):
     await add(quiet_pool, open_id, *ids)
     for hours in (1, 2, 3):
         for start in range(0, 2000, 500):
-            write = refreshed(*ids[start : start + 500], hours=hours)
-            await write_back(quiet_pool, [ChunkWrite(open_id, 0, [write])])
+            covers = refreshed(*ids[start : start + 500], hours=hours)
+            assert await write(quiet_pool, ChunkWrite(open_id, 0, [covers])) == [500]
     await quiet_pool.execute("SELECT pg_stat_force_next_flush()")
     counts = await quiet_pool.fetchrow(SQL_UPDATES)
     assert counts["hot"] == counts["n_tup_upd"] == 6000

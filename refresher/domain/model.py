@@ -1,7 +1,7 @@
 """The values that travel through the flow. The words are the README's."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple, NewType
@@ -46,7 +46,7 @@ class Claim:
     The first chunk's slot is `first_slot`, each further one `step_seconds` later. All times are
     the database's. No videos: nothing was due after all, or the token comes first. `unfinished`:
     more is due, or has not been looked at. `all_videos`: how many the account has, where the claim
-    is sure to have seen them all.
+    is sure to have seen them all. `ctids`: where the videos' rows lay, for the database only.
     """
 
     open_id: OpenId
@@ -61,6 +61,7 @@ class Claim:
     token: "TokenStanding"
     unfinished: bool = False
     all_videos: int | None = None
+    ctids: Mapping[VideoId, str] = field(default_factory=dict, repr=False)
 
     @property
     def chunks(self) -> int:
@@ -129,12 +130,13 @@ class Write:
 class ChunkWrite:
     """The writes of one chunk, with the account and the lease epoch they were decided under.
 
-    `videos` is how many rows are to be written.
+    `ctids` are its claim's. `videos` is how many rows are to be written.
     """
 
     open_id: OpenId
     lease_epoch: int
     writes: Sequence[Write]
+    ctids: Mapping[VideoId, str] = field(default_factory=dict, repr=False)
     videos: int = field(init=False)
 
     def __post_init__(self) -> None:

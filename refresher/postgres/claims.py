@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from math import ceil
-from statistics import fmean
 from time import monotonic
 from typing import Final
 
@@ -164,6 +163,7 @@ asked AS MATERIALIZED (
                array_agg(expires_at) AS expires_ats,
                array_agg(misses) AS misses,
                array_agg(missing) AS missing,
+               array_agg(ctid) AS ctids,
                count(*) AS videos_read,
                max(video_id) AS last_read,
                (count(*) FILTER (WHERE turn = {STARVED}))::integer AS starved,
@@ -171,13 +171,13 @@ asked AS MATERIALIZED (
                (count(*) FILTER (WHERE turn = {ALONE}))::integer AS alone,
                (count(*) FILTER (WHERE turn = {TOP_UP}))::integer AS top_ups
         FROM (
-            SELECT video_id, expires_at, misses, missing,
+            SELECT video_id, expires_at, misses, missing, ctid,
                    CASE WHEN due_at > now() THEN CASE WHEN misses = 0 THEN {TOP_UP} END
                         WHEN NOT refused THEN {DUE}
                         WHEN due_at < now() - interval '1 hour' THEN {STARVED}
                         ELSE {ALONE} END AS turn
             FROM (
-                SELECT video_id, due_at, misses,
+                SELECT ctid, video_id, due_at, misses,
                        CASE WHEN cover_image_url IS NOT NULL
                             THEN date_part('epoch', cover_expires_at) END AS expires_at,
                        missing_since IS NOT NULL AS missing,
@@ -278,7 +278,8 @@ SELECT l.*, g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
        least(g.chosen, 20 * g.granted_chunks) AS due_videos,
        {CHOSEN.format("expires_ats")} AS expires_ats,
        {CHOSEN.format("misses")} AS misses,
-       {CHOSEN.format("missing")} AS missing
+       {CHOSEN.format("missing")} AS missing,
+       ({CHOSEN.format("ctids")})::text[] AS ctids
 FROM leased AS l JOIN granted AS g USING (open_id), locked
 """
 
@@ -549,8 +550,8 @@ class Claims:
             sealed = await seal_seen(taken, self._sealer, rows)
         claims = [self._claim(row, sealed.get(row["open_id"], 0), sent) for row in rows]
         if claims:
-            self._chunks_each = max(1.0, fmean(claim.chunks for claim in claims))
-            self._videos_each = max(1.0, fmean(len(claim.videos) for claim in claims))
+            self._chunks_each = max(1.0, sum(claim.chunks for claim in claims) / len(claims))
+            self._videos_each = max(1.0, sum(len(claim.videos) for claim in claims) / len(claims))
         return claims
 
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]:
@@ -635,6 +636,7 @@ class Claims:
             lease_expires_at=row["lease_expires_at"],
             failures=row["failures"],
             videos=_videos(row),
+            ctids=dict(zip(row["video_ids"] or (), row["ctids"] or (), strict=True)),
             unfinished=row["unfinished"],
             all_videos=row["all_videos"],
             first_slot=row["first_slot"],

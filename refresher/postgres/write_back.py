@@ -4,24 +4,21 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Final
 
-from asyncpg import Record
-
 from refresher.domain.errors import DatabaseBusy
 from refresher.domain.model import ChunkWrite
 from refresher.postgres.database import Pool, connection
 
 # The lease's epoch is checked under a lock that a new claim of the account would wait for or skip.
 # LATERAL, so that the account is looked up by its key whatever the planner thinks of the numbers;
-# with the epoch compared outside it expects few writes, and looks their rows up by key as well.
-# Only a later expiry changes a cover. A reserve is dropped with the first one: see the migration.
+# with the epoch compared outside it expects few writes, and looks their rows up one by one as well.
 HELD_AND_WRITES: Final = """
 held AS MATERIALIZED (
     SELECT r.*
-    FROM unnest($1::text[], $2::bigint[], $3::integer[], $4::text[], $5::text[],
-                $6::timestamptz[], $7::timestamptz[], $8::smallint[], $9::boolean[],
-                $10::boolean[], $11::text[])
-         AS r (open_id, lease_epoch, chunk, video_ids, urls, due_at, cover_expires_at, misses,
-               missing, gone, refusal)
+    FROM unnest($1::text[], $2::bigint[], $3::integer[], $4::text[], $5::text[], $6::text[],
+                $7::timestamptz[], $8::timestamptz[], $9::smallint[], $10::boolean[],
+                $11::boolean[], $12::text[])
+         AS r (open_id, lease_epoch, chunk, video_ids, urls, ctids, due_at, cover_expires_at,
+               misses, missing, gone, refusal)
     CROSS JOIN LATERAL (
         SELECT lease_epoch FROM refresher.accounts AS a
         WHERE a.open_id = r.open_id
@@ -33,16 +30,22 @@ writes AS (
     SELECT h.open_id, h.chunk, h.due_at, h.cover_expires_at, h.misses, h.missing, h.gone,
            h.refusal, w.*
     FROM held AS h
-    CROSS JOIN LATERAL unnest(string_to_array(h.video_ids, $12), string_to_array(h.urls, $12))
-         AS w (video_id, cover_image_url)
+    CROSS JOIN LATERAL unnest(string_to_array(h.video_ids, $13), string_to_array(h.urls, $13),
+                              string_to_array(h.ctids, ' ')::tid[])
+         AS w (video_id, cover_image_url, ctid)
+    -- Each row is complete before it is looked for, so in its partition only.
+    OFFSET 0
 )
 """
-IS_NEWER: Final = """
-(w.cover_image_url IS NULL
- OR v.cover_image_url IS NULL
- OR v.cover_expires_at IS NULL
- OR v.cover_expires_at < w.cover_expires_at)
+# Only a later expiry changes a cover. A miss that is written already, as its `due_at` tells, is not
+# written again: each row is counted once.
+CHANGES: Final = """
+CASE WHEN w.cover_image_url IS NULL THEN v.due_at <> w.due_at
+     ELSE v.cover_image_url IS NULL
+          OR v.cover_expires_at IS NULL
+          OR v.cover_expires_at < w.cover_expires_at END
 """
+# The reserve is dropped with the first cover: see the migration.
 SET: Final = """
 SET cover_image_url = coalesce(w.cover_image_url, v.cover_image_url),
     cover_expires_at = coalesce(w.cover_expires_at, v.cover_expires_at),
@@ -55,10 +58,11 @@ SET cover_image_url = coalesce(w.cover_image_url, v.cover_image_url),
     reserve = CASE WHEN w.cover_image_url IS NULL THEN v.reserve END
 """
 
-# Rows are locked by being written, so a row that an application holds fails the statement, sooner
-# than its own look for a deadlock: then the other one is for it. To lock rows first, always, costs
-# a third of the server's CPU time for a write-back and a quarter of its WAL; to sort them first a
-# fifth of the time.
+# Rows are looked for where the claim has read them: to look them up by their key costs a quarter of
+# the server's CPU time for a write-back. One that was changed or moved meanwhile is not there; what
+# may be there instead is told by its key. Rows are locked by being written, so a row that an
+# application holds fails the statement, sooner than its own look for a deadlock: then the other one
+# is for it.
 SQL_WRITE_BACK: Final = f"""
 WITH impatient AS MATERIALIZED (
     SELECT set_config('lock_timeout', '100ms', true)
@@ -68,21 +72,22 @@ written AS (
     UPDATE refresher.videos AS v
     {SET}
     FROM writes AS w
-    WHERE v.open_id = w.open_id AND v.video_id = w.video_id
-      AND {IS_NEWER}
+    WHERE v.ctid = w.ctid AND v.open_id = w.open_id AND v.video_id = w.video_id
+      AND {CHANGES}
       AND (SELECT count(*) FROM impatient) > 0
     RETURNING w.chunk
 )
 SELECT chunk, count(*) AS videos FROM written GROUP BY chunk
 """
 
-# Rows that an application holds locked are left due rather than waited for.
+# For what the first statement did not write. Rows that an application holds locked are left due
+# rather than waited for.
 SQL_WRITE_BACK_FREE_ROWS: Final = f"""
 WITH {HELD_AND_WRITES},
 free AS MATERIALIZED (
     SELECT w.*
     FROM writes AS w JOIN refresher.videos AS v USING (open_id, video_id)
-    WHERE {IS_NEWER}
+    WHERE {CHANGES}
     FOR NO KEY UPDATE OF v SKIP LOCKED
 ),
 written AS (
@@ -97,26 +102,32 @@ SELECT chunk, count(*) AS videos FROM written GROUP BY chunk
 
 
 async def write_back(pool: Pool, chunks: Sequence[ChunkWrite]) -> Sequence[int]:
-    """Write the chunks' results in one statement; how many of each chunk's writes took effect.
+    """Write the chunks' results, all at once; how many of each chunk's writes took effect.
 
-    Raises `DatabaseUnavailable`: nothing written.
+    Raises `DatabaseUnavailable`: what was not written is still to be.
     """
-    arguments = _arguments(chunks)
     try:
-        written = await _fetch(pool, SQL_WRITE_BACK, arguments)
+        written = await _write(pool, SQL_WRITE_BACK, chunks)
     except DatabaseBusy:
-        written = await _fetch(pool, SQL_WRITE_BACK_FREE_ROWS, arguments)
-    videos = {row["chunk"]: row["videos"] for row in written}
+        written = [0] * len(chunks)
+    short = [number for number, chunk in enumerate(chunks) if written[number] < chunk.videos]
+    if short:
+        more = await _write(pool, SQL_WRITE_BACK_FREE_ROWS, [chunks[number] for number in short])
+        for number, videos in zip(short, more, strict=True):
+            written[number] += videos
+    return written
+
+
+async def _write(pool: Pool, statement: str, chunks: Sequence[ChunkWrite]) -> list[int]:
+    """How many rows of each chunk the statement has written."""
+    async with connection(pool) as taken:
+        rows = await taken.fetch(statement, *_arguments(chunks))
+    videos = {row["chunk"]: row["videos"] for row in rows}
     return [videos.get(number, 0) for number in range(1, len(chunks) + 1)]
 
 
-async def _fetch(pool: Pool, statement: str, arguments: Sequence[object]) -> Sequence[Record]:
-    async with connection(pool) as taken:
-        return await taken.fetch(statement, *arguments)
-
-
 def _arguments(chunks: Sequence[ChunkWrite]) -> Sequence[object]:
-    """A row for what is written alike, its IDs and URLs each as one text.
+    """A row for what is written alike, its IDs, URLs and ctids each as one text.
 
     To encode an array of them takes the driver five times as long.
     """
@@ -131,6 +142,7 @@ def _arguments(chunks: Sequence[ChunkWrite]) -> Sequence[object]:
             number,
             separator.join(write.video_ids),
             separator.join(write.urls) if write.urls else None,
+            " ".join(map(chunk.ctids.__getitem__, write.video_ids)) if chunk.ctids else None,
             write.due_at,
             write.cover_expires_at,
             write.misses,
@@ -141,5 +153,5 @@ def _arguments(chunks: Sequence[ChunkWrite]) -> Sequence[object]:
         for number, chunk in enumerate(chunks, 1)
         for write in chunk.writes
     ]
-    columns = list(zip(*rows, strict=True)) or [()] * 11
+    columns = list(zip(*rows, strict=True)) or [()] * 12
     return [*columns, separator]
