@@ -1,12 +1,16 @@
 """Writing many chunks' results at once: monotone, and only under the lease of their claim."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from refresher.domain.errors import DatabaseBusy
 from refresher.domain.model import ChunkWrite
-from refresher.postgres.database import Pool, connection
+from refresher.postgres.database import Pool, connection, transaction
+
+if TYPE_CHECKING:
+    from refresher.postgres.database import Pooled
 
 # The lease's epoch is checked under a lock that a new claim of the account would wait for or skip.
 # LATERAL, so that the account is looked up by its key whatever the planner thinks of the numbers;
@@ -37,8 +41,7 @@ writes AS (
     OFFSET 0
 )
 """
-# Only a later expiry changes a cover. A miss that is written already, as its `due_at` tells, is not
-# written again: each row is counted once.
+# Only a later expiry changes a cover; a miss that is stored already is told by its `due_at`.
 CHANGES: Final = """
 CASE WHEN w.cover_image_url IS NULL THEN v.due_at <> w.due_at
      ELSE v.cover_image_url IS NULL
@@ -80,8 +83,9 @@ written AS (
 SELECT chunk, count(*) AS videos FROM written GROUP BY chunk
 """
 
-# For what the first statement did not write. Rows that an application holds locked are left due
-# rather than waited for.
+# For chunks that the first statement has not wholly written. Rows that an application holds locked
+# are left due rather than waited for. What is stored already, by the first statement or by an
+# earlier try whose commit was not heard of, counts as written.
 SQL_WRITE_BACK_FREE_ROWS: Final = f"""
 WITH {HELD_AND_WRITES},
 free AS MATERIALIZED (
@@ -96,32 +100,40 @@ written AS (
     FROM free AS w
     WHERE v.open_id = w.open_id AND v.video_id = w.video_id
     RETURNING w.chunk
+),
+stored AS (
+    SELECT chunk FROM written
+    UNION ALL
+    SELECT w.chunk
+    FROM writes AS w JOIN refresher.videos AS v USING (open_id, video_id)
+    WHERE v.due_at = w.due_at AND NOT {CHANGES}
 )
-SELECT chunk, count(*) AS videos FROM written GROUP BY chunk
+SELECT chunk, count(*) AS videos FROM stored GROUP BY chunk
 """
 
 
 async def write_back(pool: Pool, chunks: Sequence[ChunkWrite]) -> Sequence[int]:
-    """Write the chunks' results, all at once; how many of each chunk's writes took effect.
+    """Write the chunks' results, each chunk's in one transaction; how many of each are stored.
 
-    Raises `DatabaseUnavailable`: what was not written is still to be.
+    Raises `DatabaseUnavailable`: nothing written, or written and not heard of.
     """
-    try:
-        written = await _write(pool, SQL_WRITE_BACK, chunks)
-    except DatabaseBusy:
-        written = [0] * len(chunks)
-    short = [number for number, chunk in enumerate(chunks) if written[number] < chunk.videos]
-    if short:
-        more = await _write(pool, SQL_WRITE_BACK_FREE_ROWS, [chunks[number] for number in short])
-        for number, videos in zip(short, more, strict=True):
-            written[number] += videos
-    return written
-
-
-async def _write(pool: Pool, statement: str, chunks: Sequence[ChunkWrite]) -> list[int]:
-    """How many rows of each chunk the statement has written."""
+    with suppress(DatabaseBusy):
+        async with connection(pool) as taken, transaction(taken):
+            stored = await _write(taken, SQL_WRITE_BACK, chunks)
+            short = [number for number, chunk in enumerate(chunks) if stored[number] < chunk.videos]
+            if short:
+                rest = [chunks[number] for number in short]
+                in_all = await _write(taken, SQL_WRITE_BACK_FREE_ROWS, rest)
+                for number, videos in zip(short, in_all, strict=True):
+                    stored[number] = videos
+            return stored
     async with connection(pool) as taken:
-        rows = await taken.fetch(statement, *_arguments(chunks))
+        return await _write(taken, SQL_WRITE_BACK_FREE_ROWS, chunks)
+
+
+async def _write(taken: "Pooled", statement: str, chunks: Sequence[ChunkWrite]) -> list[int]:
+    """How many rows of each chunk the statement says are stored."""
+    rows = await taken.fetch(statement, *_arguments(chunks))
     videos = {row["chunk"]: row["videos"] for row in rows}
     return [videos.get(number, 0) for number in range(1, len(chunks) + 1)]
 
