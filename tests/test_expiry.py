@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from refresher.domain.errors import CoverUnusable
@@ -11,8 +11,10 @@ from refresher.domain.expiry import (
     EARLIEST_EXPIRY,
     LONGEST_LIFE_SECONDS,
     LONGEST_URL,
+    all_readable,
     named_expiry,
     read_cover,
+    usual_expiry,
 )
 
 NOW = datetime(2026, 9, 1, 12, 30, tzinfo=UTC)
@@ -157,3 +159,44 @@ def test_anything_is_a_cover_or_unusable(thing):
         return
     assert cover_url == thing
     assert NOW.timestamp() < expires_at.timestamp() <= LATEST
+
+
+#: What URLs are made of, and what may stand where in an odd one.
+PIECES = [
+    "https://", "http://", "HTTPS://", "example.com", "/a", "?", "#", "&", "=", "7", "%2F", "é", " ",
+    "x-expires=", "&x-expires=", "&X-Expires=", "&X-EXPIRES=", "?x-expires=", "&expires=", "&EXPIRES=",
+    "?expires=", f"{unix(TOMORROW)}", f"{unix(NOW)}", f"{unix(TOMORROW)}000", f"{LATEST + 1}",
+    LONGEST_URL * "a",
+]  # fmt: skip
+
+
+@given(
+    start=st.sampled_from([f"{PATH}?", PATH, "https://", ""]),
+    rest=st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
+)
+@example(start=f"{PATH}?", rest=f"X-EXPIRES={unix(TOMORROW)}&x-expires={unix(TOMORROW) + 1}")
+@example(start=f"{PATH}?", rest=f"a&x-expires={unix(TOMORROW)}#&x-expires=1")
+def test_the_short_way_says_what_the_long_one_says(start, rest):
+    """Of a URL as TikTok writes them; of any other one it says nothing."""
+    cover_url = start + rest
+    if not all_readable({"7": cover_url}):
+        return
+    expires_at = usual_expiry(cover_url, NOW.timestamp())
+    if expires_at is not None:
+        assert read_cover(cover_url, NOW.timestamp(), 0.0) == (cover_url, expires_at)
+
+
+def test_usual_urls_go_the_short_way():
+    """It is for nearly all of them."""
+    usual = url("dr=14782", f"x-expires={unix(TOMORROW)}", "x-signature=8U%2FnJ2%2BwK%3D")
+    assert usual_expiry(usual, NOW.timestamp()) == TOMORROW.timestamp()
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 7, "a b", "é", "\ud800"], ids=["none", "number", "space", "letter", "surrogate"]
+)
+def test_one_odd_value_has_all_looked_at_closely(odd):
+    """The characters of an answer's covers are looked at together."""
+    usual = url(f"x-expires={unix(TOMORROW)}")
+    assert all_readable({"1": usual, "2": usual})
+    assert not all_readable({"1": usual, "2": odd})

@@ -14,7 +14,7 @@ from refresher.domain.due import (
     wait_after_refusal,
 )
 from refresher.domain.errors import CoverUnusable
-from refresher.domain.expiry import read_cover
+from refresher.domain.expiry import all_readable, read_cover, usual_expiry
 from refresher.domain.model import OpenId, Video, VideoId, Write
 
 MOST_MISSES: Final = 10_000  # the column is a smallint
@@ -50,14 +50,18 @@ def reconcile(
     result = Reconciled()
     answered_at, fallback_seconds = now.timestamp(), policy.fallback_ttl.total_seconds()
     alike: dict[float, Write] = {}  # covers of an answer mostly die in the same second
+    readable = answer if all_readable(answer) else {}
     for video in asked:
-        cover = _cover(video, answer, answered_at, fallback_seconds, result)
-        if cover is None:
-            missed = _write_after_miss(policy, video, now, present=video.video_id in answer)
-            result.writes += [missed] if missed else []
-            continue
+        url = readable.get(video.video_id)
+        expires_at = usual_expiry(url, answered_at) if url else None
+        if not url or not expires_at or expires_at <= (video.cover_expires_at or 0.0):
+            cover = _cover(video, answer, answered_at, fallback_seconds, result)
+            if cover is None:
+                missed = _write_after_miss(policy, video, now, present=video.video_id in answer)
+                result.writes += [missed] if missed else []
+                continue
+            url, expires_at = cover
         result.refreshed += 1
-        url, expires_at = cover
         write = alike.get(expires_at)
         if write is None:
             moment = datetime.fromtimestamp(expires_at, UTC)

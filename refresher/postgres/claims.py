@@ -279,7 +279,7 @@ SELECT l.*, g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
        {CHOSEN.format("expires_ats")} AS expires_ats,
        {CHOSEN.format("misses")} AS misses,
        {CHOSEN.format("missing")} AS missing,
-       ({CHOSEN.format("ctids")})::text[] AS ctids
+       array_to_string({CHOSEN.format("ctids")}, ' ') AS ctids
 FROM leased AS l JOIN granted AS g USING (open_id), locked
 """
 
@@ -636,7 +636,7 @@ class Claims:
             lease_expires_at=row["lease_expires_at"],
             failures=row["failures"],
             videos=_videos(row),
-            ctids=dict(zip(row["video_ids"] or (), row["ctids"] or (), strict=True)),
+            ctids=dict(zip(row["video_ids"] or (), (row["ctids"] or "").split(), strict=True)),
             unfinished=row["unfinished"],
             all_videos=row["all_videos"],
             first_slot=row["first_slot"],
