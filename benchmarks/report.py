@@ -77,10 +77,8 @@ class Goal:
         is_met = self.at_least <= value <= self.at_most
         bare = table.row(BARE)
         # What no care at all comes to on this machine, to tell the machine's share in it.
-        upper_bound = self.measured(table, bare) if bare else None
-        return _line(
-            [self.text, bound, _short(value), _short(upper_bound), "yes" if is_met else "no"]
-        )
+        of_bare = self.measured(table, bare) if bare else None
+        return _line([self.text, bound, _short(value), _short(of_bare), "yes" if is_met else "no"])
 
 
 def _short(value: float | None) -> str:

@@ -451,6 +451,21 @@ async def test_an_account_in_work_goes_on_in_the_slots_that_just_passed(pool):
     assert claim.first_slot >= claim.time.now
 
 
+async def test_a_claim_tells_where_each_row_lies(pool):
+    """Due ones and top-ups, as far as they are asked for: a write-back looks for them there."""
+    await store(pool, "ana", 50)
+    await pool.execute(
+        "UPDATE refresher.videos SET due_at = now() + interval '1 hour' WHERE video_id >= 'ana4'"
+    )
+    (claim,) = await replica(pool).claim(2)
+    rows = await pool.fetch(
+        "SELECT video_id, ctid::text FROM refresher.videos WHERE video_id = ANY($1)", ids(claim)
+    )
+    assert claim.ctids == dict(rows)
+    assert [*claim.ctids] == ids(claim)
+    assert len(claim.ctids) == 40
+
+
 async def test_a_part_is_read_again_while_more_is_due_in_it(pool, monkeypatch):
     """A claim that asks for less than is due, for want of budget, leaves the rest to the next."""
     monkeypatch.setattr("refresher.postgres.claims.ROWS_READ", 50)

@@ -165,7 +165,7 @@ def test_anything_is_a_cover_or_unusable(thing):
 PIECES = [
     "https://", "http://", "HTTPS://", "example.com", "/a", "?", "#", "&", "=", "7", "%2F", "é", " ",
     "x-expires=", "&x-expires=", "&X-Expires=", "&X-EXPIRES=", "?x-expires=", "&expires=", "&EXPIRES=",
-    "?expires=", f"{unix(TOMORROW)}", f"{unix(NOW)}", f"{unix(TOMORROW)}000", f"{LATEST + 1}",
+    "?expires=", f"&x-expires={unix(TOMORROW)}", f"{unix(TOMORROW)}", f"{unix(NOW)}", f"{unix(TOMORROW)}000", f"{LATEST + 1}",
     LONGEST_URL * "a",
 ]  # fmt: skip
 
@@ -174,6 +174,7 @@ PIECES = [
     start=st.sampled_from([f"{PATH}?", PATH, "https://", ""]),
     rest=st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
 )
+@example(start=f"{PATH}?a=1", rest=f"&x-expires={unix(TOMORROW)}&x-expires=7")
 @example(start=f"{PATH}?", rest=f"X-EXPIRES={unix(TOMORROW)}&x-expires={unix(TOMORROW) + 1}")
 @example(start=f"{PATH}?", rest=f"a&x-expires={unix(TOMORROW)}#&x-expires=1")
 def test_the_short_way_says_what_the_long_one_says(start, rest):

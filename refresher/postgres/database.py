@@ -132,26 +132,6 @@ async def connection(pool: Pool, seconds: float = ACQUIRE_SECONDS) -> AsyncItera
                 await pool.release(taken, timeout=RELEASE_SECONDS)
 
 
-@asynccontextmanager
-async def transaction(taken: "Pooled") -> AsyncIterator[None]:
-    """A transaction for a few statements.
-
-    Where no answer came, none is waited for to a ROLLBACK either, as the driver's own would: the
-    connection is closed, and the server ends the transaction when it notices.
-    """
-    await taken.execute("BEGIN")
-    try:
-        yield
-        await taken.execute("COMMIT")
-    except asyncpg.PostgresError:
-        with suppress(*DRIVER_ERRORS):
-            await taken.execute("ROLLBACK")
-        raise
-    except BaseException:
-        taken.terminate()
-        raise
-
-
 def _is_lost(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "").startswith(LOST)
