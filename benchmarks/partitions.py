@@ -3,7 +3,7 @@
 The same fleet in databases of one server that differ only in the partitions. The rounds go from one
 to the next, so that whatever else the machine does meets all of them; the figures are medians.
 
-Takes about ten minutes and 6 GB of disk, which it gives back.
+Takes about five minutes and 6 GB of disk, which it gives back.
 """
 
 import argparse

@@ -5,7 +5,7 @@ few requests in flight, so that one alone is bound by waiting and not by the mac
 videos are due, there is no rate limit, and what is counted is the steady part: from when all
 replicas have been at work for a while until shortly before the fleet is done.
 
-Takes about a quarter of an hour and 5 GB of disk, which it gives back.
+Takes about ten minutes and 5 GB of disk, which it gives back.
 """
 
 import argparse

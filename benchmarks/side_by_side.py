@@ -6,7 +6,7 @@ fresh copy of the same database; repetitions take turns, so that a noisy machine
 The clock runs from the first request's arrival to the commit of the last row; queues have their
 jobs made before it starts. Afterwards every row is checked. See docs/benchmarks.md.
 
-Takes about twenty minutes and 6 GB of disk, which it gives back.
+Takes about a quarter of an hour and 6 GB of disk, which it gives back.
 """
 
 import argparse
