@@ -163,9 +163,9 @@ async def beside_a_held_row(pool, chunks):
 
 @pytest.fixture(params=["in-place", "moved", "nowhere", "beside-a-held-row"])
 async def writing(pool, request):
-    """Writes back, by the one statement, the other, or both.
+    """Writes back: rows that lie where the claim has read them, that have moved, or beside a held one.
 
-    The row that is held is not among those to be checked.
+    That one is not among those to be checked.
     """
     await add(pool, "held", "held")
 
