@@ -11,7 +11,7 @@ from refresher.domain.expiry import (
     EARLIEST_EXPIRY,
     LONGEST_LIFE_SECONDS,
     LONGEST_URL,
-    all_readable,
+    all_url_characters,
     named_expiry,
     read_cover,
     usual_expiry,
@@ -180,7 +180,7 @@ PIECES = [
 def test_the_short_way_says_what_the_long_one_says(start, rest):
     """Of a URL as TikTok writes them; of any other one it says nothing."""
     cover_url = start + rest
-    if not all_readable({"7": cover_url}):
+    if not all_url_characters({"7": cover_url}):
         return
     expires_at = usual_expiry(cover_url, NOW.timestamp())
     if expires_at is not None:
@@ -199,5 +199,5 @@ def test_usual_urls_go_the_short_way():
 def test_one_odd_value_has_all_looked_at_closely(odd):
     """The characters of an answer's covers are looked at together."""
     usual = url(f"x-expires={unix(TOMORROW)}")
-    assert all_readable({"1": usual, "2": usual})
-    assert not all_readable({"1": usual, "2": odd})
+    assert all_url_characters({"1": usual, "2": usual})
+    assert not all_url_characters({"1": usual, "2": odd})

@@ -46,8 +46,8 @@ class Claim:
     The first chunk's slot is `first_slot`, each further one `step_seconds` later. All times are
     the database's. No videos: nothing was due after all, or the token comes first. `unfinished`:
     more is due, or has not been looked at. `all_videos`: how many the account has, where the claim
-    is sure to have seen them all. `ctids`: where the videos' rows lay, for the
-    database only; a row that is none of them is found by its key.
+    is sure to have seen them all. `ctids`: where the rows lay, for the database only; it finds a
+    video that has none by its key.
     """
 
     open_id: OpenId

@@ -14,7 +14,7 @@ from refresher.domain.due import (
     wait_after_refusal,
 )
 from refresher.domain.errors import CoverUnusable
-from refresher.domain.expiry import all_readable, read_cover, usual_expiry
+from refresher.domain.expiry import all_url_characters, read_cover, usual_expiry
 from refresher.domain.model import OpenId, Video, VideoId, Write
 
 MOST_MISSES: Final = 10_000  # the column is a smallint
@@ -50,9 +50,9 @@ def reconcile(
     result = Reconciled()
     answered_at, fallback_seconds = now.timestamp(), policy.fallback_ttl.total_seconds()
     alike: dict[float, Write] = {}  # covers of an answer mostly die in the same second
-    readable = answer if all_readable(answer) else {}
+    usual = answer if all_url_characters(answer) else {}
     for video in asked:
-        url = readable.get(video.video_id)
+        url = usual.get(video.video_id)
         expires_at = usual_expiry(url, answered_at) if url else None
         if not url or not expires_at or expires_at <= (video.cover_expires_at or 0.0):
             cover = _cover(video, answer, answered_at, fallback_seconds, result)
