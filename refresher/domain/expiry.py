@@ -43,7 +43,7 @@ def read_cover(url: object, answered_at: float, fallback_seconds: float) -> tupl
 def usual_expiry(url: str, now: float) -> float | None:
     """What `read_cover` says of a URL as TikTok writes them, in less than half the time.
 
-    Its characters must have been looked at, see `all_url_characters`. None: to be looked at closely.
+    Its characters must have been looked at: `all_url_characters`. None: to be looked at closely.
     """
     start, name, rest = url.partition(USUAL_PARAMETER)
     _, has_query, query = start.partition("?")
