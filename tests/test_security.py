@@ -94,9 +94,16 @@ async def test_the_daemon_needs_no_more_than_it_is_given(serve, start, roles):
         world.emulator.add_account("ben", "act.old", refresh_token="rft.old")
         world.emulator.revoke_access_token("ben")
         await application.execute(
-            "INSERT INTO refresher.accounts (open_id, access_token, refresh_token,"
-            " refresh_token_expires_at)"
-            " VALUES ('ben', 'act.old', 'rft.old', now() + interval '5 days')"
+            "INSERT INTO refresher.accounts (open_id, access_token, refresh_token)"
+            " VALUES ('ben', 'act.old', 'rft.old')"
+        )
+        # Paused, so that no claim holds its row and no refresh prolongs its consent meanwhile.
+        await application.execute(
+            "INSERT INTO refresher.accounts (open_id, access_token, refresh_token_expires_at)"
+            " VALUES ('cal', 'act.cal', now() + interval '5 days')"
+        )
+        await application.execute(
+            "UPDATE refresher.accounts SET state = 'paused' WHERE open_id = 'cal'"
         )
         await world.add_videos("ben", 5)
         daemon = await start(
@@ -143,7 +150,7 @@ async def every_other_statement(pool):
     await consents_ending(pool)
     await check_readable(pool, Sealer([KEY]))
     assert await seal_all(pool, Sealer([KEY])) == 0
-    assert await rotate_all(pool, Sealer([NEXT, KEY])) == 2
+    assert await rotate_all(pool, Sealer([NEXT, KEY])) == 3
 
 
 async def test_the_daemons_role_can_change_rows_and_nothing_else(roles):
