@@ -2,10 +2,12 @@
 
 import os
 import platform
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import inf
+from pathlib import Path
 from statistics import median
 from typing import Final
 
@@ -16,6 +18,10 @@ PACKAGES: Final = (
     "cover-refresher", "aiohttp", "asyncpg", "uvloop", "msgspec", "pgqueuer", "procrastinate",
     "psycopg", "requests",
 )  # fmt: skip
+
+#: What Linux tells of a processor; virtual machines often leave the number of its model out of its
+#: name.
+PROCESSOR: Final = re.compile(r"^(model name|cpu family|model|cpu MHz)\s*: (.+)$", re.MULTILINE)
 
 #: Heading and cell of each column that is read off the figures alone.
 COLUMNS: Final[Sequence[tuple[str, Callable[[Figures], str]]]] = (
@@ -128,9 +134,15 @@ def markdown(tables: Sequence[Table], answers_alone: float, postgres_version: st
 def _surroundings(postgres_version: str) -> str:
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     return (
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"PostgreSQL {postgres_version}; {packages}."
+        f"{os.cpu_count()} cores ({_processor(Path('/proc/cpuinfo'))}), "
+        f"Python {platform.python_version()}, PostgreSQL {postgres_version}; {packages}."
     )
+
+
+def _processor(told: Path) -> str:
+    """The absolute figures are of it: from one machine to another they differ twofold."""
+    facts = dict(PROCESSOR.findall(told.read_text())) if told.exists() else {}
+    return ", ".join(f"{name} {fact}" for name, fact in facts.items()) or platform.machine()
 
 
 def _table(table: Table) -> str:

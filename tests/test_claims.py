@@ -382,6 +382,14 @@ async def test_a_claim_reads_only_what_it_can_use(pool):
     assert len(await replica(pool).claim(100)) == 1
 
 
+async def test_a_claim_reads_half_as_much_again_as_of_one_account(pool):
+    """At most: the slowest claims are those that add a large account to others."""
+    for name in ("ana", "ben"):
+        await store(pool, name, 1)
+    await pool.execute("UPDATE refresher.accounts SET videos = $1", 3 * ROWS_READ // 4 + 1)
+    assert [len(await replica(pool).claim(100)) for _ in range(3)] == [1, 1, 0]
+
+
 async def test_a_large_account_is_read_in_parts(pool, monkeypatch):
     """Each claim reads on where the last one stopped; what is due in all parts is asked for once."""
     monkeypatch.setattr("refresher.postgres.claims.ROWS_READ", 50)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -28,6 +29,7 @@ class DuePolicy:
     missing_limit: int
 
 
+@lru_cache(maxsize=1024)  # asked for with every chunk of an account that is worked
 def account_share(open_id: OpenId) -> float:
     """A stable number in [0, 1) by which an account's covers are asked for earlier.
 

@@ -17,11 +17,12 @@ VideoId = NewType("VideoId", str)
 
 #: Our word where there is no access token that could be sent.
 UNUSABLE_TOKEN: Final = "no_usable_access_token"  # noqa: S105 - a code, no token
+HEADER_WORD: Final = re.compile(r"[!-~]+")
 
 
 def usable_token(token: str | None) -> bool:
     """Whether a token can be sent at all: it travels in a header line."""
-    return token is not None and re.fullmatch(r"[!-~]+", token) is not None
+    return token is not None and HEADER_WORD.fullmatch(token) is not None
 
 
 # A named tuple, as one is made for every video: a frozen dataclass takes three times as long.

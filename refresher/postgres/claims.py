@@ -32,8 +32,8 @@ from refresher.domain.pacing import (
 from refresher.postgres.database import Pool, connection
 from refresher.postgres.sealing import Sealer, seal_seen
 
-#: Videos that a claim reads of one account, and in all before it takes no further one. A larger
-#: account is read part by part, in the order of its video IDs.
+#: Videos that a claim reads of one account; of several it reads at most half as many again. A
+#: larger account is read part by part, in the order of its video IDs.
 ROWS_READ: Final = 1_000
 #: What an account that was never counted is taken to have.
 ASSUMED_VIDEOS: Final = 100
@@ -149,7 +149,7 @@ affordable AS (
         SELECT *, sum(videos) OVER (ORDER BY wake_at, open_id ROWS UNBOUNDED PRECEDING) AS read
         FROM picked
     ) AS reading, pace
-    WHERE read - videos < $8
+    WHERE 2 * read <= 3 * $8 OR read = videos
 ),
 asked AS MATERIALIZED (
     -- LATERAL: each account's rows are read once, by the primary key, whatever the planner thinks

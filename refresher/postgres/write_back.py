@@ -81,11 +81,12 @@ in_place AS (
     RETURNING w.number, w.video_id
 ),
 short AS MATERIALIZED (
-    SELECT h.*
-    FROM held AS h
-    LEFT JOIN (SELECT number, count(*) AS videos FROM in_place GROUP BY number) AS found
-           USING (number)
-    WHERE coalesce(found.videos, 0) < cardinality(string_to_array(h.video_ids, $13))
+    SELECT *
+    FROM held
+    -- NOT IN is hashed; a join would be looped over, as the planner expects one row of each.
+    WHERE (number, cardinality(string_to_array(video_ids, $13))::bigint) NOT IN (
+        SELECT number, count(*) FROM in_place GROUP BY number
+    )
 ),
 moved AS (
     UPDATE refresher.videos AS v

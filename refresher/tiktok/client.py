@@ -111,7 +111,7 @@ def _detail(error: Exception) -> str:
 
 async def _read_body(response: ClientResponse) -> bytes:
     body = b""
-    async for part in response.content.iter_any():
+    while part := await response.content.readany():
         body += part
         if len(body) > LARGEST_ANSWER_BYTES:
             raise UpstreamFailed("answer_too_large", status=response.status)
