@@ -19,9 +19,8 @@ PACKAGES: Final = (
     "psycopg", "requests",
 )  # fmt: skip
 
-#: What Linux tells of a processor; virtual machines often leave the number of its model out of its
-#: name.
-PROCESSOR: Final = re.compile(r"^(model name|cpu family|model|cpu MHz)\s*: (.+)$", re.MULTILINE)
+#: What Linux tells of a processor; of a virtual machine's the name alone often says little.
+PROCESSOR: Final = re.compile(r"^(model name|cpu family|model)\s*: (.+)$", re.MULTILINE)
 
 #: Heading and cell of each column that is read off the figures alone.
 COLUMNS: Final[Sequence[tuple[str, Callable[[Figures], str]]]] = (
@@ -140,9 +139,10 @@ def _surroundings(postgres_version: str) -> str:
 
 
 def _processor(told: Path) -> str:
-    """The absolute figures are of it: from one machine to another they differ twofold."""
-    facts = dict(PROCESSOR.findall(told.read_text())) if told.exists() else {}
-    return ", ".join(f"{name} {fact}" for name, fact in facts.items()) or platform.machine()
+    """Which one the absolute figures are of: from one to another they differ twofold."""
+    first_core = told.read_text().partition("\n\n")[0] if told.exists() else ""
+    facts = [f"{name} {fact}" for name, fact in PROCESSOR.findall(first_core)]
+    return ", ".join(facts) or platform.machine()
 
 
 def _table(table: Table) -> str:

@@ -382,12 +382,26 @@ async def test_a_claim_reads_only_what_it_can_use(pool):
     assert len(await replica(pool).claim(100)) == 1
 
 
-async def test_a_claim_reads_half_as_much_again_as_of_one_account(pool):
-    """At most: the slowest claims are those that add a large account to others."""
-    for name in ("ana", "ben"):
-        await store(pool, name, 1)
-    await pool.execute("UPDATE refresher.accounts SET videos = $1", 3 * ROWS_READ // 4 + 1)
-    assert [len(await replica(pool).claim(100)) for _ in range(3)] == [1, 1, 0]
+@pytest.mark.parametrize(
+    ("sizes", "claims"),
+    [
+        pytest.param([751, 751], [1, 1], id="two-of-middling-size"),
+        pytest.param([100, 1000], [2], id="a-large-one-after-a-small"),
+        pytest.param([501, 1000], [1, 1], id="a-large-one-after-another"),
+        pytest.param([1000, 100], [1, 1], id="a-large-one-first"),
+    ],
+)
+async def test_a_claim_reads_little_more_than_of_one_account(pool, sizes, claims):
+    """The slowest claims would be those that come to a large account after others."""
+    for number, videos in enumerate(sizes):
+        await store(pool, f"account-{number}", 1)
+        await pool.execute(
+            "UPDATE refresher.accounts SET videos = $1, wake_at = $2 WHERE open_id = $3",
+            videos * ROWS_READ // 1000,
+            datetime(2026, 1, 1 + number, tzinfo=UTC),
+            f"account-{number}",
+        )
+    assert [len(await replica(pool).claim(100)) for _ in claims] == claims
 
 
 async def test_a_large_account_is_read_in_parts(pool, monkeypatch):

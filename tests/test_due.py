@@ -75,9 +75,8 @@ def test_a_greater_share_is_never_due_later(policy, share, more, life):
 
 @given(open_id=st.text())
 def test_a_share_is_a_part_of_one(open_id):
-    """Every account has a share in [0, 1), the same each time."""
+    """Every account has a share in [0, 1)."""
     assert 0 <= account_share(OpenId(open_id)) < 1
-    assert account_share(OpenId(open_id)) == account_share(OpenId(open_id))
 
 
 def test_a_share_is_the_same_on_every_machine():

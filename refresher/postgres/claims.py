@@ -32,9 +32,12 @@ from refresher.domain.pacing import (
 from refresher.postgres.database import Pool, connection
 from refresher.postgres.sealing import Sealer, seal_seen
 
-#: Videos that a claim reads of one account; of several it reads at most half as many again. A
-#: larger account is read part by part, in the order of its video IDs.
+#: Videos that a claim reads of one account, and in all before it takes no further one. A larger
+#: account is read part by part, in the order of its video IDs.
 ROWS_READ: Final = 1_000
+#: A further account must not make it more than so many times that: the slowest claims are those
+#: that come to a large account after others.
+MOST_TIMES: Final = 1.5
 #: What an account that was never counted is taken to have.
 ASSUMED_VIDEOS: Final = 100
 #: The distance of two slots of a throttled account for which no limit is configured.
@@ -140,8 +143,8 @@ locked AS MATERIALIZED (
     FROM (SELECT count(*) FROM picked) AS locked_first
 ),
 affordable AS (
-    -- By the counts of their last release: a few huge accounts, or many small ones. A token that is
-    -- to be refreshed comes first: nothing is asked with the old one.
+    -- By the counts of their last release: a huge account, or many small ones. A token that is to
+    -- be refreshed comes first: nothing is asked with the old one.
     SELECT *,
            renewable AND (due OR dead) AS token_due,
            {OWN_STEP} AS own_step
@@ -149,7 +152,7 @@ affordable AS (
         SELECT *, sum(videos) OVER (ORDER BY wake_at, open_id ROWS UNBOUNDED PRECEDING) AS read
         FROM picked
     ) AS reading, pace
-    WHERE 2 * read <= 3 * $8 OR read = videos
+    WHERE read - videos < $8 AND (read = videos OR read <= {MOST_TIMES} * $8)
 ),
 asked AS MATERIALIZED (
     -- LATERAL: each account's rows are read once, by the primary key, whatever the planner thinks

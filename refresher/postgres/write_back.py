@@ -83,7 +83,8 @@ in_place AS (
 short AS MATERIALIZED (
     SELECT *
     FROM held
-    -- NOT IN is hashed; a join would be looped over, as the planner expects one row of each.
+    -- Hashed, and neither side is ever NULL; a join would be looped over, as the planner expects
+    -- one row of each.
     WHERE (number, cardinality(string_to_array(video_ids, $13))::bigint) NOT IN (
         SELECT number, count(*) FROM in_place GROUP BY number
     )
