@@ -8,8 +8,8 @@ other, by the clock of who waits for them; then the daemon itself at full load.
 
 The server has a quarter of a machine with 24 GB for its buffers: less than the large table.
 
-Takes about half an hour, half of it to load the large fleet, and 25 GB of disk, which it gives
-back unless they are kept.
+Takes a quarter to half an hour, a third of it to load the large fleet, and 25 GB of disk, which it
+gives back unless they are kept.
 """
 
 import argparse

@@ -19,6 +19,7 @@ PACKAGES: Final = (
     "psycopg", "requests",
 )  # fmt: skip
 
+CPUINFO: Final = Path("/proc/cpuinfo")
 #: What Linux tells of a processor; of a virtual machine's the name alone often says little.
 PROCESSOR: Final = re.compile(r"^(model name|cpu family|model)\s*: (.+)$", re.MULTILINE)
 
@@ -133,14 +134,14 @@ def markdown(tables: Sequence[Table], answers_alone: float, postgres_version: st
 def _surroundings(postgres_version: str) -> str:
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     return (
-        f"{os.cpu_count()} cores ({_processor(Path('/proc/cpuinfo'))}), "
+        f"{os.cpu_count()} cores ({_processor()}), "
         f"Python {platform.python_version()}, PostgreSQL {postgres_version}; {packages}."
     )
 
 
-def _processor(told: Path) -> str:
+def _processor() -> str:
     """Which one the absolute figures are of: from one to another they differ twofold."""
-    first_core = told.read_text().partition("\n\n")[0] if told.exists() else ""
+    first_core = CPUINFO.read_text().partition("\n\n")[0] if CPUINFO.exists() else ""
     facts = [f"{name} {fact}" for name, fact in PROCESSOR.findall(first_core)]
     return ", ".join(facts) or platform.machine()
 

@@ -397,7 +397,7 @@ async def test_a_claim_reads_little_more_than_of_one_account(pool, sizes, claims
         await store(pool, f"account-{number}", 1)
         await pool.execute(
             "UPDATE refresher.accounts SET videos = $1, wake_at = $2 WHERE open_id = $3",
-            videos * ROWS_READ // 1000,
+            videos,
             datetime(2026, 1, 1 + number, tzinfo=UTC),
             f"account-{number}",
         )

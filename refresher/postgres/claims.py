@@ -35,9 +35,9 @@ from refresher.postgres.sealing import Sealer, seal_seen
 #: Videos that a claim reads of one account, and in all before it takes no further one. A larger
 #: account is read part by part, in the order of its video IDs.
 ROWS_READ: Final = 1_000
-#: A further account must not make it more than so many times that: the slowest claims are those
-#: that come to a large account after others.
-MOST_TIMES: Final = 1.5
+#: No further account may make it more than so many: the slowest claims are those that come to a
+#: large account after others.
+MOST_ROWS_READ: Final = 1_500
 #: What an account that was never counted is taken to have.
 ASSUMED_VIDEOS: Final = 100
 #: The distance of two slots of a throttled account for which no limit is configured.
@@ -152,7 +152,7 @@ affordable AS (
         SELECT *, sum(videos) OVER (ORDER BY wake_at, open_id ROWS UNBOUNDED PRECEDING) AS read
         FROM picked
     ) AS reading, pace
-    WHERE read - videos < $8 AND (read = videos OR read <= {MOST_TIMES} * $8)
+    WHERE read - videos < $8 AND read <= {MOST_ROWS_READ}
 ),
 asked AS MATERIALIZED (
     -- LATERAL: each account's rows are read once, by the primary key, whatever the planner thinks
