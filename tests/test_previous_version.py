@@ -48,6 +48,9 @@ class Previous:
         statement = (FOLDER / self.revision / f"{name}.sql").read_text()
         return await self._pool.fetch(statement, *arguments)
 
+    async def summary(self):
+        return await self.ask("summary")
+
     async def write_back(self, claim, hours):
         """A cover for each video of the claim; how many were written."""
         ids = claim["video_ids"] or []
@@ -176,7 +179,79 @@ class Of0002(Previous):
         return len(begun), len(stored)
 
 
-@pytest.fixture(params=[Of0001, Of0002], ids=["0001", "0002"])
+class Of0004(Of0002):
+    revision = "0004"
+
+    async def claim(self, budget=10):
+        return await self.ask(
+            "claim",
+            budget,
+            "previous",
+            timedelta(seconds=HORIZON_SECONDS),
+            timedelta(seconds=APP_HORIZON_SECONDS),
+            timedelta(seconds=self._token_step),
+            timedelta(seconds=self._app_step),
+            LEASE,
+            1_000,
+            True,
+            budget,
+        )
+
+    async def write_back(self, claim, hours):
+        url, expires_at = cover(hours)
+        ids = claim["video_ids"] or []
+        chunks = await self.ask(
+            "write_back",
+            [claim["open_id"]],
+            [claim["lease_epoch"]],
+            [1],
+            [" ".join(ids)],
+            [" ".join([url] * len(ids))],
+            [claim["ctids"]],
+            [expires_at - HOUR],
+            [expires_at],
+            [0],
+            [False],
+            [False],
+            [None],
+            " ",
+        )
+        return sum(chunk["videos"] for chunk in chunks)
+
+    async def release(self, claim, *, failures=0, pause=0.0, park=None, retry=0.0):
+        state, reason = park or (None, None)
+        released = await self.ask(
+            "release",
+            [claim["open_id"]],
+            [claim["lease_epoch"]],
+            [claim["tokens_generation"]],
+            [failures],
+            [retry],
+            [pause],
+            [state],
+            [reason],
+            [not failures],
+            [False],
+            [0.0],
+            [1],
+            [claim["unfinished"]],
+            [False],
+            True,
+            1_000,
+            [],
+            [],
+            [],
+        )
+        return released[0] if released else None
+
+    async def audit(self):
+        return await self.ask("audit", 300.0, 360, True, 5_000)
+
+    async def summary(self):
+        return await self.ask("summary", 10_000, 1_000)
+
+
+@pytest.fixture(params=[Of0001, Of0002, Of0004], ids=["0001", "0002", "0004"])
 def previous(request):
     """Every earlier version in turn: replicas are made of it."""
     return request.param
@@ -290,7 +365,7 @@ async def test_its_summary_and_audit_see_what_the_new_ones_see(pool, previous):
         if claim["open_id"] == "ana":
             await replica.write_back(claim, 5)
         await replica.release(claim)
-    (line,) = await replica.ask("summary")
+    (line,) = await replica.summary()
     summary = await read_summary(pool)
     assert (summary.videos, summary.valid, summary.due) == (5, 3, 2)
     assert (line["videos"], line["valid"], line["due"]) == (5, 3, 2)
@@ -473,13 +548,14 @@ async def test_an_account_too_large_for_one_claim_is_gone_through_by_both(pool, 
     assert await pool.fetchval("SELECT count(cover_image_url) FROM refresher.videos") == 3000
 
 
-# --- What only revision 0002's does ---
+# --- What only those since revision 0002 do ---
 
 
-async def test_it_renews_a_lease_and_reserves_a_slot(pool):
+@pytest.mark.parametrize("previous", [Of0002, Of0004])
+async def test_it_renews_a_lease_and_reserves_a_slot(pool, previous):
     """Longer than before, and behind the slots of its claim; nothing of a lease that is over."""
     await store(pool, "ana", 1)
-    replica = Of0002(pool)
+    replica = previous(pool)
     (claim,) = await replica.claim()
     await pool.execute("UPDATE refresher.accounts SET lease_expires_at = now() + interval '1 s'")
     ((open_id, left),) = await replica.renew(claim)
@@ -491,14 +567,15 @@ async def test_it_renews_a_lease_and_reserves_a_slot(pool):
     assert (await row(pool, "ana"))["lease_epoch"] == new.lease_epoch
 
 
-async def test_it_refreshes_a_token_for_both(pool):
+@pytest.mark.parametrize("previous", [Of0002, Of0004])
+async def test_it_refreshes_a_token_for_both(pool, previous):
     """The pair it stores is what the new version asks with; while it may come, neither asks."""
     await store(pool, "ana", 1)
     await pool.execute(
         "UPDATE refresher.accounts SET refresh_token = 'rft.x',"
         " access_token_expires_at = now() + interval '1 minute'"
     )
-    replica = Of0002(pool)
+    replica = previous(pool)
     (claim,) = await replica.claim()
     assert (claim["token_due"], claim["video_ids"]) == (True, None)
     assert await current(pool).claim(10) == []
@@ -508,14 +585,15 @@ async def test_it_refreshes_a_token_for_both(pool):
     assert (new.access_token, new.token.due, len(new.videos)) == ("act.y", False, 1)
 
 
-async def test_a_request_for_a_token_that_it_gave_up_is_over_for_both(pool):
+@pytest.mark.parametrize("previous", [Of0002, Of0004])
+async def test_a_request_for_a_token_that_it_gave_up_is_over_for_both(pool, previous):
     """Its outcome is not known: the new version goes on, and knows that there was one."""
     await store(pool, "ana", 1)
     await pool.execute(
         "UPDATE refresher.accounts SET refresh_token = 'rft.x',"
         " access_token_expires_at = now() + interval '1 minute'"
     )
-    replica = Of0002(pool)
+    replica = previous(pool)
     (claim,) = await replica.claim()
     key = claim["open_id"], claim["lease_epoch"], claim["tokens_generation"]
     assert len(await replica.ask("begin", *key, timedelta(seconds=72))) == 1
@@ -526,10 +604,11 @@ async def test_a_request_for_a_token_that_it_gave_up_is_over_for_both(pool):
     assert begun.interrupted
 
 
-async def test_a_rate_of_the_app_that_either_lowers_holds_for_both(pool):
+@pytest.mark.parametrize("previous", [Of0002, Of0004])
+async def test_a_rate_of_the_app_that_either_lowers_holds_for_both(pool, previous):
     """Once a window, whoever saw the 429s first."""
     window, pause = timedelta(seconds=60), timedelta(seconds=10)
-    lower = partial(Of0002(pool).ask, "lower_app_rate", 100, window, pause)
+    lower = partial(previous(pool).ask, "lower_app_rate", 100, window, pause)
     ((rate,),) = await lower()
     assert rate == pytest.approx(90)
     assert await current(pool).lower_app_rate(100) is None

@@ -1,0 +1,15 @@
+-- Revision 0004, refresher/postgres/tokens.py
+WITH held AS MATERIALIZED (
+    SELECT open_id
+    FROM refresher.accounts
+    WHERE open_id = $1
+      AND lease_epoch = $2
+      AND lease_expires_at > now()
+      AND tokens_generation = $3
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE refresher.accounts AS a
+SET token_request_until = now() + $4::interval
+FROM held
+WHERE a.open_id = held.open_id
+RETURNING a.open_id

@@ -1,0 +1,6 @@
+-- Revision 0004, refresher/postgres/status.py
+SELECT lease_owner AS replica, count(*) AS leases
+FROM refresher.accounts
+WHERE lease_expires_at > now()
+GROUP BY lease_owner
+ORDER BY lease_owner
