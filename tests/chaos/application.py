@@ -25,6 +25,24 @@ SET access_token = $2, access_token_expires_at = $3, refresh_token = $4,
     refresh_token_expires_at = $5, scope = $6
 WHERE open_id = $1
 """
+#: All columns that an ORM would map: what the README names.
+READ_VIDEOS = """
+SELECT video_id, cover_image_url, cover_expires_at, refreshed_at, missing_since, gone_at
+FROM refresher.videos
+WHERE open_id = $1
+"""
+SAVE_VIDEOS = """
+UPDATE refresher.videos AS v
+SET cover_image_url = s.cover_image_url, cover_expires_at = s.cover_expires_at,
+    refreshed_at = s.refreshed_at, missing_since = s.missing_since, gone_at = s.gone_at
+FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
+            $7::timestamptz[])
+     AS s (video_id, cover_image_url, cover_expires_at, refreshed_at, missing_since, gone_at)
+WHERE v.open_id = $1 AND v.video_id = s.video_id
+"""
+EMPTY_VIDEOS = """
+UPDATE refresher.videos SET cover_image_url = NULL WHERE open_id = $1 AND video_id = ANY($2::text[])
+"""
 INSERT_VIDEOS = """
 INSERT INTO refresher.videos (open_id, video_id)
 SELECT open_id, unnest($2::text[]) FROM refresher.accounts WHERE open_id = $1
@@ -43,6 +61,8 @@ class Application:
         self._accounts = itertools.count()
         self._ids = itertools.count(7_000_000_000_000_000_000)
         self._authorizing: set[str] = set()
+        #: The tokens it stored last, as it stored them: what is there may be newer.
+        self._stored: dict[str, tuple[object, ...]] = {}
 
     @property
     def accounts(self) -> list[str]:
@@ -64,7 +84,7 @@ class Application:
 
     async def add_account(self, videos: int) -> None:
         open_id = f"account-{next(self._accounts)}"
-        tokens = self._authorized(open_id)
+        tokens = self._stored[open_id] = self._authorized(open_id)
         self.videos[open_id] = []
         await self.world.transact((INSERT_ACCOUNT, open_id, *tokens))
         await self.add_videos(open_id, videos)
@@ -80,10 +100,28 @@ class Application:
             return
         self._authorizing.add(open_id)
         try:
-            tokens = self._authorized(open_id)
+            tokens = self._stored[open_id] = self._authorized(open_id)
             await self.world.transact((UPDATE_ACCOUNT, open_id, *tokens))
         finally:
             self._authorizing.discard(open_id)
+
+    async def save_old_tokens(self, open_id: str) -> None:
+        """As a job does that copies a pair which the daemon has replaced since."""
+        if open_id not in self._authorizing:
+            await self.world.transact((UPDATE_ACCOUNT, open_id, *self._stored[open_id]))
+
+    async def read_videos(self, open_id: str) -> Sequence[Sequence[object]]:
+        """All its rows, as an ORM reads them; none where the database is away."""
+        return [tuple(row) for row in await self.world.fetch(READ_VIDEOS, open_id) or ()]
+
+    async def save_videos(self, open_id: str, rows: Sequence[Sequence[object]]) -> None:
+        """Whole, as they were read."""
+        if rows:
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            await self.world.transact((SAVE_VIDEOS, open_id, *columns))
+
+    async def empty_videos(self, open_id: str, ids: Sequence[str]) -> None:
+        await self.world.transact((EMPTY_VIDEOS, open_id, list(ids)))
 
     async def add_videos(self, open_id: str, number: int, *, exist: bool = True) -> None:
         ids = [str(next(self._ids)) for _ in range(number)]

@@ -39,6 +39,8 @@ WRITING = timedelta(seconds=30)
 AROUND_SECONDS = 0.5
 #: What an answer told is in the database after so long, in quiet times.
 SAYING_SECONDS = 10.0
+#: And what was wrong with the API is said so long after, at the latest.
+AWAY_SAID_SECONDS = 10.0
 
 
 class TokenRequested(NamedTuple):
@@ -315,6 +317,19 @@ def recovered_early(said: Iterable[tuple[float, str]], journal: Journal) -> Iter
         for gone in journal.of("gone"):
             if gone.began < at < gone.ended:
                 yield f"{replica}: database.recovered, {at - gone.began:.1f} s after it was stopped"
+
+
+# --- 7. Isolation ---
+
+
+def lost_wrongly(said: Iterable[tuple[float, str]], journal: Journal) -> Iterator[str]:
+    """A replica that takes the API for dead where only single accounts were refused."""
+    for at, replica in said:
+        if not any(
+            entry.subject == "upstream" and entry.began <= at <= entry.ended + AWAY_SAID_SECONDS
+            for entry in journal.entries
+        ):
+            yield f"{replica}: upstream.lost; meanwhile: {journal.between(at - 10, at)}"
 
 
 def complete_lines(text: str) -> str:

@@ -17,6 +17,9 @@ from tests.chaos.world import World
 #: In so long somebody asks for a token, mostly.
 ASKING_SECONDS = 5.0
 
+#: Of a wall clock, in seconds.
+STEPS = (-600, 600, 365 * 86_400)
+
 Break = Callable[[World, Application, Fault], AbstractAsyncContextManager[None]]
 
 
@@ -227,6 +230,38 @@ async def locked(world: World, application: Application, fault: Fault) -> AsyncI
     yield
 
 
+@asynccontextmanager
+async def trigger_waits(
+    world: World, application: Application, fault: Fault
+) -> AsyncIterator[None]:
+    """A long transaction holds the row that the application's trigger writes."""
+    open_id = application.account(_number(fault))
+    with suppress(TimeoutError, *DRIVER_ERRORS):
+        connection = await asyncpg.connect(world.server.url, timeout=5)
+        try:
+            async with asyncio.timeout(fault.lasts + 5):
+                await connection.execute("BEGIN")
+                await connection.execute(
+                    "SELECT FROM chaos.carried WHERE open_id = $1 FOR UPDATE", open_id
+                )
+                await asyncio.sleep(fault.lasts)
+        finally:
+            connection.terminate()
+    yield
+
+
+# --- The wall clock ---
+
+
+@asynccontextmanager
+async def clock_stepped(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
+    """Ten minutes back or ahead, or a year ahead; in the end it is put right."""
+    replica = _replica(world, fault)
+    replica.step_clock(STEPS[int(fault.amount * len(STEPS)) % len(STEPS)])
+    yield
+    replica.step_clock(0)
+
+
 # --- The API ---
 
 
@@ -282,6 +317,22 @@ async def consent_revoked(
     world.emulator.revoke_refresh_token(open_id)
     if fault.choice < 1 / 2:
         world.emulator.revoke_access_token(open_id)
+    yield
+
+
+@asynccontextmanager
+async def restricted(world: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    """Every request for it fails, in a way that speaks of nobody else."""
+    open_id = application.account(_number(fault))
+    with world.journal.during("restricted", open_id):
+        world.emulator.restricted[open_id] = int(fault.amount * 4) % 4
+        yield
+        del world.emulator.restricted[open_id]
+
+
+@asynccontextmanager
+async def old_tokens_saved(_: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    await application.save_old_tokens(application.account(_number(fault)))
     yield
 
 
@@ -377,6 +428,23 @@ async def bogus(_: World, application: Application, fault: Fault) -> AsyncIterat
     yield
 
 
+@asynccontextmanager
+async def emptied(_: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    open_id = application.account(_number(fault))
+    number = 1 + int(fault.amount * len(application.videos[open_id]))
+    await application.empty_videos(open_id, application.choose(open_id, number, fault.choice))
+    yield
+
+
+@asynccontextmanager
+async def saved_stale(_: World, application: Application, fault: Fault) -> AsyncIterator[None]:
+    """Rows as they were a while ago, saved whole."""
+    open_id = application.account(_number(fault))
+    rows = await application.read_videos(open_id)
+    yield
+    await application.save_videos(open_id, rows)
+
+
 def _replica(world: World, fault: Fault) -> Replica:
     return world.replicas[_number(fault)]
 
@@ -405,6 +473,7 @@ BREAKS: dict[str, Break] = {
     "database.refused": refused,
     "database.slow": slow,
     "database.locked": locked,
+    "database.trigger_waits": trigger_waits,
     "upstream.throttled": partial(disturbed, "throttled_share"),
     "upstream.failed": partial(disturbed, "failed_share"),
     "upstream.malformed": partial(disturbed, "malformed_share"),
@@ -418,10 +487,12 @@ BREAKS: dict[str, Break] = {
     "token.silent": partial(disturbed, "token_timeout_share"),
     "token.cut": partial(disturbed, "token_cut_share"),
     "token.malformed": partial(disturbed, "token_malformed_share"),
+    "account.restricted": restricted,
     "account.access_revoked": access_revoked,
     "account.consent_revoked": consent_revoked,
     "account.scope_revoked": scope_revoked,
     "account.authorized_anew": authorized_anew,
+    "account.old_tokens_saved": old_tokens_saved,
     "account.added": account_added,
     "account.deleted": account_deleted,
     "video.poisoned": poisoned,
@@ -430,4 +501,7 @@ BREAKS: dict[str, Break] = {
     "video.inserted": inserted,
     "video.deleted": deleted,
     "video.bogus": bogus,
+    "video.emptied": emptied,
+    "video.saved_stale": saved_stale,
+    "clock.stepped": clock_stepped,
 }

@@ -14,7 +14,7 @@ import aiohttp
 from refresher.tiktok.emulator import token_digest
 from tests.chaos import invariants
 from tests.chaos.invariants import Parked, StoredAccount, StoredVideo, TokenRequested
-from tests.chaos.replicas import BREATH_SECONDS
+from tests.chaos.replicas import BREATH_SECONDS, Replica
 from tests.chaos.world import RATE_LIMIT, World
 
 LOOK_SECONDS = 0.5
@@ -92,6 +92,7 @@ class Observer:
         """With all replicas gone: what they left behind, and all that they said."""
         await self._judge_parks()
         self._judge_recoveries()
+        self._judge_losses()
         left = await self.world.fetch(
             "SELECT open_id FROM refresher.accounts WHERE lease_expires_at > now()"
         )
@@ -123,6 +124,14 @@ class Observer:
             if event["event"] == "database.recovered"
         ]
         self._say("6 logs", invariants.recovered_early(said, self.world.journal))
+
+    def _judge_losses(self) -> None:
+        said = [
+            (_unix_time(event) - time.time() + monotonic(), str(event["output"]))
+            for event in self.events
+            if event["event"] == "upstream.lost"
+        ]
+        self._say("7 isolation", invariants.lost_wrongly(said, self.world.journal))
 
     def _disturbed(self, at: float) -> bool:
         """Whether a process or a connection was, about then; `at` is Unix time."""
@@ -219,12 +228,12 @@ class Observer:
     def _read_logs(self) -> None:
         for replica in self.world.replicas:
             for output in replica.outputs:
-                self.events += self._new_events(output)
+                self.events += self._new_events(replica, output)
         for event in self.events:
             if event["event"] in invariants.FORBIDDEN:
                 self._say("6 logs", [json.dumps(event)[:1500]])
 
-    def _new_events(self, output: Path) -> Iterator[dict[str, object]]:
+    def _new_events(self, replica: Replica, output: Path) -> Iterator[dict[str, object]]:
         with output.open("rb") as file:
             file.seek(self._read.get(output, 0))
             text = file.read()
@@ -234,7 +243,9 @@ class Observer:
             with suppress(ValueError):
                 event = json.loads(line)
                 if isinstance(event, dict) and "event" in event:
-                    yield {**event, "output": output.name}
+                    told = datetime.fromisoformat(event["timestamp"]).timestamp()
+                    at = replica.real_time(told, time.time())
+                    yield {**event, "output": output.name, "at": at}
 
     def _say(self, invariant: str, breaches: Iterable[str]) -> None:
         for breach in breaches:
@@ -242,4 +253,4 @@ class Observer:
 
 
 def _unix_time(event: Mapping[str, object]) -> float:
-    return datetime.fromisoformat(str(event["timestamp"])).timestamp()
+    return float(str(event["at"]))

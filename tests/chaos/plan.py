@@ -56,6 +56,8 @@ KINDS = (
     Kind("database.refused", "proxy", "replica", lasts=(2, 5)),
     Kind("database.slow", "proxy", "replica", lasts=(2, 5), amount=(0.02, 0.2)),
     Kind("database.locked", "account", "account", lasts=(1, 6)),
+    # A trigger of the application's, which carries covers into a table of its own.
+    Kind("database.trigger_waits", "carried", "account", lasts=(2, 9)),
     Kind("upstream.throttled", "throttled", "all", lasts=(2, 4), amount=(0.3, 0.8)),
     Kind("upstream.failed", "failed", "all", lasts=(2, 5), amount=(0.3, 1)),
     Kind("upstream.malformed", "malformed", "all", lasts=(2, 5), amount=(0.3, 1)),
@@ -70,10 +72,13 @@ KINDS = (
     Kind("token.silent", "token", "all", lasts=(2, 4), amount=(0.3, 0.8)),
     Kind("token.cut", "token", "all", lasts=(2, 4), amount=(0.3, 0.8)),
     Kind("token.malformed", "token", "all", lasts=(2, 4), amount=(0.3, 0.8)),
+    # One account fails, in one of several ways, while all others are answered.
+    Kind("account.restricted", "restricted", "account", lasts=(4, 12)),
     Kind("account.access_revoked", "account", "account"),
     Kind("account.consent_revoked", "account", "account"),
     Kind("account.scope_revoked", "account", "account", lasts=(3, 6)),
     Kind("account.authorized_anew", "account", "account"),
+    Kind("account.old_tokens_saved", "account", "account"),
     Kind("account.added", "added", "all"),
     Kind("account.deleted", "deleted", "account"),
     Kind("video.poisoned", "video", "account", lasts=(4, 12)),
@@ -82,6 +87,11 @@ KINDS = (
     Kind("video.inserted", "rows", "account", amount=(0.05, 1)),
     Kind("video.deleted", "rows", "account", amount=(0.05, 0.5)),
     Kind("video.bogus", "rows", "account"),
+    Kind("video.emptied", "rows", "account", amount=(0.05, 0.5)),
+    # An application reads rows, and saves them whole a little later.
+    Kind("video.saved_stale", "saved", "account", lasts=(3, 9)),
+    # Of the wall clock, and of one replica's only.
+    Kind("clock.stepped", "clock", "replica", lasts=(3, 8)),
 )
 
 

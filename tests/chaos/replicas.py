@@ -11,6 +11,9 @@ from time import monotonic
 
 from tests.chaos.journal import Entry, Journal
 
+#: Fakes a process's wall clock, and leaves its monotonic one alone; Debian's package libfaketime.
+#: Where it is missing no clock is stepped.
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 #: What a daemon may take beyond its grace time on a busy machine.
 SLACK_SECONDS = 4.0
 #: From its start to the first answer of /livez, likewise.
@@ -46,6 +49,25 @@ class Replica:
         self._started = 0.0
         self._is_up = False
         self._unanswered_since: float | None = None
+        self._clock = folder / f"{name}.clock"
+        self._offsets = [0]
+        if FAKETIME:
+            self._environment |= {
+                "LD_PRELOAD": str(FAKETIME),
+                "FAKETIME_TIMESTAMP_FILE": str(self._clock),
+                "FAKETIME_CACHE_DURATION": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
+            self.step_clock(0)
+
+    def step_clock(self, seconds: int) -> None:
+        """Its wall clock is so far off from now on, within a second."""
+        self._offsets.append(seconds)
+        self._clock.write_text(f"{seconds:+d}\n")
+
+    def real_time(self, told: float, heard: float) -> float:
+        """When it said something, in Unix time, by its own wall clock and when that was heard."""
+        return min((told - offset for offset in self._offsets), key=lambda at: abs(heard - at))
 
     async def start(self) -> None:
         """A new process with a log of its own; it is `steady` from now on."""
@@ -138,8 +160,15 @@ class Replica:
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         code = await process.wait()
+        _forget_clock(process.pid)
         if process is not self._process:
             return
         if code not in self._expected:
             expected = sorted(self._expected) or "nothing"
             self._on_violation("5 process", f"{self.name}: exit code {code}, expected {expected}")
+
+
+def _forget_clock(pid: int) -> None:
+    """What a process that was killed has left of its faked clock."""
+    for left in Path("/dev/shm").glob(f"*faketime*_{pid}"):
+        left.unlink(missing_ok=True)

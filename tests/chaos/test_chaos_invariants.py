@@ -202,3 +202,14 @@ def test_faults_add_up_to_one_at_most():
     shares = added_up([*both, {"token_cut_share": 0.4}])
     assert 0.99 < shares["failed_share"] + shares["throttled_share"] < 1
     assert (shares["slow_share"], shares["token_cut_share"]) == (1.0, 0.4)
+
+
+def test_an_api_is_away_only_where_something_is_wrong_with_it():
+    """An account that is refused by itself is no reason; an outage shortly before is."""
+    journal = Journal()
+    now = monotonic()
+    with journal.during("restricted", "a"):
+        assert list(invariants.lost_wrongly([(now, "replica-0")], journal))
+    with journal.during("upstream.down_cut", "upstream"):
+        assert not list(invariants.lost_wrongly([(monotonic(), "replica-0")], journal))
+    assert list(invariants.lost_wrongly([(monotonic() + 60, "replica-0")], journal))

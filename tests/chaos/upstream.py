@@ -1,5 +1,6 @@
 """The emulator, watched: what it handed out, and who asks for a token just now."""
 
+import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
@@ -8,7 +9,15 @@ from typing import Any
 
 from aiohttp import web
 
-from refresher.tiktok.emulator import Emulator, EmulatorOptions, TokenArrival
+from refresher.tiktok.emulator import Emulator, EmulatorOptions, Query, TokenArrival
+
+#: How an account fails that is restricted, whatever is asked for: status and body.
+RESTRICTIONS = (
+    (403, {"data": {}, "error": {"code": "user_account_restricted", "message": "", "log_id": "r"}}),
+    (500, {"data": {}, "error": {"code": "internal_error", "message": "", "log_id": "r"}}),
+    (200, {"data": {}, "error": {"code": "spam_risk_user_banned", "message": "", "log_id": "r"}}),
+    (502, "<html><body>Bad Gateway</body></html>"),
+)
 
 #: Each replica asks at a port of its own.
 asked_port: ContextVar[int] = ContextVar("asked_port")
@@ -34,6 +43,9 @@ class WatchedEmulator(Emulator):
         self.not_served: dict[str, float] = {}
         self.on_token_request: Callable[[int], None] = lambda _port: None
         self.shortened_seconds = 0
+        #: How accounts fail that are restricted, by open_id: a place among RESTRICTIONS.
+        self.restricted: dict[str, int] = {}
+        self.answer_with = self._restrict
         self._calm = options
         self._disturbances: dict[str, Mapping[str, float]] = {}
         self._ports: list[int] = []
@@ -78,6 +90,14 @@ class WatchedEmulator(Emulator):
         if refusal == "invalid_params":
             self._note_not_served(self._refused.intersection(query.video_ids))
         return refusal
+
+    def _restrict(self, query: Query) -> web.Response | None:
+        if query.open_id not in self.restricted:
+            return None
+        status, body = RESTRICTIONS[self.restricted[query.open_id]]
+        if isinstance(body, str):
+            return web.Response(status=status, text=body, content_type="text/html")
+        return web.Response(status=status, text=json.dumps(body), content_type="application/json")
 
     def _note_not_served(self, video_ids: Iterable[str]) -> None:
         self.not_served.update(dict.fromkeys(video_ids, time.time()))

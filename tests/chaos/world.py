@@ -46,7 +46,7 @@ CALM = EmulatorOptions(
     public_url="http://covers.example",
 )
 
-# Every single write is looked at, not only what is there when somebody looks.
+# Every single write of ours is looked at, not only what is there when somebody looks.
 WITNESSES = """
 CREATE SCHEMA chaos;
 CREATE TABLE chaos.done (transaction bigint PRIMARY KEY);
@@ -57,6 +57,10 @@ CREATE TABLE chaos.parks (
 
 CREATE FUNCTION chaos.note_cover() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    -- An application may do so.
+    IF current_setting('application_name') <> 'refresher' THEN
+        RETURN NULL;
+    END IF;
     INSERT INTO chaos.breaches (breach) VALUES (format(
         'video %s: cover of %s became one of %s',
         NEW.video_id, OLD.cover_expires_at, NEW.cover_expires_at));
@@ -77,6 +81,27 @@ END $$;
 CREATE TRIGGER chaos_park AFTER UPDATE ON refresher.accounts FOR EACH ROW
 WHEN (NEW.state <> OLD.state AND NEW.state <> 'active')
 EXECUTE FUNCTION chaos.note_park();
+"""
+
+# How an application that knows no better carries covers into a table of its own.
+CARRIED = """
+CREATE TABLE chaos.carried (open_id text PRIMARY KEY, covers bigint NOT NULL DEFAULT 0);
+CREATE FUNCTION chaos.carry() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE chaos.carried SET covers = covers + 1 WHERE open_id = NEW.open_id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos_carry AFTER UPDATE ON refresher.videos FOR EACH ROW
+WHEN (NEW.cover_image_url IS DISTINCT FROM OLD.cover_image_url)
+EXECUTE FUNCTION chaos.carry();
+
+CREATE FUNCTION chaos.carry_account() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO chaos.carried (open_id) VALUES (NEW.open_id) ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos_carry_account AFTER INSERT ON refresher.accounts FOR EACH ROW
+EXECUTE FUNCTION chaos.carry_account();
 """
 
 
@@ -148,6 +173,7 @@ async def built(folder: Path) -> AsyncIterator[World]:
         await asyncio.to_thread(_settle_down, server)
         await migrate(server.url)
         await _execute(server, WITNESSES)
+        await _execute(server, CARRIED)
         emulator, journal, key = WatchedEmulator(CALM), Journal(), Fernet.generate_key().decode()
         world = World(server, emulator, journal, [], [], {}, {}, Sealer([key]), folder)
         ports: dict[int, Replica] = {}
