@@ -58,7 +58,7 @@ CREATE TABLE chaos.parks (
 CREATE FUNCTION chaos.note_cover() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     -- An application may do so.
-    IF current_setting('application_name') <> 'refresher' THEN
+    IF current_setting('application_name') NOT LIKE 'refresher%' THEN
         RETURN NULL;
     END IF;
     INSERT INTO chaos.breaches (breach) VALUES (format(
