@@ -212,11 +212,12 @@ def demo(
         summary, tally = uvloop.run(run_demo(seconds))
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is missing: install cover-refresher[demo]")
-    table = Table("videos", "valid", "expired", "requests", "chunk fill", "throttled")
+    table = Table("videos", "valid", "expired", "missing", "requests", "chunk fill", "throttled")
     table.add_row(
         f"{summary.videos:,}",
         f"{summary.valid:,}",
         f"{summary.expired:,}",
+        f"{summary.missing:,}",
         f"{tally.requests:,}",
         f"{chunk_fill(tally) or 0:.1%}",
         f"{tally.throttled:,}",
@@ -495,10 +496,10 @@ def show_status(
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
-    quota, reachable = facts["quota"], facts["videos"] - facts["unreachable"]
+    quota, reachable = facts["quota"], facts["valid"] + facts["expired"] + facts["uncovered"]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("freshness", f"{facts['valid'] / reachable:.2%}" if reachable else "no covers")
-    for name in ("videos", "valid", "expired", "unreachable", "due"):
+    for name in ("videos", "valid", "expired", "uncovered", "missing", "unreachable", "due"):
         table.add_row(name, f"{facts[name]:,}")
     table.add_row("oldest overdue", f"{facts['oldest_overdue_seconds']:,} s")
     for state, count in facts["accounts"].items():
