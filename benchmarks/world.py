@@ -60,9 +60,9 @@ FROM generate_series(1, $1::integer) AS a, generate_series(1, $2::integer) AS v,
 """
 COUNT_VIDEOS: Final = """
 UPDATE refresher.accounts AS a
-SET (videos, valid, expired, unreachable, valid_until, earliest_due_at) = (
-    SELECT videos, valid, expired, unreachable, valid_until, earliest_due_at
-    FROM refresher.count_covers(a.open_id)
+SET (videos, valid, expired, uncovered, missing, unreachable, valid_until, earliest_due_at) = (
+    SELECT videos, valid, expired, uncovered, missing, unreachable, valid_until, earliest_due_at
+    FROM refresher.count_videos(a.open_id, NULL)
 )
 """
 COUNTERS: Final = """

@@ -264,7 +264,7 @@ def summary_fields(summary: Summary, done: Tally) -> dict[str, object]:
         "requests": done.requests,
         "refreshed": done.refreshed,
         "unchanged": done.unchanged,
-        "missing": done.missing,
+        "left_out": done.missing,
         "rejected": done.rejected,
         "chunk_fill": chunk_fill(done),
         "throttled": done.throttled,

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,19 @@ from rich.table import Table
 from refresher import app as composition
 from refresher import logs
 from refresher.app import chunk_fill, due_policy
-from refresher.csv_files import BadFileError, VideoRow, count_lines, read_accounts, read_videos
+from refresher.csv_files import (
+    ACCOUNT_COLUMNS,
+    ACCOUNT_NEEDS,
+    VIDEO_COLUMNS,
+    VIDEO_NEEDS,
+    BadFileError,
+    Doubts,
+    VideoRow,
+    count_lines,
+    named,
+    read_accounts,
+    read_videos,
+)
 from refresher.domain.due import account_share, due_after_refresh
 from refresher.domain.errors import DatabaseUnavailable, TokenUnreadable
 from refresher.domain.expiry import LONGEST_LIFE_SECONDS
@@ -68,6 +80,9 @@ OPERATOR_ERRORS: Final = (
 #: A complaint names the variable of a secret: what follows is a sentence, not its value.
 COMPLAINT: Final = re.compile(r"(\bREFRESHER_[A-Z_]+: )(?=expected )")
 
+#: An open_id may begin with a hyphen, as an option does.
+TAKES_HYPHENS: Final = {"ignore_unknown_options": True}
+
 DEMO_WORDS: Final = """\
 A PostgreSQL of its own, an emulated TikTok whose covers live 60 seconds, and the daemon, with 20
 accounts of 60 videos. A few videos are missing upstream and the token of sample-account-20 is dead,
@@ -96,6 +111,10 @@ def main() -> None:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
         _fail(_misuse(error))
+    except BadFileError as error:
+        for complaint in error.complaints:
+            _say(complaint)
+        sys.exit(EXIT_USAGE)
     except DatabaseUnavailable as error:
         _fail(f"database: {error}")
     except OPERATOR_ERRORS as error:
@@ -212,11 +231,12 @@ def demo(
         summary, tally = uvloop.run(run_demo(seconds))
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is missing: install cover-refresher[demo]")
-    table = Table("videos", "valid", "expired", "requests", "chunk fill", "throttled")
+    table = Table("videos", "valid", "expired", "missing", "requests", "chunk fill", "throttled")
     table.add_row(
         f"{summary.videos:,}",
         f"{summary.valid:,}",
         f"{summary.expired:,}",
+        f"{summary.missing:,}",
         f"{tally.requests:,}",
         f"{chunk_fill(tally) or 0:.1%}",
         f"{tally.throttled:,}",
@@ -495,10 +515,10 @@ def show_status(
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
-    quota, reachable = facts["quota"], facts["videos"] - facts["unreachable"]
+    quota, reachable = facts["quota"], facts["valid"] + facts["expired"] + facts["uncovered"]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("freshness", f"{facts['valid'] / reachable:.2%}" if reachable else "no covers")
-    for name in ("videos", "valid", "expired", "unreachable", "due"):
+    for name in ("videos", "valid", "expired", "uncovered", "missing", "unreachable", "due"):
         table.add_row(name, f"{facts[name]:,}")
     table.add_row("oldest overdue", f"{facts['oldest_overdue_seconds']:,} s")
     for state, count in facts["accounts"].items():
@@ -515,16 +535,46 @@ def _print_facts(facts: dict[str, Any]) -> None:
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
+def _file(columns: Sequence[str], needed: Sequence[str]) -> Any:
+    optional = ", ".join(column for column in columns if column not in needed)
+    return typer.Argument(
+        metavar="FILE",
+        help=f"CSV with the columns {', '.join(needed)} and, where they are known, {optional};"
+        " - reads standard input.",
+    )
+
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check all of it, say what would be done, write nothing.")
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Refuse what is only warned of: other columns, IDs that look rounded."
+    ),
+]
+
+
+def _doubts(*, strict: bool) -> Doubts:
+    return Doubts(strict, lambda doubt: _say(f"warning: {doubt}"))
+
+
 @accounts.command("import")
-def import_accounts(file: Path) -> None:
+def import_accounts(
+    file: Annotated[Path, _file(ACCOUNT_COLUMNS, ACCOUNT_NEEDS)],
+    dry_run: DryRun = False,
+    strict: Strict = False,
+) -> None:
     """Add accounts, or re-authorize known ones, from a CSV file; all or nothing."""
     sealer = _sealer(_settings())
 
     async def read(pool: Pool) -> None:
-        imported = await imports.import_accounts(pool, read_accounts(file), sealer)
+        rows = read_accounts(file, doubts=_doubts(strict=strict))
+        imported = await imports.import_accounts(pool, rows, sealer, dry_run=dry_run)
         older = imported.rows - imported.stored
         left = f", {older} left alone: the stored tokens are newer" if older else ""
-        print(f"{imported.stored} accounts added or re-authorized{left}")
+        would = " would be" if dry_run else ""
+        print(f"{imported.stored} accounts{would} added or re-authorized{left}")
 
     _import(file, read)
 
@@ -557,20 +607,24 @@ def list_accounts() -> None:
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
-@accounts.command()
+@accounts.command(context_settings=TAKES_HYPHENS)
 def pause(open_id: str) -> None:
     """Stop working an account until it is resumed."""
     _set_state(open_id, "paused", "paused by the operator")
 
 
-@accounts.command()
+@accounts.command(context_settings=TAKES_HYPHENS)
 def resume(open_id: str) -> None:
     """Work an account again."""
     _set_state(open_id, "active", None)
 
 
 @videos.command("import")
-def import_videos(file: Path) -> None:
+def import_videos(
+    file: Annotated[Path, _file(VIDEO_COLUMNS, VIDEO_NEEDS)],
+    dry_run: DryRun = False,
+    strict: Strict = False,
+) -> None:
     """Add videos of known accounts from a CSV file; all or nothing."""
     policy = due_policy(_settings())
     lines = count_lines(file)
@@ -585,11 +639,17 @@ def import_videos(file: Path) -> None:
             return due_after_refresh(policy, share, now, row.cover_expires_at)
 
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-            task = progress.add_task(file.name, total=lines)
-            rows = read_videos(file, now, lambda done: progress.update(task, completed=done))
-            imported = await imports.import_videos(pool, rows, due_at)
+            task = progress.add_task(named(file), total=lines)
+            rows = read_videos(
+                file,
+                now,
+                lambda done: progress.update(task, completed=done),
+                doubts=_doubts(strict=strict),
+            )
+            imported = await imports.import_videos(pool, rows, due_at, dry_run=dry_run)
         known = imported.rows - imported.stored
-        print(f"{imported.stored} videos added, {known} were known already")
+        would = " would be" if dry_run else ""
+        print(f"{imported.stored} videos{would} added, {known} were known already")
 
     _import(file, read)
 
@@ -616,13 +676,17 @@ def _import(file: Path, read: Callable[[Pool], Coroutine[Any, Any, None]]) -> No
     try:
         _with_database(_settings(), read)
     except imports.ImportRefusedError as error:
-        _fail(f"{file}:{error}")
+        complaints = (f"{named(file)}:{line}: {told}" for line, told in error.complaints)
+        raise BadFileError(*complaints, more=error.more) from None
+    except imports.NothingToImportError:
+        raise BadFileError(f"{named(file)}: expected rows below the header") from None
 
 
 def _set_state(open_id: str, state: str, reason: str | None) -> None:
     known = _with_database(_settings(), lambda pool: status.set_state(pool, open_id, state, reason))
     if not known:
-        _fail(f"open_id: expected a known account, not {open_id!r}")
+        hint = "; of options tells refresher accounts --help" if open_id.startswith("-") else ""
+        _fail(f"open_id: expected a known account, not {open_id!r}{hint}")
 
 
 def _settings() -> Settings:

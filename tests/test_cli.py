@@ -423,8 +423,9 @@ async def test_the_demo_stops_by_itself_with_a_table(refresher):
     code, out, err = await refresher("demo", "--seconds", "4")
     assert (code, err) == (0, "")
     assert "account.parked" in out
-    videos, valid, expired, requests, fill, throttled = re.findall(r"[\d.,]+", out.splitlines()[-2])
-    assert (videos, expired, throttled) == ("1,200", "0", "0")
+    row = re.findall(r"[\d.,]+", out.splitlines()[-2])
+    videos, valid, expired, missing, requests, fill, throttled = row
+    assert (videos, expired, missing, throttled) == ("1,200", "0", "19", "0")
     assert 57 < int(requests) <= 60, "three for each account, some of them for the dead token"
     assert 1100 < int(valid.replace(",", "")) < 1140
     assert float(fill) == 100.0

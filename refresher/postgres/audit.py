@@ -54,7 +54,7 @@ held AS MATERIALIZED (
 counted AS MATERIALIZED (
     SELECT h.open_id, c.*,
            greatest(least(c.earliest_due_at, h.token_wake_at), now()) AS should_wake_at
-    FROM held AS h CROSS JOIN LATERAL refresher.count_covers(h.open_id) AS c
+    FROM held AS h CROSS JOIN LATERAL refresher.count_videos(h.open_id, NULL) AS c
 ),
 mended AS (
     SELECT a.open_id, c.should_wake_at,
@@ -70,6 +70,8 @@ updated AS (
     SET videos = c.videos,
         valid = c.valid,
         expired = c.expired,
+        uncovered = c.uncovered,
+        missing = c.missing,
         unreachable = c.unreachable,
         valid_until = c.valid_until,
         earliest_due_at = c.earliest_due_at,
@@ -78,9 +80,11 @@ updated AS (
     WHERE a.open_id = c.open_id
       AND a.open_id = ANY (ARRAY(SELECT open_id FROM counted))
       AND (m.open_id IS NOT NULL
-           OR (a.videos, a.valid, a.expired, a.unreachable, a.valid_until, a.earliest_due_at)
+           OR (a.videos, a.valid, a.expired, a.uncovered, a.missing, a.unreachable, a.valid_until,
+               a.earliest_due_at)
               IS DISTINCT FROM
-              (c.videos, c.valid, c.expired, c.unreachable, c.valid_until, c.earliest_due_at))
+              (c.videos, c.valid, c.expired, c.uncovered, c.missing, c.unreachable, c.valid_until,
+               c.earliest_due_at))
 )
 SELECT open_id, nullif(overslept::float8, 'infinity') AS overslept_seconds
 FROM mended

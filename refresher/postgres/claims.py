@@ -364,7 +364,7 @@ held AS MATERIALIZED (
                AND a.tokens_generation = r.generation AS parked,
            -- A large account is counted when all of it has been read, not with every part.
            r.unfinished AND a.videos > $16 AS uncounted,
-           a.videos, a.valid, a.expired, a.unreachable, a.valid_until,
+           a.videos, a.valid, a.expired, a.uncovered, a.missing, a.unreachable, a.valid_until,
            least(a.earliest_due_at, now()) AS earliest_due_at
     FROM given AS r
     JOIN refresher.accounts AS a
@@ -385,13 +385,14 @@ counted AS MATERIALIZED (
     FROM held AS h
     LEFT JOIN fresh AS f USING (open_id)
     CROSS JOIN LATERAL (
-        SELECT videos, valid, expired, unreachable, valid_until, earliest_due_at
-        FROM refresher.count_covers(h.open_id) WHERE NOT h.uncounted AND f.videos IS NULL
+        SELECT videos, valid, expired, uncovered, missing, unreachable, valid_until, earliest_due_at
+        FROM refresher.count_videos(h.open_id, NULL) WHERE NOT h.uncounted AND f.videos IS NULL
         UNION ALL
-        SELECT f.videos, f.videos, 0, 0, f.valid_until, f.earliest_due_at
+        SELECT f.videos, f.videos, 0, 0, 0, 0, f.valid_until, f.earliest_due_at
         WHERE NOT h.uncounted AND f.videos IS NOT NULL
         UNION ALL
-        SELECT h.videos, h.valid, h.expired, h.unreachable, h.valid_until, h.earliest_due_at
+        SELECT h.videos, h.valid, h.expired, h.uncovered, h.missing, h.unreachable, h.valid_until,
+               h.earliest_due_at
         WHERE h.uncounted
     ) AS c
 ),
@@ -432,6 +433,8 @@ released AS (
         videos = c.videos,
         valid = c.valid,
         expired = c.expired,
+        uncovered = c.uncovered,
+        missing = c.missing,
         unreachable = c.unreachable,
         valid_until = c.valid_until,
         earliest_due_at = c.earliest_due_at,

@@ -1,12 +1,12 @@
 """`accounts import` and `videos import`: through COPY into a staging table, all or nothing."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from refresher.csv_files import AccountRow, VideoRow
+from refresher.csv_files import MOST_NAMED, AccountRow, VideoRow
 from refresher.domain.errors import TokenUnreadable
 from refresher.postgres.database import SCAN_SECONDS, Pool, connection
 from refresher.postgres.sealing import Sealer
@@ -22,14 +22,14 @@ CREATE TEMPORARY TABLE staged_accounts (
 ) ON COMMIT DROP
 """
 
-SQL_REPEATED_ACCOUNT: Final = """
-SELECT max(line) AS line, open_id AS value,
+SQL_REPEATED_ACCOUNT: Final = f"""
+SELECT max(line) AS line, count(*) OVER () AS wrong, open_id AS value,
        'open_id: expected each once (first in line ' || min(line) || ')' AS expected
 FROM staged_accounts
 GROUP BY open_id
 HAVING count(*) > 1
 ORDER BY 1
-LIMIT 1
+LIMIT {MOST_NAMED}
 """
 
 # Sealed text is new each time: a token that is stored already must not look like another one, which
@@ -48,6 +48,15 @@ SET access_token = k.access_token,
     refresh_token = k.refresh_token
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k (open_id, access_token, refresh_token)
 WHERE s.open_id = k.open_id
+"""
+
+# What SQL_STORE_ACCOUNTS would do; it takes no lock.
+SQL_STORABLE_ACCOUNTS: Final = """
+SELECT count(*)
+FROM staged_accounts AS s LEFT JOIN refresher.accounts AS a USING (open_id)
+WHERE a.access_token_expires_at IS NULL
+   OR s.access_token_expires_at IS NULL
+   OR s.access_token_expires_at >= a.access_token_expires_at
 """
 
 # New tokens for a known account re-authorize it: a trigger makes a parked one active again.
@@ -79,22 +88,23 @@ CREATE TEMPORARY TABLE staged_videos (
 ) ON COMMIT DROP
 """
 
-SQL_REPEATED_VIDEO: Final = """
-SELECT max(line) AS line, open_id || ',' || video_id AS value,
+SQL_REPEATED_VIDEO: Final = f"""
+SELECT max(line) AS line, count(*) OVER () AS wrong, open_id || ',' || video_id AS value,
        'open_id,video_id: expected each once (first in line ' || min(line) || ')' AS expected
 FROM staged_videos
 GROUP BY open_id, video_id
 HAVING count(*) > 1
 ORDER BY 1
-LIMIT 1
+LIMIT {MOST_NAMED}
 """
 
-SQL_UNKNOWN_ACCOUNT: Final = """
-SELECT line, open_id AS value, 'open_id: expected a known account' AS expected
+SQL_UNKNOWN_ACCOUNT: Final = f"""
+SELECT line, count(*) OVER () AS wrong, open_id AS value,
+       'open_id: expected a known account' AS expected
 FROM staged_videos AS s
 WHERE NOT EXISTS (SELECT FROM refresher.accounts AS a WHERE a.open_id = s.open_id)
 ORDER BY line
-LIMIT 1
+LIMIT {MOST_NAMED}
 """
 
 # A video that is stored already stays as it is. One that comes with its URL needs no reserve.
@@ -108,24 +118,46 @@ ON CONFLICT DO NOTHING
 """
 
 
+SQL_STORABLE_VIDEOS: Final = """
+SELECT count(*)
+FROM staged_videos AS s
+WHERE NOT EXISTS (
+    SELECT FROM refresher.videos AS v WHERE v.open_id = s.open_id AND v.video_id = s.video_id
+)
+"""
+
+
 class ImportRefusedError(Exception):
-    """A row that does not go with the others or with the database; nothing was written."""
+    """Rows that do not go with the others or with the database; nothing was written.
+
+    Lines with their complaints, and how many `more` are wrong.
+    """
+
+    def __init__(self, complaints: Sequence[tuple[int, str]], more: int = 0) -> None:
+        super().__init__("; ".join(f"{line}: {told}" for line, told in complaints))
+        self.complaints = complaints
+        self.more = more
+
+
+class NothingToImportError(Exception):
+    """There were no rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """How many rows the file had and how many of them were new or changed."""
+    """How many rows the file had and how many of them were new or changed, or would be."""
 
     rows: int
     stored: int
 
 
 async def import_accounts(
-    pool: Pool, rows: Iterable[AccountRow], sealer: Sealer | None = None
+    pool: Pool, rows: Iterable[AccountRow], sealer: Sealer | None = None, *, dry_run: bool = False
 ) -> Imported:
     """Add accounts, or re-authorize those that are known; tokens leave here sealed.
 
-    Raises `ImportRefusedError`, `DatabaseUnavailable`, and what `rows` raises.
+    `dry_run`: all is checked, nothing is written and nobody is kept waiting. Raises
+    `ImportRefusedError`, `NothingToImportError`, `DatabaseUnavailable`, and what `rows` raises.
     """
     sealer = sealer or Sealer(())
     records = (
@@ -142,12 +174,18 @@ async def import_accounts(
     )
     async with _staged(pool, "staged_accounts", SQL_STAGE_ACCOUNTS, records) as staged:
         await staged.refuse(SQL_REPEATED_ACCOUNT)
+        if dry_run:
+            return await staged.storable(SQL_STORABLE_ACCOUNTS)
         await staged.keep_known_tokens(sealer)
         return await staged.store(SQL_STORE_ACCOUNTS)
 
 
 async def import_videos(
-    pool: Pool, rows: Iterable[VideoRow], due_at: Callable[[VideoRow], datetime | None]
+    pool: Pool,
+    rows: Iterable[VideoRow],
+    due_at: Callable[[VideoRow], datetime | None],
+    *,
+    dry_run: bool = False,
 ) -> Imported:
     """Add videos of known accounts; `due_at` None means now. Raises as `import_accounts`."""
     records = (
@@ -164,6 +202,8 @@ async def import_videos(
     async with _staged(pool, "staged_videos", SQL_STAGE_VIDEOS, records) as staged:
         await staged.refuse(SQL_REPEATED_VIDEO)
         await staged.refuse(SQL_UNKNOWN_ACCOUNT)
+        if dry_run:
+            return await staged.storable(SQL_STORABLE_VIDEOS)
         return await staged.store(SQL_STORE_VIDEOS)
 
 
@@ -175,10 +215,13 @@ class _Staged:
     rows: int
 
     async def refuse(self, query: str) -> None:
-        """The query finds the first line with something wrong, and says what was expected."""
-        found = await self.connection.fetchrow(query, timeout=SCAN_SECONDS)
+        """The query finds the first lines with something wrong, and says what was expected."""
+        found = await self.connection.fetch(query, timeout=SCAN_SECONDS)
         if found:
-            raise ImportRefusedError("{line}: {expected}, not {value!r}".format(**dict(found)))
+            raise ImportRefusedError(
+                [(row["line"], f"{row['expected']}, not {row['value']!r}") for row in found],
+                more=found[0]["wrong"] - len(found),
+            )
 
     async def keep_known_tokens(self, sealer: Sealer) -> None:
         """Tokens that are stored already stay as they are, sealed text and all."""
@@ -195,6 +238,9 @@ class _Staged:
         if kept:
             columns = map(list, zip(*kept, strict=True))
             await self.connection.execute(SQL_KEEP_KNOWN_TOKENS, *columns, timeout=SCAN_SECONDS)
+
+    async def storable(self, query: str) -> Imported:
+        return Imported(self.rows, await self.connection.fetchval(query, timeout=SCAN_SECONDS))
 
     async def store(self, statement: str) -> Imported:
         stored = await self.connection.execute(statement, timeout=SCAN_SECONDS)
@@ -216,6 +262,8 @@ async def _staged(
     async with connection(pool) as taken, taken.transaction():
         await taken.execute(create)
         copied = await taken.copy_records_to_table(table, records=records, timeout=SCAN_SECONDS)
+        if not _count(copied):
+            raise NothingToImportError
         yield _Staged(taken, _count(copied))
 
 

@@ -28,13 +28,18 @@ SQL_SUMMARY: Final = f"""
 WITH stored AS MATERIALIZED (
     SELECT state, uncounted, count(*) AS accounts, sum(videos) AS videos, sum(valid) AS valid,
            sum(expired) AS expired, sum(unreachable) AS unreachable,
+           -- These two may be older than the others where a replica of an earlier version counts:
+           -- never more than the others leave room for. least() passes over what is NULL.
+           sum(least(uncovered, videos - valid - expired - unreachable)) AS uncovered,
+           sum(least(missing, videos - unreachable)) AS missing,
            -- An account without videos weighs one; they are never of one kind with others.
            greatest(count(*), sum(videos)) AS weight,
            min(earliest_due_at) FILTER (WHERE uncounted IS NOT NULL) AS earliest_due_at,
            array_agg(open_id) FILTER (WHERE uncounted IS NOT NULL) AS open_ids,
            array_agg(videos) FILTER (WHERE uncounted IS NOT NULL) AS sizes
     FROM (
-        SELECT open_id, state, videos, valid, expired, unreachable, earliest_due_at,
+        SELECT open_id, state, videos, valid, expired, uncovered, missing, unreachable,
+               earliest_due_at,
                CASE WHEN valid_until <= now() OR ((
                    wake_at <= now() OR earliest_due_at <= now() OR lease_expires_at IS NOT NULL
                ) AND state = 'active') THEN videos = 0 END AS uncounted
@@ -72,22 +77,24 @@ sample AS MATERIALIZED (
 ),
 looked_into AS (
     SELECT s.state, s.uncounted, sum(c.videos * scale) AS videos, sum(c.valid * scale) AS valid,
-           sum(c.expired * scale) AS expired, sum(c.unreachable * scale) AS unreachable,
+           sum(c.expired * scale) AS expired, sum(c.uncovered * scale) AS uncovered,
+           sum(c.missing * scale) AS missing, sum(c.unreachable * scale) AS unreachable,
            sum(c.due * scale) AS due, min(c.earliest_due_at) AS earliest_due_at,
            sum(greatest(1, s.size)) AS weight, bool_or(scale > 1) AS in_part
     FROM sample AS s
-    CROSS JOIN LATERAL refresher.count_covers(s.open_id, s.at_most) AS c
+    CROSS JOIN LATERAL refresher.count_videos(s.open_id, s.at_most) AS c
     CROSS JOIN LATERAL (SELECT greatest(1, s.size::numeric / s.at_most) AS scale) AS whole
     GROUP BY 1, 2
 ),
 counted AS (
-    SELECT state, accounts, videos, valid, expired, unreachable, 0 AS due,
+    SELECT state, accounts, videos, valid, expired, uncovered, missing, unreachable, 0 AS due,
            NULL::timestamptz AS earliest_due_at
     FROM stored
     WHERE uncounted IS NULL
     UNION ALL
     SELECT state, s.accounts, l.videos * s.weight / l.weight, l.valid * s.weight / l.weight,
-           l.expired * s.weight / l.weight, l.unreachable * s.weight / l.weight,
+           l.expired * s.weight / l.weight, l.uncovered * s.weight / l.weight,
+           l.missing * s.weight / l.weight, l.unreachable * s.weight / l.weight,
            l.due * s.weight / l.weight,
            least(l.earliest_due_at,
                  CASE WHEN l.weight < s.weight OR l.in_part THEN s.earliest_due_at END)
@@ -98,6 +105,8 @@ SELECT state,
        sum(videos)::bigint AS videos,
        sum(valid)::bigint AS valid,
        sum(CASE WHEN state = 'active' THEN expired ELSE 0 END)::bigint AS expired,
+       sum(CASE WHEN state = 'active' THEN uncovered ELSE 0 END)::bigint AS uncovered,
+       sum(missing)::bigint AS missing,
        sum(CASE WHEN state = 'active' THEN unreachable ELSE videos - valid END)::bigint
            AS unreachable,
        sum(CASE WHEN state = 'active' THEN due ELSE 0 END)::bigint AS due,
@@ -166,12 +175,17 @@ SELECT EXISTS (
 class Summary:
     """Freshness, in one look. `accounts` counts them by state.
 
+    What can be kept alive is `valid`, `expired`, or `uncovered`: without a cover so far. `missing`
+    are videos that the last good answer left out, with a living cover or a dead one.
+
     What expires or is due in accounts of more than `VIDEOS_READ` videos together is estimated.
     """
 
     videos: int
     valid: int
     expired: int
+    uncovered: int
+    missing: int
     unreachable: int
     due: int
     oldest_overdue_seconds: float
@@ -214,6 +228,8 @@ async def read_summary(pool: Pool) -> Summary:
         videos=total("videos"),
         valid=total("valid"),
         expired=total("expired"),
+        uncovered=total("uncovered"),
+        missing=total("missing"),
         unreachable=total("unreachable"),
         due=total("due"),
         oldest_overdue_seconds=round(max(overdue, default=0.0), 1),
