@@ -257,7 +257,7 @@ def emulator(
     cover_ttl: Annotated[
         str, typer.Option(help="Seconds a cover lives, or hourly: to the full hour + 24 h.")
     ] = "21600",
-    access_token_ttl: Annotated[int, typer.Option(min=1, help="Seconds.")] = 86400,
+    access_token_ttl: Annotated[int, typer.Option(min=1, help="Seconds.")] = 7200,
     refresh_token_rotation: Annotated[
         str, typer.Option(help="strict: the old refresh token dies at once; lenient: it lives on.")
     ] = "strict",  # noqa: S107 - a mode, not a password

@@ -57,8 +57,9 @@ ACCOUNT_REFRESHED: Final = Event(
 )
 ACCOUNT_PARKED: Final = Event("account.parked", "warning", ("open_id", "state", "reason", "log_id"))
 ACCOUNT_THROTTLED: Final = Event(
-    "account.throttled", "warning", ("open_id", "pause_seconds", "log_id")
+    "account.throttled", "warning", ("open_id", "pause_seconds", "code", "quota", "log_id")
 )
+ACCOUNT_MISNAMED: Final = Event("account.misnamed", "warning", ("open_id", "token_open_id"))
 ACCOUNT_FAILED: Final = Event("account.failed", "error", ("open_id", "exception"))
 ACCOUNT_MENDED: Final = Event("account.mended", "warning", ("open_id", "overslept_seconds"))
 ACCOUNT_BLOCKED: Final = Event("account.blocked", "error", ("open_id",))

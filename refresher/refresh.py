@@ -30,6 +30,7 @@ from refresher.domain.conclude import conclude
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     AccessTokenRefused,
+    DailyQuotaSpent,
     DatabaseUnavailable,
     QueryRefused,
     Throttled,
@@ -107,9 +108,7 @@ class Upstream(Protocol):
     async def query(
         self, access_token: str, video_ids: Sequence[str], timeout_seconds: float
     ) -> dict[str, object]: ...
-    async def refresh_token(
-        self, open_id: str, refresh_token: str, timeout_seconds: float
-    ) -> TokenPair: ...
+    async def refresh_token(self, refresh_token: str, timeout_seconds: float) -> TokenPair: ...
 
 
 WriteBack = Callable[[Sequence[ChunkWrite]], Awaitable[Sequence[int]]]
@@ -374,7 +373,7 @@ class Refresher:
             sent = self._capacity.sent()
             try:
                 pair = await self._upstream.refresh_token(
-                    work.claim.open_id, refresh_token.token, self._request_timeout_seconds
+                    refresh_token.token, self._request_timeout_seconds
                 )
             except UpstreamError as error:
                 work.errors.append(error)
@@ -530,8 +529,9 @@ class Refresher:
             detail=error.detail,
         )
         work.errors.append(error)
-        if isinstance(error, Throttled):
+        if isinstance(error, (Throttled, DailyQuotaSpent)):
             work.tally.throttled += 1
+        if isinstance(error, Throttled):  # a day's quota shows no rate, the app's neither
             await self._note_throttle(open_id)
 
     async def _note_throttle(self, open_id: str) -> None:
@@ -655,13 +655,20 @@ async def _wait_for_slot(work: Work, slot: float) -> None:
 
 def _report(work: Work, release: Release, released: Released | None) -> None:
     open_id = work.claim.open_id
-    log_id = _telling_log_id(work)
+    telling = _telling_error(work)
+    log_id = telling.log_id if telling else ""
     if release.park and released and released.parked:
         park = release.park
         emit(ACCOUNT_PARKED, open_id=open_id, state=park.state, reason=park.reason, log_id=log_id)
     elif release.pause_seconds:
-        pause = round(release.pause_seconds, 1)
-        emit(ACCOUNT_THROTTLED, open_id=open_id, pause_seconds=pause, log_id=log_id)
+        emit(
+            ACCOUNT_THROTTLED,
+            open_id=open_id,
+            pause_seconds=round(release.pause_seconds, 1),
+            code=telling.code if telling else "",
+            quota="day" if release.quota_spent else "minute",
+            log_id=log_id,
+        )
     if released is None:
         emit(ACCOUNT_ABANDONED, open_id=open_id)
     if not work.claim.videos:
@@ -681,15 +688,16 @@ def _report(work: Work, release: Release, released: Released | None) -> None:
     )
 
 
-def _telling_log_id(work: Work) -> str:
-    """Of the answers that concern the account: a refused credential's rather than a 429's."""
+def _telling_error(work: Work) -> UpstreamError | None:
+    """Of those that concern the account: a refused credential's, a day's, or a minute's limit."""
     telling = [
         error
         for error in work.errors
         if meaning(error, work.claim.token).affects is Affects.ACCOUNT
     ]
-    telling.sort(key=lambda error: isinstance(error, Throttled))
-    return telling[0].log_id if telling else ""
+    later = {DailyQuotaSpent: 1, Throttled: 2}
+    telling.sort(key=lambda error: later.get(type(error), 0))
+    return telling[0] if telling else None
 
 
 def _wake_in_seconds(released: Released | None) -> float | None:

@@ -24,6 +24,7 @@ from refresher.domain.pacing import CLIENT_REFUSED_SECONDS, growing_seconds
 from refresher.domain.tokens import refresh_in_seconds
 from refresher.events import (
     ACCOUNT_BLOCKED,
+    ACCOUNT_MISNAMED,
     CLIENT_REFUSED,
     TOKEN_FAILED,
     TOKEN_LOST,
@@ -45,6 +46,7 @@ class Tokens(Protocol):
     async def replace(
         self, claim: Claim, used: RefreshToken, pair: TokenPair, due_in_seconds: float
     ) -> bool: ...
+    async def note_name(self, claim: Claim, open_id: str) -> bool: ...
     async def end(self, claim: Claim, *, unknown: bool) -> None: ...
 
 
@@ -97,6 +99,7 @@ class TokenKeeper:
             return await self._refused(claim, refresh_token, error)
         with suppress(DatabaseUnavailable):
             await self._store_pair(claim, refresh_token, pair, give_up)
+            await self._note_name(claim, pair)
         self._client_refused = False
         return self._concluded(claim, None)
 
@@ -122,6 +125,14 @@ class TokenKeeper:
             lives_seconds=round(pair.access_token_lives_seconds),
             stored=stored,
         )
+
+    async def _note_name(self, claim: Claim, pair: TokenPair) -> None:
+        """Earned with this account's own refresh token, the pair is its own under any name."""
+        other = pair.open_id
+        if other is None or other == claim.open_id:
+            return
+        if await self._outage.attempt(lambda: self._store.note_name(claim, other)):
+            emit(ACCOUNT_MISNAMED, open_id=claim.open_id, token_open_id=other)
 
     async def _refused(
         self, claim: Claim, refresh_token: RefreshToken, error: UpstreamError

@@ -28,7 +28,7 @@ NO_TOKEN = TokenStanding(generation=1)
 FRESH = TokenStanding(generation=1, renewable=True)
 RENEWED = TokenStanding(generation=1, renewable=True, renewed=True)
 STATUSES = (200, 400, 401, 403, 404, 429, 500, 502, 503, 504)
-UNKNOWN = ("internal_error", "something_nobody_has_seen", "OK")
+UNKNOWN = ("internal_error", "something_nobody_has_seen", "a_code_of_next_year")
 NO_ERROR = (
     b"",
     b"<html>Bad Gateway</html>",
@@ -108,7 +108,7 @@ def test_the_query_by_status_and_code(status, token):
     answers = [(code, json.dumps({"error": {"code": code}}).encode()) for code in codes]
     for code, body in [*answers, *(("", body) for body in NO_ERROR)]:
         row = first_row(status, code, renewable=token is FRESH)
-        error = failed(read_answer, status, {}, body)
+        error = failed(read_answer, status, {}, body, [ID], NOW.timestamp())
         assert told(meaning(error, token)) == row[2:], (status, body, row)
 
 
@@ -153,15 +153,14 @@ def token_failures(row):
     codes = named(row[1])
     if row[0] == "none":
         return [UpstreamFailed(code) for code in codes]
-    if codes == ["token_of_another_account"]:
-        body = {"access_token": "act.x", "expires_in": 86_400, "open_id": "ben"}
-        bodies = [json.dumps(body).encode()]
-    elif row[1] == "no error, no pair":
+    if row[1] == "no error, no pair":
         bodies = list(NO_PAIR)
     else:
         bodies = [json.dumps({"error": code}).encode() for code in codes or UNKNOWN]
     return [
-        failed(read_token_answer, status, {}, body, "ana") for status in STATUSES for body in bodies
+        failed(read_token_answer, status, {}, body, NOW.timestamp())
+        for status in STATUSES
+        for body in bodies
     ]
 
 
@@ -188,14 +187,14 @@ def test_the_token_endpoint(row, token):
 
 def test_a_throttled_token_request_heeds_what_the_reply_wishes():
     """429 with Retry-After, as for a query."""
-    error = failed(read_token_answer, 429, {"Retry-After": "100"}, b"", "ana")
+    error = failed(read_token_answer, 429, {"Retry-After": "100"}, b"", NOW.timestamp())
     assert conclude_token(claim(FRESH), error, 0.5, 30.0).token_retry_seconds >= 100
 
 
 def test_an_error_in_the_querys_shape_parks_nobody():
     """The token endpoint does not speak so: it says nothing of the refresh token."""
     body = json.dumps({"error": {"code": "internal_error"}}).encode()
-    error = failed(read_token_answer, 401, {}, body, "ana")
+    error = failed(read_token_answer, 401, {}, body, NOW.timestamp())
     assert conclude_token(claim(RENEWED), error, 0.5, 30.0).park is None
 
 

@@ -196,7 +196,6 @@ def head(status="200 OK", *lines, length=None):
         (head("200 OK", "X-Long: " + 100_000 * "a", length=0), "ClientResponseError"),
         (head(length=len(OK) + 1) + OK, "ClientPayloadError"),
         (head("200 OK", "Transfer-Encoding: chunked") + b'5\r\n{"da', "ClientPayloadError"),
-        (head("200 OK", "Content-Encoding: gzip", length=len(OK)) + OK, "ClientPayloadError"),
     ],
     ids=[
         "nothing",
@@ -206,7 +205,6 @@ def head(status="200 OK", *lines, length=None):
         "endless-header",
         "cut-body",
         "cut-chunk",
-        "no-gzip",
     ],
 )  # fmt: skip
 async def test_a_broken_answer_is_a_failed_connection(answer, detail):
@@ -324,14 +322,14 @@ async def renewing(app=APP, **options):
 
 async def renewal_failure(client, token=REFRESH_TOKEN, timeout_seconds=LONG):
     with pytest.raises(UpstreamError) as raised:
-        await client.refresh_token("ana", token, timeout_seconds)
+        await client.refresh_token(token, timeout_seconds)
     return raised.value
 
 
 async def test_a_pair_is_renewed_and_the_old_refresh_token_is_used_up():
     """What comes back is alive; the second try with the old one is refused, whatever the status."""
     async with renewing(access_token_ttl_seconds=7200) as (emulator, client):
-        pair = await client.refresh_token("ana", REFRESH_TOKEN, LONG)
+        pair = await client.refresh_token(REFRESH_TOKEN, LONG)
         assert emulator.holds_access_token("ana", pair.access_token)
         assert emulator.holds_refresh_token("ana", pair.refresh_token)
         assert pair.access_token_lives_seconds == 7200
@@ -352,7 +350,7 @@ async def test_without_the_apps_credentials_nothing_is_asked():
     """The caller's mistake, not the API's."""
     async with renewing(None) as (emulator, client):
         with pytest.raises(ValueError, match="expected the app's client key and secret"):
-            await client.refresh_token("ana", REFRESH_TOKEN, LONG)
+            await client.refresh_token(REFRESH_TOKEN, LONG)
         assert not emulator.token_record
 
 

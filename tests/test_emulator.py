@@ -152,7 +152,7 @@ async def test_all_fifteen_fields_have_plausible_and_stable_values():
 @pytest.mark.parametrize(
     ("changes", "status", "code", "breach"),
     [
-        pytest.param({"method": "GET"}, 405, "invalid_params", "method", id="method"),
+        pytest.param({"method": "GET"}, 404, "unsupported_path", "method", id="method"),
         pytest.param({"headers": {}}, 401, "access_token_invalid", "Authorization", id="no-token"),
         pytest.param(
             {"content_type": "text/plain"}, 400, "invalid_params", "Content-Type", id="type"

@@ -36,6 +36,7 @@ from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     AccessTokenRefused,
     ClientRefused,
+    DailyQuotaSpent,
     GrantRefused,
     ScopeRefused,
     Throttled,
@@ -101,6 +102,7 @@ QUERY_ERRORS: tuple[UpstreamError, ...] = (
     ScopeRefused("scope_not_authorized", status=401),
     Throttled("rate_limit_exceeded", status=429, log_id="", retry_after_seconds=None),
     Throttled("rate_limit_exceeded", status=429, log_id="", retry_after_seconds=100.0),
+    DailyQuotaSpent("daily_quota", status=429, log_id="", retry_after_seconds=100.0),
 )
 TOKEN_ERRORS: tuple[UpstreamError, ...] = (
     UpstreamFailed("timed_out"),
@@ -661,6 +663,7 @@ class Model(RuleBasedStateMachine):
             account.next_slot = max(account.next_slot, earliest + release.pause_seconds)
         if release.pause_seconds:
             account.paused_until = max(account.paused_until, earliest + release.pause_seconds)
+        if release.pause_seconds and not release.quota_spent:
             share = RATE_DECREASE * account.share_at(latest)
             account.share = max(LEAST_RATE_SHARE, share)
             account.lowered_at = latest

@@ -53,7 +53,7 @@ async def test_answers_hold_exactly_the_ids_asked_for_with_usable_covers(endpoin
     before = int(time())
     async with connected(endpoint) as (reader, writer):
         writer.write(query(IDS[:MAX_VIDEO_IDS]))
-        urls = read_answer(*await answered(reader))
+        urls = read_answer(*await answered(reader), IDS, 0.0)
     after = time()
     assert list(urls) == IDS[:MAX_VIDEO_IDS]
     covers = [read_cover(url, after, 0.0) for url in urls.values()]
@@ -65,7 +65,7 @@ async def test_pipelined_requests_are_answered_in_their_order(endpoint):
     chunks = [IDS[first : first + MAX_VIDEO_IDS] for first in range(0, len(IDS), MAX_VIDEO_IDS)]
     async with connected(endpoint) as (reader, writer):
         writer.write(b"".join(map(query, chunks)))
-        assert [list(read_answer(*await answered(reader))) for _ in chunks] == chunks
+        assert [list(read_answer(*await answered(reader), IDS, 0.0)) for _ in chunks] == chunks
 
 
 async def test_a_request_may_come_in_pieces_cut_anywhere(endpoint):
@@ -81,7 +81,7 @@ async def test_a_request_may_come_in_pieces_cut_anywhere(endpoint):
         await writer.drain()
         writer.write(request[-1:])
         for _ in range(3):
-            assert list(read_answer(*await answered(reader))) == IDS[:2]
+            assert list(read_answer(*await answered(reader), IDS, 0.0)) == IDS[:2]
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"filters":{"video_ids":[1]}}'])
@@ -90,7 +90,7 @@ async def test_a_body_that_asks_for_nothing_gets_400(endpoint, body):
         writer.write(post(body) + query(IDS[:1]))
         status, _, _ = await answered(reader)
         assert status == 400
-        assert list(read_answer(*await answered(reader))) == IDS[:1]
+        assert list(read_answer(*await answered(reader), IDS, 0.0)) == IDS[:1]
 
 
 async def test_stats_count_requests_and_ids_but_not_what_was_refused():

@@ -30,6 +30,7 @@ from refresher.tiktok.wire import (
     read_token_answer,
 )
 
+NOW = 1_790_000_000.0
 LOG_ID = "20260828021607B9B16EDC3EA4D6951B80"
 OK = {"code": "ok", "message": "", "log_id": LOG_ID}
 COVER = "https://example.com/tos-a/c5e4~tplv:300.image?x-expires=1790000000&x-signature=e%2FM%3D"
@@ -42,9 +43,6 @@ BODIES = {
     "null": b"null",
     "deep": b'{"data":{"videos":' + b"[" * 100_000,
     "no-error": b'{"data":{"videos":[]}}',
-    "no-data": b'{"error":{"code":"ok"}}',
-    "data-null": b'{"data":null,"error":{"code":"ok"}}',
-    "no-videos": b'{"data":{},"error":{"code":"ok"}}',
     "videos-no-list": b'{"data":{"videos":{}},"error":{"code":"ok"}}',
     "code-no-text": b'{"data":{"videos":[]},"error":{"code":0}}',
     "bare-ok": b'{"code":"ok"}',
@@ -55,8 +53,8 @@ def answered(*videos, error=OK, **data):
     return json.dumps({"data": {"videos": videos, **data}, "error": error}).encode()
 
 
-def read(body, status=200, headers=None):
-    return read_answer(status, headers or {}, body)
+def read(body, status=200, headers=None, asked=("1", "7", LONG_ID)):
+    return read_answer(status, headers or {}, body, asked, NOW)
 
 
 def failure(status, body, headers=None):
@@ -108,7 +106,7 @@ def test_an_answer_may_leave_out_everything():
 @pytest.mark.parametrize(
     ("odd", "covers"),
     [
-        ({"id": 7, "cover_image_url": COVER}, {}),
+        ({"id": 7, "cover_image_url": COVER}, {"7": COVER}),
         ({"cover_image_url": COVER}, {}),
         (None, {}),
         ("7", {}),
@@ -145,6 +143,9 @@ def test_an_odd_video_costs_only_itself(odd, covers):
         (200, "rate_limit_exceeded", Throttled),
         (429, "a_code_of_next_year", Throttled),
         (400, "invalid_params", QueryRefused),
+        (400, "invalid_param", QueryRefused),
+        (400, "invalid_request", QueryRefused),
+        (400, "Invalid_Params", QueryRefused),
         (200, "invalid_params", QueryRefused),
         (500, "internal_error", UpstreamFailed),
         (200, "internal_error", UpstreamFailed),
@@ -180,7 +181,6 @@ def test_a_good_status_with_a_body_that_is_no_answer(body):
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (204, UpstreamFailed),
         (302, UpstreamFailed),
         (400, UpstreamFailed),
         (401, UpstreamFailed),
@@ -220,6 +220,10 @@ def test_the_log_id_of_the_body_comes_first():
     assert failure(500, b"").log_id == ""
 
 
+DATE = "Mon, 21 Sep 2026 14:13:20 GMT"  # NOW
+LATER = "Mon, 21 Sep 2026 14:15:20 GMT"
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
@@ -227,20 +231,45 @@ def test_the_log_id_of_the_body_comes_first():
         ("7", 7.0),
         (" 30 ", 30.0),
         ("0", 0.0),
+        ("2.5", 2.5),
         ("99999", 99_999.0),
         ("100000", None),
         ("-1", None),
-        ("1.5", None),
+        ("1.", None),
+        ("1e3", None),
         ("²", None),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("٣", None),
         ("", None),
+        ("soon", None),
+        ("2026-09-21T14:15:20Z", None),
+        (LATER, 120.0),
+        ("Monday, 21-Sep-26 14:15:20 GMT", 120.0),
+        ("Mon Sep 21 14:15:20 2026", 120.0),
+        ("Mon, 21 Sep 2026 16:15:20 +0200", 120.0),
+        ("Mon, 21 Sep 2026 14:00:00 GMT", 0.0),
+        ("Tue, 21 Sep 2027 14:15:20 GMT", None),
+        ("Mon, 99 Sep 2026 14:15:20 GMT", None),
+        ("Mon, 21 Sep 999999999999 14:15:20 GMT", None),
     ],
 )
-def test_retry_after_is_read_as_seconds(value, seconds):
-    """A wish in whole seconds is taken, anything else is as good as none."""
+def test_retry_after_is_seconds_or_a_date(value, seconds):
+    """A wish that can be meant is taken, anything else is as good as none."""
     throttled = failure(429, b"", {} if value is None else {"Retry-After": value})
     assert isinstance(throttled, Throttled)
     assert throttled.retry_after_seconds == seconds
+
+
+@pytest.mark.parametrize("date", [DATE, "Monday, 21-Sep-26 14:13:20 GMT"])
+def test_a_date_counts_from_the_replys_own(date):
+    """Our wall clock may be wrong: it is asked only where the reply says nothing that can be read."""
+    headers = {"Retry-After": LATER, "Date": date}
+    for now in (0.0, NOW, NOW + 86_400 * 365):
+        with pytest.raises(Throttled) as raised:
+            read_answer(429, headers, b"", ["1"], now)
+        assert raised.value.retry_after_seconds == 120.0
+    with pytest.raises(Throttled) as raised:
+        read_answer(429, headers | {"Date": "yesterday"}, b"", ["1"], NOW + 20)
+    assert raised.value.retry_after_seconds == 100.0
 
 
 def test_only_credentials_and_throttles_stop_the_whole_account():
@@ -268,19 +297,19 @@ GRANT = {
     "token_type": "Bearer",
 }
 PAIR = TokenPair(
-    "act.new!4523.va", 7200.0, "rft.new!4523.va", 31_536_000.0, "user.info.basic,video.list"
+    "act.new!4523.va", 7200.0, "rft.new!4523.va", 31_536_000.0, "user.info.basic,video.list", "ana"
 )
 
 
 def granted(status=200, headers=None, **changes):
     """The pair for Ana; None takes a field away."""
     fields = {name: value for name, value in {**GRANT, **changes}.items() if value is not None}
-    return read_token_answer(status, headers or {}, json.dumps(fields).encode(), "ana")
+    return read_token_answer(status, headers or {}, json.dumps(fields).encode(), NOW)
 
 
 def token_failure(status, body, headers=None):
     with pytest.raises(UpstreamError) as raised:
-        read_token_answer(status, headers or {}, body, "ana")
+        read_token_answer(status, headers or {}, body, NOW)
     return raised.value
 
 
@@ -317,7 +346,10 @@ def test_a_new_pair_is_read(status):
         ({"refresh_expires_in": 0}, {"refresh_token_lives_seconds": None}),
         ({"refresh_expires_in": "soon"}, {"refresh_token_lives_seconds": None}),
         ({"scope": None}, {"scope": None}),
-        ({"open_id": None}, {}),
+        ({"open_id": None}, {"open_id": None}),
+        ({"open_id": 7}, {"open_id": None}),
+        ({"open_id": "ben"}, {"open_id": "ben"}),
+        ({"refresh_token": 7}, {"refresh_token": None}),
         ({"error": "", "log_id": LOG_ID}, {}),
         ({"expires_in": 0.5}, {"access_token_lives_seconds": 0.5}),
     ],
@@ -334,9 +366,8 @@ def test_what_a_pair_leaves_open_is_none(changes, expected):
         {"access_token": ""},
         {"access_token": "two lines\n"},
         {"access_token": 7},
-        {"refresh_token": 7},
     ],
-    ids=["none", "empty", "lines", "number", "refresh-number"],
+    ids=["none", "empty", "lines", "number"],
 )
 def test_an_answer_without_a_usable_pair_leaves_the_outcome_open(changes):
     """The old refresh token may be used up: it is no definite refusal."""
@@ -362,19 +393,12 @@ def test_an_answer_without_a_usable_pair_leaves_the_outcome_open(changes):
     ],
 )
 def test_token_errors_are_known_by_the_body(status, code, kind):
-    """Whatever the HTTP status; also beside tokens; code, status and log_id go on."""
-    for body in ({}, GRANT):
+    """Whatever the HTTP status; also beside half a pair; code, status and log_id go on."""
+    for body in ({}, GRANT | {"refresh_token": ""}, GRANT | {"access_token": ""}):
         error = {**body, "error": code, "error_description": "x", "log_id": LOG_ID}
         failed = token_failure(status, json.dumps(error).encode(), {LOG_ID_HEADER: "another"})
         assert type(failed) is kind
         assert (failed.code, failed.status, failed.log_id) == (code, status, LOG_ID)
-
-
-def test_a_pair_of_another_account_is_refused():
-    """Stored, it would show one user's videos as another's."""
-    with pytest.raises(GrantRefused) as raised:
-        granted(open_id="ben", headers={LOG_ID_HEADER: LOG_ID})
-    assert (raised.value.code, raised.value.log_id) == ("token_of_another_account", LOG_ID)
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
@@ -422,7 +446,7 @@ def test_any_body_is_an_answer_or_an_upstream_error(status, body, cut):
     """Whatever comes back, whole or cut, nothing but `UpstreamError` is raised."""
     with suppress(UpstreamError):
         covers = read(body[:cut], status)
-        assert status == 200
+        assert status // 100 == 2
         assert all(isinstance(video_id, str) for video_id in covers)
 
 
@@ -437,7 +461,7 @@ near_grants = near(
 def test_any_body_is_a_pair_or_an_upstream_error(status, body, cut):
     """A pair can be sent and stored; nothing but `UpstreamError` is raised for all else."""
     with suppress(UpstreamError):
-        pair = read_token_answer(status, {}, body[:cut], "ana")
+        pair = read_token_answer(status, {}, body[:cut], NOW)
         assert pair.access_token.isascii()
         assert pair.access_token.isprintable()
         assert 0 < pair.access_token_lives_seconds < 1e10

@@ -12,6 +12,7 @@ from typing import Final
 from refresher.domain.errors import (
     AccessTokenRefused,
     ClientRefused,
+    DailyQuotaSpent,
     GrantRefused,
     QueryRefused,
     ScopeRefused,
@@ -37,6 +38,7 @@ class Reaction(StrEnum):
     RETRY = "retried after a back-off"
     BISECT = "bisected until the refused ID stands alone"
     PAUSE = "paused, its rate lowered"
+    WAIT = "paused until a day's quota can have changed"
     RENEW = "access token refreshed before anything else is asked"
     REAUTHORIZE = "parked as needs_reauthorization"
     EXTEND_SCOPE = "parked as needs_scope"
@@ -73,6 +75,9 @@ MEANINGS: Final[Mapping[type[UpstreamError], Meaning]] = {
     ),
     Throttled: Meaning(
         Affects.ACCOUNT, Reaction.PAUSE, counted=True, alive=True, event="account.throttled"
+    ),
+    DailyQuotaSpent: Meaning(
+        Affects.ACCOUNT, Reaction.WAIT, counted=True, alive=True, event="account.throttled"
     ),
     QueryRefused: Meaning(
         Affects.CHUNK, Reaction.BISECT, counted=False, alive=True, event="chunk.failed"

@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Final
 
 from refresher.domain.answers import Meaning, Reaction, meaning
-from refresher.domain.errors import Throttled, UpstreamError
+from refresher.domain.errors import DailyQuotaSpent, Throttled, UpstreamError
 from refresher.domain.model import Claim, Park, Release, Sample
 from refresher.domain.pacing import (
     growing_seconds,
     pause_seconds,
+    quota_pause_seconds,
     retry_seconds,
     wished_seconds,
 )
@@ -32,10 +33,11 @@ def conclude(
 ) -> Release:
     """The release of a claim whose chunks met `errors`; none: the account is in good health.
 
-    A refused credential outweighs a throttle: a 429 never hides a 401. Failures in a row count only
-    where no chunk was `answered`, so a few of many do not slow an account down. `unsaved`: rows are
-    locked, and asking again at once would burn quota. `samples` are of all new covers that were
-    stored. `chance` in [0, 1) is the jitter.
+    A refused credential outweighs a throttle: a 429 never hides a 401. A day's quota that is spent
+    pauses, too, but tells nothing of the rate. Failures in a row count only where no chunk was
+    `answered`, so a few of many do not slow an account down. `unsaved`: rows are locked, and asking
+    again at once would burn quota. `samples` are of all new covers that were stored. `chance` in
+    [0, 1) is the jitter.
     """
     meanings = [(error, meaning(error, claim.token)) for error in errors]
     pause = _pause_seconds(claim, errors, chance)
@@ -54,6 +56,7 @@ def conclude(
         answered=answered,
         unfinished=claim.unfinished,
         passed_over=claim.unfinished and not claim.videos and not errors,
+        quota_spent=any(isinstance(error, DailyQuotaSpent) for error in errors),
         refused=any(means.reaction is Reaction.RENEW for _, means in meanings),
         requests=requests,
         samples=samples if _are_of_all(claim, samples) else (),
@@ -65,12 +68,17 @@ def _are_of_all(claim: Claim, samples: Sequence[Sample]) -> bool:
 
 
 def _pause_seconds(claim: Claim, errors: Sequence[UpstreamError], chance: float) -> float:
-    pauses = (
-        pause_seconds(claim.failures, chance, error.retry_after_seconds)
-        for error in errors
-        if isinstance(error, Throttled)
-    )
-    return max(pauses, default=0.0)
+    return max((_pause_after(claim, error, chance) for error in errors), default=0.0)
+
+
+def _pause_after(claim: Claim, error: UpstreamError, chance: float) -> float:
+    match error:
+        case Throttled(retry_after_seconds=wish):
+            return pause_seconds(claim.failures, chance, wish)
+        case DailyQuotaSpent(retry_after_seconds=wish):
+            return quota_pause_seconds(claim.failures, chance, claim.time.now, wish)
+        case _:
+            return 0.0
 
 
 def _failures(claim: Claim, *, counted: bool, answered: bool) -> int:
@@ -101,6 +109,10 @@ def conclude_token(
         return release
     if isinstance(error, Throttled):
         retry = max(retry, wished_seconds(error.retry_after_seconds))
+    if isinstance(error, DailyQuotaSpent):
+        retry = quota_pause_seconds(
+            claim.token.failures, chance, claim.time.now, error.retry_after_seconds
+        )
     return Release(
         claim.open_id,
         claim.lease_epoch,

@@ -42,6 +42,16 @@ class Throttled(UpstreamError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class DailyQuotaSpent(UpstreamError):
+    """A quota for the whole day is spent; no 429 of a minute's limit. Else as `Throttled`."""
+
+    def __init__(
+        self, code: str, *, status: int, log_id: str, retry_after_seconds: float | None
+    ) -> None:
+        super().__init__(code, status=status, log_id=log_id)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class QueryRefused(UpstreamError):
     """The request itself was refused, `invalid_params` for one. Sending it again is no help."""
 

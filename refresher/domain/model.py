@@ -100,13 +100,17 @@ class RefreshToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """The API's answer to a refresh; None where it says nothing: what is stored then stays."""
+    """The API's answer to a refresh; None where it says nothing: what is stored then stays.
+
+    `open_id` is whose the pair is, by the API's word.
+    """
 
     access_token: str = field(repr=False)
     access_token_lives_seconds: float
     refresh_token: str | None = field(repr=False)
     refresh_token_lives_seconds: float | None
     scope: str | None
+    open_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -158,7 +162,8 @@ class Release:
     """The end of a claim: back-off, pause or park, and the lease given back.
 
     `retry_seconds` delays the next claim, `pause_seconds` the next slot: the pause holds for all
-    replicas and against new videos, too, and lowers the account's rate. `answered`: the token was
+    replicas and against new videos, too, and lowers the account's rate, unless it is for a day's
+    `quota_spent`. `answered`: the token was
     accepted; `refused`: it is to be refreshed before anything is asked; `token_retry_seconds`:
     refreshing it failed and is tried again then. `unfinished` is the claim's;
     `passed_over`: nothing was due in the part of the account that was read. `samples`: a video of
@@ -179,6 +184,7 @@ class Release:
     requests: int = 0
     unfinished: bool = False
     passed_over: bool = False
+    quota_spent: bool = False
     samples: Sequence["Sample"] = ()
 
 

@@ -26,6 +26,11 @@ FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = WINDOW_SECONDS
 LONGEST_WISH_SECONDS: Final = 3600.0
 LONGEST_GROWING_SECONDS: Final = 120.0
+#: After a day's quota was spent; growing up to the next midnight in UTC, when there is a new one.
+FIRST_QUOTA_PAUSE_SECONDS: Final = 1800.0
+DAY_SECONDS: Final = 86_400.0
+#: By so much later at most, so that not all come in the second in which it is.
+QUOTA_SPREAD_SECONDS: Final = 300.0
 #: With the app's own credentials refused, no token is refreshed for so long.
 CLIENT_REFUSED_SECONDS: Final = 300.0
 
@@ -67,6 +72,22 @@ def pause_seconds(failures: int, chance: float, retry_after_seconds: float | Non
 def wished_seconds(retry_after_seconds: float | None) -> float:
     """A reply's own wish, bounded: a header that is wrong must not silence an account for days."""
     return min(retry_after_seconds or 0.0, LONGEST_WISH_SECONDS)
+
+
+def quota_pause_seconds(
+    failures: int, chance: float, now: datetime, retry_after_seconds: float | None
+) -> float:
+    """The pause after a day's quota was spent: until it can have changed.
+
+    As the reply wishes, for a day at most; a wish below a minute says nothing of a day. Else half
+    an hour, doubling with the `failures` before, until shortly after midnight at the latest.
+    """
+    wish = retry_after_seconds or 0.0
+    if wish >= WINDOW_SECONDS:
+        return min(wish, DAY_SECONDS)
+    own = FIRST_QUOTA_PAUSE_SECONDS * _doubled(failures)
+    midnight = DAY_SECONDS - now.timestamp() % DAY_SECONDS
+    return min(own, midnight) + chance * QUOTA_SPREAD_SECONDS
 
 
 def growing_seconds(failures: int, chance: float) -> float:

@@ -335,10 +335,10 @@ WITH given AS MATERIALIZED (
     SELECT *
     FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::float8[], $6::float8[],
                 $7::text[], $8::text[], $9::boolean[], $10::boolean[], $11::float8[],
-                $12::integer[], $13::boolean[], $14::boolean[])
+                $12::integer[], $13::boolean[], $14::boolean[], $20::boolean[])
          AS r (open_id, lease_epoch, generation, failures, retry_seconds, pause_seconds,
                park_state, park_reason, answered, refused, token_retry_seconds, requests,
-               unfinished, passed_over)
+               unfinished, passed_over, quota_spent)
 ),
 fresh AS MATERIALIZED (
     -- One video speaks for those that were written alike with it: it shows what the database has,
@@ -376,7 +376,7 @@ held AS MATERIALIZED (
 counted AS MATERIALIZED (
     SELECT open_id, h.same_tokens, h.parked, h.park_state, h.park_reason, h.failures, h.requests,
            h.retry_seconds, h.pause_seconds, h.token_retry_seconds, h.refused, h.answered,
-           h.passed_over, c.*,
+           h.passed_over, h.quota_spent, c.*,
            CASE WHEN NOT h.same_tokens THEN h.was_token_due_at
                 WHEN h.refused THEN now()
                 WHEN h.token_retry_seconds > 0
@@ -405,10 +405,12 @@ released AS (
             WHEN c.pause_seconds > 0
             THEN greatest(a.next_slot_at, now() + c.pause_seconds * interval '1 second')
             ELSE a.next_slot_at END,
-        rate_share = CASE WHEN c.pause_seconds > 0
+        -- A day's quota says nothing of how many requests a minute may have.
+        rate_share = CASE WHEN c.pause_seconds > 0 AND NOT c.quota_spent
                           THEN greatest({LEAST_RATE_SHARE}, {RATE_DECREASE} * {SHARE_NOW})
                           ELSE a.rate_share END,
-        rate_lowered_at = CASE WHEN c.pause_seconds > 0 THEN now() ELSE a.rate_lowered_at END,
+        rate_lowered_at = CASE WHEN c.pause_seconds > 0 AND NOT c.quota_spent THEN now()
+                               ELSE a.rate_lowered_at END,
         token_due_at = c.token_due_at,
         token_standing = CASE WHEN NOT c.same_tokens THEN a.token_standing
                               WHEN c.refused THEN 'refused'
@@ -587,6 +589,7 @@ class Claims:
                 self._managed,
                 ROWS_READ,
                 *(list(zip(*samples, strict=True)) or [()] * 3),
+                [release.quota_spent for release in releases],
             )
         released = {row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows}
         return [released.get(release.open_id) for release in releases]

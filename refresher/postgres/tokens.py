@@ -80,6 +80,21 @@ WHERE open_id = $1 AND lease_epoch = $2 AND tokens_generation = $3
   AND token_request_until IS NOT NULL
 """
 
+# Once for all replicas, and told by the row from then on.
+SQL_NOTE_NAME: Final = """
+WITH news AS MATERIALIZED (
+    SELECT open_id
+    FROM refresher.accounts
+    WHERE open_id = $1 AND token_open_id IS DISTINCT FROM $2
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE refresher.accounts AS a
+SET token_open_id = $2
+FROM news
+WHERE a.open_id = news.open_id
+RETURNING a.open_id
+"""
+
 # Each threshold once for all replicas, and anew after a new authorization.
 SQL_CONSENTS: Final = """
 WITH ending AS MATERIALIZED (
@@ -175,6 +190,11 @@ class TokenStore:
             return self._sealer.unseal(stored) == token
         except TokenUnreadable:
             return True
+
+    async def note_name(self, claim: Claim, open_id: str) -> bool:
+        """Keep under which open_id the API knows the account; whether that is news."""
+        async with connection(self._pool) as taken:
+            return bool(await taken.fetchval(SQL_NOTE_NAME, claim.open_id, open_id))
 
     async def end(self, claim: Claim, *, unknown: bool) -> None:
         """A request that was begun is over; `unknown`: what came of it was not learnt."""

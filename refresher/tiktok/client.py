@@ -1,9 +1,12 @@
 """Sending queries: a thin aiohttp session around the wire module."""
 
+import time
+import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import (
@@ -21,6 +24,7 @@ from yarl import URL
 from refresher.domain.errors import NotSent, UpstreamFailed
 from refresher.domain.model import TokenPair
 from refresher.tiktok.wire import (
+    LOG_ID_HEADER,
     Request,
     build_query,
     build_token_request,
@@ -30,6 +34,11 @@ from refresher.tiktok.wire import (
 
 #: Twenty covers take about 10 kB; a body past this is no answer.
 LARGEST_ANSWER_BYTES: Final = 1 << 20
+#: Asked for by name, as aiohttp asks for more where a library is installed.
+ASKED_ENCODING: Final = "gzip"
+UNPACKED_ENCODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
+#: To zlib: by the header of either format.
+GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 TIMED_OUT: Final = "timed_out"
 LONGEST_DETAIL: Final = 200
 
@@ -60,12 +69,11 @@ class TikTok:
         Raises `UpstreamError`. Sent once: to try again, the caller needs another slot.
         """
         request = build_query(access_token, video_ids)
-        return read_answer(*await self._send(request, timeout_seconds))
+        answer = await self._send(request, timeout_seconds)
+        return read_answer(*answer, video_ids, time.time())
 
-    async def refresh_token(
-        self, open_id: str, refresh_token: str, timeout_seconds: float
-    ) -> TokenPair:
-        """A new pair of tokens for the account; the old refresh token may be dead from now on.
+    async def refresh_token(self, refresh_token: str, timeout_seconds: float) -> TokenPair:
+        """A new pair of tokens, of whatever account; the old refresh token may be dead from now on.
 
         Raises `UpstreamError`; `UpstreamFailed` itself, not its kinds, leaves open whether it is.
         ValueError without the app's own credentials.
@@ -73,7 +81,7 @@ class TikTok:
         if self._client is None:
             raise ValueError("expected the app's client key and secret")
         request = build_token_request(self._client.key, self._client.secret, refresh_token)
-        return read_token_answer(*await self._send(request, timeout_seconds), open_id)
+        return read_token_answer(*await self._send(request, timeout_seconds), time.time())
 
     def _url_of(self, path_and_query: str) -> URL:
         return URL(self._base_url + path_and_query, encoded=True)
@@ -94,6 +102,8 @@ class TikTok:
                 allow_redirects=False,  # a redirect would carry the token elsewhere
             ) as response:
                 body = await _read_body(response)
+                if body and "Content-Encoding" in response.headers:
+                    body = _unpacked(response, body)
         except TimeoutError as error:
             raise UpstreamFailed(TIMED_OUT) from error
         except ClientConnectorError as error:
@@ -118,6 +128,40 @@ async def _read_body(response: ClientResponse) -> bytes:
     return body
 
 
+def _unpacked(response: ClientResponse, packed: bytes) -> bytes:
+    """The body as it was before it was compressed. Raises `UpstreamFailed` where we cannot tell."""
+    encoding = ", ".join(response.headers.getall("Content-Encoding")).strip().lower()
+    if encoding == "identity":
+        return packed
+    try:
+        if encoding in UNPACKED_ENCODINGS:
+            return _inflated(packed, response.status)
+    except zlib.error:
+        pass
+    if response.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return b""  # it speaks for itself
+    raise UpstreamFailed(
+        "unreadable_encoding",
+        status=response.status,
+        log_id=response.headers.get(LOG_ID_HEADER, "")[:LONGEST_DETAIL],
+        detail=encoding[:LONGEST_DETAIL],
+    )
+
+
+def _inflated(packed: bytes, status: int) -> bytes:
+    """Raises `zlib.error`, and `UpstreamFailed` where there is more in it than in any answer."""
+    body = b""
+    while packed:
+        member = zlib.decompressobj(GZIP_OR_ZLIB)
+        body += member.decompress(packed, LARGEST_ANSWER_BYTES + 1 - len(body))
+        if len(body) > LARGEST_ANSWER_BYTES:
+            raise UpstreamFailed("answer_too_large", status=status)
+        if not member.eof:
+            raise zlib.error("cut")
+        packed = member.unused_data
+    return body
+
+
 @asynccontextmanager
 async def opened(
     base_url: str, concurrency: int, client: Client | None = None
@@ -126,5 +170,8 @@ async def opened(
     async with ClientSession(
         connector=TCPConnector(limit=concurrency, ttl_dns_cache=60),
         cookie_jar=DummyCookieJar(),  # accounts must not meet in a cookie
+        headers={"Accept-Encoding": ASKED_ENCODING},
+        # It gives up an answer that it cannot read before anybody has seen status and headers.
+        auto_decompress=False,
     ) as session:
         yield TikTok(session, base_url, client)

@@ -42,7 +42,7 @@ RECORD_LENGTH: Final = 200_000
 WINDOW_SECONDS: Final = 60
 HOUR_SECONDS: Final = 3600
 DAY_SECONDS: Final = 24 * HOUR_SECONDS
-REFRESH_TOKEN_TTL_SECONDS: Final = 365 * DAY_SECONDS
+REFRESH_TOKEN_TTL_SECONDS: Final = 180 * DAY_SECONDS
 DEFAULT_SCOPE: Final = "user.info.basic,video.list"
 
 Fault = Literal["throttled", "failed", "timeout", "malformed"]
@@ -69,7 +69,7 @@ class EmulatorOptions:
 
     cover_ttl: int | Literal["hourly"] = 21600
     """Seconds, or `hourly`: the time of the answer rounded down to the hour, plus a day."""
-    access_token_ttl_seconds: int = DAY_SECONDS
+    access_token_ttl_seconds: int = 2 * HOUR_SECONDS
     refresh_token_rotation: Literal["strict", "lenient"] = "strict"  # noqa: S105 - a mode
     """What becomes of a refresh token once used: strict, it dies; lenient, it goes on working."""
     old_access_tokens: Literal["live", "die"] = "live"
@@ -359,6 +359,8 @@ def read_body(body: bytes) -> tuple[tuple[str, ...], str | None]:
 
 
 def _head_breach(request: web.Request) -> str | None:
+    if request.path != QUERY_PATH:
+        return f"the path is {request.path}, not {QUERY_PATH}"
     if request.method != hdrs.METH_POST:
         return f"the method is {request.method}, not POST"
     if not _bearer(request):
@@ -382,6 +384,7 @@ _ERRORS: Final = {
         "The user did not authorize the scope required for completing this request.",
     ),
     "invalid_params": (400, "The parameters are invalid."),
+    "unsupported_path": (404, "Unsupported path(Janus)"),
     "rate_limit_exceeded": (429, "The API rate limit was exceeded. Please try again later."),
     "internal_error": (500, "The server had an internal error. Please try again later."),
 }
@@ -443,14 +446,13 @@ def _error(
     code: str,
     log_id: str,
     *,
-    status: int | None = None,
     message: str | None = None,
     headers: Mapping[str, str] = _NO_HEADERS,
 ) -> _Answer:
-    usual_status, usual_message = _ERRORS[code]
+    status, usual_message = _ERRORS[code]
     error = {"code": code, "message": message or usual_message, "log_id": log_id}
     body = msgspec.json.encode({"data": {}, "error": error})
-    return _Answer(code, _response(body, log_id, status=status or usual_status, headers=headers))
+    return _Answer(code, _response(body, log_id, status=status, headers=headers))
 
 
 def _token_error_answer(code: str, log_id: str, status: int) -> _Answer:
@@ -593,7 +595,7 @@ class Emulator:
         """Let a user authorize the app; times are Unix times.
 
         Again for a known open_id is a new authorization: its videos stay, its tokens so far die.
-        An access token without expiry lives until revoked, a refresh token for 365 days.
+        An access token without expiry lives until revoked, a refresh token for 180 days.
         """
         account = self._accounts.setdefault(open_id, _Account(open_id, scope, set()))
         account.scope = scope
@@ -663,8 +665,10 @@ class Emulator:
         app = web.Application()
         app[_STOPPING] = asyncio.Event()
         app.on_shutdown.append(_stop)
-        app.router.add_route(hdrs.METH_ANY, QUERY_PATH, self._serve_query)
+        for path in (QUERY_PATH, QUERY_PATH.rstrip("/")):
+            app.router.add_route(hdrs.METH_ANY, path, self._serve_query)
         app.router.add_post(TOKEN_PATH, self._serve_token)
+        app.router.add_route(hdrs.METH_ANY, "/v2/{rest:.*}", self._serve_no_path)
         app.router.add_get(RECORD_PATH, self._serve_record)
         app.router.add_get("/tos-{cover:.+}", self._serve_cover)
         return app
@@ -696,6 +700,12 @@ class Emulator:
         await _wait(request, self.options.latency_seconds + self._slowness())
         return await _send(request, answer)
 
+    async def _serve_no_path(self, request: web.Request) -> web.Response:
+        """Whatever else lies beside the endpoints, and the token endpoint for another method."""
+        log_id = _log_id(self._clock())
+        answer = self._downtime(log_id) or _error("unsupported_path", log_id)
+        return await _send(request, answer)
+
     def _slowness(self) -> float:
         is_slow = self._slow_chance.random() < self.options.slow_share
         return self.options.slow_seconds if is_slow else 0
@@ -724,8 +734,8 @@ class Emulator:
     def _judged(
         self, request: web.Request, query: Query, grant: _Grant | None, log_id: str, now: float
     ) -> _Answer:
-        if query.method != hdrs.METH_POST:
-            return _error("invalid_params", log_id, status=405, message=query.breach)
+        if query.method != hdrs.METH_POST or request.path != QUERY_PATH:
+            return _error("unsupported_path", log_id)
         if grant is None or grant.expires_at <= now:
             return _error("access_token_invalid", log_id)
         if refusal := self._refusal(query, grant, now):
