@@ -26,6 +26,7 @@ from refresher.outage import Outage
 from refresher.postgres.audit import AUDIT_SECONDS, audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import (
+    APPLICATION_NAME,
     DatabaseRefusedError,
     Pool,
     SchemaNotMigratedError,
@@ -35,7 +36,7 @@ from refresher.postgres.database import (
 from refresher.postgres.sealing import Sealer, check_readable, seal_all
 from refresher.postgres.status import Summary, any_left, count_due, read_now, read_summary
 from refresher.postgres.tokens import TokenStore, consents_ending
-from refresher.postgres.write_back import write_back
+from refresher.postgres.write_back import WriteBack
 from refresher.refresh import Refresher, Tally, cancelled
 from refresher.schedule import Schedule
 from refresher.settings import Settings, split_keys, unknown_variables
@@ -86,7 +87,9 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
     lease = lease_seconds(settings.lease_seconds, settings.request_timeout_seconds)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
-            connected(settings.database_url.get_secret_value(), application_name="refresher")
+            connected(
+                settings.database_url.get_secret_value(), application_name=APPLICATION_NAME
+            )
         )
         tiktok = await stack.enter_async_context(
             opened(settings.tiktok_base_url, settings.concurrency, _client(settings))
@@ -109,7 +112,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
         refresher = Refresher(
             claims,
             tiktok,
-            partial(write_back, pool),
+            WriteBack(pool),
             keeper,
             policy=due_policy(settings),
             concurrency=settings.concurrency,

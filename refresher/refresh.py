@@ -22,6 +22,7 @@ from math import inf
 from time import monotonic
 from typing import Final, Protocol, TypeVar, cast
 
+from refresher.apart import SAID_SECONDS, Apart
 from refresher.batcher import Batcher
 from refresher.capacity import Capacity, Held
 from refresher.domain.answers import Affects, meaning
@@ -30,6 +31,7 @@ from refresher.domain.conclude import conclude
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     AccessTokenRefused,
+    DatabaseBusy,
     DatabaseUnavailable,
     QueryRefused,
     Throttled,
@@ -43,6 +45,7 @@ from refresher.domain.model import (
     UNUSABLE_TOKEN,
     ChunkWrite,
     Claim,
+    Holder,
     RefreshToken,
     Release,
     Released,
@@ -61,9 +64,13 @@ from refresher.events import (
     ACCOUNT_REFRESHED,
     ACCOUNT_THROTTLED,
     APP_THROTTLED,
+    CHUNK_BLOCKED,
     CHUNK_FAILED,
+    CHUNK_FREED,
     CHUNK_UNSAVED,
     LOOP_FAILED,
+    RELEASE_BLOCKED,
+    RELEASE_FREED,
     VIDEO_REJECTED,
 )
 from refresher.logs import emit
@@ -96,6 +103,9 @@ class Accounts(Protocol):
 
     async def claim(self, chunk_budget: int) -> Sequence[Claim]: ...
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]: ...
+    async def release_alone(
+        self, releases: Sequence[Release], lock_seconds: float, name: str
+    ) -> Sequence[Released | None]: ...
     async def renew(self, claims: Sequence[Claim]) -> Sequence[float | None]: ...
     async def reserve(self, claim: Claim) -> datetime | None: ...
     async def lower_app_rate(self, answered_lately: int | None) -> float | None: ...
@@ -112,7 +122,15 @@ class Upstream(Protocol):
     ) -> TokenPair: ...
 
 
-WriteBack = Callable[[Sequence[ChunkWrite]], Awaitable[Sequence[int]]]
+class WriteBack(Protocol):
+    """Stores results. Raises `DatabaseUnavailable`."""
+
+    async def write(self, chunks: Sequence[ChunkWrite]) -> Sequence[int]: ...
+    async def write_part(self, chunks: Sequence[ChunkWrite]) -> Sequence[int]: ...
+    async def write_alone(
+        self, chunks: Sequence[ChunkWrite], lock_seconds: float, name: str
+    ) -> Sequence[int]: ...
+    async def holder(self, name: str) -> Holder | None: ...
 
 
 @dataclass(slots=True)
@@ -211,7 +229,9 @@ class Refresher:
         self._capacity = Capacity(concurrency, chance)
         self._app_throttle = AppThrottle()
         self._write_back = Batcher(
-            self._outlasting(write_back),
+            self._outlasting(write_back.write),
+            flush_part=self._outlasting(write_back.write_part),
+            check=self._checking(write_back.write),
             size=WRITE_BACK_ROWS,
             linger_seconds=LINGER_SECONDS,
             weigh=lambda chunk: chunk.videos,
@@ -219,8 +239,31 @@ class Refresher:
         )
         self._release = Batcher(
             self._outlasting(accounts.release),
+            check=self._checking(accounts.release),
             size=RELEASE_ACCOUNTS,
             linger_seconds=LINGER_SECONDS,
+        )
+        # One connection for all that waits for locks.
+        place = asyncio.Semaphore(1)
+        self._wait_no_longer = asyncio.Event()
+        self._blocked_writes = Apart(
+            write_back.write_alone,
+            write_back.holder,
+            place=place,
+            outage=outage,
+            give_up=self._wait_no_longer,
+            blocked=CHUNK_BLOCKED,
+            freed=CHUNK_FREED,
+            told=lambda chunks: {"videos": sum(chunk.videos for chunk in chunks)},
+        )
+        self._blocked_releases = Apart(
+            accounts.release_alone,
+            write_back.holder,
+            place=place,
+            outage=outage,
+            give_up=self._wait_no_longer,
+            blocked=RELEASE_BLOCKED,
+            freed=RELEASE_FREED,
         )
         self._working: dict[asyncio.Task[None], Work] = {}
         self._querying: set[asyncio.Task[None]] = set()
@@ -258,7 +301,7 @@ class Refresher:
             await self._work_on(finished)
         finally:
             abandoned = await self._drain()
-            await cancelled(beside)
+            await cancelled([*beside, *self._blocked_writes.tasks, *self._blocked_releases.tasks])
         return abandoned
 
     async def _work_on(self, finished: Callable[[], Awaitable[bool]] | None) -> None:
@@ -553,7 +596,7 @@ class Refresher:
             return
         write = ChunkWrite(claim.open_id, claim.lease_epoch, reconciled.writes, claim.ctids)
         try:
-            written = await self._write_back.submit(write)
+            written = await self._write(work, write)
         except DatabaseUnavailable:
             written = 0  # the grace time is over
         if unwritten := write.videos - written:
@@ -564,11 +607,35 @@ class Refresher:
             new = [write.video_ids for write in reconciled.writes if write.urls]
             work.samples += [Sample(video_ids[0], len(video_ids)) for video_ids in new]
 
+    async def _write(self, work: Work, write: ChunkWrite) -> int:
+        """How many rows were written. What waits for a lock waits apart from the others."""
+        if not self._blocked_writes.holds(write.open_id):
+            with suppress(DatabaseBusy):
+                return await self._write_back.submit(write)
+        waits_long = asyncio.get_running_loop().call_later(SAID_SECONDS, self._set_aside, work)
+        try:
+            with self._capacity.under_way.apart():
+                return await self._blocked_writes.submit(write)
+        finally:
+            waits_long.cancel()
+
+    def _set_aside(self, work: Work) -> None:
+        """Ask for no more of what cannot be stored; its place is for others."""
+        work.halt.set()
+        work.held.let_go()
+        self.wake.set()
+
+    async def _hand_in(self, release: Release) -> Released | None:
+        if not self._blocked_releases.holds(release.open_id):
+            with suppress(DatabaseBusy):
+                return await self._release.submit(release)
+        return await self._blocked_releases.submit(release)
+
     async def _give_back(self, work: Work, release: Release) -> Released | None:
         """None where the lease had to be left to run out."""
         while True:
             try:
-                released = await self._release.submit(release)
+                released = await self._hand_in(release)
             except DatabaseUnavailable:
                 return None
             if released or self._give_up.is_set() or monotonic() > work.lease_end:
@@ -618,6 +685,7 @@ class Refresher:
         await _wait(working, self._deadline - kept)
         for task in self._querying:
             task.cancel()
+        self._wait_no_longer.set()
         await _wait(working, self._deadline)
         self._give_up.set()
         late = {task for task in working if not task.done()}
@@ -630,9 +698,29 @@ class Refresher:
         """What was fetched is kept and written when the database is back."""
 
         async def flush_in_the_end(items: Sequence[T]) -> Sequence[R]:
-            return await self._outage.outlast(lambda: flush(items), self._give_up)
+            return await self._outage.outlast(
+                lambda: flush(items), self._give_up, fatal=(DatabaseBusy,)
+            )
 
         return flush_in_the_end
+
+    def _checking(
+        self, flush: Callable[[Sequence[T]], Awaitable[Sequence[R]]]
+    ) -> Callable[[], Awaitable[None]]:
+        """Waits until nothing at all can be flushed: a table may be locked, or refuse all."""
+
+        async def flush_nothing() -> None:
+            try:
+                await flush(())
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:
+                raise DatabaseUnavailable(str(error).partition("\n")[0]) from error
+
+        async def check() -> None:
+            await self._outage.outlast(flush_nothing, self._give_up)
+
+        return check
 
 
 async def cancelled(tasks: Collection[asyncio.Task[None]]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from math import ceil
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from asyncpg import Record
 
@@ -31,6 +31,9 @@ from refresher.domain.pacing import (
 )
 from refresher.postgres.database import Pool, connection
 from refresher.postgres.sealing import Sealer, seal_seen
+
+if TYPE_CHECKING:
+    from refresher.postgres.database import Pooled
 
 #: Videos that a claim reads of one account, and in all before it takes no further one. A larger
 #: account is read part by part, in the order of its video IDs.
@@ -330,15 +333,15 @@ RETURNING slot.at
 # An account whose row somebody else has locked is left out rather than waited for; it is tried
 # again, and its lease runs out in any case. A stale epoch is somebody else's lease: left alone.
 # What was learnt of a token that has been replaced meanwhile says nothing of the new one.
-SQL_RELEASE: Final = f"""
+RELEASING: Final = f"""
 WITH given AS MATERIALIZED (
-    SELECT *
+    SELECT r.*
     FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::float8[], $6::float8[],
                 $7::text[], $8::text[], $9::boolean[], $10::boolean[], $11::float8[],
                 $12::integer[], $13::boolean[], $14::boolean[])
          AS r (open_id, lease_epoch, generation, failures, retry_seconds, pause_seconds,
                park_state, park_reason, answered, refused, token_retry_seconds, requests,
-               unfinished, passed_over)
+               unfinished, passed_over){{patience}}
 ),
 fresh AS MATERIALIZED (
     -- One video speaks for those that were written alike with it: it shows what the database has,
@@ -456,6 +459,14 @@ FROM (
     WHERE a.lease_owner IS NULL
 ) AS done
 """
+# Rows that are locked are skipped; what is left to wait for is the lock of an application's trigger.
+SQL_RELEASE: Final = RELEASING.format(
+    patience=", (SELECT set_config('lock_timeout', '200ms', true)) AS impatient"
+)
+SQL_RELEASE_ALONE: Final = RELEASING.format(patience="")
+SQL_PATIENCE: Final = """
+SELECT set_config('lock_timeout', $1, true), set_config('application_name', $2, true)
+"""
 
 # Also a lease that has run out, as long as nobody else has taken the account since. A wake-up that
 # somebody has lowered stays below the end of the lease, where the release looks for it.
@@ -562,29 +573,45 @@ class Claims:
 
         Try those again until their lease has run out.
         """
+        async with connection(self._pool) as taken:
+            return await self._release(taken, SQL_RELEASE, releases)
+
+    async def release_alone(
+        self, releases: Sequence[Release], lock_seconds: float, name: str
+    ) -> Sequence[Released | None]:
+        """As `release`, under this session name: who holds what it waits for can be looked up.
+
+        It waits for a lock for so long at most.
+        """
+        async with connection(self._pool) as taken, taken.transaction():
+            await taken.fetchval(SQL_PATIENCE, f"{max(1, round(1000 * lock_seconds))}ms", name)
+            return await self._release(taken, SQL_RELEASE_ALONE, releases)
+
+    async def _release(
+        self, taken: "Pooled", statement: str, releases: Sequence[Release]
+    ) -> Sequence[Released | None]:
         parks = [release.park for release in releases]
         samples = [(release.open_id, *sample) for release in releases for sample in release.samples]
-        async with connection(self._pool) as taken:
-            rows = await taken.fetch(
-                SQL_RELEASE,
-                [release.open_id for release in releases],
-                [release.lease_epoch for release in releases],
-                [release.generation for release in releases],
-                [release.failures for release in releases],
-                [release.retry_seconds for release in releases],
-                [release.pause_seconds for release in releases],
-                [park and park.state for park in parks],
-                [park and park.reason for park in parks],
-                [release.answered for release in releases],
-                [release.refused for release in releases],
-                [release.token_retry_seconds for release in releases],
-                [release.requests for release in releases],
-                [release.unfinished for release in releases],
-                [release.passed_over for release in releases],
-                self._managed,
-                ROWS_READ,
-                *(list(zip(*samples, strict=True)) or [()] * 3),
-            )
+        rows = await taken.fetch(
+            statement,
+            [release.open_id for release in releases],
+            [release.lease_epoch for release in releases],
+            [release.generation for release in releases],
+            [release.failures for release in releases],
+            [release.retry_seconds for release in releases],
+            [release.pause_seconds for release in releases],
+            [park and park.state for park in parks],
+            [park and park.reason for park in parks],
+            [release.answered for release in releases],
+            [release.refused for release in releases],
+            [release.token_retry_seconds for release in releases],
+            [release.requests for release in releases],
+            [release.unfinished for release in releases],
+            [release.passed_over for release in releases],
+            self._managed,
+            ROWS_READ,
+            *(list(zip(*samples, strict=True)) or [()] * 3),
+        )
         released = {row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows}
         return [released.get(release.open_id) for release in releases]
 
