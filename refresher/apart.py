@@ -17,8 +17,8 @@ from refresher.outage import Outage
 
 Item = TypeVar("Item", bound="OfAccount")
 Result = TypeVar("Result")
-Written = TypeVar("Written", covariant=True)
-Given = TypeVar("Given", contravariant=True)
+Written_co = TypeVar("Written_co", covariant=True)
+Given_contra = TypeVar("Given_contra", contravariant=True)
 
 #: An account that has waited is kept apart for so long after: its lock may come again.
 KEPT_SECONDS: Final = 60.0
@@ -46,7 +46,7 @@ class OfAccount(Protocol):
     def open_id(self) -> OpenId: ...
 
 
-class Alone(Protocol[Given, Written]):
+class Alone(Protocol[Given_contra, Written_co]):
     """Does the items of one account in one statement.
 
     It waits for a lock no longer than so many seconds, under the session name. Raises
@@ -54,8 +54,8 @@ class Alone(Protocol[Given, Written]):
     """
 
     async def __call__(
-        self, items: Sequence[Given], lock_seconds: float, name: str, /
-    ) -> Sequence[Written]: ...
+        self, items: Sequence[Given_contra], lock_seconds: float, name: str, /
+    ) -> Sequence[Written_co]: ...
 
 
 #: Who holds what the session of this name waits for. Raises `DatabaseUnavailable`.
@@ -78,8 +78,8 @@ class Apart(Generic[Item, Result]):
     """Items of accounts that wait for a lock, each account in statements of its own.
 
     They take turns at the `place`: a connection for all who wait. Where a wait lasts, `blocked`
-    says so and names who holds the lock, and `freed` when it is over; `told` is what else is said of
-    the items. Once `give_up` is set, what waits hears `DatabaseUnavailable`.
+    says so and names who holds the lock, and `freed` when it is over; `told` is what else is said
+    of the items. Once `give_up` is set, what waits hears `DatabaseUnavailable`.
     """
 
     def __init__(
@@ -129,16 +129,13 @@ class Apart(Generic[Item, Result]):
     async def _see_through(self, open_id: OpenId, waiting: _Waiting[Item, Result]) -> None:
         try:
             while items := [item for item in waiting.items if not item[1].done()]:
-                if self._give_up.is_set():
-                    raise DatabaseUnavailable("given up while it waited for a lock")
                 waiting.items = items
+                if self._give_up.is_set():
+                    _fail(items)
+                    continue
                 now = items[:1] if waiting.one_by_one else items
                 if not await self._try(open_id, waiting, now):
                     await self._rest(waiting)
-        except Exception as error:  # noqa: BLE001 - it belongs to those who wait for it
-            for _, done in waiting.items:
-                if not done.done():
-                    done.set_exception(error)
         finally:
             for _, done in waiting.items:
                 done.cancel()  # nobody waits for ever, whatever ended this
@@ -223,6 +220,11 @@ class Apart(Generic[Item, Result]):
         now = monotonic()
         self._kept_until = {kept: until for kept, until in self._kept_until.items() if until > now}
         self._kept_until[open_id] = now + KEPT_SECONDS
+
+
+def _fail(items: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+    for _, done in items:
+        done.set_exception(DatabaseUnavailable("given up while it waited for a lock"))
 
 
 def _since(waiting: _Waiting[Item, Result]) -> float:

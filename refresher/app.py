@@ -87,9 +87,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
     lease = lease_seconds(settings.lease_seconds, settings.request_timeout_seconds)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
-            connected(
-                settings.database_url.get_secret_value(), application_name=APPLICATION_NAME
-            )
+            connected(settings.database_url.get_secret_value(), application_name=APPLICATION_NAME)
         )
         tiktok = await stack.enter_async_context(
             opened(settings.tiktok_base_url, settings.concurrency, _client(settings))

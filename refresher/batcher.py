@@ -7,11 +7,9 @@ from time import monotonic
 from typing import Final, Generic, TypeVar
 
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.domain.parts import PARTS, parts_of
 
-#: Into so many parts a batch that fails is split. Where a lock stands in the way each part that
-#: fails has waited for it: few levels cost less time than few statements.
-PARTS: Final = 2
-PARTS_BUSY: Final = 8
+HALVES: Final = 2
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,8 +21,8 @@ class Batcher(Generic[Item, Result]):
     `flush` gets a batch and answers with one result an item. A batch that fails is flushed again in
     parts, by `flush_part` where there is one and a lock stands in the way, so that an item that
     cannot be stored costs nobody else his; what is raised for it alone, or as the database is away,
-    reaches the submitters. Before a batch is split, `check` is waited for: whether it is a matter of
-    items at all; what it raises reaches all of the batch. So many flushes `at_once`: what comes
+    reaches the submitters. Before a batch is split, `check` is waited for: whether it is a matter
+    of items at all; what it raises reaches all of the batch. So many flushes `at_once`: what comes
     meanwhile makes the next batch. The memory is bounded by the submitters, as each waits for its
     own item.
     """
@@ -78,7 +76,7 @@ class Batcher(Generic[Item, Result]):
                         await asyncio.wait_for(self._full.wait(), self._linger_seconds)
                 flushing.create_task(self._flush_in_turn(self._take()))
 
-    async def _flush_in_turn(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _flush_in_turn(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             await self._flush_batch(batch, self._flush, whole=True)
         finally:
@@ -86,7 +84,7 @@ class Batcher(Generic[Item, Result]):
                 done.cancel()  # nobody waits for ever, whatever ended this
             self._free.release()
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+    def _take(self) -> Sequence[tuple[Item, asyncio.Future[Result]]]:
         taken, weight = 0, 0
         for item, _ in self._waiting:
             if taken and weight + self._weigh(item) > self._size:
@@ -103,7 +101,7 @@ class Batcher(Generic[Item, Result]):
 
     async def _flush_batch(
         self,
-        batch: list[tuple[Item, asyncio.Future[Result]]],
+        batch: Sequence[tuple[Item, asyncio.Future[Result]]],
         flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         whole: bool = False,
@@ -121,7 +119,7 @@ class Batcher(Generic[Item, Result]):
 
     async def _flush_parts(
         self,
-        batch: list[tuple[Item, asyncio.Future[Result]]],
+        batch: Sequence[tuple[Item, asyncio.Future[Result]]],
         flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         error: Exception,
         *,
@@ -132,7 +130,7 @@ class Batcher(Generic[Item, Result]):
             failure = await self._failure_of_all() if whole else None
             if failure is None and len(batch) > 1:
                 flush = self._flush_part if busy else flush
-                for part in _parts(batch, PARTS_BUSY if busy else PARTS):
+                for part in parts_of(batch, PARTS if busy else HALVES):
                     await self._flush_batch(part, flush)
                 return
             error = failure or error
@@ -160,10 +158,3 @@ class Batcher(Generic[Item, Result]):
             yield
         finally:
             self._flushing_since.remove(started)
-
-
-def _parts(batch: list[Item], number: int) -> Iterator[list[Item]]:
-    """The batch in at most so many parts, no two of which differ by more than one in length."""
-    number = min(number, len(batch))
-    for part in range(number):
-        yield batch[part * len(batch) // number : (part + 1) * len(batch) // number]

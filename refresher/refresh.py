@@ -25,6 +25,7 @@ from typing import Final, Protocol, TypeVar, cast
 from refresher.apart import SAID_SECONDS, Apart
 from refresher.batcher import Batcher
 from refresher.capacity import Capacity, Held
+from refresher.claiming import Claiming
 from refresher.domain.answers import Affects, meaning
 from refresher.domain.bisection import Bisection
 from refresher.domain.conclude import conclude
@@ -46,6 +47,7 @@ from refresher.domain.model import (
     ChunkWrite,
     Claim,
     Holder,
+    OpenId,
     RefreshToken,
     Release,
     Released,
@@ -87,6 +89,8 @@ LINGER_SECONDS: Final = 0.05
 LEASE_MARGIN_SECONDS: Final = 0.5
 #: An account whose row an application holds locked is given back a little later.
 LOCKED_ROW_SECONDS: Final = 0.2
+#: What somebody held while accounts were claimed is looked at again in so long, then in twice that.
+LOOK_AGAIN_SECONDS: Final = 0.05
 #: The share of the grace time that requests in flight may take; the rest is for writing back.
 REQUESTS_SHARE_OF_GRACE: Final = 0.75
 #: A claim under way when the daemon is stopped gets this share of it.
@@ -101,7 +105,19 @@ SLOW_WRITE_BACK_SECONDS: Final = 3.0
 class Accounts(Protocol):
     """Leases. Raises `DatabaseUnavailable`."""
 
-    async def claim(self, chunk_budget: int) -> Sequence[Claim]: ...
+    passed_by: bool
+    unleased: Sequence[OpenId]
+
+    async def claim(
+        self,
+        chunk_budget: int,
+        *,
+        left_out: Sequence[OpenId] = (),
+        only: Sequence[OpenId] | None = None,
+    ) -> Sequence[Claim]: ...
+    async def claimable(
+        self, chunk_budget: int, left_out: Sequence[OpenId]
+    ) -> Sequence[OpenId]: ...
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]: ...
     async def release_alone(
         self, releases: Sequence[Release], lock_seconds: float, name: str
@@ -217,6 +233,7 @@ class Refresher:
         chance: Callable[[], float],
     ) -> None:
         self._accounts = accounts
+        self._claiming = Claiming(accounts, chance)
         self._upstream = upstream
         self._keeper = keeper
         self._policy = policy
@@ -269,6 +286,7 @@ class Refresher:
         self._querying: set[asyncio.Task[None]] = set()
         self._write_first = False
         self._waits_for_room = False
+        self._looks = 0
         self._deadline = inf
         self._stop = asyncio.Event()
         self._give_up = asyncio.Event()
@@ -324,14 +342,24 @@ class Refresher:
             return False
         try:
             claims = await self._unless_stopped(
-                self._outage.attempt(lambda: self._accounts.claim(budget))
+                self._outage.attempt(lambda: self._claiming.claim(budget))
             )
         except DatabaseUnavailable:
             await self._outage.pause(self._stop)
             return True
         for claim in claims:
             self._start(claim)
+        self._look_again(passed_by=self._claiming.passed_by and not claims)
         return bool(claims)
+
+    def _look_again(self, *, passed_by: bool) -> None:
+        """Soon, where others held the rows of accounts that are due; later while they hold them."""
+        if not passed_by:
+            self._looks = 0
+            return
+        seconds = LOOK_AGAIN_SECONDS * (1 << min(self._looks, 8))
+        self._looks += 1
+        self._wake_in(seconds)
 
     async def _unless_stopped(
         self, claiming: Coroutine[None, None, Sequence[Claim]]
@@ -637,6 +665,9 @@ class Refresher:
             try:
                 released = await self._hand_in(release)
             except DatabaseUnavailable:
+                return None
+            except Exception as error:  # noqa: BLE001 - whatever refuses it, its lease runs out
+                self._claiming.leave_alone(work.claim.open_id, error, "release")
                 return None
             if released or self._give_up.is_set() or monotonic() > work.lease_end:
                 if released:

@@ -34,4 +34,4 @@ async def holder(pool: Pool, name: str) -> Holder | None:
     """
     async with connection(pool) as taken:
         row = await taken.fetchrow(SQL_HOLDER, name)
-    return row and Holder(row["pid"], row["application_name"], row["since"])
+    return Holder(row["pid"], row["application_name"], row["since"]) if row else None
