@@ -18,7 +18,7 @@ from typing import Final
 from refresher import events
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable
-from refresher.domain.model import CHUNK_SIZE
+from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.domain.pacing import lease_seconds
 from refresher.logs import emit
 from refresher.operations import served
@@ -32,6 +32,7 @@ from refresher.postgres.database import (
     SchemaNotMigratedError,
     check_migrated,
     connected,
+    first_line,
 )
 from refresher.postgres.sealing import Sealer, check_readable, seal_all
 from refresher.postgres.status import Summary, any_left, count_due, read_now, read_summary
@@ -279,9 +280,9 @@ def chunk_fill(done: Tally) -> float | None:
 
 async def _tend_tokens(app: App) -> None:
     """Seal what lies in plain text, and warn of consents that end."""
-    if sealed := await seal_all(app.pool, app.sealer):
+    if sealed := await seal_all(app.pool, app.sealer, _refused("seal")):
         emit(events.TOKENS_SEALED, accounts=sealed)
-    while ending := await consents_ending(app.pool):
+    while ending := await consents_ending(app.pool, _refused("consent")):
         for open_id, ends_at, days in ending:
             emit(
                 events.CONSENT_WARNED,
@@ -291,8 +292,19 @@ async def _tend_tokens(app: App) -> None:
             )
 
 
+def _refused(at: str) -> Callable[[OpenId, Exception], None]:
+    """Says what stands in the way of an account that is left as it is."""
+
+    def say(open_id: OpenId, error: Exception) -> None:
+        emit(events.ACCOUNT_REFUSED, open_id=open_id, at=at, reason=first_line(error))
+
+    return say
+
+
 async def _audit(app: App) -> None:
-    mended = await audit_step(app.pool, managed=app.settings.refreshes_tokens)
+    mended = await audit_step(
+        app.pool, managed=app.settings.refreshes_tokens, refused=_refused("audit")
+    )
     for open_id, overslept_seconds in mended:
         emit(events.ACCOUNT_MENDED, open_id=open_id, overslept_seconds=overslept_seconds)
 

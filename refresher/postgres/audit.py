@@ -1,6 +1,6 @@
 """A slow walk through all accounts that puts right what drifted, so that none sleeps for ever."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from asyncpg import Record
@@ -9,7 +9,7 @@ from refresher.domain.model import OpenId
 from refresher.domain.pacing import LONGEST_RETRY_SECONDS
 from refresher.postgres.claims import ASSUMED_VIDEOS, TOKEN_WAKE_AT
 from refresher.postgres.database import REPORT_SECONDS, Pool, connection
-from refresher.postgres.parts import REFUSALS, in_parts
+from refresher.postgres.parts import REFUSALS, Refused, in_parts
 
 AUDIT_SECONDS: Final = 10.0
 #: Steps of one walk: with a step every ten seconds it takes an hour, less with more replicas.
@@ -126,7 +126,7 @@ async def audit_step(
     pool: Pool,
     *,
     managed: bool = False,
-    refused: Callable[[OpenId, Exception], None] = lambda _, __: None,
+    refused: Refused = lambda _, __: None,
 ) -> Sequence[tuple[OpenId, float | None]]:
     """One step of the walk; the accounts that would have slept too long, None for ever.
 

@@ -6,8 +6,11 @@ from typing import Final, TypeVar
 import asyncpg
 
 from refresher.domain.errors import DatabaseBusy
+from refresher.domain.model import OpenId
 from refresher.domain.parts import parts_of
 
+#: Hears of an account and of what stands in its way.
+Refused = Callable[[OpenId, Exception], None]
 Item = TypeVar("Item")
 Row = TypeVar("Row")
 
