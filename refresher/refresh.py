@@ -89,8 +89,10 @@ LINGER_SECONDS: Final = 0.05
 LEASE_MARGIN_SECONDS: Final = 0.5
 #: An account whose row an application holds locked is given back a little later.
 LOCKED_ROW_SECONDS: Final = 0.2
-#: What somebody held while accounts were claimed is looked at again in so long, then in twice that.
+#: What somebody held while accounts were claimed is looked at again in so long, then in twice that,
+#: and so on.
 LOOK_AGAIN_SECONDS: Final = 0.05
+LONGEST_LOOK_SECONDS: Final = 1.0
 #: The share of the grace time that requests in flight may take; the rest is for writing back.
 REQUESTS_SHARE_OF_GRACE: Final = 0.75
 #: A claim under way when the daemon is stopped gets this share of it.
@@ -287,6 +289,7 @@ class Refresher:
         self._write_first = False
         self._waits_for_room = False
         self._looks = 0
+        self._look: asyncio.TimerHandle | None = None
         self._deadline = inf
         self._stop = asyncio.Event()
         self._give_up = asyncio.Event()
@@ -354,12 +357,14 @@ class Refresher:
 
     def _look_again(self, *, passed_by: bool) -> None:
         """Soon, where others held the rows of accounts that are due; later while they hold them."""
+        if self._look:
+            self._look.cancel()  # one at a time
         if not passed_by:
             self._looks = 0
             return
-        seconds = LOOK_AGAIN_SECONDS * (1 << min(self._looks, 8))
+        seconds = min(LOOK_AGAIN_SECONDS * (1 << min(self._looks, 8)), LONGEST_LOOK_SECONDS)
         self._looks += 1
-        self._wake_in(seconds)
+        self._look = asyncio.get_running_loop().call_later(seconds, self.wake.set)
 
     async def _unless_stopped(
         self, claiming: Coroutine[None, None, Sequence[Claim]]

@@ -165,7 +165,7 @@ async def test_the_audit_passes_by_an_account_whose_row_it_cannot_write(pool):
     await pool.execute("UPDATE refresher.accounts SET wake_at = 'infinity'")
     await on_update(pool, RAISES)
     refused = []
-    mended = await audit_step(pool, refused=lambda open_id, error: refused.append(open_id))
+    mended = await audit_step(pool, refused=lambda open_id, _: refused.append(open_id))
     assert sorted(open_id for open_id, _ in mended) == [
         f"account-{number}" for number in (5, 6, 8, 9)
     ]
@@ -196,7 +196,7 @@ async def test_tokens_are_sealed_beside_one_that_cannot_be(pool):
     )
     sealer = Sealer([KEY])
     refused = []
-    assert await seal_all(pool, sealer, lambda open_id, error: refused.append(open_id)) == 4
+    assert await seal_all(pool, sealer, lambda open_id, _: refused.append(open_id)) == 4
     assert refused == ["account-7"]
 
 
@@ -210,7 +210,7 @@ async def test_consents_are_warned_of_beside_one_that_cannot_be(pool):
     )
     await on_update(pool, RAISES)
     refused = []
-    ending = await consents_ending(pool, lambda open_id, error: refused.append(open_id))
+    ending = await consents_ending(pool, lambda open_id, _: refused.append(open_id))
     assert sorted(open_id for open_id, *_ in ending) == [
         f"account-{number}" for number in (5, 6, 8, 9)
     ]
