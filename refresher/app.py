@@ -18,7 +18,7 @@ from typing import Final
 from refresher import events
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable
-from refresher.domain.model import CHUNK_SIZE
+from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.domain.pacing import lease_seconds
 from refresher.logs import emit
 from refresher.operations import served
@@ -26,16 +26,18 @@ from refresher.outage import Outage
 from refresher.postgres.audit import AUDIT_SECONDS, audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import (
+    APPLICATION_NAME,
     DatabaseRefusedError,
     Pool,
     SchemaNotMigratedError,
     check_migrated,
     connected,
+    first_line,
 )
 from refresher.postgres.sealing import Sealer, check_readable, seal_all
 from refresher.postgres.status import Summary, any_left, count_due, read_now, read_summary
 from refresher.postgres.tokens import TokenStore, consents_ending
-from refresher.postgres.write_back import write_back
+from refresher.postgres.write_back import WriteBack
 from refresher.refresh import Refresher, Tally, cancelled
 from refresher.schedule import Schedule
 from refresher.settings import Settings, split_keys, unknown_variables
@@ -86,7 +88,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
     lease = lease_seconds(settings.lease_seconds, settings.request_timeout_seconds)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
-            connected(settings.database_url.get_secret_value(), application_name="refresher")
+            connected(settings.database_url.get_secret_value(), application_name=APPLICATION_NAME)
         )
         tiktok = await stack.enter_async_context(
             opened(settings.tiktok_base_url, settings.concurrency, _client(settings))
@@ -109,7 +111,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
         refresher = Refresher(
             claims,
             tiktok,
-            partial(write_back, pool),
+            WriteBack(pool),
             keeper,
             policy=due_policy(settings),
             concurrency=settings.concurrency,
@@ -278,9 +280,9 @@ def chunk_fill(done: Tally) -> float | None:
 
 async def _tend_tokens(app: App) -> None:
     """Seal what lies in plain text, and warn of consents that end."""
-    if sealed := await seal_all(app.pool, app.sealer):
+    if sealed := await seal_all(app.pool, app.sealer, _refused("seal")):
         emit(events.TOKENS_SEALED, accounts=sealed)
-    while ending := await consents_ending(app.pool):
+    while ending := await consents_ending(app.pool, _refused("consent")):
         for open_id, ends_at, days in ending:
             emit(
                 events.CONSENT_WARNED,
@@ -290,8 +292,19 @@ async def _tend_tokens(app: App) -> None:
             )
 
 
+def _refused(at: str) -> Callable[[OpenId, Exception], None]:
+    """Says what stands in the way of an account that is left as it is."""
+
+    def say(open_id: OpenId, error: Exception) -> None:
+        emit(events.ACCOUNT_REFUSED, open_id=open_id, at=at, reason=first_line(error))
+
+    return say
+
+
 async def _audit(app: App) -> None:
-    mended = await audit_step(app.pool, managed=app.settings.refreshes_tokens)
+    mended = await audit_step(
+        app.pool, managed=app.settings.refreshes_tokens, refused=_refused("audit")
+    )
     for open_id, overslept_seconds in mended:
         emit(events.ACCOUNT_MENDED, open_id=open_id, overslept_seconds=overslept_seconds)
 

@@ -1,12 +1,15 @@
 """Many small hand-overs, few statements."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.domain.parts import PARTS, parts_of
+
+HALVES: Final = 2
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -16,8 +19,10 @@ class Batcher(Generic[Item, Result]):
     """Collects items until they weigh `size` or the first has waited `linger_seconds`.
 
     `flush` gets a batch and answers with one result an item. A batch that fails is flushed again in
-    halves, so that an item that cannot be stored costs nobody else his; what `flush` raises for it
-    alone, or as the database is away, reaches the submitters. So many flushes `at_once`: what comes
+    parts, by `flush_part` where there is one and a lock stands in the way, so that an item that
+    cannot be stored costs nobody else his; what is raised for it alone, or as the database is away,
+    reaches the submitters. Before a batch is split, `check` is waited for: whether it is a matter
+    of items at all; what it raises reaches all of the batch. So many flushes `at_once`: what comes
     meanwhile makes the next batch. The memory is bounded by the submitters, as each waits for its
     own item.
     """
@@ -30,8 +35,12 @@ class Batcher(Generic[Item, Result]):
         linger_seconds: float,
         weigh: Callable[[Item], int] = lambda _: 1,
         at_once: int = 1,
+        flush_part: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]] | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._flush = flush
+        self._flush_part = flush_part or flush
+        self._check = check
         self._size = size
         self._linger_seconds = linger_seconds
         self._weigh = weigh
@@ -67,18 +76,15 @@ class Batcher(Generic[Item, Result]):
                         await asyncio.wait_for(self._full.wait(), self._linger_seconds)
                 flushing.create_task(self._flush_in_turn(self._take()))
 
-    async def _flush_in_turn(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
-        started = monotonic()
-        self._flushing_since.append(started)
+    async def _flush_in_turn(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
-            await self._flush_batch(batch)
+            await self._flush_batch(batch, self._flush, whole=True)
         finally:
             for _, done in batch:
                 done.cancel()  # nobody waits for ever, whatever ended this
-            self._flushing_since.remove(started)
             self._free.release()
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+    def _take(self) -> Sequence[tuple[Item, asyncio.Future[Result]]]:
         taken, weight = 0, 0
         for item, _ in self._waiting:
             if taken and weight + self._weigh(item) > self._size:
@@ -93,25 +99,62 @@ class Batcher(Generic[Item, Result]):
             self._full.clear()
         return batch
 
-    async def _flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _flush_batch(
+        self,
+        batch: Sequence[tuple[Item, asyncio.Future[Result]]],
+        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        *,
+        whole: bool = False,
+    ) -> None:
         try:
-            results = await self._flush([item for item, _ in batch])
+            with self._timed():
+                results = await flush([item for item, _ in batch])
             answers = list(zip(batch, results, strict=True))
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait for it
-            await self._flush_parts(batch, error)
+            await self._flush_parts(batch, flush, error, whole=whole)
             return
         for (_, done), result in answers:
             if not done.done():
                 done.set_result(result)
 
     async def _flush_parts(
-        self, batch: list[tuple[Item, asyncio.Future[Result]]], error: Exception
+        self,
+        batch: Sequence[tuple[Item, asyncio.Future[Result]]],
+        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        error: Exception,
+        *,
+        whole: bool,
     ) -> None:
-        if len(batch) > 1 and not isinstance(error, DatabaseUnavailable):
-            half = len(batch) // 2
-            await self._flush_batch(batch[:half])
-            await self._flush_batch(batch[half:])
-            return
+        busy = isinstance(error, DatabaseBusy)
+        if busy or not isinstance(error, DatabaseUnavailable):
+            failure = await self._failure_of_all() if whole else None
+            if failure is None and len(batch) > 1:
+                flush = self._flush_part if busy else flush
+                for part in parts_of(batch, PARTS if busy else HALVES):
+                    await self._flush_batch(part, flush)
+                return
+            error = failure or error
         for _, done in batch:
             if not done.done():
                 done.set_exception(error)
+
+    async def _failure_of_all(self) -> Exception | None:
+        """What stands in the way of any item."""
+        if self._check is None:
+            return None
+        try:
+            with self._timed():
+                await self._check()
+        except Exception as error:  # noqa: BLE001 - it belongs to those who wait
+            return error
+        return None
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Of a batch in parts each part by itself: the others go on."""
+        started = monotonic()
+        self._flushing_since.append(started)
+        try:
+            yield
+        finally:
+            self._flushing_since.remove(started)

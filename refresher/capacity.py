@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
@@ -41,7 +42,7 @@ class Capacity:
         #: The part of the load that is not paced: it passes as fast as requests can be made.
         self._rush = 0
         self._query_seconds = FIRST_GUESS_SECONDS
-        self.under_way = UnderWay()
+        self.under_way = UnderWay(concurrency * CHUNKS_UNDER_WAY)
 
     def chunk_budget(self) -> int:
         """How many chunks to claim: what is not claimed is free for other replicas.
@@ -147,10 +148,29 @@ class Capacity:
 class UnderWay:
     """How many chunks are between their slot and their result stored: each is in a `with` of it."""
 
-    __slots__ = ("chunks",)
+    __slots__ = ("_apart", "_apart_at_most", "chunks")
 
-    def __init__(self) -> None:
+    def __init__(self, apart_at_most: int) -> None:
         self.chunks = 0
+        self._apart = 0
+        self._apart_at_most = apart_at_most
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """In it a chunk is not counted: it waits by itself and must not keep others from going on.
+
+        As far as memory allows: beyond a number it is counted after all.
+        """
+        if self._apart >= self._apart_at_most:
+            yield
+            return
+        self._apart += 1
+        self.chunks -= 1
+        try:
+            yield
+        finally:
+            self._apart -= 1
+            self.chunks += 1
 
     def __enter__(self) -> None:
         self.chunks += 1

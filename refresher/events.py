@@ -63,8 +63,23 @@ ACCOUNT_MISNAMED: Final = Event("account.misnamed", "warning", ("open_id", "toke
 ACCOUNT_FAILED: Final = Event("account.failed", "error", ("open_id", "exception"))
 ACCOUNT_MENDED: Final = Event("account.mended", "warning", ("open_id", "overslept_seconds"))
 ACCOUNT_BLOCKED: Final = Event("account.blocked", "error", ("open_id",))
+RELEASE_BLOCKED: Final = Event(
+    "release.blocked",
+    "warning",
+    ("open_id", "holder_pid", "holder_application", "holder_since", "waited_seconds"),
+)
+RELEASE_FREED: Final = Event("release.freed", "info", ("open_id", "waited_seconds"))
+ACCOUNT_REFUSED: Final = Event(
+    "account.refused", "warning", ("open_id", "at", "reason", "retry_in_seconds")
+)
 ACCOUNT_ABANDONED: Final = Event("account.abandoned", "warning", ("open_id",))
 CHUNK_UNSAVED: Final = Event("chunk.unsaved", "warning", ("open_id", "videos"))
+CHUNK_BLOCKED: Final = Event(
+    "chunk.blocked",
+    "warning",
+    ("open_id", "videos", "holder_pid", "holder_application", "holder_since", "waited_seconds"),
+)
+CHUNK_FREED: Final = Event("chunk.freed", "info", ("open_id", "waited_seconds"))
 CHUNK_FAILED: Final = Event(
     "chunk.failed", "warning", ("open_id", "videos", "code", "status", "log_id", "detail")
 )

@@ -32,13 +32,17 @@ class Outage:
         """The last statement found no database, or all have met locks for long."""
         return self._since is not None
 
-    async def attempt(self, unit: Callable[[], Awaitable[T]]) -> T:
-        """The unit's result. Raises `DatabaseUnavailable`, having said so once for all."""
+    async def attempt(self, unit: Callable[[], Awaitable[T]], *, may_wait: bool = False) -> T:
+        """The unit's result. Raises `DatabaseUnavailable`, having said so once for all.
+
+        `may_wait`: it is known to meet somebody's lock, which says nothing of the database.
+        """
         started = monotonic()
         try:
             result = await unit()
         except DatabaseUnavailable as error:
-            self._began(error)
+            if not (may_wait and isinstance(error, DatabaseBusy)):
+                self._began(error)
             raise
         self._answered(started)
         return result

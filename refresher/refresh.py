@@ -22,8 +22,10 @@ from math import inf
 from time import monotonic
 from typing import Final, Protocol, TypeVar, cast
 
+from refresher.apart import SAID_SECONDS, Apart
 from refresher.batcher import Batcher
 from refresher.capacity import Capacity, Held
+from refresher.claiming import Claiming
 from refresher.domain.answers import Affects, meaning
 from refresher.domain.bisection import Bisection
 from refresher.domain.conclude import conclude
@@ -31,6 +33,7 @@ from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     AccessTokenRefused,
     DailyQuotaSpent,
+    DatabaseBusy,
     DatabaseUnavailable,
     QueryRefused,
     Throttled,
@@ -44,6 +47,8 @@ from refresher.domain.model import (
     UNUSABLE_TOKEN,
     ChunkWrite,
     Claim,
+    Holder,
+    OpenId,
     RefreshToken,
     Release,
     Released,
@@ -62,9 +67,13 @@ from refresher.events import (
     ACCOUNT_REFRESHED,
     ACCOUNT_THROTTLED,
     APP_THROTTLED,
+    CHUNK_BLOCKED,
     CHUNK_FAILED,
+    CHUNK_FREED,
     CHUNK_UNSAVED,
     LOOP_FAILED,
+    RELEASE_BLOCKED,
+    RELEASE_FREED,
     VIDEO_REJECTED,
 )
 from refresher.logs import emit
@@ -81,6 +90,10 @@ LINGER_SECONDS: Final = 0.05
 LEASE_MARGIN_SECONDS: Final = 0.5
 #: An account whose row an application holds locked is given back a little later.
 LOCKED_ROW_SECONDS: Final = 0.2
+#: What somebody held while accounts were claimed is looked at again in so long, then in twice that,
+#: and so on.
+LOOK_AGAIN_SECONDS: Final = 0.05
+LONGEST_LOOK_SECONDS: Final = 1.0
 #: The share of the grace time that requests in flight may take; the rest is for writing back.
 REQUESTS_SHARE_OF_GRACE: Final = 0.75
 #: A claim under way when the daemon is stopped gets this share of it.
@@ -95,8 +108,23 @@ SLOW_WRITE_BACK_SECONDS: Final = 3.0
 class Accounts(Protocol):
     """Leases. Raises `DatabaseUnavailable`."""
 
-    async def claim(self, chunk_budget: int) -> Sequence[Claim]: ...
+    passed_by: bool
+    unleased: Sequence[OpenId]
+
+    async def claim(
+        self,
+        chunk_budget: int,
+        *,
+        left_out: Sequence[OpenId] = (),
+        only: Sequence[OpenId] | None = None,
+    ) -> Sequence[Claim]: ...
+    async def claimable(
+        self, chunk_budget: int, left_out: Sequence[OpenId]
+    ) -> Sequence[OpenId]: ...
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]: ...
+    async def release_alone(
+        self, releases: Sequence[Release], lock_seconds: float, name: str
+    ) -> Sequence[Released | None]: ...
     async def renew(self, claims: Sequence[Claim]) -> Sequence[float | None]: ...
     async def reserve(self, claim: Claim) -> datetime | None: ...
     async def lower_app_rate(self, answered_lately: int | None) -> float | None: ...
@@ -111,7 +139,15 @@ class Upstream(Protocol):
     async def refresh_token(self, refresh_token: str, timeout_seconds: float) -> TokenPair: ...
 
 
-WriteBack = Callable[[Sequence[ChunkWrite]], Awaitable[Sequence[int]]]
+class WriteBack(Protocol):
+    """Stores results. Raises `DatabaseUnavailable`."""
+
+    async def write(self, chunks: Sequence[ChunkWrite]) -> Sequence[int]: ...
+    async def write_part(self, chunks: Sequence[ChunkWrite]) -> Sequence[int]: ...
+    async def write_alone(
+        self, chunks: Sequence[ChunkWrite], lock_seconds: float, name: str
+    ) -> Sequence[int]: ...
+    async def holder(self, name: str) -> Holder | None: ...
 
 
 @dataclass(slots=True)
@@ -198,6 +234,7 @@ class Refresher:
         chance: Callable[[], float],
     ) -> None:
         self._accounts = accounts
+        self._claiming = Claiming(accounts, chance)
         self._upstream = upstream
         self._keeper = keeper
         self._policy = policy
@@ -210,7 +247,9 @@ class Refresher:
         self._capacity = Capacity(concurrency, chance)
         self._app_throttle = AppThrottle()
         self._write_back = Batcher(
-            self._outlasting(write_back),
+            self._outlasting(write_back.write),
+            flush_part=self._outlasting(write_back.write_part),
+            check=self._checking(write_back.write),
             size=WRITE_BACK_ROWS,
             linger_seconds=LINGER_SECONDS,
             weigh=lambda chunk: chunk.videos,
@@ -218,13 +257,38 @@ class Refresher:
         )
         self._release = Batcher(
             self._outlasting(accounts.release),
+            check=self._checking(accounts.release),
             size=RELEASE_ACCOUNTS,
             linger_seconds=LINGER_SECONDS,
+        )
+        # One connection for all that waits for locks.
+        place = asyncio.Semaphore(1)
+        self._wait_no_longer = asyncio.Event()
+        self._blocked_writes = Apart(
+            write_back.write_alone,
+            write_back.holder,
+            place=place,
+            outage=outage,
+            give_up=self._wait_no_longer,
+            blocked=CHUNK_BLOCKED,
+            freed=CHUNK_FREED,
+            told=lambda chunks: {"videos": sum(chunk.videos for chunk in chunks)},
+        )
+        self._blocked_releases = Apart(
+            accounts.release_alone,
+            write_back.holder,
+            place=place,
+            outage=outage,
+            give_up=self._wait_no_longer,
+            blocked=RELEASE_BLOCKED,
+            freed=RELEASE_FREED,
         )
         self._working: dict[asyncio.Task[None], Work] = {}
         self._querying: set[asyncio.Task[None]] = set()
         self._write_first = False
         self._waits_for_room = False
+        self._looks = 0
+        self._look: asyncio.TimerHandle | None = None
         self._deadline = inf
         self._stop = asyncio.Event()
         self._give_up = asyncio.Event()
@@ -257,7 +321,7 @@ class Refresher:
             await self._work_on(finished)
         finally:
             abandoned = await self._drain()
-            await cancelled(beside)
+            await cancelled([*beside, *self._blocked_writes.tasks, *self._blocked_releases.tasks])
         return abandoned
 
     async def _work_on(self, finished: Callable[[], Awaitable[bool]] | None) -> None:
@@ -280,14 +344,26 @@ class Refresher:
             return False
         try:
             claims = await self._unless_stopped(
-                self._outage.attempt(lambda: self._accounts.claim(budget))
+                self._outage.attempt(lambda: self._claiming.claim(budget))
             )
         except DatabaseUnavailable:
             await self._outage.pause(self._stop)
             return True
         for claim in claims:
             self._start(claim)
+        self._look_again(passed_by=self._claiming.passed_by and not claims)
         return bool(claims)
+
+    def _look_again(self, *, passed_by: bool) -> None:
+        """Soon, where others held the rows of accounts that are due; later while they hold them."""
+        if self._look:
+            self._look.cancel()  # one at a time
+        if not passed_by:
+            self._looks = 0
+            return
+        seconds = min(LOOK_AGAIN_SECONDS * (1 << min(self._looks, 8)), LONGEST_LOOK_SECONDS)
+        self._looks += 1
+        self._look = asyncio.get_running_loop().call_later(seconds, self.wake.set)
 
     async def _unless_stopped(
         self, claiming: Coroutine[None, None, Sequence[Claim]]
@@ -553,7 +629,7 @@ class Refresher:
             return
         write = ChunkWrite(claim.open_id, claim.lease_epoch, reconciled.writes, claim.ctids)
         try:
-            written = await self._write_back.submit(write)
+            written = await self._write(work, write)
         except DatabaseUnavailable:
             written = 0  # the grace time is over
         if unwritten := write.videos - written:
@@ -564,12 +640,39 @@ class Refresher:
             new = [write.video_ids for write in reconciled.writes if write.urls]
             work.samples += [Sample(video_ids[0], len(video_ids)) for video_ids in new]
 
+    async def _write(self, work: Work, write: ChunkWrite) -> int:
+        """How many rows were written. What waits for a lock waits apart from the others."""
+        if not self._blocked_writes.holds(write.open_id):
+            with suppress(DatabaseBusy):
+                return await self._write_back.submit(write)
+        waits_long = asyncio.get_running_loop().call_later(SAID_SECONDS, self._set_aside, work)
+        try:
+            with self._capacity.under_way.apart():
+                return await self._blocked_writes.submit(write)
+        finally:
+            waits_long.cancel()
+
+    def _set_aside(self, work: Work) -> None:
+        """Ask for no more of what cannot be stored; its place is for others."""
+        work.halt.set()
+        work.held.let_go()
+        self.wake.set()
+
+    async def _hand_in(self, release: Release) -> Released | None:
+        if not self._blocked_releases.holds(release.open_id):
+            with suppress(DatabaseBusy):
+                return await self._release.submit(release)
+        return await self._blocked_releases.submit(release)
+
     async def _give_back(self, work: Work, release: Release) -> Released | None:
         """None where the lease had to be left to run out."""
         while True:
             try:
-                released = await self._release.submit(release)
+                released = await self._hand_in(release)
             except DatabaseUnavailable:
+                return None
+            except Exception as error:  # noqa: BLE001 - whatever refuses it, its lease runs out
+                self._claiming.leave_alone(work.claim.open_id, error, "release")
                 return None
             if released or self._give_up.is_set() or monotonic() > work.lease_end:
                 if released:
@@ -618,6 +721,7 @@ class Refresher:
         await _wait(working, self._deadline - kept)
         for task in self._querying:
             task.cancel()
+        self._wait_no_longer.set()
         await _wait(working, self._deadline)
         self._give_up.set()
         late = {task for task in working if not task.done()}
@@ -630,9 +734,29 @@ class Refresher:
         """What was fetched is kept and written when the database is back."""
 
         async def flush_in_the_end(items: Sequence[T]) -> Sequence[R]:
-            return await self._outage.outlast(lambda: flush(items), self._give_up)
+            return await self._outage.outlast(
+                lambda: flush(items), self._give_up, fatal=(DatabaseBusy,)
+            )
 
         return flush_in_the_end
+
+    def _checking(
+        self, flush: Callable[[Sequence[T]], Awaitable[Sequence[R]]]
+    ) -> Callable[[], Awaitable[None]]:
+        """Waits until nothing at all can be flushed: a table may be locked, or refuse all."""
+
+        async def flush_nothing() -> None:
+            try:
+                await flush(())
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:
+                raise DatabaseUnavailable(str(error).partition("\n")[0]) from error
+
+        async def check() -> None:
+            await self._outage.outlast(flush_nothing, self._give_up)
+
+        return check
 
 
 async def cancelled(tasks: Collection[asyncio.Task[None]]) -> None:

@@ -31,7 +31,7 @@ from refresher.postgres.database import SCAN_SECONDS, Connector
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import SQL_SUMMARY, read_summary
 from refresher.postgres.tokens import TokenStore, consents_ending
-from refresher.postgres.write_back import SQL_WRITE_BACK, SQL_WRITE_BACK_FREE_ROWS, _write
+from refresher.postgres.write_back import SQL_WRITE_BACK, _write, write_free_rows
 from refresher.settings import read_settings
 from tests.conftest import eventually
 
@@ -164,9 +164,9 @@ async def hot_path(connection):
         (lambda _: claims.claim(128), Bound(2 * DUE, DUE)),
         (partial(write, SQL_WRITE_BACK, chunks), Bound(LEASED, 20 * LEASED)),
         (partial(write, SQL_WRITE_BACK, moved), Bound(LEASED, 2 * 20 * LEASED)),
-        (partial(write, SQL_WRITE_BACK_FREE_ROWS, chunks), Bound(LEASED, 2 * 20 * LEASED)),
+        (lambda pool: write_free_rows(pool, chunks), Bound(LEASED, 2 * 20 * LEASED)),
         (partial(write, SQL_WRITE_BACK, missed), Bound(20 * LEASED, 20 * LEASED)),
-        (partial(write, SQL_WRITE_BACK_FREE_ROWS, missed), Bound(20 * LEASED, 2 * 20 * LEASED)),
+        (lambda pool: write_free_rows(pool, missed), Bound(20 * LEASED, 2 * 20 * LEASED)),
         (lambda _: claims.release(releases), Bound(3 * LEASED, LEASED)),
         (lambda _: claims.release(sampled), Bound(3 * LEASED, (1 + len(samples)) * LEASED)),
         (lambda _: claims.renew(leased), Bound(2 * LEASED)),
@@ -194,7 +194,7 @@ async def ctids_of(connection, open_id):
 
 
 async def write(statement, chunks, pool):
-    """By the one statement of a write-back or the other."""
+    """By a statement of a write-back."""
     await _write(pool, statement, chunks)
 
 

@@ -201,3 +201,15 @@ class Released:
 
     parked: bool
     wake_in_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock: the server's process, what it calls itself, since when it may hold it.
+
+    None is what the server does not tell; process 0 is a prepared transaction.
+    """
+
+    pid: int
+    application_name: str | None
+    since: datetime | None

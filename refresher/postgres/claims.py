@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from math import ceil
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from asyncpg import Record
 
@@ -30,7 +30,11 @@ from refresher.domain.pacing import (
     step_seconds,
 )
 from refresher.postgres.database import Pool, connection
+from refresher.postgres.parts import in_parts
 from refresher.postgres.sealing import Sealer, seal_seen
+
+if TYPE_CHECKING:
+    from refresher.postgres.database import Pooled
 
 #: Videos that a claim reads of one account, and in all before it takes no further one. A larger
 #: account is read part by part, in the order of its video IDs.
@@ -92,6 +96,19 @@ CASE WHEN {managed} AND a.refresh_token IS NOT NULL
      THEN greatest({due}, a.token_request_until) ELSE 'infinity' END
 """
 
+#: What may be claimed now, but for what is locked or left alone.
+CLAIMABLE: Final = f"""
+state = 'active'
+AND wake_at <= now()
+AND (lease_expires_at IS NULL OR lease_expires_at <= now())
+AND next_slot_at <= now() + {{horizon}}
+-- New videos do not cut short the wait for a token that has to come before them: a back-off,
+-- or somebody else's request whose outcome may still be stored.
+AND NOT ({{managed}} AND {DEAD} AND ((token_failures > 0 AND token_due_at > now())
+                                     OR coalesce(token_request_until > now(), false)))
+AND open_id <> ALL ({{left_out}})
+"""
+
 #: The order in which a claim takes an account's videos.
 STARVED, DUE, ALONE, TOP_UP = range(4)
 #: Of what was read, as far as chunks were granted: the due ones and their top-ups. Between the two
@@ -125,22 +142,29 @@ picked AS MATERIALIZED (
            {DEAD} AS dead,
            greatest(token_due_at, token_request_until) <= now() AS due
     FROM refresher.accounts AS a
-    WHERE state = 'active'
-      AND wake_at <= now()
-      AND (lease_expires_at IS NULL OR lease_expires_at <= now())
-      AND next_slot_at <= now() + (SELECT horizon FROM pace)
-      -- New videos do not cut short the wait for a token that has to come before them: a back-off,
-      -- or somebody else's request whose outcome may still be stored.
-      AND NOT ($9 AND {DEAD} AND ((token_failures > 0 AND token_due_at > now())
-                                  OR coalesce(token_request_until > now(), false)))
+    WHERE {CLAIMABLE.format(horizon="(SELECT horizon FROM pace)", managed="$9", left_out="$11")}
+      AND ($12::text[] IS NULL OR open_id = ANY ($12))
     ORDER BY wake_at
     LIMIT $10
     FOR UPDATE SKIP LOCKED
 ),
 locked AS MATERIALIZED (
     -- Whether the statement sees all that was inserted before the locks, and none is to come.
-    SELECT refresher.is_latest(pg_current_snapshot()) AS last
-    FROM (SELECT count(*) FROM picked) AS locked_first
+    SELECT refresher.is_latest(pg_current_snapshot()) AS last,
+           -- Whether others held rows that would have been picked.
+           CASE WHEN number < $10 THEN number < (
+               SELECT count(*)
+               FROM (
+                   SELECT FROM refresher.accounts AS a
+                   WHERE {
+    CLAIMABLE.format(horizon="(SELECT horizon FROM pace)", managed="$9", left_out="$11")
+}
+                     AND ($12::text[] IS NULL OR open_id = ANY ($12))
+                   ORDER BY wake_at
+                   LIMIT $10
+               ) AS due
+           ) ELSE false END AS passed_by
+    FROM (SELECT count(*) AS number FROM picked) AS locked_first
 ),
 affordable AS (
     -- By the counts of their last release: a huge account, or many small ones. A token that is to
@@ -215,7 +239,9 @@ app AS MATERIALIZED (
 start AS MATERIALIZED (
     -- After the reading, however long it took.
     SELECT clock_timestamp() AS at,
-           (SELECT {FROM_NOW.format(slot="next_slot_at")} FROM app) AS app_at
+           (SELECT {FROM_NOW.format(slot="next_slot_at")} FROM app) AS app_at,
+           -- From here on only an application's trigger may wait, and not for long.
+           set_config('lock_timeout', '200ms', true) AS impatient
     FROM (SELECT count(*) FROM asked) AS read_first, (SELECT count(*) FROM app) AS locked_first
 ),
 budget AS (
@@ -272,7 +298,8 @@ leased AS (
     RETURNING a.open_id, a.access_token, a.lease_epoch, a.lease_expires_at, a.failures,
               a.refresh_token, a.tokens_generation, a.token_standing, a.token_failures
 )
-SELECT l.*, g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
+SELECT l.*, g.open_id AS granted, locked.passed_by,
+       g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
        g.cut_off OR g.part_only AS unfinished,
        CASE WHEN locked.last AND g.read_to = '' AND NOT (g.part_only OR g.token_due)
             THEN g.videos_read END AS all_videos,
@@ -283,7 +310,17 @@ SELECT l.*, g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
        {CHOSEN.format("misses")} AS misses,
        {CHOSEN.format("missing")} AS missing,
        array_to_string({CHOSEN.format("ctids")}, ' ') AS ctids
-FROM leased AS l JOIN granted AS g USING (open_id), locked
+-- A row in any case, and one for what was granted and could not be leased.
+FROM locked LEFT JOIN (granted AS g LEFT JOIN leased AS l USING (open_id)) ON true
+"""
+
+# Whom a claim that failed may have picked.
+SQL_CLAIMABLE: Final = f"""
+SELECT open_id
+FROM refresher.accounts AS a
+WHERE {CLAIMABLE.format(horizon="$1::interval", managed="$2", left_out="$3")}
+ORDER BY wake_at
+LIMIT $4
 """
 
 # A slot more for an account under lease, after those it has, and one of the app's where it is
@@ -330,15 +367,15 @@ RETURNING slot.at
 # An account whose row somebody else has locked is left out rather than waited for; it is tried
 # again, and its lease runs out in any case. A stale epoch is somebody else's lease: left alone.
 # What was learnt of a token that has been replaced meanwhile says nothing of the new one.
-SQL_RELEASE: Final = f"""
+RELEASING: Final = f"""
 WITH given AS MATERIALIZED (
-    SELECT *
+    SELECT r.*
     FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::float8[], $6::float8[],
                 $7::text[], $8::text[], $9::boolean[], $10::boolean[], $11::float8[],
                 $12::integer[], $13::boolean[], $14::boolean[], $20::boolean[])
          AS r (open_id, lease_epoch, generation, failures, retry_seconds, pause_seconds,
                park_state, park_reason, answered, refused, token_retry_seconds, requests,
-               unfinished, passed_over, quota_spent)
+               unfinished, passed_over, quota_spent){{patience}}
 ),
 fresh AS MATERIALIZED (
     -- One video speaks for those that were written alike with it: it shows what the database has,
@@ -461,11 +498,22 @@ FROM (
     WHERE a.lease_owner IS NULL
 ) AS done
 """
+# Rows that are locked are skipped: only the trigger of an application may wait.
+SQL_RELEASE: Final = RELEASING.format(
+    patience=", (SELECT set_config('lock_timeout', '200ms', true)) AS impatient"
+)
+SQL_RELEASE_ALONE: Final = RELEASING.format(patience="")
+SQL_PATIENCE: Final = """
+SELECT set_config('lock_timeout', $1, true), set_config('application_name', $2, true)
+"""
 
 # Also a lease that has run out, as long as nobody else has taken the account since. A wake-up that
 # somebody has lowered stays below the end of the lease, where the release looks for it.
 SQL_RENEW: Final = """
-WITH held AS MATERIALIZED (
+WITH impatient AS MATERIALIZED (
+    SELECT set_config('lock_timeout', '200ms', true)
+),
+held AS MATERIALIZED (
     SELECT a.open_id
     FROM unnest($1::text[], $2::bigint[]) AS r (open_id, lease_epoch)
     JOIN refresher.accounts AS a
@@ -481,6 +529,7 @@ SET wake_at = CASE WHEN a.wake_at < a.lease_expires_at THEN a.wake_at
     lease_expires_at = now() + $3::interval
 FROM held
 WHERE a.open_id = held.open_id
+  AND (SELECT count(*) FROM impatient) > 0
 RETURNING a.open_id, a.lease_expires_at - now() AS left
 """
 
@@ -534,11 +583,21 @@ class Claims:
         # Of an account of the last claim: no more are locked than the next is likely to have chunks
         # and rows for.
         self._chunks_each = self._videos_each = 1.0
+        #: Whether the last claim had to pass by accounts whose rows others held.
+        self.passed_by = False
+        #: Accounts whose lease something has undone in the last claim: a trigger, no doubt.
+        self.unleased: Sequence[OpenId] = ()
 
-    async def claim(self, chunk_budget: int) -> Sequence[Claim]:
+    async def claim(
+        self,
+        chunk_budget: int,
+        *,
+        left_out: Sequence[OpenId] = (),
+        only: Sequence[OpenId] | None = None,
+    ) -> Sequence[Claim]:
         """Lease the due accounts that have waited longest, at most `chunk_budget` chunks in all.
 
-        More may be due.
+        More may be due. `left_out` are not looked at; with `only`, no others are.
         """
         async with connection(self._pool) as taken:
             sent = monotonic()
@@ -553,58 +612,100 @@ class Claims:
                 self._lease,
                 ROWS_READ,
                 self._managed,
-                ceil(min(chunk_budget / self._chunks_each, ROWS_READ / self._videos_each)),
+                self._accounts_for(chunk_budget),
+                left_out,
+                only,
             )
-            sealed = await seal_seen(taken, self._sealer, rows)
-        claims = [self._claim(row, sealed.get(row["open_id"], 0), sent) for row in rows]
+            leased = [row for row in rows if row["open_id"] is not None]
+            sealed = await seal_seen(taken, self._sealer, leased)
+        claims = [self._claim(row, sealed.get(row["open_id"], 0), sent) for row in leased]
         if claims:
             self._chunks_each = max(1.0, sum(claim.chunks for claim in claims) / len(claims))
             self._videos_each = max(1.0, sum(len(claim.videos) for claim in claims) / len(claims))
+        self.passed_by = rows[0]["passed_by"]
+        self.unleased = [
+            OpenId(row["granted"]) for row in rows if row["granted"] and row["open_id"] is None
+        ]
         return claims
+
+    def _accounts_for(self, chunk_budget: int) -> int:
+        return ceil(min(chunk_budget / self._chunks_each, ROWS_READ / self._videos_each))
+
+    async def claimable(self, chunk_budget: int, left_out: Sequence[OpenId]) -> Sequence[OpenId]:
+        """The accounts that a claim would try to lease now, and perhaps a few more."""
+        async with connection(self._pool) as taken:
+            rows = await taken.fetch(
+                SQL_CLAIMABLE,
+                self._horizon,
+                self._managed,
+                left_out,
+                self._accounts_for(chunk_budget),
+            )
+        return [OpenId(row["open_id"]) for row in rows]
 
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]:
         """Give leases back; None where the row is locked just now or the lease is over.
 
         Try those again until their lease has run out.
         """
+        async with connection(self._pool) as taken:
+            return await self._release(taken, SQL_RELEASE, releases)
+
+    async def release_alone(
+        self, releases: Sequence[Release], lock_seconds: float, name: str
+    ) -> Sequence[Released | None]:
+        """As `release`, under this session name: who holds what it waits for can be looked up.
+
+        It waits for a lock for so long at most.
+        """
+        async with connection(self._pool) as taken, taken.transaction():
+            await taken.fetchval(SQL_PATIENCE, f"{max(1, round(1000 * lock_seconds))}ms", name)
+            return await self._release(taken, SQL_RELEASE_ALONE, releases)
+
+    async def _release(
+        self, taken: "Pooled", statement: str, releases: Sequence[Release]
+    ) -> Sequence[Released | None]:
         parks = [release.park for release in releases]
         samples = [(release.open_id, *sample) for release in releases for sample in release.samples]
-        async with connection(self._pool) as taken:
-            rows = await taken.fetch(
-                SQL_RELEASE,
-                [release.open_id for release in releases],
-                [release.lease_epoch for release in releases],
-                [release.generation for release in releases],
-                [release.failures for release in releases],
-                [release.retry_seconds for release in releases],
-                [release.pause_seconds for release in releases],
-                [park and park.state for park in parks],
-                [park and park.reason for park in parks],
-                [release.answered for release in releases],
-                [release.refused for release in releases],
-                [release.token_retry_seconds for release in releases],
-                [release.requests for release in releases],
-                [release.unfinished for release in releases],
-                [release.passed_over for release in releases],
-                self._managed,
-                ROWS_READ,
-                *(list(zip(*samples, strict=True)) or [()] * 3),
-                [release.quota_spent for release in releases],
-            )
+        rows = await taken.fetch(
+            statement,
+            [release.open_id for release in releases],
+            [release.lease_epoch for release in releases],
+            [release.generation for release in releases],
+            [release.failures for release in releases],
+            [release.retry_seconds for release in releases],
+            [release.pause_seconds for release in releases],
+            [park and park.state for park in parks],
+            [park and park.reason for park in parks],
+            [release.answered for release in releases],
+            [release.refused for release in releases],
+            [release.token_retry_seconds for release in releases],
+            [release.requests for release in releases],
+            [release.unfinished for release in releases],
+            [release.passed_over for release in releases],
+            self._managed,
+            ROWS_READ,
+            *(list(zip(*samples, strict=True)) or [()] * 3),
+            [release.quota_spent for release in releases],
+        )
         released = {row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows}
         return [released.get(release.open_id) for release in releases]
 
     async def renew(self, claims: Sequence[Claim]) -> Sequence[float | None]:
         """Lengthen leases; how long each lasts now, None where it is lost or its row locked."""
+        rows = await in_parts(claims, self._renew, lambda *_: None)
+        left = {row["open_id"]: row["left"].total_seconds() for row in rows}
+        return [left.get(claim.open_id) for claim in claims]
+
+    async def _renew(self, claims: Sequence[Claim]) -> Sequence[Record]:
         async with connection(self._pool) as taken:
-            rows = await taken.fetch(
+            rows: Sequence[Record] = await taken.fetch(
                 SQL_RENEW,
                 [claim.open_id for claim in claims],
                 [claim.lease_epoch for claim in claims],
                 self._lease,
             )
-        left = {row["open_id"]: row["left"].total_seconds() for row in rows}
-        return [left.get(claim.open_id) for claim in claims]
+        return rows
 
     async def reserve(self, claim: Claim) -> datetime | None:
         """One more slot for an account under lease; None where it is lost or the row locked.

@@ -22,8 +22,10 @@ else:
     Connection = asyncpg.Connection
     Pool = asyncpg.Pool
 
-#: Claim, two write-backs, release, audit and summary at once, and one to spare for /readyz; what an
-#: account needs by itself waits its turn.
+#: How a daemon's sessions are named, but for those that wait for a lock.
+APPLICATION_NAME: Final = "refresher"
+#: Claim, two write-backs, release, audit and summary at once, and one to spare for /readyz and for
+#: what waits for a lock; what an account needs by itself waits its turn.
 POOL_SIZE: Final = 7
 CONNECT_SECONDS: Final = 5.0
 #: For a free place in the pool and a new connection, to whichever of several hosts.

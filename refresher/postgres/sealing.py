@@ -8,7 +8,9 @@ from asyncpg import Record
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from refresher.domain.errors import TokenUnreadable
-from refresher.postgres.database import Pool, connection
+from refresher.domain.model import OpenId
+from refresher.postgres.database import Pool, available, connection
+from refresher.postgres.parts import Refused, in_parts
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -22,7 +24,10 @@ ROWS_AT_ONCE: Final = 500
 # The generation is raised by ourselves, so the trigger does not take it for a new authorization.
 # What has changed since it was read is left alone.
 SQL_STORE_SEALED: Final = """
-WITH held AS MATERIALIZED (
+WITH impatient AS MATERIALIZED (
+    SELECT set_config('lock_timeout', {lock_timeout}, true)
+),
+held AS MATERIALIZED (
     SELECT a.open_id, s.access_token, s.refresh_token
     FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[])
          AS s (open_id, generation, access_token, refresh_token)
@@ -37,12 +42,15 @@ SET access_token = h.access_token,
     tokens_generation = a.tokens_generation + 1
 FROM held AS h
 WHERE a.open_id = h.open_id
+  AND (SELECT count(*) FROM impatient) > 0
 RETURNING a.open_id
 """
 # A row that somebody holds locked is sealed the next time it is seen: claims do not wait for it.
-SQL_SEAL: Final = SQL_STORE_SEALED.format(waiting="SKIP LOCKED")
+SQL_SEAL: Final = SQL_STORE_SEALED.format(waiting="SKIP LOCKED", lock_timeout="'200ms'")
 # Once a key is dropped, what was left sealed with it is lost: rather wait, or fail and say so.
-SQL_ROTATE: Final = SQL_STORE_SEALED.format(waiting="")
+SQL_ROTATE: Final = SQL_STORE_SEALED.format(
+    waiting="", lock_timeout="current_setting('lock_timeout')"
+)
 
 SQL_ROWS: Final = f"""
 SELECT open_id, access_token, refresh_token, tokens_generation
@@ -112,24 +120,43 @@ class Sealer:
         return True
 
 
+def _nobody_hears(_open_id: OpenId, _error: Exception) -> None:
+    pass
+
+
 async def seal_seen(
-    taken: "PoolConnectionProxy[Record]", sealer: Sealer, rows: Iterable[Record]
+    taken: "PoolConnectionProxy[Record]",
+    sealer: Sealer,
+    rows: Iterable[Record],
+    refused: Refused = _nobody_hears,
 ) -> Mapping[str, int]:
     """Seal in place those of the rows whose tokens lie in plain text, but for locked ones.
 
-    How much the generation of each account's tokens has grown by it.
+    How much the generation of each account's tokens has grown by it. `refused` hears of accounts
+    whose row a trigger, a constraint or a lock keeps as it is.
     """
+
+    async def seal(changes: Sequence[_Change]) -> Sequence[str]:
+        with available():
+            return await _store(taken, SQL_SEAL, changes)
+
     changes = [change for row in rows if (change := _changed(row, sealer.seal))]
-    return dict.fromkeys(await _store(taken, SQL_SEAL, changes), 1)
+    sealed = await in_parts(
+        changes, seal, lambda change, error: refused(OpenId(change.open_id), error)
+    )
+    return dict.fromkeys(sealed, 1)
 
 
-async def seal_all(pool: Pool, sealer: Sealer) -> int:
-    """Seal what lies in plain text, but for locked rows; how many accounts that changed."""
+async def seal_all(pool: Pool, sealer: Sealer, refused: Refused = _nobody_hears) -> int:
+    """Seal what lies in plain text, but for locked rows; how many accounts that changed.
+
+    `refused` as in `seal_seen`.
+    """
     sealed = 0
     if sealer.seals:
         async for rows in _pages(pool, SQL_PLAIN_ROWS):
             async with connection(pool) as taken:
-                sealed += len(await seal_seen(taken, sealer, rows))
+                sealed += len(await seal_seen(taken, sealer, rows, refused))
     return sealed
 
 

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from asyncpg import Record
+
 from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import Claim, OpenId, RefreshToken, TokenPair
 from refresher.postgres.database import Pool, connection
+from refresher.postgres.parts import REFUSALS, Refused, in_parts
 from refresher.postgres.sealing import Sealer
 
 # Statements of their own, not transactions: a machine that vanishes amid one leaves no row locked.
@@ -96,16 +99,19 @@ RETURNING a.open_id
 """
 
 # Each threshold once for all replicas, and anew after a new authorization.
-SQL_CONSENTS: Final = """
-WITH ending AS MATERIALIZED (
+ENDING: Final = """
     SELECT open_id
     FROM refresher.accounts
     WHERE state IN ('active', 'paused')
       AND refresh_token_expires_at <= now() + interval '14 days'
       AND (consent_warned_days IS NULL
            OR (consent_warned_days > 3 AND refresh_token_expires_at <= now() + interval '3 days'))
-    LIMIT 500
+"""
+NOTED: Final = """
     FOR NO KEY UPDATE SKIP LOCKED
+),
+impatient AS MATERIALIZED (
+    SELECT set_config('lock_timeout', '200ms', true)
 )
 UPDATE refresher.accounts AS a
 SET consent_warned_days = CASE
@@ -114,7 +120,14 @@ SET consent_warned_days = CASE
     ELSE 14 END
 FROM ending
 WHERE a.open_id = ending.open_id
+  AND (SELECT count(*) FROM impatient) > 0
 RETURNING a.open_id, a.refresh_token_expires_at, a.consent_warned_days
+"""
+SQL_CONSENTS: Final = f"WITH ending AS MATERIALIZED ({ENDING} LIMIT 500 {NOTED}"
+# Where one account spoils it for the others: who they are, and then part by part.
+SQL_ENDING: Final = f"{ENDING} LIMIT 500"
+SQL_CONSENTS_PART: Final = f"""
+WITH ending AS MATERIALIZED ({ENDING} AND open_id = ANY ($1::text[]) {NOTED}
 """
 
 
@@ -204,11 +217,30 @@ class TokenStore:
             )
 
 
-async def consents_ending(pool: Pool) -> Sequence[tuple[OpenId, datetime, int]]:
-    """Some accounts whose consent ends within 14 or 3 days and for whom that was not said yet."""
-    async with connection(pool) as taken:
-        rows = await taken.fetch(SQL_CONSENTS)
+async def consents_ending(
+    pool: Pool, refused: Refused = lambda _, __: None
+) -> Sequence[tuple[OpenId, datetime, int]]:
+    """Some accounts whose consent ends within 14 or 3 days and for whom that was not said yet.
+
+    `refused` hears of accounts for whom it cannot be noted: a trigger, a constraint or a lock
+    stands in the way. They are left out.
+    """
+    try:
+        rows = await _consents(pool, SQL_CONSENTS)
+    except REFUSALS:
+        ending = await _consents(pool, SQL_ENDING)
+        rows = await in_parts(
+            [OpenId(row["open_id"]) for row in ending],
+            lambda open_ids: _consents(pool, SQL_CONSENTS_PART, open_ids),
+            refused,
+        )
     return [
         (OpenId(row["open_id"]), row["refresh_token_expires_at"], row["consent_warned_days"])
         for row in rows
     ]
+
+
+async def _consents(pool: Pool, statement: str, *values: object) -> Sequence[Record]:
+    async with connection(pool) as taken:
+        rows: Sequence[Record] = await taken.fetch(statement, *values)
+    return rows

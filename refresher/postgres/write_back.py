@@ -6,8 +6,12 @@ from itertools import chain
 from typing import Final
 
 from refresher.domain.errors import DatabaseBusy
-from refresher.domain.model import ChunkWrite
-from refresher.postgres.database import Pool, connection
+from refresher.domain.model import ChunkWrite, Holder
+from refresher.postgres.database import APPLICATION_NAME, Pool, connection
+from refresher.postgres.locks import holder
+
+#: How long the trigger of one part of a batch may wait, while the others wait for their turn.
+LOCK_SECONDS: Final = 0.05
 
 # The lease's epoch is checked under a lock that a new claim of the account would wait for or skip.
 # LATERAL, so that the account is looked up by its key whatever the planner thinks of the numbers;
@@ -106,9 +110,14 @@ FROM (SELECT number FROM in_place UNION ALL SELECT number FROM moved) AS written
 GROUP BY number
 """
 
-# Rows that an application holds locked are left due rather than waited for.
+# Rows that an application holds locked are left due rather than waited for. What a trigger of an
+# application waits for is waited for as long as it is told, and under a name of this statement's
+# own, by which another session finds out who holds it, whatever pooler lies between.
 SQL_WRITE_BACK_FREE_ROWS: Final = f"""
-WITH {HELD},
+WITH impatient AS MATERIALIZED (
+    SELECT set_config('lock_timeout', $14, true), set_config('application_name', $15, true)
+),
+{HELD},
 free AS MATERIALIZED (
     SELECT w.*
     FROM ({WRITES.format(held="held")}) AS w JOIN refresher.videos AS v USING (open_id, video_id)
@@ -120,6 +129,7 @@ written AS (
     {SET}
     FROM free AS w
     WHERE v.open_id = w.open_id AND v.video_id = w.video_id
+      AND (SELECT count(*) FROM impatient) > 0
     RETURNING w.number
 )
 SELECT number, count(*) AS videos FROM written GROUP BY number
@@ -129,17 +139,58 @@ SELECT number, count(*) AS videos FROM written GROUP BY number
 async def write_back(pool: Pool, chunks: Sequence[ChunkWrite]) -> Sequence[int]:
     """Write the chunks' results in one statement; how many of each chunk's writes took effect.
 
-    Raises `DatabaseUnavailable`: nothing written.
+    Raises `DatabaseUnavailable`: nothing written; `DatabaseBusy` where a trigger waits for a lock.
     """
     try:
         return await _write(pool, SQL_WRITE_BACK, chunks)
     except DatabaseBusy:
-        return await _write(pool, SQL_WRITE_BACK_FREE_ROWS, chunks)
+        return await write_free_rows(pool, chunks)
 
 
-async def _write(pool: Pool, statement: str, chunks: Sequence[ChunkWrite]) -> Sequence[int]:
+async def write_free_rows(
+    pool: Pool,
+    chunks: Sequence[ChunkWrite],
+    lock_seconds: float = LOCK_SECONDS,
+    name: str = APPLICATION_NAME,
+) -> Sequence[int]:
+    """As `write_back`, for where locks are met: what a trigger waits for so long at most.
+
+    `name` is the session's application_name meanwhile.
+    """
+    lock_timeout = f"{max(1, round(1000 * lock_seconds))}ms"
+    return await _write(pool, SQL_WRITE_BACK_FREE_ROWS, chunks, lock_timeout, name)
+
+
+class WriteBack:
+    """Writing results back, for one replica. Raises `DatabaseUnavailable`."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def write(self, chunks: Sequence[ChunkWrite]) -> Sequence[int]:
+        """As `write_back`."""
+        return await write_back(self._pool, chunks)
+
+    async def write_part(self, chunks: Sequence[ChunkWrite]) -> Sequence[int]:
+        """A part of what has met a lock."""
+        return await write_free_rows(self._pool, chunks)
+
+    async def write_alone(
+        self, chunks: Sequence[ChunkWrite], lock_seconds: float, name: str
+    ) -> Sequence[int]:
+        """As `write_free_rows`."""
+        return await write_free_rows(self._pool, chunks, lock_seconds, name)
+
+    async def holder(self, name: str) -> Holder | None:
+        """Who holds what the session of this name waits for."""
+        return await holder(self._pool, name)
+
+
+async def _write(
+    pool: Pool, statement: str, chunks: Sequence[ChunkWrite], *more: object
+) -> Sequence[int]:
     async with connection(pool) as taken:
-        rows = await taken.fetch(statement, *_arguments(chunks))
+        rows = await taken.fetch(statement, *_arguments(chunks), *more)
     written = Counter({row["number"]: row["videos"] for row in rows})
     numbers = iter(range(1, sum(len(chunk.writes) for chunk in chunks) + 1))
     return [sum(written[next(numbers)] for _ in chunk.writes) for chunk in chunks]

@@ -1,0 +1,231 @@
+"""What waits for somebody's lock is kept and tried again by itself, apart from all the others."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import inf
+from time import monotonic
+from typing import Final, Generic, Protocol, TypeVar
+
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.domain.model import Holder, OpenId
+from refresher.events import Event
+from refresher.logs import emit
+from refresher.outage import Outage
+
+Item = TypeVar("Item", bound="OfAccount")
+Result = TypeVar("Result")
+Written_co = TypeVar("Written_co", covariant=True)
+Given_contra = TypeVar("Given_contra", contravariant=True)
+
+#: An account that has waited is kept apart for so long after: its lock may come again.
+KEPT_SECONDS: Final = 60.0
+#: A wait that lasts so long is said; most locks are let go sooner.
+SAID_SECONDS: Final = 1.0
+#: One statement waits at most so long: less than an application takes to look for a deadlock, so
+#: that it is ours that steps back.
+LONGEST_TRY_SECONDS: Final = 0.5
+SHORTEST_TRY_SECONDS: Final = 0.05
+#: All who wait get a turn in about so long.
+ROUND_SECONDS: Final = 2.0
+#: Between two tries of one account.
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 1.0
+#: Between two looks for who holds the lock, while a statement waits.
+LOOK_SECONDS: Final = 0.02
+#: So many tries may end before it was found out who holds the lock.
+LOOKED_TRIES: Final = 3
+
+
+class OfAccount(Protocol):
+    """What belongs to one account."""
+
+    @property
+    def open_id(self) -> OpenId: ...
+
+
+class Alone(Protocol[Given_contra, Written_co]):
+    """Does the items of one account in one statement.
+
+    It waits for a lock no longer than so many seconds, under the session name. Raises
+    `DatabaseBusy` then.
+    """
+
+    async def __call__(
+        self, items: Sequence[Given_contra], lock_seconds: float, name: str, /
+    ) -> Sequence[Written_co]: ...
+
+
+#: Who holds what the session of this name waits for. Raises `DatabaseUnavailable`.
+Who = Callable[[str], Awaitable[Holder | None]]
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Item, Result]):
+    """An account that waits."""
+
+    items: list[tuple[Item, asyncio.Future[Result]]] = field(default_factory=list)
+    since: float = field(default_factory=monotonic)
+    tries: int = 0
+    one_by_one: bool = False
+    holder: Holder | None = None
+    said: bool = False
+
+
+class Apart(Generic[Item, Result]):
+    """Items of accounts that wait for a lock, each account in statements of its own.
+
+    They take turns at the `place`: a connection for all who wait. Where a wait lasts, `blocked`
+    says so and names who holds the lock, and `freed` when it is over; `told` is what else is said
+    of the items. Once `give_up` is set, what waits hears `DatabaseUnavailable`.
+    """
+
+    def __init__(
+        self,
+        alone: Alone[Item, Result],
+        who: Who,
+        *,
+        place: asyncio.Semaphore,
+        outage: Outage,
+        give_up: asyncio.Event,
+        blocked: Event,
+        freed: Event,
+        told: Callable[[Sequence[Item]], Mapping[str, object]] = lambda _: {},
+    ) -> None:
+        self._alone = alone
+        self._who = who
+        self._place = place
+        self._outage = outage
+        self._give_up = give_up
+        self._blocked = blocked
+        self._freed = freed
+        self._told = told
+        self._name = f"refresher waits {secrets.token_hex(4)}"
+        self._waiting: dict[OpenId, _Waiting[Item, Result]] = {}
+        self._kept_until: dict[OpenId, float] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def holds(self, open_id: OpenId) -> bool:
+        """Whether the account waits, or did lately: what is its own belongs here."""
+        return open_id in self._waiting or self._kept_until.get(open_id, -inf) > monotonic()
+
+    async def submit(self, item: Item) -> Result:
+        """Hand an item over and wait for its result, however long the lock lasts."""
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.get(item.open_id)
+        if waiting is None:
+            waiting = self._waiting[item.open_id] = _Waiting()
+            self._begin(self._see_through(item.open_id, waiting))
+        waiting.items.append((item, done))
+        return await done
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _see_through(self, open_id: OpenId, waiting: _Waiting[Item, Result]) -> None:
+        try:
+            while items := [item for item in waiting.items if not item[1].done()]:
+                waiting.items = items
+                if self._give_up.is_set():
+                    _fail(items)
+                    continue
+                now = items[:1] if waiting.one_by_one else items
+                if not await self._try(open_id, waiting, now):
+                    await self._rest(waiting)
+        finally:
+            for _, done in waiting.items:
+                done.cancel()  # nobody waits for ever, whatever ended this
+            del self._waiting[open_id]
+            self._keep(open_id)
+            if waiting.said:
+                emit(self._freed, open_id=open_id, waited_seconds=_since(waiting))
+
+    async def _try(
+        self,
+        open_id: OpenId,
+        waiting: _Waiting[Item, Result],
+        items: Sequence[tuple[Item, asyncio.Future[Result]]],
+    ) -> bool:
+        """Whether the items' fate was settled. Raises what is wrong with them."""
+        async with self._place:
+            tried = asyncio.Event()
+            self._begin(self._look(waiting, tried))
+            try:
+                results = await self._outage.attempt(
+                    lambda: self._alone(
+                        [item for item, _ in items], self._try_seconds(), self._name
+                    ),
+                    may_wait=True,
+                )
+            except DatabaseBusy:
+                waiting.tries += 1
+                self._say(open_id, waiting)
+                return False
+            except DatabaseUnavailable:
+                await self._outage.pause(self._give_up)
+                return False
+            except Exception as error:  # noqa: BLE001 - it belongs to the one who waits for it
+                waiting.one_by_one = True
+                if len(items) == 1 and not items[0][1].done():
+                    items[0][1].set_exception(error)
+                return True
+            finally:
+                tried.set()
+        for (_, done), result in zip(items, results, strict=True):
+            if not done.done():
+                done.set_result(result)
+        return True
+
+    def _try_seconds(self) -> float:
+        return max(
+            SHORTEST_TRY_SECONDS, min(LONGEST_TRY_SECONDS, ROUND_SECONDS / len(self._waiting))
+        )
+
+    async def _look(self, waiting: _Waiting[Item, Result], tried: asyncio.Event) -> None:
+        """Find out who holds the lock, while a statement waits for it."""
+        with suppress(DatabaseUnavailable):
+            while waiting.holder is None and waiting.tries < LOOKED_TRIES:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(tried.wait(), LOOK_SECONDS)
+                    return
+                waiting.holder = await self._who(self._name)
+
+    def _say(self, open_id: OpenId, waiting: _Waiting[Item, Result]) -> None:
+        if waiting.said or _since(waiting) < SAID_SECONDS:
+            return
+        if waiting.holder is None and waiting.tries < LOOKED_TRIES:
+            return
+        waiting.said = True
+        holder = waiting.holder
+        emit(
+            self._blocked,
+            open_id=open_id,
+            **self._told([item for item, _ in waiting.items]),
+            holder_pid=holder and holder.pid,
+            holder_application=holder and holder.application_name,
+            holder_since=holder.since.isoformat() if holder and holder.since else None,
+            waited_seconds=_since(waiting),
+        )
+
+    async def _rest(self, waiting: _Waiting[Item, Result]) -> None:
+        seconds = min(FIRST_PAUSE_SECONDS * (1 << min(waiting.tries, 8)), LONGEST_PAUSE_SECONDS)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._give_up.wait(), seconds)
+
+    def _keep(self, open_id: OpenId) -> None:
+        now = monotonic()
+        self._kept_until = {kept: until for kept, until in self._kept_until.items() if until > now}
+        self._kept_until[open_id] = now + KEPT_SECONDS
+
+
+def _fail(items: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+    for _, done in items:
+        done.set_exception(DatabaseUnavailable("given up while it waited for a lock"))
+
+
+def _since(waiting: _Waiting[Item, Result]) -> float:
+    return round(monotonic() - waiting.since, 1)

@@ -1,0 +1,87 @@
+"""A row that somebody holds locked, behind an application's trigger: its account waits alone."""
+
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import asyncpg
+
+from tests.conftest import until
+
+CARRIED = """
+CREATE TABLE public.posts (video_id text PRIMARY KEY, cover text);
+CREATE FUNCTION public.carry() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE public.posts SET cover = NEW.cover_image_url WHERE video_id = NEW.video_id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER carry AFTER UPDATE ON refresher.videos
+FOR EACH ROW EXECUTE FUNCTION public.carry();
+"""
+
+
+async def carry_covers(world):
+    """An application carries every cover into a table of its own, by a trigger."""
+    await world.pool.execute(CARRIED)
+    await world.pool.execute("INSERT INTO public.posts SELECT video_id FROM refresher.videos")
+
+
+@asynccontextmanager
+async def held(database, video_id):
+    """A long transaction of the application, in the middle of which a row is locked."""
+    application = await asyncpg.connect(
+        database, server_settings={"application_name": "nightly report"}
+    )
+    try:
+        async with application.transaction():
+            await application.execute(
+                "SELECT FROM public.posts WHERE video_id = $1 FOR UPDATE", video_id
+            )
+            yield application
+    finally:
+        await application.close()
+
+
+async def valid_of_others(world, open_id):
+    return await world.pool.fetchval(
+        "SELECT count(*) FROM refresher.videos"
+        " WHERE open_id <> $1 AND cover_expires_at > now() AND cover_image_url <> ''",
+        open_id,
+    )
+
+
+async def valid_of(world, open_id):
+    return await world.pool.fetchval(
+        "SELECT count(*) FROM refresher.videos"
+        " WHERE open_id = $1 AND cover_expires_at > now() AND cover_image_url <> ''",
+        open_id,
+    )
+
+
+async def test_a_row_that_a_trigger_waits_for_holds_up_its_account_alone(serve, start, database):
+    """Sixty accounts: the other 59 are written at once, who holds the lock is said, and the one
+    is written when it is let go."""
+    world = await serve()
+    ids = {}
+    for number in range(60):
+        ids[number] = await world.add_account(f"account-{number}", videos=20)
+    await carry_covers(world)
+    async with held(database, ids[30][0]) as application:
+        pid = application.get_server_pid()
+        daemon = await start(world)
+        await world.until_valid(59 * 20)
+        blocked = await daemon.until_event("chunk.blocked")
+        assert blocked["open_id"] == "account-30"
+        assert (blocked["holder_pid"], blocked["holder_application"]) == (pid, "nightly report")
+        assert blocked["holder_since"]
+        assert blocked["videos"] == 20
+        assert await valid_of(world, "account-30") == 0
+        await until(monotonic() + 2)
+        sent = len(world.emulator.record)
+    await world.until_valid(60 * 20, seconds=5)
+    freed = await daemon.until_event("chunk.freed")
+    assert freed["open_id"] == "account-30"
+    assert len(world.emulator.record) == sent == 60
+    assert len(daemon.events("chunk.blocked")) == 1
+    assert daemon.events("database.lost") == []
+    assert await daemon.stopped() == 0
