@@ -1,6 +1,6 @@
 """`accounts import` and `videos import`: through COPY into a staging table, all or nothing."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +10,7 @@ from refresher.csv_files import AccountRow, VideoRow
 from refresher.domain.errors import TokenUnreadable
 from refresher.postgres.database import SCAN_SECONDS, Pool, connection
 from refresher.postgres.sealing import Sealer
+from refresher.postgres.tokens import fingerprint
 
 if TYPE_CHECKING:
     import asyncpg
@@ -36,8 +37,10 @@ LIMIT 1
 # would make a parked account active and forget when the token expires.
 SQL_KNOWN_TOKENS: Final = """
 SELECT s.open_id, s.access_token, s.refresh_token,
-       a.access_token AS known_access_token, a.refresh_token AS known_refresh_token
+       a.access_token AS known_access_token, a.refresh_token AS known_refresh_token,
+       coalesce(u.fingerprints, '{}') AS used_up
 FROM staged_accounts AS s JOIN refresher.accounts AS a USING (open_id)
+                          LEFT JOIN refresher.used_tokens AS u USING (open_id)
 ORDER BY open_id
 FOR NO KEY UPDATE OF a
 """
@@ -188,7 +191,7 @@ class _Staged:
             (
                 row["open_id"],
                 _kept(sealer, row["access_token"], row["known_access_token"]),
-                _kept(sealer, row["refresh_token"], row["known_refresh_token"]),
+                _kept(sealer, row["refresh_token"], row["known_refresh_token"], row["used_up"]),
             )
             for row in rows
         ]
@@ -201,10 +204,18 @@ class _Staged:
         return Imported(self.rows, _count(stored))
 
 
-def _kept(sealer: Sealer, token: str | None, known: str | None) -> str | None:
-    """What is to be stored: what is known already, where it is the same token."""
+def _kept(
+    sealer: Sealer, token: str | None, known: str | None, used_up: Sequence[bytes] = ()
+) -> str | None:
+    """What is to be stored: what is known already, where it is the same token.
+
+    One that was used up goes as it is: so the database knows it, and keeps its row as it stands.
+    """
     try:
-        return known if sealer.unseal(token) == sealer.unseal(known) else token
+        plain = sealer.unseal(token)
+        if plain is not None and fingerprint(plain)[:16] in used_up:
+            return plain
+        return known if plain == sealer.unseal(known) else token
     except TokenUnreadable:
         return token  # the way to mend an account whose key is lost
 
