@@ -28,7 +28,7 @@ POLL_SECONDS = 1.0
 #: Two polls, and what a claim, a request and a write-back take on a busy machine.
 MENDED_SECONDS = 2 * POLL_SECONDS + 1.0
 CLIENT = {"tiktok_client_key": "key-of-the-app", "tiktok_client_secret": "secret-of-the-app"}
-KEY = "x" * 43 + "="
+KEY = "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="
 HOUR = timedelta(hours=1)
 URL = "https://p16-sign.example.com/a~tplv.image?x-expires={}&x-signature=e%2FMf%3D&s=1"
 
@@ -338,3 +338,353 @@ async def test_an_account_is_not_renamed_while_its_new_tokens_come(stored):
     await stored.execute("UPDATE refresher.accounts SET token_request_until = NULL")
     await stored.execute(rename)
     assert await stored.fetchval("SELECT count(*) FROM refresher.videos WHERE open_id = 'new'") == 50
+
+
+# --- Rows of accounts that are saved whole ---
+
+
+async def test_a_row_saved_whole_brings_none_of_the_daemons_columns_back(stored):
+    """A lease that began since it was read stays, and its holder's writes count."""
+    old = await stored.fetchrow("SELECT * FROM refresher.accounts WHERE open_id = 'ana'")
+    await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE video_id = 'ana7'")
+    (claim,) = await replica(stored).claim(1000)
+    before = await row_of(stored, "ana")
+    saved = dict(old) | {"scope": "video.list"}
+    columns = [name for name in saved if name != "open_id"]
+    sets = ", ".join(f"{name} = ${number}" for number, name in enumerate(columns, 1))
+    await stored.execute(
+        f"UPDATE refresher.accounts SET {sets} WHERE open_id = 'ana'",
+        *(saved[name] for name in columns),
+    )
+    after = dict(await row_of(stored, "ana"))
+    assert after["scope"] == "video.list"
+    kept = ("lease_owner", "lease_epoch", "lease_expires_at", "next_slot_at", "videos", "valid")
+    assert [after[name] for name in kept] == [before[name] for name in kept]
+    assert after["tokens_generation"] == before["tokens_generation"] + 1
+    chunk = ChunkWrite("ana", claim.lease_epoch, [covers(claim, 7)], claim.ctids)
+    assert await write_back(stored, [chunk]) == [len(claim.videos)]
+
+
+# --- Tokens that come back ---
+
+TOKENS = (
+    "access_token",
+    "access_token_expires_at",
+    "refresh_token",
+    "refresh_token_expires_at",
+    "scope",
+    "tokens_generation",
+    "state",
+)
+
+
+async def authorized(pool, sealer, state="active"):
+    """An account whose tokens were refreshed three times; every row that it had meanwhile."""
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token, access_token_expires_at,"
+        " refresh_token, refresh_token_expires_at, scope) VALUES"
+        " ('zoe', 'act.0', now() - interval '1 day', 'rft.0', now() + interval '1 day', 'video.list')"
+    )
+    store = TokenStore(pool, sealer)
+    claims = Claims(
+        pool,
+        replica="a",
+        lease_seconds=60,
+        rate_limit_per_token=0,
+        rate_limit_per_app=0,
+        managed=True,
+        sealer=sealer,
+    )
+    rows = [await row_of(pool, "zoe")]
+    for number in range(1, 4):
+        (claim,) = [c for c in await claims.claim(100) if c.open_id == "zoe"]
+        rows.append(await row_of(pool, "zoe"))
+        used = await store.begin(claim)
+        pair = TokenPair(f"act.{number}", 1.0, f"rft.{number}", 86_400.0, None)
+        assert await store.replace(claim, used, pair, 0.0)
+        await claims.release([conclude(claim, [], 0.5)])
+        await pool.execute("UPDATE refresher.accounts SET wake_at = now()")
+    await pool.execute("UPDATE refresher.accounts SET state = $1 WHERE open_id = 'zoe'", state)
+    return rows
+
+
+@pytest.mark.parametrize("state", ["active", "needs_reauthorization", "paused"])
+@pytest.mark.parametrize("keys", [(), (KEY,)], ids=["plain", "sealed"])
+async def test_tokens_that_were_used_up_are_kept_out(pool, keys, state):
+    """As they were given, as they stood in the row, as the last pair and as the first one."""
+    rows = await authorized(pool, Sealer(keys), state)
+    before = await row_of(pool, "zoe")
+    for number, row in enumerate(rows, 1):
+        await pool.execute(
+            "UPDATE refresher.accounts SET access_token = $1, access_token_expires_at = $2,"
+            " refresh_token = $3, refresh_token_expires_at = $4, scope = 'less'",
+            *(row[name] for name in TOKENS[:4]),
+        )
+        after = await row_of(pool, "zoe")
+        assert [after[name] for name in TOKENS] == [before[name] for name in TOKENS]
+        assert after["tokens_ignored"] == number
+    assert await ignored_tokens(pool) == [("zoe", len(rows))]
+    assert await ignored_tokens(pool) == []
+    await pool.execute("UPDATE refresher.accounts SET refresh_token = 'rft.1'")
+    assert await ignored_tokens(pool) == []  # said within the hour already
+    await pool.execute(
+        "UPDATE refresher.accounts SET tokens_ignored_said = now() - interval '61 minutes'"
+    )
+    assert await ignored_tokens(pool) == [("zoe", 1)]
+
+
+@pytest.mark.parametrize("keys", [(), (KEY,)], ids=["plain", "sealed"])
+async def test_an_import_of_used_up_tokens_changes_nothing(pool, keys):
+    """Though it seals them anew; the file's other accounts are stored."""
+    sealer = Sealer(keys)
+    await authorized(pool, sealer)
+    before = await row_of(pool, "zoe")
+    later = datetime.now(UTC) + timedelta(days=1)
+    await import_accounts(
+        pool,
+        [
+            AccountRow(2, "zoe", "act.0", later, "rft.0", later, None),
+            AccountRow(3, "new", "act.n", later, "rft.n", later, None),
+        ],
+        sealer,
+    )
+    after = await row_of(pool, "zoe")
+    assert [after[name] for name in TOKENS] == [before[name] for name in TOKENS]
+    assert sealer.unseal((await row_of(pool, "new"))["refresh_token"]) == "rft.n"
+    assert await ignored_tokens(pool) == [("zoe", 1)]
+
+
+async def test_new_tokens_are_taken_at_any_time(pool):
+    """A new authorization, the current pair once more, an access token beside the current one."""
+    await authorized(pool, Sealer(()), "needs_reauthorization")
+    generation = (await row_of(pool, "zoe"))["tokens_generation"]
+    for number, change in enumerate(
+        (
+            "access_token = 'act.new', refresh_token = 'rft.new'",
+            "access_token = 'act.0', access_token_expires_at = now() - interval '1 day'",
+            "access_token = 'act.newer', refresh_token = NULL",
+            "refresh_token = 'rft.newest'",
+        ),
+        1,
+    ):
+        await pool.execute(f"UPDATE refresher.accounts SET {change}")
+        row = await row_of(pool, "zoe")
+        assert (row["tokens_generation"], row["state"]) == (generation + number, "active")
+    assert row["tokens_ignored"] == 0
+    assert row["refresh_token"] == "rft.newest"
+
+
+@pytest.mark.parametrize("given", [None, "rft.0"], ids=["none", "the same"])
+async def test_a_refresh_token_that_was_not_rotated_is_not_used_up(pool, given):
+    """TikTok may leave it as it is: then it counts as new whenever somebody stores it."""
+    sealer = Sealer((KEY,))
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token, access_token_expires_at,"
+        " refresh_token) VALUES ('zoe', 'act.0', now(), 'rft.0')"
+    )
+    claims = Claims(
+        pool,
+        replica="a",
+        lease_seconds=60,
+        rate_limit_per_token=0,
+        rate_limit_per_app=0,
+        managed=True,
+        sealer=sealer,
+    )
+    (claim,) = await claims.claim(10)
+    store = TokenStore(pool, sealer)
+    used = await store.begin(claim)
+    pair = TokenPair("act.1", 86_400.0, given, None, None)
+    before = await row_of(pool, "zoe")
+    assert await store.replace(claim, used, pair, 3600.0)
+    after = await row_of(pool, "zoe")
+    assert after["refresh_token"] == before["refresh_token"]
+    assert await pool.fetchval("SELECT count(*) FROM refresher.used_tokens") == 0
+    await pool.execute("UPDATE refresher.accounts SET refresh_token = 'rft.0'")
+    assert (await row_of(pool, "zoe"))["tokens_generation"] == after["tokens_generation"] + 1
+
+
+async def test_what_is_remembered_of_an_account_is_bounded(pool):
+    """The last ones, and those that come back again and again; it ends with the account."""
+    await pool.execute("INSERT INTO refresher.accounts (open_id, refresh_token) VALUES ('zoe', 'r0')")
+    for number in range(1, 60):
+        await pool.execute(
+            "UPDATE refresher.accounts SET tokens_generation = tokens_generation + 1,"
+            " used_token = sha256(convert_to('p' || $1::text, 'UTF8')), refresh_token = 'r' || $1",
+            str(number),
+        )
+        await pool.execute("UPDATE refresher.accounts SET refresh_token = 'p1'")
+    remembered = "SELECT cardinality(fingerprints) FROM refresher.used_tokens"
+    assert await pool.fetchval(remembered) == 32
+    row = await row_of(pool, "zoe")
+    assert (row["refresh_token"], row["tokens_ignored"]) == ("r59", 59)
+    await pool.execute("UPDATE refresher.accounts SET open_id = 'zoë'")
+    assert await pool.fetchval("SELECT open_id FROM refresher.used_tokens") == "zoë"
+    await pool.execute("DELETE FROM refresher.accounts")
+    assert await pool.fetchval(remembered) is None
+
+
+async def test_no_token_can_be_read_from_its_fingerprint(pool):
+    """Neither table holds one of them."""
+    await authorized(pool, Sealer((KEY,)))
+    rows = await pool.fetch("SELECT u::text || a::text AS text FROM refresher.used_tokens AS u, refresher.accounts AS a")
+    assert "rft." not in rows[0]["text"]
+    assert b"rft.".hex() not in rows[0]["text"]
+
+
+async def test_a_daemon_with_the_rights_of_before_stores_its_new_pair(pool):
+    """It was given none to the new table: the only copy of a pair is not lost for that."""
+    role = f"daemon_{secrets.token_hex(4)}"
+    await pool.execute(
+        f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA refresher TO {role};"
+        f" GRANT SELECT, UPDATE ON refresher.accounts TO {role}"
+    )
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, refresh_token) VALUES ('zoe', 'rft.0')"
+    )
+    try:
+        async with pool.acquire() as daemon, daemon.transaction():
+            await daemon.execute(f"SET LOCAL ROLE {role}")
+            await daemon.execute(
+                "UPDATE refresher.accounts SET tokens_generation = tokens_generation + 1,"
+                " used_token = sha256('rft.0'), refresh_token = 'rft.1'"
+            )
+        await pool.execute("UPDATE refresher.accounts SET refresh_token = 'rft.0'")
+        assert (await row_of(pool, "zoe"))["refresh_token"] == "rft.1"
+    finally:
+        await pool.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+# --- With a real daemon ---
+
+
+async def authorize(world, name, videos, *, lives=3600):
+    """An account with a pair of tokens that both sides know."""
+    access, refresh = (f"{kind}.{name}-{secrets.token_hex(8)}" for kind in ("act", "rft"))
+    now = time.time()
+    world.emulator.add_account(
+        name,
+        access,
+        access_token_expires_at=now + lives,
+        refresh_token=refresh,
+        refresh_token_expires_at=now + 86_400,
+    )
+    await world.pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token, access_token_expires_at,"
+        " refresh_token, refresh_token_expires_at) VALUES ($1, $2, to_timestamp($3), $4,"
+        " now() + interval '1 day')",
+        name,
+        access,
+        now + lives,
+        refresh,
+    )
+    return await world.add_videos(name, videos)
+
+
+async def mended(condition, what):
+    """Wait for at most two polls; how long it took."""
+    begun = monotonic()
+    await eventually(condition, what, MENDED_SECONDS)
+    return monotonic() - begun
+
+
+EMPTIED = "UPDATE refresher.videos SET cover_image_url = NULL WHERE video_id = $1"
+SAVED_WHOLE = """
+UPDATE refresher.videos
+SET cover_image_url = regexp_replace(cover_image_url, 'x-expires=\\d+', 'x-expires=1790000000'),
+    cover_expires_at = now() + interval '5 seconds', refreshed_at = now() - interval '1 day',
+    due_at = due_at + interval '1 day', misses = 0, missing_since = NULL, gone_at = NULL
+WHERE video_id = $1
+"""
+
+
+@pytest.mark.usefixtures("layout")
+async def test_whatever_an_application_writes_is_mended_within_two_polls(serve, start):
+    """A cover emptied, an old one saved, a video moved: fresh again, nobody parked, no audit."""
+    world = await serve(cover_ttl=3600)
+    ids = await world.add_account("ana", 60)
+    await world.add_account("ben", 20)
+    daemon = await start(world, poll_seconds=POLL_SECONDS, lead_seconds=60, spread_seconds=1)
+    await world.until_valid(80)
+    await world.until_no_leases()
+
+    async def is_fresh(video_id, since):
+        row = await video(world.pool, video_id)
+        return (
+            row["cover_image_url"]
+            and row["refreshed_at"] > since
+            and row["cover_expires_at"] > row["now"] + timedelta(minutes=30)
+        )
+
+    for change in (EMPTIED, SAVED_WHOLE):
+        since = await world.pool.fetchval("SELECT clock_timestamp()")
+        await world.pool.execute(change, ids[0])
+        await mended(lambda since=since: is_fresh(ids[0], since), change)
+    world.emulator.remove_video("ana", ids[1])
+    world.emulator.add_video("ben", ids[1])
+    await world.pool.execute(
+        "UPDATE refresher.videos SET cover_expires_at = now(), refreshed_at = now(),"
+        " due_at = now() + interval '1 hour' WHERE video_id = $1",
+        ids[1],
+    )
+    since = await world.pool.fetchval("SELECT clock_timestamp()")
+    await world.pool.execute(
+        "UPDATE refresher.videos SET open_id = 'ben' WHERE video_id = $1", ids[1]
+    )
+    await mended(lambda: is_fresh(ids[1], since), "the video's cover under its new account")
+    since = await world.pool.fetchval("SELECT clock_timestamp()")
+    await world.pool.execute("UPDATE refresher.accounts SET open_id = 'new' WHERE open_id = 'ben'")
+    await world.pool.execute(EMPTIED, ids[1])
+    await mended(lambda: is_asked(daemon, "new"), "the account under its new open_id")
+    assert await daemon.stopped() == 0
+    assert not daemon.events("account.parked")
+    assert not daemon.events("account.mended")
+    assert not daemon.events("account.failed")
+
+
+async def is_asked(daemon, open_id):
+    return any(line["open_id"] == open_id for line in daemon.events("account.refreshed"))
+
+
+@pytest.mark.parametrize("keys", ["", KEY], ids=["plain", "sealed"])
+async def test_an_old_pair_of_tokens_saved_again_parks_nobody(serve, start, keys):
+    """TikTok refuses used refresh tokens at once; the row keeps its pair, and that is said."""
+    world = await serve(cover_ttl=3600, refresh_token_rotation="strict", old_access_tokens="die")
+    ids = await authorize(world, "ana", 20, lives=-1)
+    first = await row_of(world.pool, "ana")
+    settings = {"poll_seconds": POLL_SECONDS, **CLIENT, **({"token_keys": keys} if keys else {})}
+    daemon = await start(world, **settings)
+    await world.until_valid(20)
+    await world.until_no_leases()
+    before = await row_of(world.pool, "ana")
+    assert before["refresh_token"] != first["refresh_token"]
+    await world.pool.execute(
+        "UPDATE refresher.accounts SET access_token = $1, access_token_expires_at = $2,"
+        " refresh_token = $3, refresh_token_expires_at = $4, scope = $5, state = 'active'",
+        *(first[name] for name in TOKENS[:5]),
+    )
+    await world.pool.execute(EMPTIED, ids[3])
+
+    async def is_filled():
+        return (await video(world.pool, ids[3]))["cover_image_url"]
+
+    await mended(is_filled, "a cover asked for with the current token")
+    after = await row_of(world.pool, "ana")
+    assert [after[name] for name in TOKENS] == [before[name] for name in TOKENS]
+    said = await daemon.until_event("tokens.ignored")
+    assert (said["open_id"], said["writes"]) == ("ana", 1)
+    # An old access token beside the current refresh token costs one refresh, and nobody's consent.
+    await world.pool.execute(
+        "UPDATE refresher.accounts SET access_token = $1, access_token_expires_at = now()"
+        " + interval '1 day'",
+        first["access_token"],
+    )
+    await world.pool.execute(EMPTIED, ids[4])
+
+    async def is_filled_too():
+        return (await video(world.pool, ids[4]))["cover_image_url"]
+
+    await eventually(is_filled_too, "a cover asked for with a new token")
+    assert await daemon.stopped() == 0
+    assert not daemon.events("account.parked")
+    assert (await row_of(world.pool, "ana"))["state"] == "active"
