@@ -47,6 +47,8 @@ SELECT '-000' || md5(n::text), (7000000000000000000 + m)::text, $3, now() + inte
        now(), NULL
 FROM generate_series(1, $2::integer) AS m, generate_series(1, $1::integer) AS n
 """
+WAKES_NOBODY = "ALTER TABLE refresher.videos DISABLE TRIGGER videos_replicated"
+WAKES_AGAIN = "ALTER TABLE refresher.videos ENABLE REPLICA TRIGGER videos_replicated"
 ADD_VIDEO = """
 INSERT INTO refresher.videos (open_id, video_id)
 SELECT open_id, $1 FROM refresher.accounts ORDER BY open_id LIMIT 1
@@ -118,8 +120,10 @@ async def fill(variant: Variant, options: argparse.Namespace) -> None:
     connection = await asyncpg.connect(variant.url, command_timeout=SCAN_SECONDS)
     try:
         await connection.execute("SET session_replication_role = replica")
+        await connection.execute(WAKES_NOBODY)
         await connection.execute(FILL_ACCOUNTS, options.accounts, options.videos_each)
         await connection.execute(FILL_VIDEOS, options.accounts, options.videos_each, URL)
+        await connection.execute(WAKES_AGAIN)
         if variant.partitions:
             partitioning = partition_videos(variant.url, variant.partitions)
             await variant.timed(PARTITIONING, partitioning)

@@ -31,7 +31,9 @@ FLAT: Final = 1.02
 HOT: Final = 0.9995
 
 # Covers that outlived those the stand-in gives would be kept.
-EXPIRE: Final = "UPDATE refresher.videos SET cover_expires_at = now()"
+EXPIRE: Final = """
+UPDATE refresher.videos SET cover_expires_at = now(), refreshed_at = now(), due_at = now()
+"""
 STATISTICS: Final = """
 SELECT v.n_tup_upd AS updates, v.n_tup_hot_upd AS hot, v.n_dead_tup AS dead,
        v.autovacuum_count AS vacuums, v.autoanalyze_count AS analyzes,

@@ -89,7 +89,8 @@ WITH rested AS (
     RETURNING a.open_id, a.earliest_due_at
 )
 UPDATE refresher.videos AS v
-SET due_at = r.earliest_due_at, cover_expires_at = r.earliest_due_at + {LEAD_SQL}
+SET due_at = r.earliest_due_at, cover_expires_at = r.earliest_due_at + {LEAD_SQL},
+    refreshed_at = now()
 FROM rested AS r
 WHERE v.open_id = r.open_id
 """
@@ -114,7 +115,8 @@ WITH fallen AS (
 )
 UPDATE refresher.videos AS v
 SET due_at = f.earliest_due_at,
-    cover_expires_at = least(cover_expires_at, f.earliest_due_at + $2::interval)
+    cover_expires_at = least(cover_expires_at, f.earliest_due_at + $2::interval),
+    refreshed_at = now()
 FROM fallen AS f
 WHERE v.open_id = f.open_id
 """
@@ -137,8 +139,12 @@ async def load(server: Server, database: str, fleet: Sequence[int]) -> None:
         await connection.execute(ADD_ACCOUNTS)
         pages = await connection.fetchval("SELECT pg_relation_size('public.scattered') / 8192")
         bounds = [pages * part // LOADERS for part in range(LOADERS)] + [pages + 1]
+        await connection.execute("ALTER TABLE refresher.videos DISABLE TRIGGER videos_replicated")
         await asyncio.gather(
             *(_add_videos(server, database, first, last) for first, last in pairwise(bounds))
+        )
+        await connection.execute(
+            "ALTER TABLE refresher.videos ENABLE REPLICA TRIGGER videos_replicated"
         )
         await connection.execute("DROP TABLE public.scattered, public.fleet")
         await settle(connection)

@@ -36,7 +36,7 @@ from refresher.postgres.database import (
 )
 from refresher.postgres.sealing import Sealer, check_readable, seal_all
 from refresher.postgres.status import Summary, any_left, count_due, read_now, read_summary
-from refresher.postgres.tokens import TokenStore, consents_ending
+from refresher.postgres.tokens import TokenStore, consents_ending, ignored_tokens
 from refresher.postgres.write_back import WriteBack
 from refresher.refresh import Refresher, Tally, cancelled
 from refresher.schedule import Schedule
@@ -46,6 +46,7 @@ from refresher.tokens import TokenKeeper
 
 SUMMARY_SECONDS: Final = 60.0
 TEND_TOKENS_SECONDS: Final = 3600.0
+IGNORED_TOKENS_SECONDS: Final = 10.0
 #: Kept of the grace time for closing connections.
 CLOSING_SECONDS: Final = 1.0
 READY_SECONDS: Final = 2.0
@@ -187,6 +188,10 @@ async def work(
         _on_each(app.schedule.every(TEND_TOKENS_SECONDS, at_once), partial(_tend_tokens, app)),
         _on_each(app.schedule.every(summary_seconds, asyncio.Event()), Summarizer(app).summarize),
         _on_each(app.schedule.every(AUDIT_SECONDS, asyncio.Event()), partial(_audit, app)),
+        _on_each(
+            app.schedule.every(IGNORED_TOKENS_SECONDS, asyncio.Event()),
+            partial(_tell_ignored_tokens, app),
+        ),
         _on_first(app.stop, app.refresher.stop),
     )
     app.schedule.every(app.settings.poll_seconds, app.refresher.wake)
@@ -299,6 +304,11 @@ def _refused(at: str) -> Callable[[OpenId, Exception], None]:
         emit(events.ACCOUNT_REFUSED, open_id=open_id, at=at, reason=first_line(error))
 
     return say
+
+
+async def _tell_ignored_tokens(app: App) -> None:
+    for open_id, writes in await ignored_tokens(app.pool):
+        emit(events.TOKENS_IGNORED, open_id=open_id, writes=writes)
 
 
 async def _audit(app: App) -> None:

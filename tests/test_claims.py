@@ -558,7 +558,7 @@ async def test_what_was_written_and_is_not_there_is_seen(pool, change, counts):
     await replica(pool).release([release])
     row = await account(pool, "ana")
     assert (row["videos"], row["valid"], row["expired"]) == counts
-    assert (row["wake_at"] <= row["now"]) == (change in {LOST, DUE})
+    assert (row["wake_at"] <= row["now"]) == (change != DELETED)
 
 
 async def test_a_claim_of_a_part_has_not_seen_all(pool, monkeypatch):

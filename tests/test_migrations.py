@@ -79,6 +79,8 @@ async def test_no_index_covers_what_a_refresh_writes(pool):
     assert {row["indexname"] for row in rows} == {
         "accounts_pkey",
         "accounts_wake_at",
+        "accounts_tokens_ignored",
+        "used_tokens_pkey",
         "videos_pkey",
         "app_pkey",
         "audit_pkey",

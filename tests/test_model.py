@@ -208,8 +208,11 @@ class Database:
     async def _without_triggers(self, statements: list[str]) -> None:
         async with self.pool.acquire() as taken, taken.transaction():
             await taken.execute("SET LOCAL session_replication_role = replica")
+            tokens = "ALTER TABLE refresher.accounts {} TRIGGER tokens_replaced"
+            await taken.execute(tokens.format("DISABLE"))
             for statement in statements:
                 await taken.execute(statement)
+            await taken.execute(tokens.format("ENABLE ALWAYS"))
 
 
 @dataclass

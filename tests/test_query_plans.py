@@ -30,7 +30,7 @@ from refresher.postgres.claims import SQL_CLAIM, Claims
 from refresher.postgres.database import SCAN_SECONDS, Connector
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import SQL_SUMMARY, read_summary
-from refresher.postgres.tokens import TokenStore, consents_ending
+from refresher.postgres.tokens import TokenStore, consents_ending, ignored_tokens
 from refresher.postgres.write_back import SQL_WRITE_BACK, _write, write_free_rows
 from refresher.settings import read_settings
 from tests.conftest import eventually
@@ -57,6 +57,7 @@ async def fleet(request, database):
         f"""
         SET synchronous_commit = off;
         SET session_replication_role = replica;
+        ALTER TABLE refresher.videos DISABLE TRIGGER videos_replicated;
         INSERT INTO refresher.accounts (open_id, access_token, refresh_token, lease_epoch,
             lease_owner, lease_expires_at, wake_at, token_due_at, earliest_due_at, videos, valid,
             valid_until, tokens_generation)
@@ -73,6 +74,7 @@ async def fleet(request, database):
         SELECT 'account-' || n, ({IDS_FROM} + m)::text, 'https://c', now() + interval '1 hour',
                now(), NULL
         FROM generate_series(1, {VIDEOS_EACH}) AS m, generate_series(1, {WITH_VIDEOS}) AS n;
+        ALTER TABLE refresher.videos ENABLE REPLICA TRIGGER videos_replicated;
         SET session_replication_role = origin;
         ANALYZE refresher.accounts, refresher.videos
         """
@@ -178,6 +180,7 @@ async def hot_path(connection):
         (read_summary, Bound(ACCOUNTS, DUE + LEASED)),
         (audit_step, Bound(4 * step, step)),
         (consents_ending, Bound(2 * ACCOUNTS)),
+        (ignored_tokens, Bound(0)),
     ]
     return [
         (statement, values, bound)

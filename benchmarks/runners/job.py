@@ -12,7 +12,8 @@ CHUNK: Final = 20
 IN_FLIGHT: Final = 64
 EXPIRY: Final = re.compile(r"[?&]x-expires=(\d+)")
 #: What an update sets beside the cover.
-ALSO_SET: Final = "refreshed_at = now()"
+# With these two a write is the daemon's own kind: no trigger takes it for an application's.
+ALSO_SET: Final = "refreshed_at = now(), due_at = now()"
 
 SQL_TOKENS: Final = "SELECT open_id, access_token FROM refresher.accounts"
 SQL_VIDEOS: Final = "SELECT open_id, video_id FROM refresher.videos ORDER BY open_id, video_id"

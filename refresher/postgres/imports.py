@@ -10,6 +10,7 @@ from refresher.csv_files import MOST_NAMED, AccountRow, VideoRow
 from refresher.domain.errors import TokenUnreadable
 from refresher.postgres.database import SCAN_SECONDS, Pool, connection
 from refresher.postgres.sealing import Sealer
+from refresher.postgres.tokens import fingerprint
 
 if TYPE_CHECKING:
     import asyncpg
@@ -36,8 +37,10 @@ LIMIT {MOST_NAMED}
 # would make a parked account active and forget when the token expires.
 SQL_KNOWN_TOKENS: Final = """
 SELECT s.open_id, s.access_token, s.refresh_token,
-       a.access_token AS known_access_token, a.refresh_token AS known_refresh_token
+       a.access_token AS known_access_token, a.refresh_token AS known_refresh_token,
+       coalesce(u.fingerprints, '{}') AS used_up
 FROM staged_accounts AS s JOIN refresher.accounts AS a USING (open_id)
+                          LEFT JOIN refresher.used_tokens AS u USING (open_id)
 ORDER BY open_id
 FOR NO KEY UPDATE OF a
 """
@@ -231,7 +234,7 @@ class _Staged:
             (
                 row["open_id"],
                 _kept(sealer, row["access_token"], row["known_access_token"]),
-                _kept(sealer, row["refresh_token"], row["known_refresh_token"]),
+                _kept(sealer, row["refresh_token"], row["known_refresh_token"], row["used_up"]),
             )
             for row in rows
         ]
@@ -247,10 +250,18 @@ class _Staged:
         return Imported(self.rows, _count(stored))
 
 
-def _kept(sealer: Sealer, token: str | None, known: str | None) -> str | None:
-    """What is to be stored: what is known already, where it is the same token."""
+def _kept(
+    sealer: Sealer, token: str | None, known: str | None, used_up: Sequence[bytes] = ()
+) -> str | None:
+    """What is to be stored: what is known already, where it is the same token.
+
+    One that was used up goes as it is: so the database knows it, and keeps its row as it stands.
+    """
     try:
-        return known if sealer.unseal(token) == sealer.unseal(known) else token
+        plain = sealer.unseal(token)
+        if plain is not None and fingerprint(plain)[:16] in used_up:
+            return plain
+        return known if plain == sealer.unseal(known) else token
     except TokenUnreadable:
         return token  # the way to mend an account whose key is lost
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Final
 
 from asyncpg import Record
@@ -42,7 +43,8 @@ RETURNING a.open_id
 # Not under the lease: the API has taken the old pair away, so the new one is the account's, whoever
 # works it now, as long as the row holds what was read ($8, $9). Without an access token ($2) the
 # stored one stays, with all that belongs to it. Who parked the account meanwhile knew the old pair
-# only.
+# only. A refresh token that stays the same ($4 is NULL) was not used up; of one that was ($10), a
+# trigger keeps the fingerprint, so that it is not taken for a new authorization later.
 SQL_REPLACE: Final = """
 UPDATE refresher.accounts AS a
 SET access_token = coalesce($2, a.access_token),
@@ -55,6 +57,7 @@ SET access_token = coalesce($2, a.access_token),
     refresh_token = coalesce($4, a.refresh_token),
     refresh_token_expires_at =
         coalesce(now() + $5::float8 * interval '1 second', a.refresh_token_expires_at),
+    used_token = CASE WHEN $4 IS NULL THEN a.used_token ELSE $10 END,
     scope = coalesce($6, a.scope),
     tokens_generation = a.tokens_generation + 1,
     token_failures = 0,
@@ -130,6 +133,23 @@ SQL_CONSENTS_PART: Final = f"""
 WITH ending AS MATERIALIZED ({ENDING} AND open_id = ANY ($1::text[]) {NOTED}
 """
 
+# Every account once an hour at most, however often somebody writes its old tokens.
+SQL_IGNORED: Final = """
+WITH unsaid AS MATERIALIZED (
+    SELECT open_id, tokens_ignored
+    FROM refresher.accounts
+    WHERE tokens_ignored > 0 AND tokens_ignored_said < now() - interval '1 hour'
+    LIMIT 100
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE refresher.accounts AS a
+SET tokens_ignored = 0,
+    tokens_ignored_said = now()
+FROM unsaid
+WHERE a.open_id = unsaid.open_id
+RETURNING a.open_id, unsaid.tokens_ignored
+"""
+
 
 class TokenStore:
     """The tokens in the accounts' rows. Raises `DatabaseUnavailable`.
@@ -170,6 +190,7 @@ class TokenStore:
         Then theirs is newer. An access token of theirs stays in any case. Idempotent; lifetimes
         count from now.
         """
+        renewed = pair.refresh_token if pair.refresh_token != used.token else None
         async with connection(self._pool) as taken:
             while True:
                 row = await taken.fetchrow(SQL_READ, claim.open_id)
@@ -184,12 +205,13 @@ class TokenStore:
                     claim.open_id,
                     self._sealer.seal(pair.access_token) if keeps_ours else None,
                     pair.access_token_lives_seconds,
-                    self._sealer.seal(pair.refresh_token),
+                    self._sealer.seal(renewed),
                     pair.refresh_token_lives_seconds,
                     pair.scope,
                     due_in_seconds,
                     row["access_token"],
                     row["refresh_token"],
+                    fingerprint(used.token),
                 ):
                     return True
 
@@ -215,6 +237,11 @@ class TokenStore:
             await taken.execute(
                 SQL_END, claim.open_id, claim.lease_epoch, claim.token.generation, unknown
             )
+
+
+def fingerprint(token: str) -> bytes:
+    """By which a refresh token is known when it comes back; it tells nothing of the token."""
+    return sha256(token.encode()).digest()
 
 
 async def consents_ending(
@@ -244,3 +271,10 @@ async def _consents(pool: Pool, statement: str, *values: object) -> Sequence[Rec
     async with connection(pool) as taken:
         rows: Sequence[Record] = await taken.fetch(statement, *values)
     return rows
+
+
+async def ignored_tokens(pool: Pool) -> Sequence[tuple[OpenId, int]]:
+    """Some accounts into which used-up tokens were written, how often, and that was not said yet."""
+    async with connection(pool) as taken:
+        rows = await taken.fetch(SQL_IGNORED)
+    return [(OpenId(row["open_id"]), row["tokens_ignored"]) for row in rows]

@@ -1,0 +1,694 @@
+"""What an application writes over the daemon's rows: mended within two polls, and nobody parked."""
+
+import secrets
+import time
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+
+import asyncpg
+import pytest
+
+from refresher.csv_files import AccountRow
+from refresher.domain.conclude import conclude
+from refresher.domain.expiry import named_expiry
+from refresher.domain.model import ChunkWrite, Sample, TokenPair, Write
+from refresher.postgres.claims import Claims
+from refresher.postgres.imports import import_accounts
+from refresher.postgres.partitioning import partition_videos
+from refresher.postgres.sealing import Sealer
+from refresher.postgres.tokens import TokenStore, ignored_tokens
+from refresher.postgres.write_back import write_back
+from tests.conftest import eventually
+
+POLL_SECONDS = 1.0
+#: Two polls, and what a claim, a request and a write-back take on a busy machine.
+MENDED_SECONDS = 2 * POLL_SECONDS + 1.0
+CLIENT = {"tiktok_client_key": "key-of-the-app", "tiktok_client_secret": "secret-of-the-app"}
+KEY = "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="
+HOUR = timedelta(hours=1)
+URL = "https://p16-sign.example.com/a~tplv.image?x-expires={}&x-signature=e%2FMf%3D&s=1"
+
+
+@pytest.fixture(params=[0, 4], ids=["one table", "partitions"])
+async def layout(request, database):
+    if request.param:
+        await partition_videos(database, request.param)
+
+
+@pytest.fixture
+async def stored(pool, layout):
+    """Accounts `ana` and `ben`, fifty videos each, all covers fresh and both asleep."""
+    for open_id in ("ana", "ben"):
+        await pool.execute(
+            "INSERT INTO refresher.accounts (open_id, access_token, scope)"
+            " VALUES ($1, 'act.x', 'user.info.basic')",
+            open_id,
+        )
+        await pool.execute(
+            "INSERT INTO refresher.videos (open_id, video_id)"
+            " SELECT $1, $1 || n FROM generate_series(1, 50) AS n",
+            open_id,
+        )
+    for claim in await replica(pool).claim(100):
+        await finish(pool, claim)
+    return pool
+
+
+def replica(pool):
+    return Claims(pool, replica="a", lease_seconds=60, rate_limit_per_token=0, rate_limit_per_app=0)
+
+
+def url(expires_at):
+    return URL.format(int(expires_at.timestamp()))
+
+
+def covers(claim, hours=6.0):
+    """As TikTok would answer."""
+    expires_at = claim.time.now.replace(microsecond=0) + hours * HOUR
+    ids = [video.video_id for video in claim.videos]
+    return Write(ids, expires_at - HOUR, expires_at, [url(expires_at)] * len(ids))
+
+
+async def finish(pool, claim, hours=6.0):
+    write = covers(claim, hours)
+    await write_back(pool, [ChunkWrite(claim.open_id, claim.lease_epoch, [write], claim.ctids)])
+    samples = [Sample(write.video_ids[0], len(write.video_ids))] if write.video_ids else []
+    await replica(pool).release([conclude(claim, [], 0.5, samples=samples)])
+
+
+async def row_of(pool, open_id):
+    return await pool.fetchrow(
+        "SELECT *, now() AS now FROM refresher.accounts WHERE open_id = $1", open_id
+    )
+
+
+async def video(pool, video_id):
+    return await pool.fetchrow(
+        "SELECT *, now() AS now FROM refresher.videos WHERE video_id = $1", video_id
+    )
+
+
+async def asked(pool):
+    """What is due now, by account, as the next claim has it; the leases go back."""
+    claims = await replica(pool).claim(1000)
+    await pool.execute(
+        "UPDATE refresher.accounts SET lease_owner = NULL, lease_expires_at = NULL, wake_at = now()"
+        " WHERE lease_owner IS NOT NULL"
+    )
+    return {
+        claim.open_id: sorted(video.video_id for video in claim.videos if video.due)
+        for claim in claims
+    }
+
+
+# --- What is taken for an application's write, and what follows ---
+
+DOUBTFUL = {
+    "emptied": "cover_image_url = NULL",
+    "emptied, expiry too": "cover_image_url = NULL, cover_expires_at = NULL",
+    "an old one": f"cover_image_url = '{URL.format(1_790_000_000)}',"
+    " cover_expires_at = now() + interval '5 seconds'",
+    "an old URL alone": f"cover_image_url = '{URL.format(1_790_000_000)}'",
+    "a URL that says nothing": "cover_image_url = 'https://example.com/a.jpg'",
+    "an old expiry alone": "cover_expires_at = now() - interval '1 day'",
+    "a whole old row": "cover_image_url = 'https://example.com/a.jpg',"
+    " cover_expires_at = now() + interval '5 seconds', refreshed_at = now() - interval '1 day',"
+    " due_at = now() + interval '1 day', misses = 0, refusal = NULL, missing_since = NULL",
+    "one that it takes for fresh": "cover_image_url = 'https://example.com/a.jpg',"
+    " cover_expires_at = now() + interval '5 seconds', refreshed_at = now()",
+    "the wish to ask at once": "due_at = now()",
+}
+
+
+@pytest.mark.parametrize("change", DOUBTFUL.values(), ids=DOUBTFUL)
+async def test_a_cover_that_was_changed_is_asked_for_at_once(stored, change):
+    """The next claim has it, the answer is stored, and the account sleeps again."""
+    before = await video(stored, "ana7")
+    assert await asked(stored) == {}
+    await stored.execute(f"UPDATE refresher.videos SET {change} WHERE video_id = 'ana7'")
+    claims = await replica(stored).claim(1000)
+    assert [claim.open_id for claim in claims] == ["ana"]
+    assert [v.video_id for v in claims[0].videos if v.due] == ["ana7"]
+    await finish(stored, claims[0], hours=7)
+    after = await video(stored, "ana7")
+    assert after["cover_expires_at"] > before["cover_expires_at"]
+    assert after["cover_image_url"] == url(after["cover_expires_at"])
+    account = await row_of(stored, "ana")
+    assert (account["valid"], account["wake_at"] > account["now"]) == (50, True)
+
+
+UNDOUBTED = {
+    "the same again": "cover_image_url = cover_image_url, cover_expires_at = cover_expires_at",
+    "a newer one": f"cover_image_url = '{URL.format(1_999_999_999)}',"
+    " cover_expires_at = cover_expires_at + interval '1 hour'",
+    "another column": "reserve = 'x'",
+    "a mark": "missing_since = now()",
+}
+
+
+@pytest.mark.parametrize("change", UNDOUBTED.values(), ids=UNDOUBTED)
+async def test_what_needs_no_mending_costs_nothing(stored, change):
+    """A cover that the application renewed stays, nothing is asked, no account is written."""
+    await stored.execute(f"UPDATE refresher.videos SET {change} WHERE video_id = 'ana7'")
+    row, account = await video(stored, "ana7"), await row_of(stored, "ana")
+    assert row["due_at"] > row["now"]
+    assert account["wake_at"] > account["now"]
+    assert await asked(stored) == {}
+
+
+@pytest.mark.parametrize("expiry", ["'infinity'", "NULL"])
+async def test_an_expiry_that_the_url_belies_is_not_believed(stored, expiry):
+    """Else no answer would ever be newer, and the cover would die unnoticed."""
+    before = await video(stored, "ana7")
+    await stored.execute(
+        f"UPDATE refresher.videos SET cover_expires_at = {expiry} WHERE video_id = 'ana7'"
+    )
+    after = await video(stored, "ana7")
+    assert after["cover_expires_at"] == before["cover_expires_at"]
+
+
+async def test_a_video_that_went_to_another_account_is_asked_for_there(stored):
+    """With what was learnt of it under the old one forgotten; its cover stays meanwhile."""
+    await stored.execute(
+        "UPDATE refresher.videos SET misses = 5, missing_since = now(), gone_at = now(),"
+        " refusal = 'x', due_at = now() + interval '3 days' WHERE video_id = 'ana7'"
+    )
+    before = await video(stored, "ana7")
+    await stored.execute("UPDATE refresher.videos SET open_id = 'ben' WHERE video_id = 'ana7'")
+    after = await video(stored, "ana7")
+    assert after["cover_image_url"] == before["cover_image_url"]
+    assert after["cover_expires_at"] == before["cover_expires_at"]
+    assert (after["misses"], after["missing_since"], after["gone_at"], after["refusal"]) == (
+        0,
+        None,
+        None,
+        None,
+    )
+    assert await asked(stored) == {"ben": ["ana7"]}
+
+
+async def test_another_video_in_the_row_of_an_old_one_has_its_cover_no_more(stored):
+    """A cover of the old one would be shown for it until a later one came."""
+    await stored.execute("UPDATE refresher.videos SET video_id = 'new' WHERE video_id = 'ana7'")
+    row = await video(stored, "new")
+    assert (row["cover_image_url"], row["cover_expires_at"], row["refreshed_at"]) == (None,) * 3
+    assert await asked(stored) == {"ana": ["new"]}
+
+
+async def test_an_insert_is_no_move(stored):
+    """Rows that come with covers, as an import's do, are due when they say so."""
+    await stored.execute(
+        "INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at, due_at)"
+        " VALUES ('ben', 'new', 'https://x', now() + interval '1 day', now() + interval '23 hours')"
+    )
+    assert await asked(stored) == {}
+
+
+async def test_a_write_in_a_long_transaction_is_never_missed(stored):
+    """Claimed and given back by others while it is open: awake when it has committed."""
+    async with stored.acquire() as application, application.transaction():
+        await application.execute(
+            "UPDATE refresher.videos SET cover_image_url = NULL WHERE video_id = 'ana7'"
+        )
+        await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE video_id = 'ana8'")
+        (claim,) = await replica(stored).claim(1000)  # not held up by it
+        await finish(stored, claim, hours=7)
+        assert await replica(stored).claim(1000) == []
+    assert await asked(stored) == {"ana": ["ana7"]}
+
+
+async def test_a_write_while_the_account_is_worked_is_not_forgotten(stored):
+    """The release keeps the wake-up, whether it counts the account or believes its samples."""
+    await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE open_id = 'ana'")
+    (claim,) = await replica(stored).claim(1000)
+    write = covers(claim, hours=7)
+    chunk = ChunkWrite("ana", claim.lease_epoch, [write], claim.ctids)
+    assert await write_back(stored, [chunk]) == [50]
+    other = next(v for v in write.video_ids[1:])
+    await stored.execute(
+        "UPDATE refresher.videos SET cover_image_url = NULL WHERE video_id = $1", other
+    )
+    samples = [Sample(write.video_ids[0], 50)]
+    await replica(stored).release([conclude(claim, [], 0.5, samples=samples)])
+    assert await asked(stored) == {"ana": [other]}
+
+
+SQL_STATS = """
+SELECT sum(n_tup_upd)::integer AS updates, sum(n_tup_hot_upd)::integer AS hot
+FROM pg_stat_user_tables WHERE relname LIKE 'videos%'
+"""
+
+
+async def test_the_daemons_own_writes_fire_nothing(stored):
+    """Every video is written once, HOT; no account is touched, and none is woken."""
+    await stored.execute("SELECT pg_stat_force_next_flush()")
+    before = await stored.fetchrow(SQL_STATS)
+    accounts = "SELECT xmin::text, open_id FROM refresher.accounts ORDER BY open_id"
+    await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE open_id = 'ana'")
+    (claim,) = await replica(stored).claim(1000)
+    state = [tuple(row) for row in await stored.fetch(accounts)]
+    chunk = ChunkWrite("ana", claim.lease_epoch, [covers(claim, 8)], claim.ctids)
+    assert await write_back(stored, [chunk]) == [50]
+    misses = [Write([v.video_id], claim.time.now, misses=1, missing=True) for v in claim.videos]
+    assert await write_back(stored, [ChunkWrite("ana", claim.lease_epoch, misses)]) == [50]
+    assert [tuple(row) for row in await stored.fetch(accounts)] == state
+    await stored.execute("SELECT pg_stat_force_next_flush()")
+    after = await stored.fetchrow(SQL_STATS)
+    assert (after["updates"] - before["updates"]) == (after["hot"] - before["hot"]) == 150
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        URL.format(1_796_000_000),
+        "https://x/?X-Expires=1796000000",
+        "https://x/?a=1&expires=1796000000&x-expires=1796000001",
+        "https://x/?x-expires=1796000000123",
+        "https://x/?x-expires=17960000001234567",
+        "https://x/?x-expires=12",
+        "https://x/?x-expires=",
+        "https://x/?x-expires=99999999999",
+        "https://x/?axx-expires=1796000000",
+        "https://x/?x-expires=1796000000x",
+        "https://x/?a=?x&x-expires=1796000000#&x-expires=1",
+        "https://x/#?x-expires=1796000000",
+        "https://x/&x-expires=1796000000",
+        "",
+    ],
+)
+async def test_both_read_the_same_expiry(pool, text):
+    """The database's reading of a URL is refresher.domain.expiry's."""
+    found = await pool.fetchval(
+        "SELECT extract(epoch FROM refresher.named_expiry($1))::float8", text
+    )
+    assert found == named_expiry(text, time.time())
+
+
+async def test_an_applications_role_needs_no_further_right(stored):
+    """It may change covers, and nothing of accounts; the account wakes all the same."""
+    role = f"shop_{secrets.token_hex(4)}"
+    await stored.execute(
+        f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA refresher TO {role};"
+        f" GRANT SELECT, UPDATE ON refresher.videos TO {role}"
+    )
+    try:
+        async with stored.acquire() as application, application.transaction():
+            await application.execute(f"SET LOCAL ROLE {role}")
+            await application.execute(
+                "UPDATE refresher.videos SET open_id = 'ben', cover_image_url = NULL"
+                " WHERE video_id = 'ana7'"
+            )
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                async with application.transaction():
+                    await application.execute("SELECT refresher.wake_account('ana', now())")
+        assert await asked(stored) == {"ben": ["ana7"]}
+    finally:
+        await stored.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+# --- An account's open_id ---
+
+
+async def test_an_account_takes_its_videos_along(stored):
+    """To its new open_id: what is due stays as it was, the lease ends, work goes on at once."""
+    before = {
+        r["video_id"]: r["due_at"] for r in await stored.fetch("SELECT * FROM refresher.videos")
+    }
+    await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE video_id = 'ana7'")
+    (claim,) = await replica(stored).claim(1000)
+    await stored.execute("UPDATE refresher.accounts SET open_id = 'new' WHERE open_id = 'ana'")
+    assert await asked(stored) == {"new": ["ana7"]}
+    videos = await stored.fetch("SELECT * FROM refresher.videos WHERE open_id = 'new'")
+    assert len(videos) == 50
+    assert [v["video_id"] for v in videos if v["due_at"] != before[v["video_id"]]] == ["ana7"]
+    late = ChunkWrite("new", claim.lease_epoch, [covers(claim)])
+    assert await write_back(stored, [late]) == [0]
+
+
+async def test_an_account_is_not_renamed_while_its_new_tokens_come(stored):
+    """Whoever brings them would find no row to store them in."""
+    await stored.execute(
+        "UPDATE refresher.accounts SET token_request_until = now() + interval '1 minute'"
+    )
+    rename = "UPDATE refresher.accounts SET open_id = 'new' WHERE open_id = 'ana'"
+    with pytest.raises(asyncpg.ObjectInUseError, match="ana cannot be renamed while"):
+        await stored.execute(rename)
+    await stored.execute("UPDATE refresher.accounts SET token_request_until = NULL")
+    await stored.execute(rename)
+    assert (
+        await stored.fetchval("SELECT count(*) FROM refresher.videos WHERE open_id = 'new'") == 50
+    )
+
+
+# --- Rows of accounts that are saved whole ---
+
+
+async def test_a_row_saved_whole_brings_none_of_the_daemons_columns_back(stored):
+    """A lease that began since it was read stays, and its holder's writes count."""
+    old = await stored.fetchrow("SELECT * FROM refresher.accounts WHERE open_id = 'ana'")
+    await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE video_id = 'ana7'")
+    (claim,) = await replica(stored).claim(1000)
+    before = await row_of(stored, "ana")
+    saved = dict(old) | {"scope": "video.list"}
+    columns = [name for name in saved if name != "open_id"]
+    sets = ", ".join(f"{name} = ${number}" for number, name in enumerate(columns, 1))
+    await stored.execute(
+        f"UPDATE refresher.accounts SET {sets} WHERE open_id = 'ana'",
+        *(saved[name] for name in columns),
+    )
+    after = dict(await row_of(stored, "ana"))
+    assert after["scope"] == "video.list"
+    kept = ("lease_owner", "lease_epoch", "lease_expires_at", "next_slot_at", "videos", "valid")
+    assert [after[name] for name in kept] == [before[name] for name in kept]
+    assert after["tokens_generation"] == before["tokens_generation"] + 1
+    chunk = ChunkWrite("ana", claim.lease_epoch, [covers(claim, 7)], claim.ctids)
+    assert await write_back(stored, [chunk]) == [len(claim.videos)]
+
+
+# --- Tokens that come back ---
+
+TOKENS = (
+    "access_token",
+    "access_token_expires_at",
+    "refresh_token",
+    "refresh_token_expires_at",
+    "scope",
+    "tokens_generation",
+    "state",
+)
+
+
+async def authorized(pool, sealer, state="active"):
+    """An account whose tokens were refreshed three times; every row that it had meanwhile."""
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token, access_token_expires_at,"
+        " refresh_token, refresh_token_expires_at, scope) VALUES"
+        " ('zoe', 'act.0', now() - interval '1 day', 'rft.0', now() + interval '1 day', 'video.list')"
+    )
+    store = TokenStore(pool, sealer)
+    claims = Claims(
+        pool,
+        replica="a",
+        lease_seconds=60,
+        rate_limit_per_token=0,
+        rate_limit_per_app=0,
+        managed=True,
+        sealer=sealer,
+    )
+    rows = [await row_of(pool, "zoe")]
+    for number in range(1, 4):
+        (claim,) = [c for c in await claims.claim(100) if c.open_id == "zoe"]
+        rows.append(await row_of(pool, "zoe"))
+        used = await store.begin(claim)
+        pair = TokenPair(f"act.{number}", 1.0, f"rft.{number}", 86_400.0, None)
+        assert await store.replace(claim, used, pair, 0.0)
+        await claims.release([conclude(claim, [], 0.5)])
+        await pool.execute("UPDATE refresher.accounts SET wake_at = now()")
+    await pool.execute("UPDATE refresher.accounts SET state = $1 WHERE open_id = 'zoe'", state)
+    return rows
+
+
+@pytest.mark.parametrize("state", ["active", "needs_reauthorization", "paused"])
+@pytest.mark.parametrize("keys", [(), (KEY,)], ids=["plain", "sealed"])
+async def test_tokens_that_were_used_up_are_kept_out(pool, keys, state):
+    """As they were given, as they stood in the row, as the last pair and as the first one."""
+    rows = await authorized(pool, Sealer(keys), state)
+    before = await row_of(pool, "zoe")
+    for number, row in enumerate(rows, 1):
+        await pool.execute(
+            "UPDATE refresher.accounts SET access_token = $1, access_token_expires_at = $2,"
+            " refresh_token = $3, refresh_token_expires_at = $4, scope = 'less'",
+            *(row[name] for name in TOKENS[:4]),
+        )
+        after = await row_of(pool, "zoe")
+        assert [after[name] for name in TOKENS] == [before[name] for name in TOKENS]
+        assert after["tokens_ignored"] == number
+    assert await ignored_tokens(pool) == [("zoe", len(rows))]
+    assert await ignored_tokens(pool) == []
+    await pool.execute("UPDATE refresher.accounts SET refresh_token = 'rft.1'")
+    assert await ignored_tokens(pool) == []  # said within the hour already
+    await pool.execute(
+        "UPDATE refresher.accounts SET tokens_ignored_said = now() - interval '61 minutes'"
+    )
+    assert await ignored_tokens(pool) == [("zoe", 1)]
+
+
+@pytest.mark.parametrize("keys", [(), (KEY,)], ids=["plain", "sealed"])
+async def test_an_import_of_used_up_tokens_changes_nothing(pool, keys):
+    """Though it seals them anew; the file's other accounts are stored."""
+    sealer = Sealer(keys)
+    await authorized(pool, sealer)
+    before = await row_of(pool, "zoe")
+    later = datetime.now(UTC) + timedelta(days=1)
+    await import_accounts(
+        pool,
+        [
+            AccountRow(2, "zoe", "act.0", later, "rft.0", later, None),
+            AccountRow(3, "new", "act.n", later, "rft.n", later, None),
+        ],
+        sealer,
+    )
+    after = await row_of(pool, "zoe")
+    assert [after[name] for name in TOKENS] == [before[name] for name in TOKENS]
+    assert sealer.unseal((await row_of(pool, "new"))["refresh_token"]) == "rft.n"
+    assert await ignored_tokens(pool) == [("zoe", 1)]
+
+
+async def test_new_tokens_are_taken_at_any_time(pool):
+    """A new authorization, the current pair once more, an access token beside the current one."""
+    await authorized(pool, Sealer(()), "needs_reauthorization")
+    generation = (await row_of(pool, "zoe"))["tokens_generation"]
+    for number, change in enumerate(
+        (
+            "access_token = 'act.new', refresh_token = 'rft.new'",
+            "access_token = 'act.0', access_token_expires_at = now() - interval '1 day'",
+            "access_token = 'act.newer', refresh_token = NULL",
+            "refresh_token = 'rft.newest'",
+        ),
+        1,
+    ):
+        await pool.execute(f"UPDATE refresher.accounts SET {change}")
+        row = await row_of(pool, "zoe")
+        assert (row["tokens_generation"], row["state"]) == (generation + number, "active")
+    assert row["tokens_ignored"] == 0
+    assert row["refresh_token"] == "rft.newest"
+
+
+@pytest.mark.parametrize("given", [None, "rft.0"], ids=["none", "the same"])
+async def test_a_refresh_token_that_was_not_rotated_is_not_used_up(pool, given):
+    """TikTok may leave it as it is: then it counts as new whenever somebody stores it."""
+    sealer = Sealer((KEY,))
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token, access_token_expires_at,"
+        " refresh_token) VALUES ('zoe', 'act.0', now(), 'rft.0')"
+    )
+    claims = Claims(
+        pool,
+        replica="a",
+        lease_seconds=60,
+        rate_limit_per_token=0,
+        rate_limit_per_app=0,
+        managed=True,
+        sealer=sealer,
+    )
+    (claim,) = await claims.claim(10)
+    store = TokenStore(pool, sealer)
+    used = await store.begin(claim)
+    pair = TokenPair("act.1", 86_400.0, given, None, None)
+    before = await row_of(pool, "zoe")
+    assert await store.replace(claim, used, pair, 3600.0)
+    after = await row_of(pool, "zoe")
+    assert after["refresh_token"] == before["refresh_token"]
+    assert await pool.fetchval("SELECT count(*) FROM refresher.used_tokens") == 0
+    await pool.execute("UPDATE refresher.accounts SET refresh_token = 'rft.0'")
+    assert (await row_of(pool, "zoe"))["tokens_generation"] == after["tokens_generation"] + 1
+
+
+async def test_what_is_remembered_of_an_account_is_bounded(pool):
+    """The last ones, and those that come back again and again; it ends with the account."""
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, refresh_token) VALUES ('zoe', 'r0')"
+    )
+    for number in range(1, 60):
+        await pool.execute(
+            "UPDATE refresher.accounts SET tokens_generation = tokens_generation + 1,"
+            " used_token = sha256(convert_to('p' || $1::text, 'UTF8')), refresh_token = 'r' || $1",
+            str(number),
+        )
+        await pool.execute("UPDATE refresher.accounts SET refresh_token = 'p1'")
+    remembered = "SELECT cardinality(fingerprints) FROM refresher.used_tokens"
+    assert await pool.fetchval(remembered) == 32
+    row = await row_of(pool, "zoe")
+    assert (row["refresh_token"], row["tokens_ignored"]) == ("r59", 59)
+    await pool.execute("UPDATE refresher.accounts SET open_id = 'zoë'")
+    assert await pool.fetchval("SELECT open_id FROM refresher.used_tokens") == "zoë"
+    await pool.execute("DELETE FROM refresher.accounts")
+    assert await pool.fetchval(remembered) is None
+
+
+async def test_no_token_can_be_read_from_its_fingerprint(pool):
+    """Neither table holds one of them."""
+    await authorized(pool, Sealer((KEY,)))
+    rows = await pool.fetch(
+        "SELECT u::text || a::text AS text FROM refresher.used_tokens AS u, refresher.accounts AS a"
+    )
+    assert "rft." not in rows[0]["text"]
+    assert b"rft.".hex() not in rows[0]["text"]
+
+
+async def test_a_daemon_with_the_rights_of_before_stores_its_new_pair(pool):
+    """It was given none to the new table: the only copy of a pair is not lost for that."""
+    role = f"daemon_{secrets.token_hex(4)}"
+    await pool.execute(
+        f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA refresher TO {role};"
+        f" GRANT SELECT, UPDATE ON refresher.accounts TO {role}"
+    )
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, refresh_token) VALUES ('zoe', 'rft.0')"
+    )
+    try:
+        async with pool.acquire() as daemon, daemon.transaction():
+            await daemon.execute(f"SET LOCAL ROLE {role}")
+            await daemon.execute(
+                "UPDATE refresher.accounts SET tokens_generation = tokens_generation + 1,"
+                " used_token = sha256('rft.0'), refresh_token = 'rft.1'"
+            )
+        await pool.execute("UPDATE refresher.accounts SET refresh_token = 'rft.0'")
+        assert (await row_of(pool, "zoe"))["refresh_token"] == "rft.1"
+    finally:
+        await pool.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+# --- With a real daemon ---
+
+
+async def authorize(world, name, videos, *, lives=3600):
+    """An account with a pair of tokens that both sides know."""
+    access, refresh = (f"{kind}.{name}-{secrets.token_hex(8)}" for kind in ("act", "rft"))
+    now = time.time()
+    world.emulator.add_account(
+        name,
+        access,
+        access_token_expires_at=now + lives,
+        refresh_token=refresh,
+        refresh_token_expires_at=now + 86_400,
+    )
+    await world.pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token, access_token_expires_at,"
+        " refresh_token, refresh_token_expires_at) VALUES ($1, $2, to_timestamp($3), $4,"
+        " now() + interval '1 day')",
+        name,
+        access,
+        now + lives,
+        refresh,
+    )
+    return await world.add_videos(name, videos)
+
+
+async def mended(condition, what):
+    """Wait for at most two polls; how long it took."""
+    begun = monotonic()
+    await eventually(condition, what, MENDED_SECONDS)
+    return monotonic() - begun
+
+
+EMPTIED = "UPDATE refresher.videos SET cover_image_url = NULL WHERE video_id = $1"
+SAVED_WHOLE = """
+UPDATE refresher.videos
+SET cover_image_url = regexp_replace(cover_image_url, 'x-expires=\\d+', 'x-expires=1790000000'),
+    cover_expires_at = now() + interval '5 seconds', refreshed_at = now() - interval '1 day',
+    due_at = due_at + interval '1 day', misses = 0, missing_since = NULL, gone_at = NULL
+WHERE video_id = $1
+"""
+
+
+@pytest.mark.usefixtures("layout")
+async def test_whatever_an_application_writes_is_mended_within_two_polls(serve, start):
+    """A cover emptied, an old one saved, a video moved: fresh again, nobody parked, no audit."""
+    world = await serve(cover_ttl=3600)
+    ids = await world.add_account("ana", 60)
+    await world.add_account("ben", 20)
+    daemon = await start(world, poll_seconds=POLL_SECONDS, lead_seconds=60, spread_seconds=1)
+    await world.until_valid(80)
+    await world.until_no_leases()
+
+    async def is_fresh(video_id, since):
+        row = await video(world.pool, video_id)
+        return (
+            row["cover_image_url"]
+            and row["refreshed_at"] > since
+            and row["cover_expires_at"] > row["now"] + timedelta(minutes=30)
+        )
+
+    for change in (EMPTIED, SAVED_WHOLE):
+        since = await world.pool.fetchval("SELECT clock_timestamp()")
+        await world.pool.execute(change, ids[0])
+        await mended(lambda since=since: is_fresh(ids[0], since), change)
+    world.emulator.remove_video("ana", ids[1])
+    world.emulator.add_video("ben", ids[1])
+    await world.pool.execute(
+        "UPDATE refresher.videos SET cover_expires_at = now(), refreshed_at = now(),"
+        " due_at = now() + interval '1 hour' WHERE video_id = $1",
+        ids[1],
+    )
+    since = await world.pool.fetchval("SELECT clock_timestamp()")
+    await world.pool.execute(
+        "UPDATE refresher.videos SET open_id = 'ben' WHERE video_id = $1", ids[1]
+    )
+    await mended(lambda: is_fresh(ids[1], since), "the video's cover under its new account")
+    since = await world.pool.fetchval("SELECT clock_timestamp()")
+    await world.pool.execute("UPDATE refresher.accounts SET open_id = 'new' WHERE open_id = 'ben'")
+    await world.pool.execute(EMPTIED, ids[1])
+    await mended(lambda: is_asked(daemon, "new"), "the account under its new open_id")
+    assert await daemon.stopped() == 0
+    assert not daemon.events("account.parked")
+    assert not daemon.events("account.mended")
+    assert not daemon.events("account.failed")
+
+
+async def is_asked(daemon, open_id):
+    return any(line["open_id"] == open_id for line in daemon.events("account.refreshed"))
+
+
+@pytest.mark.parametrize("keys", ["", KEY], ids=["plain", "sealed"])
+async def test_an_old_pair_of_tokens_saved_again_parks_nobody(serve, start, keys):
+    """TikTok refuses used refresh tokens at once; the row keeps its pair, and that is said."""
+    world = await serve(cover_ttl=3600, refresh_token_rotation="strict", old_access_tokens="die")
+    ids = await authorize(world, "ana", 20, lives=-1)
+    first = await row_of(world.pool, "ana")
+    settings = {"poll_seconds": POLL_SECONDS, **CLIENT, **({"token_keys": keys} if keys else {})}
+    daemon = await start(world, **settings)
+    await world.until_valid(20)
+    await world.until_no_leases()
+    before = await row_of(world.pool, "ana")
+    assert before["refresh_token"] != first["refresh_token"]
+    await world.pool.execute(
+        "UPDATE refresher.accounts SET access_token = $1, access_token_expires_at = $2,"
+        " refresh_token = $3, refresh_token_expires_at = $4, scope = $5, state = 'active'",
+        *(first[name] for name in TOKENS[:5]),
+    )
+    await world.pool.execute(EMPTIED, ids[3])
+
+    async def is_filled():
+        return (await video(world.pool, ids[3]))["cover_image_url"]
+
+    await mended(is_filled, "a cover asked for with the current token")
+    after = await row_of(world.pool, "ana")
+    assert [after[name] for name in TOKENS] == [before[name] for name in TOKENS]
+    said = await daemon.until_event("tokens.ignored")
+    assert (said["open_id"], said["writes"]) == ("ana", 1)
+    # An old access token beside the current refresh token costs one refresh, and nobody's consent.
+    await world.pool.execute(
+        "UPDATE refresher.accounts SET access_token = $1, access_token_expires_at = now()"
+        " + interval '1 day'",
+        first["access_token"],
+    )
+    await world.pool.execute(EMPTIED, ids[4])
+
+    async def is_filled_too():
+        return (await video(world.pool, ids[4]))["cover_image_url"]
+
+    await eventually(is_filled_too, "a cover asked for with a new token")
+    assert await daemon.stopped() == 0
+    assert not daemon.events("account.parked")
+    assert (await row_of(world.pool, "ana"))["state"] == "active"
