@@ -200,7 +200,7 @@ async def test_days_that_are_spent_cost_one_request_each_and_nobody_else(serve, 
     midnight = datetime(began.year, began.month, began.day, tzinfo=UTC) + timedelta(days=1)
     least = min(HALF_AN_HOUR, (midnight - began).total_seconds()) - 60
     for open_id, event in throttled().items():
-        assert asked(open_id) == 1
+        assert asked(open_id) == 1 or least < 0  # right before midnight it may be two days' worth
         shape = open_id.split("/")[0]
         assert (event["quota"], event["code"]) == ("day", SHAPES[shape][1])
         if shape == "429-wish":

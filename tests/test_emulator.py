@@ -5,6 +5,7 @@ import re
 import time
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from inspect import signature
 from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
+from refresher import cli
 from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, populate
 from refresher.tiktok.emulator import (
     COVER_JPEG,
@@ -178,6 +180,31 @@ async def test_refuses_and_records_what_breaks_the_contract(changes, status, cod
     (arrival,) = emulator.record
     assert (arrival.status, arrival.error_code) == (status, code)
     assert breach in arrival.breach
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", QUERY_PATH),
+        ("POST", QUERY_PATH.rstrip("/")),
+        ("GET", TOKEN_PATH),
+        ("POST", TOKEN_PATH.rstrip("/")),
+        ("POST", "/v2/video/list/"),
+    ],
+)
+async def test_a_path_or_method_that_is_none_is_unsupported(method, path):
+    """A slash too few is enough; the answer comes in the usual envelope, with its log ID."""
+    async with served() as (emulator, client):
+        headers = {"Authorization": "Bearer act.ana"}
+        status, got, body = await client.send(method, client.base_url + path, headers=headers)
+        assert emulator.holds_refresh_token("ana", "rft.ana")
+    error = msgspec.json.decode(body)["error"]
+    assert (status, error["code"]) == (404, "unsupported_path")
+    assert error["message"] == "Unsupported path(Janus)"
+    assert error["log_id"] == got[LOG_ID_HEADER]
+    breaches = [arrival.breach for arrival in emulator.record]
+    assert len(breaches) == path.startswith(QUERY_PATH.rstrip("/"))
+    assert all(breaches)
 
 
 @given(st.binary() | st.from_regex(rb'\{"filters":\{"video_ids":\[.*\]\}\}', fullmatch=True))
@@ -445,6 +472,17 @@ async def test_refreshing_gives_a_new_pair_and_no_longer_consent():
         "ok",
         "invalid_grant",
     ]
+
+
+async def test_tokens_are_as_documented_where_nothing_else_is_said():
+    """An access token lives two hours, a consent 180 days, and a used refresh token no longer."""
+    async with served() as (_, client):
+        first = await client.refresh()
+        assert (first["expires_in"], first["refresh_expires_in"]) == (7200, 180 * 86_400)
+        assert (await client.refresh())["error"] == "invalid_grant"
+    defaults = {name: it.default for name, it in signature(cli.emulator).parameters.items()}
+    assert defaults["access_token_ttl"] == EmulatorOptions().access_token_ttl_seconds
+    assert defaults["refresh_token_rotation"] == EmulatorOptions().refresh_token_rotation
 
 
 async def test_a_refreshed_access_token_expires_when_it_said():

@@ -176,6 +176,7 @@ async def hot_path(connection):
         (lambda _: claims.lower_app_rate(None), Bound(ACCOUNTS)),
         (lambda _: tokens.begin(claim), Bound(2)),
         (lambda _: tokens.replace(claim, used, pair, 3600.0), Bound(2)),
+        (lambda _: tokens.note_name(claim, "another"), Bound(2)),
         (lambda _: tokens.end(claim, unknown=False), Bound(1)),
         (read_summary, Bound(ACCOUNTS, DUE + LEASED)),
         (audit_step, Bound(4 * step, step)),
