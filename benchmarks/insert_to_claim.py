@@ -3,6 +3,8 @@
 Videos are inserted into idle accounts at random moments, and it is measured when the API is asked
 for each. Beside it, without a pause: audit steps, imports of other accounts' videos, and a second
 replica. It must never take longer than one poll and the claim with its request.
+
+Takes about ten minutes.
 """
 
 import argparse
@@ -29,11 +31,10 @@ from refresher.tiktok.emulator import Emulator, EmulatorOptions
 
 FIRST_ID: Final = 7_000_000_000_000_000_000
 #: Accounts that videos are inserted into, in turns, and those that are imported into.
-IDLE_ACCOUNTS: Final = 200
-OTHER_ACCOUNTS: Final = 400
+IDLE_ACCOUNTS: Final = 40
+OTHER_ACCOUNTS: Final = 60
 VIDEOS_EACH: Final = 50
 IMPORTED_AT_ONCE: Final = 1_000
-INSERTING: Final = 10
 #: For the claim and the request after the poll has come, on a machine that does all of this.
 OWN_SECONDS: Final = 0.5
 LONGEST_SECONDS: Final = 60.0
@@ -132,6 +133,12 @@ def read_options() -> argparse.Namespace:
     add("--tries", type=whole(), default=500, help="videos inserted (default %(default)s)")
     add("--poll", type=real(0.1, 60), default=1.0, help="seconds (default %(default)s)")
     add("--replicas", type=whole(1, 4), default=2, help="(default %(default)s)")
+    add(
+        "--inserting",
+        type=whole(),
+        default=1,
+        help="at a time; what comes of one try makes the daemon look, too (default %(default)s)",
+    )
     return parser.parse_args()
 
 
@@ -165,7 +172,7 @@ async def _insert_beside_all(world: World, options: argparse.Namespace) -> Seque
             took.append(await world.insert(names[number % len(names)]))
 
     await asyncio.sleep(3 * options.poll + 2)  # the daemons are up and all is idle
-    await asyncio.gather(*(insert_again_and_again() for _ in range(INSERTING)))
+    await asyncio.gather(*(insert_again_and_again() for _ in range(options.inserting)))
     for task in beside:
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
@@ -11,8 +11,6 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
 from refresher.domain.model import Holder, OpenId
-from refresher.events import Event
-from refresher.logs import emit
 from refresher.outage import Outage
 
 Item = TypeVar("Item", bound="OfAccount")
@@ -78,8 +76,8 @@ class Apart(Generic[Item, Result]):
     """Items of accounts that wait for a lock, each account in statements of its own.
 
     They take turns at the `place`: a connection for all who wait. Where a wait lasts, `blocked`
-    says so and names who holds the lock, and `freed` when it is over; `told` is what else is said
-    of the items. Once `give_up` is set, what waits hears `DatabaseUnavailable`.
+    hears of it once, of who holds the lock, where that could be found out, and of the seconds so
+    far, and `freed` when it is over. Once `give_up` is set, what waits hears `DatabaseUnavailable`.
     """
 
     def __init__(
@@ -90,9 +88,8 @@ class Apart(Generic[Item, Result]):
         place: asyncio.Semaphore,
         outage: Outage,
         give_up: asyncio.Event,
-        blocked: Event,
-        freed: Event,
-        told: Callable[[Sequence[Item]], Mapping[str, object]] = lambda _: {},
+        blocked: Callable[[OpenId, Sequence[Item], Holder | None, float], None],
+        freed: Callable[[OpenId, float], None],
     ) -> None:
         self._alone = alone
         self._who = who
@@ -101,7 +98,6 @@ class Apart(Generic[Item, Result]):
         self._give_up = give_up
         self._blocked = blocked
         self._freed = freed
-        self._told = told
         self._name = f"refresher waits {secrets.token_hex(4)}"
         self._waiting: dict[OpenId, _Waiting[Item, Result]] = {}
         self._kept_until: dict[OpenId, float] = {}
@@ -142,7 +138,7 @@ class Apart(Generic[Item, Result]):
             del self._waiting[open_id]
             self._keep(open_id)
             if waiting.said:
-                emit(self._freed, open_id=open_id, waited_seconds=_since(waiting))
+                self._freed(open_id, _since(waiting))
 
     async def _try(
         self,
@@ -200,16 +196,8 @@ class Apart(Generic[Item, Result]):
         if waiting.holder is None and waiting.tries < LOOKED_TRIES:
             return
         waiting.said = True
-        holder = waiting.holder
-        emit(
-            self._blocked,
-            open_id=open_id,
-            **self._told([item for item, _ in waiting.items]),
-            holder_pid=holder and holder.pid,
-            holder_application=holder and holder.application_name,
-            holder_since=holder.since.isoformat() if holder and holder.since else None,
-            waited_seconds=_since(waiting),
-        )
+        items = [item for item, _ in waiting.items]
+        self._blocked(open_id, items, waiting.holder, _since(waiting))
 
     async def _rest(self, waiting: _Waiting[Item, Result]) -> None:
         seconds = min(FIRST_PAUSE_SECONDS * (1 << min(waiting.tries, 8)), LONGEST_PAUSE_SECONDS)

@@ -301,7 +301,13 @@ def _refused(at: str) -> Callable[[OpenId, Exception], None]:
     """Says what stands in the way of an account that is left as it is."""
 
     def say(open_id: OpenId, error: Exception) -> None:
-        emit(events.ACCOUNT_REFUSED, open_id=open_id, at=at, reason=first_line(error))
+        emit(
+            events.ACCOUNT_REFUSED,
+            open_id=open_id,
+            at=at,
+            reason=first_line(error),
+            retry_in_seconds=None,
+        )
 
     return say
 

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from itertools import count
 from math import inf
 from time import monotonic
 from typing import Final, Protocol, TypeVar, cast
@@ -90,6 +91,9 @@ LINGER_SECONDS: Final = 0.05
 LEASE_MARGIN_SECONDS: Final = 0.5
 #: An account whose row an application holds locked is given back a little later.
 LOCKED_ROW_SECONDS: Final = 0.2
+#: By so much later after each so many tries, up to this.
+LOCKED_ROW_TRIES: Final = 20
+LONGEST_LOCKED_ROW_SECONDS: Final = 1.0
 #: What somebody held while accounts were claimed is looked at again in so long, then in twice that,
 #: and so on.
 LOOK_AGAIN_SECONDS: Final = 0.05
@@ -270,9 +274,8 @@ class Refresher:
             place=place,
             outage=outage,
             give_up=self._wait_no_longer,
-            blocked=CHUNK_BLOCKED,
-            freed=CHUNK_FREED,
-            told=lambda chunks: {"videos": sum(chunk.videos for chunk in chunks)},
+            blocked=_report_blocked_chunks,
+            freed=_report_freed_chunks,
         )
         self._blocked_releases = Apart(
             accounts.release_alone,
@@ -280,8 +283,8 @@ class Refresher:
             place=place,
             outage=outage,
             give_up=self._wait_no_longer,
-            blocked=RELEASE_BLOCKED,
-            freed=RELEASE_FREED,
+            blocked=_report_blocked_release,
+            freed=_report_freed_release,
         )
         self._working: dict[asyncio.Task[None], Work] = {}
         self._querying: set[asyncio.Task[None]] = set()
@@ -666,7 +669,7 @@ class Refresher:
 
     async def _give_back(self, work: Work, release: Release) -> Released | None:
         """None where the lease had to be left to run out."""
-        while True:
+        for attempt in count():
             try:
                 released = await self._hand_in(release)
             except DatabaseUnavailable:
@@ -679,8 +682,13 @@ class Refresher:
                     self._wake_in(released.wake_in_seconds)
                 return released
             work.held.let_go()
+            # Its row is locked, or something suppresses the UPDATE: that may last.
+            seconds = LOCKED_ROW_SECONDS * (1 + attempt // LOCKED_ROW_TRIES)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._give_up.wait(), LOCKED_ROW_SECONDS)
+                await asyncio.wait_for(
+                    self._give_up.wait(), min(seconds, LONGEST_LOCKED_ROW_SECONDS)
+                )
+        raise AssertionError
 
     def _wake_in(self, seconds: float) -> None:
         """Later than a poll needs no timer: the poll finds it."""
@@ -810,6 +818,45 @@ def _report(work: Work, release: Release, released: Released | None) -> None:
         wake_in_seconds=_wake_in_seconds(released),
         took_seconds=round(monotonic() - work.started, 3),
     )
+
+
+def _report_blocked_chunks(
+    open_id: str, chunks: Sequence[ChunkWrite], holder: Holder | None, seconds: float
+) -> None:
+    emit(
+        CHUNK_BLOCKED,
+        open_id=open_id,
+        videos=sum(chunk.videos for chunk in chunks),
+        holder_pid=holder and holder.pid,
+        holder_application=holder and holder.application_name,
+        holder_since=_since(holder),
+        waited_seconds=seconds,
+    )
+
+
+def _report_freed_chunks(open_id: str, seconds: float) -> None:
+    emit(CHUNK_FREED, open_id=open_id, waited_seconds=seconds)
+
+
+def _report_blocked_release(
+    open_id: str, _: Sequence[Release], holder: Holder | None, seconds: float
+) -> None:
+    emit(
+        RELEASE_BLOCKED,
+        open_id=open_id,
+        holder_pid=holder and holder.pid,
+        holder_application=holder and holder.application_name,
+        holder_since=_since(holder),
+        waited_seconds=seconds,
+    )
+
+
+def _report_freed_release(open_id: str, seconds: float) -> None:
+    emit(RELEASE_FREED, open_id=open_id, waited_seconds=seconds)
+
+
+def _since(holder: Holder | None) -> str | None:
+    return holder.since.isoformat() if holder and holder.since else None
 
 
 def _telling_error(work: Work) -> UpstreamError | None:

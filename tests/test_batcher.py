@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from refresher.batcher import Batcher
-from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
 
 FOR_EVER = 3600.0
 SOON = 0.001
@@ -128,6 +128,70 @@ async def test_a_database_that_is_away_is_not_asked_in_parts():
         results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == 3 * [DatabaseUnavailable] + 3 * [int]
     assert flush.batches == [[12, 13, 14], [15, 16, 17]]
+
+
+async def test_a_batch_that_meets_a_lock_is_split_into_eighths():
+    """By the patient flush, after a look whether it is a matter of items; one alone hears of it."""
+    flush, parts = Flush(), Flush()
+    flush.error = parts.error = DatabaseBusy("lock timeout")
+    looks = []
+
+    async def check():
+        looks.append(len(parts.batches))
+
+    async with running(flush, size=16, flush_part=parts, check=check) as batcher:
+        tasks = await submitted(batcher, *range(16))
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results[13], DatabaseBusy)
+    assert [result for result in results if result is not results[13]] == [
+        10 * item for item in range(16) if item != 13
+    ]
+    assert looks == [0]
+    assert flush.batches == [list(range(16))]
+    assert parts.batches == [
+        *([item, item + 1] for item in range(0, 14, 2)),
+        *([12], [13]),
+        [14, 15],
+    ]
+
+
+@pytest.mark.parametrize("items", [(13,), (12, 13, 14)], ids=["one", "some"])
+@pytest.mark.parametrize("error", [DatabaseBusy("lock"), ValueError("thirteen")], ids=repr)
+async def test_what_is_no_matter_of_items_is_not_split(items, error):
+    """The look itself fails, in the end: all who were in that batch hear why."""
+    flush = Flush()
+    flush.error = error
+
+    async def check():
+        raise DatabaseUnavailable("the table is locked")
+
+    async with running(flush, size=len(items), check=check) as batcher:
+        tasks = await submitted(batcher, *items)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {str(result) for result in results} == {"the table is locked"}
+    assert flush.batches == [list(items)]
+
+
+async def test_the_parts_of_a_batch_are_timed_one_by_one():
+    """A search for what spoils a batch is no flush that hangs."""
+    flush = Stuck()
+    flush.gates[2].set()
+
+    async def fail_together(items):
+        if len(items) > 1:
+            raise ValueError
+        return await flush(items)
+
+    async with running(fail_together, size=2) as batcher:
+        first, second = await submitted(batcher, 1, 2)
+        assert await flush.begun.get() == 1
+        late = asyncio.get_running_loop().time() + 100
+        before = batcher.busy_seconds(late)
+        await asyncio.sleep(0.02)  # a while that the first part takes
+        flush.gates[1].set()
+        assert await flush.begun.get() == 2
+        assert batcher.busy_seconds(late) < before - 0.02 or batcher.busy_seconds(late) == 0
+        assert [await first, await second] == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,162 @@
+"""What waits for a lock takes turns, apart from all the others."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from refresher.apart import LONGEST_TRY_SECONDS, Apart
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.domain.model import Holder
+from refresher.outage import Outage
+from tests.conftest import eventually
+
+PATIENCE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Item:
+    open_id: str
+    number: int = 0
+
+
+class Database:
+    """Rows that are locked; who asks for them waits no longer than he may."""
+
+    def __init__(self, *locked):
+        self.locked = set(locked)
+        self.tries = []
+        self.at_once = 0
+        self.error = None
+
+    async def __call__(self, items, lock_seconds, _name):
+        (open_id,) = {item.open_id for item in items}
+        self.tries.append((open_id, len(items), lock_seconds))
+        assert self.at_once == 0, "two at a time"
+        self.at_once += 1
+        try:
+            if open_id in self.locked:
+                await asyncio.sleep(lock_seconds / 10)
+                raise DatabaseBusy("lock")
+            if self.error and any(item.number == 13 for item in items):
+                raise self.error
+        finally:
+            self.at_once -= 1
+        return [item.number for item in items]
+
+
+async def until(condition):
+    async def holds():
+        return condition()
+
+    await eventually(holds, "what was waited for")
+
+
+@asynccontextmanager
+async def waiting(database, holder=None):
+    """An Apart, the event that ends all waits, and what was said."""
+    said = []
+    give_up = asyncio.Event()
+
+    async def who(name):
+        return holder
+
+    apart = Apart(
+        database,
+        who,
+        place=asyncio.Semaphore(1),
+        outage=Outage(lambda: 0.0),
+        give_up=give_up,
+        blocked=lambda open_id, items, holder, _: said.append((open_id, len(items), holder)),
+        freed=lambda open_id, _: said.append((open_id, "freed")),
+    )
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        yield apart, give_up, said
+    assert not apart.tasks
+
+
+async def test_an_account_s_items_wait_together_and_the_others_pass():
+    """All of one account in one statement; another's are done in between; it is said once."""
+    database, holder = Database("ana"), Holder(7, "report", None)
+    async with waiting(database, holder) as (apart, _, said):
+        anas = [asyncio.create_task(apart.submit(Item("ana", number))) for number in (1, 2)]
+        await asyncio.sleep(0)
+        assert await apart.submit(Item("ben", 5)) == 5
+        assert apart.holds("ana")
+        await until(lambda: said)
+        assert said == [("ana", 2, holder)]
+        database.locked.clear()
+        assert [await task for task in anas] == [1, 2]
+        assert said == [("ana", 2, holder), ("ana", "freed")]
+        assert apart.holds("ana")  # for a while
+        assert not apart.holds("cleo")
+        await asyncio.sleep(0.1)
+    assert {weight for open_id, weight, _ in database.tries if open_id == "ana"} <= {1, 2}
+
+
+async def test_the_more_wait_the_shorter_are_their_turns():
+    """So that each has one every few seconds."""
+    database = Database(*(str(number) for number in range(20)))
+    async with waiting(database) as (apart, give_up, _):
+        tasks = [asyncio.create_task(apart.submit(Item(str(number)))) for number in range(20)]
+        await until(lambda: len(database.tries) >= 40)
+        give_up.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.1)
+    assert {type(result) for result in results} == {DatabaseUnavailable}
+    assert all(seconds <= LONGEST_TRY_SECONDS / 4 for _, _, seconds in database.tries)
+
+
+async def test_a_row_that_is_refused_costs_its_account_s_others_nothing():
+    """Items that fail together are tried one by one; only the bad one hears of it."""
+    database = Database()
+    database.error = ValueError("thirteen")
+    async with waiting(database) as (apart, _, said):
+        results = await asyncio.gather(
+            *(apart.submit(Item("ana", number)) for number in (12, 13, 14)), return_exceptions=True
+        )
+        await asyncio.sleep(0.1)
+    assert [results[0], results[2]] == [12, 14]
+    assert isinstance(results[1], ValueError)
+    assert said == []
+
+
+async def test_a_database_that_goes_away_is_outlasted():
+    """What waits is kept until it is back."""
+    database = Database()
+    database.error = DatabaseUnavailable("gone")
+    async with waiting(database) as (apart, _, said):
+        task = asyncio.create_task(apart.submit(Item("ana", 13)))
+        await until(lambda: len(database.tries) >= 2)
+        database.error = None
+        assert await task == 13
+        await asyncio.sleep(0.1)
+    assert said == []
+
+
+async def test_a_short_wait_is_not_said():
+    """Most locks are let go at once."""
+    database = Database("ana")
+    async with waiting(database) as (apart, _, said):
+        task = asyncio.create_task(apart.submit(Item("ana", 3)))
+        await until(lambda: database.tries)
+        database.locked.clear()
+        assert await task == 3
+        await asyncio.sleep(0.1)
+    assert said == []
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_lock_that_is_known_says_nothing_of_the_database(monkeypatch, waits):
+    """It counts towards `database.lost` only where it is not waited for apart."""
+    monkeypatch.setattr("refresher.outage.BUSY_SECONDS", 0.0)
+    outage = Outage(lambda: 0.0)
+
+    async def busy():
+        raise DatabaseBusy("lock")
+
+    for _ in range(2):
+        with pytest.raises(DatabaseBusy):
+            await outage.attempt(busy, may_wait=waits)
+    assert outage.lasts is not waits
