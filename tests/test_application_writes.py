@@ -22,7 +22,7 @@ from refresher.postgres.sealing import Sealer
 from refresher.postgres.tokens import TokenStore, ignored_tokens
 from refresher.postgres.write_back import write_back
 from tests.conftest import administer, eventually, named
-from tests.faults import own_server, programs, run
+from tests.faults import own_server
 
 POLL_SECONDS = 1.0
 #: Two polls, and what a claim, a request and a write-back take on a busy machine.
@@ -688,3 +688,103 @@ async def test_an_old_pair_of_tokens_saved_again_parks_nobody(serve, start, keys
     assert await daemon.stopped() == 0
     assert not daemon.events("account.parked")
     assert (await row_of(world.pool, "ana"))["state"] == "active"
+
+
+# --- Rows that come by logical replication ---
+
+
+async def test_rows_that_a_replication_brings_wake_their_account(stored):
+    """Inserted, or changed without the daemon's due_at; a daemon's own, copied, wake nobody."""
+    async with stored.acquire() as applying:
+        await applying.execute("SET session_replication_role = replica")
+        await applying.execute("INSERT INTO refresher.videos VALUES ('ana', 'new')")
+        assert await asked(stored) == {"ana": ["new"]}
+        (claim,) = await replica(stored).claim(1000)
+        await finish(stored, claim, hours=7)
+        assert await asked(stored) == {}
+        await applying.execute(
+            "UPDATE refresher.videos SET cover_image_url = 'https://x', refreshed_at = now(),"
+            " cover_expires_at = now() + interval '9 hours', due_at = now() + interval '8 hours'"
+            " WHERE video_id = 'ana7'"
+        )
+        await applying.execute(
+            "UPDATE refresher.videos SET cover_image_url = 'https://x',"
+            " refreshed_at = now() - interval '3 s', cover_expires_at = now() + interval '9 hours',"
+            " due_at = now() + interval '8 hours' WHERE video_id = 'ana8'"
+        )
+        assert await asked(stored) == {}
+        await applying.execute(f"{EMPTIED.replace('$1', chr(39) + 'ana9' + chr(39))}")
+        assert await asked(stored) == {"ana": ["ana9"]}
+        await applying.execute("SET session_replication_role = origin")
+
+
+#: What an application has in a database of its own.
+SOURCE = """
+CREATE SCHEMA refresher;
+CREATE TABLE refresher.accounts (open_id text PRIMARY KEY, access_token text, refresh_token text,
+                                 note text);
+CREATE TABLE refresher.videos (open_id text, video_id text, PRIMARY KEY (open_id, video_id));
+INSERT INTO refresher.accounts VALUES ('ana', 'act.0', 'rft.0');
+INSERT INTO refresher.videos SELECT 'ana', 'ana' || n FROM generate_series(1, 30) AS n;
+CREATE PUBLICATION application FOR TABLE refresher.videos,
+    refresher.accounts (open_id, access_token, refresh_token)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("partitions", [0, 4])
+async def test_an_application_may_live_on_another_server(partitions):
+    """Its rows come by a subscription: they wake their account, and old tokens are kept out."""
+    with own_server() as server:
+        await administer(server.url, "ALTER SYSTEM SET wal_level = logical")
+        server.restart("fast")
+        await administer(server.url, "CREATE DATABASE source", "CREATE DATABASE ours")
+        source, ours = named(server.url, "source"), named(server.url, "ours")
+        await administer(source, SOURCE)
+        await migrate(ours)
+        if partitions:
+            await partition_videos(ours, partitions)
+        slot = "SELECT pg_create_logical_replication_slot('application', 'pgoutput')"
+        await administer(source, slot)
+        await administer(
+            ours,
+            f"CREATE SUBSCRIPTION application CONNECTION '{source}' PUBLICATION application"
+            " WITH (create_slot = false, slot_name = 'application')",
+        )
+        async with connected(ours, application_name="tests") as pool:
+
+            async def sleeps():
+                claims = await replica(pool).claim(1000)
+                for claim in claims:
+                    await finish(pool, claim, hours=7)
+                row = await row_of(pool, "ana")
+                return row and row["videos"] == 30 and row["wake_at"] > row["now"]
+
+            await eventually(sleeps, "the first copy, all its covers fetched")
+            await administer(source, "INSERT INTO refresher.videos VALUES ('ana', 'new')")
+
+            async def is_asked_for():
+                return await asked(pool) == {"ana": ["new"]}
+
+            await eventually(is_asked_for, "a video that was added at the source")
+            await pool.execute(
+                "UPDATE refresher.accounts SET tokens_generation = tokens_generation + 1,"
+                " used_token = sha256('rft.0'), access_token = 'act.1', refresh_token = 'rft.1'"
+            )
+            await administer(source, "UPDATE refresher.accounts SET note = 'x', access_token = 'b'")
+
+            async def is_kept_out():
+                return (await row_of(pool, "ana"))["tokens_ignored"]
+
+            await eventually(is_kept_out, "an old row of tokens")
+            assert (await row_of(pool, "ana"))["access_token"] == "act.1"
+            generation = (await row_of(pool, "ana"))["tokens_generation"]
+            await administer(
+                source, "UPDATE refresher.accounts SET access_token = 'a', refresh_token = 'new'"
+            )
+
+            async def is_taken():
+                return (await row_of(pool, "ana"))["tokens_generation"] > generation
+
+            await eventually(is_taken, "a new authorization")
+        await administer(ours, "DROP SUBSCRIPTION application")
