@@ -1,5 +1,6 @@
 """What an application writes over the daemon's rows: mended within two polls, and nobody parked."""
 
+import asyncio
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,14 +12,17 @@ import pytest
 from refresher.csv_files import AccountRow
 from refresher.domain.conclude import conclude
 from refresher.domain.expiry import named_expiry
-from refresher.domain.model import ChunkWrite, Sample, TokenPair, Write
+from refresher.domain.model import ChunkWrite, RefreshToken, Sample, TokenPair, Write
 from refresher.postgres.claims import Claims
+from refresher.postgres.database import connected
 from refresher.postgres.imports import import_accounts
+from refresher.postgres.migrate import migrate
 from refresher.postgres.partitioning import partition_videos
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.tokens import TokenStore, ignored_tokens
 from refresher.postgres.write_back import write_back
-from tests.conftest import eventually
+from tests.conftest import administer, eventually, named
+from tests.faults import own_server
 
 POLL_SECONDS = 1.0
 #: Two polls, and what a claim, a request and a write-back take on a busy machine.
@@ -36,7 +40,7 @@ async def layout(request, database):
 
 
 @pytest.fixture
-async def stored(pool, layout):
+async def stored(pool, layout):  # noqa: ARG001 - first the table, then its rows
     """Accounts `ana` and `ben`, fifty videos each, all covers fresh and both asleep."""
     for open_id in ("ana", "ben"):
         await pool.execute(
@@ -55,7 +59,9 @@ async def stored(pool, layout):
 
 
 def replica(pool):
-    return Claims(pool, replica="a", lease_seconds=60, rate_limit_per_token=0, rate_limit_per_app=0)
+    return Claims(
+        pool, replica="a", lease_seconds=60, rate_limit_per_token=0, rate_limit_per_app=0
+    )
 
 
 def url(expires_at):
@@ -278,9 +284,7 @@ async def test_the_daemons_own_writes_fire_nothing(stored):
 )
 async def test_both_read_the_same_expiry(pool, text):
     """The database's reading of a URL is refresher.domain.expiry's."""
-    found = await pool.fetchval(
-        "SELECT extract(epoch FROM refresher.named_expiry($1))::float8", text
-    )
+    found = await pool.fetchval("SELECT extract(epoch FROM refresher.named_expiry($1))::float8", text)
     assert found == named_expiry(text, time.time())
 
 
@@ -311,9 +315,7 @@ async def test_an_applications_role_needs_no_further_right(stored):
 
 async def test_an_account_takes_its_videos_along(stored):
     """To its new open_id: what is due stays as it was, the lease ends, work goes on at once."""
-    before = {
-        r["video_id"]: r["due_at"] for r in await stored.fetch("SELECT * FROM refresher.videos")
-    }
+    before = {r["video_id"]: r["due_at"] for r in await stored.fetch("SELECT * FROM refresher.videos")}
     await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE video_id = 'ana7'")
     (claim,) = await replica(stored).claim(1000)
     await stored.execute("UPDATE refresher.accounts SET open_id = 'new' WHERE open_id = 'ana'")
@@ -335,9 +337,7 @@ async def test_an_account_is_not_renamed_while_its_new_tokens_come(stored):
         await stored.execute(rename)
     await stored.execute("UPDATE refresher.accounts SET token_request_until = NULL")
     await stored.execute(rename)
-    assert (
-        await stored.fetchval("SELECT count(*) FROM refresher.videos WHERE open_id = 'new'") == 50
-    )
+    assert await stored.fetchval("SELECT count(*) FROM refresher.videos WHERE open_id = 'new'") == 50
 
 
 # --- Rows of accounts that are saved whole ---
@@ -506,9 +506,7 @@ async def test_a_refresh_token_that_was_not_rotated_is_not_used_up(pool, given):
 
 async def test_what_is_remembered_of_an_account_is_bounded(pool):
     """The last ones, and those that come back again and again; it ends with the account."""
-    await pool.execute(
-        "INSERT INTO refresher.accounts (open_id, refresh_token) VALUES ('zoe', 'r0')"
-    )
+    await pool.execute("INSERT INTO refresher.accounts (open_id, refresh_token) VALUES ('zoe', 'r0')")
     for number in range(1, 60):
         await pool.execute(
             "UPDATE refresher.accounts SET tokens_generation = tokens_generation + 1,"
@@ -529,9 +527,7 @@ async def test_what_is_remembered_of_an_account_is_bounded(pool):
 async def test_no_token_can_be_read_from_its_fingerprint(pool):
     """Neither table holds one of them."""
     await authorized(pool, Sealer((KEY,)))
-    rows = await pool.fetch(
-        "SELECT u::text || a::text AS text FROM refresher.used_tokens AS u, refresher.accounts AS a"
-    )
+    rows = await pool.fetch("SELECT u::text || a::text AS text FROM refresher.used_tokens AS u, refresher.accounts AS a")
     assert "rft." not in rows[0]["text"]
     assert b"rft.".hex() not in rows[0]["text"]
 
@@ -692,3 +688,103 @@ async def test_an_old_pair_of_tokens_saved_again_parks_nobody(serve, start, keys
     assert await daemon.stopped() == 0
     assert not daemon.events("account.parked")
     assert (await row_of(world.pool, "ana"))["state"] == "active"
+
+
+# --- Rows that come by logical replication ---
+
+
+async def test_rows_that_a_replication_brings_wake_their_account(stored):
+    """Inserted, or changed without the daemon's due_at; a daemon's own, copied, wake nobody."""
+    async with stored.acquire() as applying:
+        await applying.execute("SET session_replication_role = replica")
+        await applying.execute("INSERT INTO refresher.videos VALUES ('ana', 'new')")
+        assert await asked(stored) == {"ana": ["new"]}
+        (claim,) = await replica(stored).claim(1000)
+        await finish(stored, claim, hours=7)
+        assert await asked(stored) == {}
+        await applying.execute(
+            "UPDATE refresher.videos SET cover_image_url = 'https://x', refreshed_at = now(),"
+            " cover_expires_at = now() + interval '9 hours', due_at = now() + interval '8 hours'"
+            " WHERE video_id = 'ana7'"
+        )
+        await applying.execute(
+            "UPDATE refresher.videos SET cover_image_url = 'https://x',"
+            " refreshed_at = now() - interval '3 s', cover_expires_at = now() + interval '9 hours',"
+            " due_at = now() + interval '8 hours' WHERE video_id = 'ana8'"
+        )
+        assert await asked(stored) == {}
+        await applying.execute(f"{EMPTIED.replace('$1', chr(39) + 'ana9' + chr(39))}")
+        assert await asked(stored) == {"ana": ["ana9"]}
+        await applying.execute("SET session_replication_role = origin")
+
+
+#: What an application has in a database of its own.
+SOURCE = """
+CREATE SCHEMA refresher;
+CREATE TABLE refresher.accounts (open_id text PRIMARY KEY, access_token text, refresh_token text,
+                                 note text);
+CREATE TABLE refresher.videos (open_id text, video_id text, PRIMARY KEY (open_id, video_id));
+INSERT INTO refresher.accounts VALUES ('ana', 'act.0', 'rft.0');
+INSERT INTO refresher.videos SELECT 'ana', 'ana' || n FROM generate_series(1, 30) AS n;
+CREATE PUBLICATION application FOR TABLE refresher.videos,
+    refresher.accounts (open_id, access_token, refresh_token)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("partitions", [0, 4])
+async def test_an_application_may_live_on_another_server(partitions):
+    """Its rows come by a subscription: they wake their account, and old tokens are kept out."""
+    with own_server() as server:
+        await administer(server.url, "ALTER SYSTEM SET wal_level = logical")
+        server.restart("fast")
+        await administer(server.url, "CREATE DATABASE source", "CREATE DATABASE ours")
+        source, ours = named(server.url, "source"), named(server.url, "ours")
+        await administer(source, SOURCE)
+        await migrate(ours)
+        if partitions:
+            await partition_videos(ours, partitions)
+        slot = "SELECT pg_create_logical_replication_slot('application', 'pgoutput')"
+        await administer(source, slot)
+        await administer(
+            ours,
+            f"CREATE SUBSCRIPTION application CONNECTION '{source}' PUBLICATION application"
+            " WITH (create_slot = false, slot_name = 'application')",
+        )
+        async with connected(ours, application_name="tests") as pool:
+
+            async def sleeps():
+                claims = await replica(pool).claim(1000)
+                for claim in claims:
+                    await finish(pool, claim, hours=7)
+                row = await row_of(pool, "ana")
+                return row and row["videos"] == 30 and row["wake_at"] > row["now"]
+
+            await eventually(sleeps, "the first copy, all its covers fetched")
+            await administer(source, "INSERT INTO refresher.videos VALUES ('ana', 'new')")
+
+            async def is_asked_for():
+                return await asked(pool) == {"ana": ["new"]}
+
+            await eventually(is_asked_for, "a video that was added at the source")
+            await pool.execute(
+                "UPDATE refresher.accounts SET tokens_generation = tokens_generation + 1,"
+                " used_token = sha256('rft.0'), access_token = 'act.1', refresh_token = 'rft.1'"
+            )
+            await administer(source, "UPDATE refresher.accounts SET note = 'x', access_token = 'b'")
+
+            async def is_kept_out():
+                return (await row_of(pool, "ana"))["tokens_ignored"]
+
+            await eventually(is_kept_out, "an old row of tokens")
+            assert (await row_of(pool, "ana"))["access_token"] == "act.1"
+            generation = (await row_of(pool, "ana"))["tokens_generation"]
+            await administer(
+                source, "UPDATE refresher.accounts SET access_token = 'a', refresh_token = 'new'"
+            )
+
+            async def is_taken():
+                return (await row_of(pool, "ana"))["tokens_generation"] > generation
+
+            await eventually(is_taken, "a new authorization")
+        await administer(ours, "DROP SUBSCRIPTION application")

@@ -73,7 +73,10 @@ mended AS (
     WHERE a.open_id = ANY (ARRAY(SELECT open_id FROM counted))
       -- A back-off is no drift.
       AND a.state = 'active' AND isfinite(c.should_wake_at)
-      AND a.wake_at > greatest(c.should_wake_at, a.next_slot_at) + $3::float8 * interval '1 second'
+      -- In seconds: at the end of its range a time has none that is later.
+      AND a.wake_at > greatest(c.should_wake_at, a.next_slot_at)
+      AND extract(epoch FROM a.wake_at)
+          - extract(epoch FROM greatest(c.should_wake_at, a.next_slot_at)) > $3::float8
 ),
 drifted AS MATERIALIZED (
     -- Locked for as long as it takes to write them, and only what is still as it was counted: who

@@ -55,13 +55,14 @@ LEAST_RATE: Final = 10
 #: After a 429 of the app as a whole nobody sends for so long.
 APP_PAUSE_SECONDS: Final = 10.0
 
-# What an account's rate has recovered to, and what the app's has grown to, since the last 429.
+# What an account's rate has recovered to, and what the app's has grown to, since the last 429. One
+# that lies in the future, as the server's clock was set back, counts as just now.
 SHARE_NOW: Final = f"""
-least(1, a.rate_share + {RATE_RECOVERY_PER_MINUTE} * (
+least(1, a.rate_share + {RATE_RECOVERY_PER_MINUTE} * greatest(0,
     extract(epoch FROM now()) - extract(epoch FROM a.rate_lowered_at)) / 60)
 """
 APP_RATE_NOW: Final = f"""
-app.rate * power(1 + {RATE_RECOVERY_PER_MINUTE}, (
+app.rate * power(1 + {RATE_RECOVERY_PER_MINUTE}, greatest(0,
     extract(epoch FROM now()) - extract(epoch FROM app.rate_lowered_at))::float8 / 60)
 """
 # The distance of two of the app's slots: by its configured limit, and by the rate that was found to
@@ -245,10 +246,11 @@ start AS MATERIALIZED (
     FROM (SELECT count(*) FROM asked) AS read_first, (SELECT count(*) FROM app) AS locked_first
 ),
 budget AS (
-    SELECT least($1, ceil(
-        extract(epoch FROM at + greatest(horizon, app_step) - app_at)
+    -- In seconds: at the end of its range a time has no distance.
+    SELECT least($1, CASE WHEN app_at IS NOT NULL THEN greatest(0, ceil(
+        (extract(epoch FROM at + greatest(horizon, app_step)) - extract(epoch FROM app_at))
         / nullif(extract(epoch FROM app_step), 0)
-    ))::integer AS chunks
+    )) END)::integer AS chunks
     FROM start, pace
 ),
 counted AS (

@@ -11,6 +11,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.postgres.times import set_time_codec
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -165,6 +166,15 @@ class Connector:
 
     async def __call__(self, dsn: str | None = None, **options: Any) -> Connection:  # noqa: ARG002
         """As `asyncpg.connect`, for a pool; where to connect to we know better."""
+        found = await self._suited(**options)
+        try:
+            await set_time_codec(found)
+        except BaseException:
+            found.terminate()
+            raise
+        return found
+
+    async def _suited(self, **options: Any) -> Connection:
         found, as_pooled = await self._open(**options)
         self._pooled = await _is_pooled(found)
         if self._pooled == as_pooled:

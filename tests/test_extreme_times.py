@@ -1,0 +1,147 @@
+"""No time that PostgreSQL can hold, in any column, breaks a list, a loop or the work of others."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from refresher.domain.conclude import conclude
+from refresher.domain.model import ChunkWrite, Write
+from refresher.postgres.audit import audit_step
+from refresher.postgres.claims import Claims
+from refresher.postgres.fleet import read_fleet
+from refresher.postgres.sealing import Sealer
+from refresher.postgres.status import (
+    any_left,
+    count_due,
+    list_accounts,
+    read_now,
+    read_quota,
+    read_replicas,
+    read_summary,
+)
+from refresher.postgres.times import FIRST, LAST, as_read, as_stored
+from refresher.postgres.tokens import TokenStore, consents_ending
+from refresher.postgres.write_back import write_back
+
+EXTREMES = (
+    "9999-12-31 23:59:59-05",
+    "10000-01-01 00:00:00+00",
+    "294276-12-31 23:59:59.999999+00",
+    "4714-11-24 00:00:00+00 BC",
+    "0001-01-01 00:00:00+00",
+    "0001-12-31 23:59:59+00 BC",
+    "infinity",
+    "-infinity",
+)
+COLUMNS = """
+SELECT c.relname, a.attname
+FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+WHERE c.relnamespace = 'refresher'::regnamespace AND c.relkind = 'r'
+  AND a.atttypid = 'timestamptz'::regtype AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY 1, 2
+"""
+HOUR = timedelta(hours=1)
+
+
+def test_times_are_read_and_written_to_the_microsecond():
+    """Both ways the same, and the ends of the calendar are infinity."""
+    moment = datetime(2026, 11, 28, 12, 34, 56, 789_012, tzinfo=UTC)
+    assert as_read(as_stored(moment)) == moment
+    assert as_read(as_stored(FIRST)) == FIRST
+    assert as_read(as_stored(LAST)) == LAST
+
+
+@pytest.mark.parametrize("stored", [*EXTREMES, "2026-11-28 12:34:56.789012+00"])
+async def test_whatever_is_stored_can_be_read(pool, stored):
+    """Alone and in arrays: as it is, or as the end of the calendar that it lies beyond."""
+    (alone, several) = await pool.fetchrow(
+        "SELECT $1::text::timestamptz, ARRAY[$1::text::timestamptz, NULL]", stored
+    )
+    assert FIRST <= alone <= LAST
+    assert several == [alone, None]
+    if FIRST < alone < LAST:
+        assert await pool.fetchval("SELECT $1 = $2::text::timestamptz", alone, stored)
+
+
+async def refreshed(pool):
+    """One round of all that the daemon and the commands do; the accounts that were claimed."""
+    claims = Claims(
+        pool,
+        replica="a",
+        lease_seconds=60,
+        rate_limit_per_token=600,
+        rate_limit_per_app=6000,
+        managed=True,
+    )
+    store = TokenStore(pool, Sealer(()))
+    claimed = await claims.claim(100)
+    for claim in claimed:
+        assert await claims.reserve(claim) is not None
+        if claim.token.due and (used := await store.begin(claim)):
+            await store.end(claim, unknown=used.interrupted)
+        ids = [video.video_id for video in claim.videos]
+        dies = claim.time.now + 2 * HOUR
+        write = Write(ids, dies - HOUR, dies, ["https://x"] * len(ids))
+        await write_back(pool, [ChunkWrite(claim.open_id, claim.lease_epoch, [write], claim.ctids)])
+    assert None not in await claims.renew(claimed)
+    if claimed:
+        assert None not in await claims.release([conclude(claim, [], 0.5) for claim in claimed])
+    for managed in (True, False):
+        await pool.execute("UPDATE refresher.audit SET audited_to = ''")
+        await audit_step(pool, managed=managed)
+    assert len(await list_accounts(pool)) == 2
+    await read_summary(pool)
+    await read_quota(pool)
+    await read_replicas(pool)
+    await consents_ending(pool)
+    await read_fleet(pool)
+    now = await read_now(pool)
+    await count_due(pool, now)
+    await any_left(pool, now, 3)
+    return {claim.open_id for claim in claimed}
+
+
+async def fill(pool):
+    for open_id in ("ana", "ben"):
+        await pool.execute(
+            "INSERT INTO refresher.accounts (open_id, access_token, access_token_expires_at,"
+            " refresh_token, refresh_token_expires_at)"
+            " VALUES ($1, 'act.x', now() + interval '1 day', 'rft.x', now() + interval '1 day')",
+            open_id,
+        )
+        await pool.execute(
+            "INSERT INTO refresher.videos (open_id, video_id)"
+            " SELECT $1, $1 || n FROM generate_series(1, 3) AS n",
+            open_id,
+        )
+
+
+@pytest.mark.parametrize("extreme", EXTREMES)
+@pytest.mark.parametrize("before", ["new", "worked"])
+async def test_one_accounts_time_is_nobody_elses_trouble(pool, extreme, before):
+    """In each column in turn, before the first claim and after it: the other account is worked."""
+    columns = await pool.fetch(COLUMNS)
+    assert len(columns) >= 20
+    for table, column in columns:
+        await pool.execute("DELETE FROM refresher.accounts")
+        await pool.execute(
+            "UPDATE refresher.app SET next_slot_at = '-infinity', rate_lowered_at = '-infinity',"
+            " rate = NULL"
+        )
+        await fill(pool)
+        if before == "worked":
+            assert await refreshed(pool) == {"ana", "ben"}
+        if table == "app":
+            await pool.execute("UPDATE refresher.app SET rate = 100")
+        where = "" if table == "app" else " WHERE open_id = 'ana'"
+        await pool.execute(
+            f"UPDATE refresher.{table} SET {column} = $1::text::timestamptz{where}", extreme
+        )
+        await pool.execute(
+            "UPDATE refresher.accounts SET wake_at = now(), next_slot_at = now()"
+            " WHERE open_id = 'ben'"
+        )
+        await pool.execute("UPDATE refresher.videos SET due_at = now() WHERE open_id = 'ben'")
+        claimed = await refreshed(pool)
+        if table != "app":
+            assert "ben" in claimed, (table, column)
