@@ -20,6 +20,7 @@ TOKENS_UNSEALED: Final = Event("tokens.unsealed", "warning", ("reason",))
 TOKENS_UNMANAGED: Final = Event("tokens.unmanaged", "warning", ("reason",))
 TOKENS_SEALED: Final = Event("tokens.sealed", "info", ("accounts",))
 SETTINGS_IGNORED: Final = Event("settings.ignored", "warning", ("variables",))
+CLOCK_STEPPED: Final = Event("clock.stepped", "warning", ("seconds",))
 OPERATIONS_SERVED: Final = Event("operations.served", "info", ("address",))
 
 DATABASE_LOST: Final = Event("database.lost", "error", ("reason",))
