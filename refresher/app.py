@@ -38,7 +38,7 @@ from refresher.postgres.tokens import TokenStore, consents_ending
 from refresher.postgres.write_back import write_back
 from refresher.refresh import Refresher, Tally, cancelled
 from refresher.schedule import Schedule
-from refresher.settings import Settings, split_keys, unknown_variables
+from refresher.settings import Settings, split_keys
 from refresher.tiktok.client import Client, opened
 from refresher.tokens import TokenKeeper
 
@@ -137,8 +137,8 @@ async def run(settings: Settings) -> None:
     """
     async with assembled(settings) as app:
         stop_on_signals(app)
-        if unknown := unknown_variables(os.environ):
-            emit(events.SETTINGS_IGNORED, variables=unknown)
+        if settings.ignored:
+            emit(events.SETTINGS_IGNORED, variables=settings.ignored)
         async with served(settings.http_listen, partial(_what_is_missing, app.pool)):
             try:
                 await app.outage.outlast(
@@ -182,9 +182,17 @@ async def work(
     at_once = asyncio.Event()
     at_once.set()
     loops = (
-        _on_each(app.schedule.every(TEND_TOKENS_SECONDS, at_once), partial(_tend_tokens, app)),
-        _on_each(app.schedule.every(summary_seconds, asyncio.Event()), Summarizer(app).summarize),
-        _on_each(app.schedule.every(AUDIT_SECONDS, asyncio.Event()), partial(_audit, app)),
+        _on_each(
+            "tend tokens",
+            app.schedule.every(TEND_TOKENS_SECONDS, at_once),
+            partial(_tend_tokens, app),
+        ),
+        _on_each(
+            "summary",
+            app.schedule.every(summary_seconds, asyncio.Event()),
+            Summarizer(app).summarize,
+        ),
+        _on_each("audit", app.schedule.every(AUDIT_SECONDS, asyncio.Event()), partial(_audit, app)),
         _on_first(app.stop, app.refresher.stop),
     )
     app.schedule.every(app.settings.poll_seconds, app.refresher.wake)
@@ -301,8 +309,8 @@ async def _on_first(event: asyncio.Event, act: Callable[[], None]) -> None:
     act()
 
 
-async def _on_each(tick: asyncio.Event, unit: Callable[[], Awaitable[None]]) -> None:
-    """Run the unit on every tick, whatever becomes of it."""
+async def _on_each(name: str, tick: asyncio.Event, unit: Callable[[], Awaitable[None]]) -> None:
+    """Run the unit on every tick, whatever becomes of it; `name` is the loop's in the log."""
     while True:
         await tick.wait()
         tick.clear()
@@ -311,7 +319,7 @@ async def _on_each(tick: asyncio.Event, unit: Callable[[], Awaitable[None]]) -> 
         except DatabaseUnavailable:
             continue  # the flow has said so; the next tick tries again
         except Exception as error:  # noqa: BLE001 - a summary must not end the refreshing
-            emit(events.LOOP_FAILED, loop=getattr(unit, "__qualname__", repr(unit)), exc_info=error)
+            emit(events.LOOP_FAILED, loop=name, exc_info=error)
 
 
 async def _what_is_missing(pool: Pool) -> str | None:

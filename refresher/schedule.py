@@ -28,7 +28,7 @@ LOOK_SECONDS: Final = 1.0
 READING_SECONDS: Final = 0.1
 
 
-class BeatTrigger(BaseTrigger):
+class BeatTrigger(BaseTrigger):  # type: ignore[misc]  # it ships no types
     """A beat as the scheduler asks for it: in so long from now, whatever time it is now."""
 
     def __init__(self, beat: Beat) -> None:
