@@ -34,7 +34,7 @@ from refresher.postgres.database import (
 )
 from refresher.postgres.sealing import Sealer, check_readable, seal_all
 from refresher.postgres.status import Summary, any_left, count_due, read_now, read_summary
-from refresher.postgres.tokens import TokenStore, consents_ending
+from refresher.postgres.tokens import TokenStore, consents_ending, free_waiting
 from refresher.postgres.write_back import write_back
 from refresher.refresh import Refresher, Tally, cancelled
 from refresher.schedule import Schedule
@@ -88,8 +88,9 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
         pool = await stack.enter_async_context(
             connected(settings.database_url.get_secret_value(), application_name="refresher")
         )
+        client = _client(settings)
         tiktok = await stack.enter_async_context(
-            opened(settings.tiktok_base_url, settings.concurrency, _client(settings))
+            opened(settings.tiktok_base_url, settings.concurrency, client)
         )
         sealer = Sealer(split_keys(settings.token_keys))
         claims = Claims(
@@ -102,7 +103,12 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             sealer=sealer,
         )
         keeper = TokenKeeper(
-            TokenStore(pool, sealer, unknown_seconds=lease + NOTICING_SECONDS),
+            TokenStore(
+                pool,
+                sealer,
+                unknown_seconds=lease + NOTICING_SECONDS,
+                client=client.fingerprint if client else "",
+            ),
             outage=outage,
             chance=random.random,
         )
@@ -162,6 +168,15 @@ async def run(settings: Settings) -> None:
 async def _check_database(app: App) -> None:
     await check_migrated(app.pool)
     await check_readable(app.pool, app.sealer)
+    client = _client(app.settings)
+    if client and app.settings.refreshes_tokens:
+        await _free_waiting(app, client)
+
+
+async def _free_waiting(app: App, client: Client) -> None:
+    """Credentials that have changed are tried at once: nobody waits for what is put right."""
+    if accounts := await free_waiting(app.pool, client.fingerprint):
+        emit(events.CLIENT_REPLACED, accounts=accounts)
 
 
 def _warn_of_tokens(app: App) -> None:

@@ -26,6 +26,7 @@ from refresher.domain.errors import DatabaseUnavailable, TokenUnreadable
 from refresher.domain.expiry import LONGEST_LIFE_SECONDS
 from refresher.domain.fleet import Fleet
 from refresher.domain.model import OpenId
+from refresher.domain.standing import standing_line
 from refresher.events import DAEMON_FAILED
 from refresher.postgres import imports, status
 from refresher.postgres.database import (
@@ -65,8 +66,9 @@ OPERATOR_ERRORS: Final = (
     OSError,
 )
 
-#: A complaint names the variable of a secret: what follows is a sentence, not its value.
-COMPLAINT: Final = re.compile(r"(\bREFRESHER_[A-Z_]+: )(?=expected )")
+#: A complaint names the variable of a secret, or its file: what follows is a sentence of ours or of
+#: the operating system, not its value.
+COMPLAINT: Final = re.compile(r"(\b(?i:refresher)_[A-Za-z_]+: )(?=expected |[A-Z][a-z/]+ [a-z])")
 
 DEMO_WORDS: Final = """\
 A PostgreSQL of its own, an emulated TikTok whose covers live 60 seconds, and the daemon, with 20
@@ -560,13 +562,13 @@ def list_accounts() -> None:
 @accounts.command()
 def pause(open_id: str) -> None:
     """Stop working an account until it is resumed."""
-    _set_state(open_id, "paused", "paused by the operator")
+    _set_state(_settings(), open_id, "paused", "paused by the operator")
 
 
 @accounts.command()
 def resume(open_id: str) -> None:
-    """Work an account again."""
-    _set_state(open_id, "active", None)
+    """Work an account again, and end its back-off."""
+    _set_state(_settings(), open_id, "active", None)
 
 
 @videos.command("import")
@@ -619,10 +621,11 @@ def _import(file: Path, read: Callable[[Pool], Coroutine[Any, Any, None]]) -> No
         _fail(f"{file}:{error}")
 
 
-def _set_state(open_id: str, state: str, reason: str | None) -> None:
-    known = _with_database(_settings(), lambda pool: status.set_state(pool, open_id, state, reason))
-    if not known:
+def _set_state(settings: Settings, open_id: str, state: str, reason: str | None) -> None:
+    standing = _with_database(settings, lambda pool: status.set_state(pool, open_id, state, reason))
+    if standing is None:
         _fail(f"open_id: expected a known account, not {open_id!r}")
+    print(standing_line(open_id, standing, managed=settings.refreshes_tokens))
 
 
 def _settings() -> Settings:

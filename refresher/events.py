@@ -37,6 +37,7 @@ TOKEN_FAILED: Final = Event(
 )
 TOKEN_LOST: Final = Event("token.lost", "error", ("open_id",))
 CLIENT_REFUSED: Final = Event("client.refused", "error", ("code", "status", "log_id"))
+CLIENT_REPLACED: Final = Event("client.replaced", "info", ("accounts",))
 CONSENT_WARNED: Final = Event("consent.warned", "warning", ("open_id", "ends_at", "within_days"))
 APP_THROTTLED: Final = Event("app.throttled", "warning", ("rate_per_minute",))
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import sha256
 from typing import Final
 
 from aiohttp import (
@@ -32,6 +33,7 @@ from refresher.tiktok.wire import (
 LARGEST_ANSWER_BYTES: Final = 1 << 20
 TIMED_OUT: Final = "timed_out"
 LONGEST_DETAIL: Final = 200
+FINGERPRINT_DIGITS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,12 @@ class Client:
 
     key: str = field(repr=False)
     secret: str = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells these credentials from others, and nothing else of them."""
+        both = f"{self.key}\0{self.secret}".encode()
+        return sha256(both).hexdigest()[:FINGERPRINT_DIGITS]
 
 
 class TikTok:
