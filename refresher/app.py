@@ -36,11 +36,16 @@ from refresher.postgres.database import (
 )
 from refresher.postgres.sealing import Sealer, check_readable, seal_all
 from refresher.postgres.status import Summary, any_left, count_due, read_now, read_summary
-from refresher.postgres.tokens import TokenStore, consents_ending, ignored_tokens
+from refresher.postgres.tokens import (
+    TokenStore,
+    consents_ending,
+    free_waiting,
+    ignored_tokens,
+)
 from refresher.postgres.write_back import WriteBack
 from refresher.refresh import Refresher, Tally, cancelled
 from refresher.schedule import Schedule
-from refresher.settings import Settings, split_keys, unknown_variables
+from refresher.settings import Settings, split_keys
 from refresher.tiktok.client import Client, opened
 from refresher.tokens import TokenKeeper
 
@@ -91,8 +96,9 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
         pool = await stack.enter_async_context(
             connected(settings.database_url.get_secret_value(), application_name=APPLICATION_NAME)
         )
+        client = _client(settings)
         tiktok = await stack.enter_async_context(
-            opened(settings.tiktok_base_url, settings.concurrency, _client(settings))
+            opened(settings.tiktok_base_url, settings.concurrency, client)
         )
         sealer = Sealer(split_keys(settings.token_keys))
         claims = Claims(
@@ -105,7 +111,12 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             sealer=sealer,
         )
         keeper = TokenKeeper(
-            TokenStore(pool, sealer, unknown_seconds=lease + NOTICING_SECONDS),
+            TokenStore(
+                pool,
+                sealer,
+                unknown_seconds=lease + NOTICING_SECONDS,
+                client=client.fingerprint if client else "",
+            ),
             outage=outage,
             chance=random.random,
         )
@@ -140,8 +151,8 @@ async def run(settings: Settings) -> None:
     """
     async with assembled(settings) as app:
         stop_on_signals(app)
-        if unknown := unknown_variables(os.environ):
-            emit(events.SETTINGS_IGNORED, variables=unknown)
+        if settings.ignored:
+            emit(events.SETTINGS_IGNORED, variables=settings.ignored)
         async with served(settings.http_listen, partial(_what_is_missing, app.pool)):
             try:
                 await app.outage.outlast(
@@ -165,6 +176,15 @@ async def run(settings: Settings) -> None:
 async def _check_database(app: App) -> None:
     await check_migrated(app.pool)
     await check_readable(app.pool, app.sealer)
+    client = _client(app.settings)
+    if client and app.settings.refreshes_tokens:
+        await _free_waiting(app, client)
+
+
+async def _free_waiting(app: App, client: Client) -> None:
+    """Credentials that have changed are tried at once: nobody waits for what is put right."""
+    if accounts := await free_waiting(app.pool, client.fingerprint):
+        emit(events.CLIENT_REPLACED, accounts=accounts)
 
 
 def _warn_of_tokens(app: App) -> None:
@@ -185,10 +205,19 @@ async def work(
     at_once = asyncio.Event()
     at_once.set()
     loops = (
-        _on_each(app.schedule.every(TEND_TOKENS_SECONDS, at_once), partial(_tend_tokens, app)),
-        _on_each(app.schedule.every(summary_seconds, asyncio.Event()), Summarizer(app).summarize),
-        _on_each(app.schedule.every(AUDIT_SECONDS, asyncio.Event()), partial(_audit, app)),
         _on_each(
+            "tend tokens",
+            app.schedule.every(TEND_TOKENS_SECONDS, at_once),
+            partial(_tend_tokens, app),
+        ),
+        _on_each(
+            "summary",
+            app.schedule.every(summary_seconds, asyncio.Event()),
+            Summarizer(app).summarize,
+        ),
+        _on_each("audit", app.schedule.every(AUDIT_SECONDS, asyncio.Event()), partial(_audit, app)),
+        _on_each(
+            "ignored tokens",
             app.schedule.every(IGNORED_TOKENS_SECONDS, asyncio.Event()),
             partial(_tell_ignored_tokens, app),
         ),
@@ -330,8 +359,8 @@ async def _on_first(event: asyncio.Event, act: Callable[[], None]) -> None:
     act()
 
 
-async def _on_each(tick: asyncio.Event, unit: Callable[[], Awaitable[None]]) -> None:
-    """Run the unit on every tick, whatever becomes of it."""
+async def _on_each(name: str, tick: asyncio.Event, unit: Callable[[], Awaitable[None]]) -> None:
+    """Run the unit on every tick, whatever becomes of it; `name` is the loop's in the log."""
     while True:
         await tick.wait()
         tick.clear()
@@ -340,7 +369,7 @@ async def _on_each(tick: asyncio.Event, unit: Callable[[], Awaitable[None]]) -> 
         except DatabaseUnavailable:
             continue  # the flow has said so; the next tick tries again
         except Exception as error:  # noqa: BLE001 - a summary must not end the refreshing
-            emit(events.LOOP_FAILED, loop=getattr(unit, "__qualname__", repr(unit)), exc_info=error)
+            emit(events.LOOP_FAILED, loop=name, exc_info=error)
 
 
 async def _what_is_missing(pool: Pool) -> str | None:

@@ -38,6 +38,7 @@ from refresher.domain.errors import DatabaseUnavailable, TokenUnreadable
 from refresher.domain.expiry import LONGEST_LIFE_SECONDS
 from refresher.domain.fleet import Fleet
 from refresher.domain.model import OpenId
+from refresher.domain.standing import standing_line
 from refresher.events import DAEMON_FAILED
 from refresher.postgres import imports, status
 from refresher.postgres.database import (
@@ -77,8 +78,9 @@ OPERATOR_ERRORS: Final = (
     OSError,
 )
 
-#: A complaint names the variable of a secret: what follows is a sentence, not its value.
-COMPLAINT: Final = re.compile(r"(\bREFRESHER_[A-Z_]+: )(?=expected )")
+#: A complaint names the variable of a secret, or its file: what follows is a sentence of ours or of
+#: the operating system, not its value.
+COMPLAINT: Final = re.compile(r"(\b(?i:refresher)_[A-Za-z_]+: )(?=expected |[A-Z][a-z/]+ [a-z])")
 
 #: An open_id may begin with a hyphen, as an option does.
 TAKES_HYPHENS: Final = {"ignore_unknown_options": True}
@@ -610,13 +612,13 @@ def list_accounts() -> None:
 @accounts.command(context_settings=TAKES_HYPHENS)
 def pause(open_id: str) -> None:
     """Stop working an account until it is resumed."""
-    _set_state(open_id, "paused", "paused by the operator")
+    _set_state(_settings(), open_id, "paused", "paused by the operator")
 
 
 @accounts.command(context_settings=TAKES_HYPHENS)
 def resume(open_id: str) -> None:
-    """Work an account again."""
-    _set_state(open_id, "active", None)
+    """Work an account again, and end its back-off."""
+    _set_state(_settings(), open_id, "active", None)
 
 
 @videos.command("import")
@@ -682,11 +684,12 @@ def _import(file: Path, read: Callable[[Pool], Coroutine[Any, Any, None]]) -> No
         raise BadFileError(f"{named(file)}: expected rows below the header") from None
 
 
-def _set_state(open_id: str, state: str, reason: str | None) -> None:
-    known = _with_database(_settings(), lambda pool: status.set_state(pool, open_id, state, reason))
-    if not known:
+def _set_state(settings: Settings, open_id: str, state: str, reason: str | None) -> None:
+    standing = _with_database(settings, lambda pool: status.set_state(pool, open_id, state, reason))
+    if standing is None:
         hint = "; of options tells refresher accounts --help" if open_id.startswith("-") else ""
         _fail(f"open_id: expected a known account, not {open_id!r}{hint}")
+    print(standing_line(open_id, standing, managed=settings.refreshes_tokens))
 
 
 def _settings() -> Settings:

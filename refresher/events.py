@@ -21,6 +21,7 @@ TOKENS_UNMANAGED: Final = Event("tokens.unmanaged", "warning", ("reason",))
 TOKENS_IGNORED: Final = Event("tokens.ignored", "warning", ("open_id", "writes"))
 TOKENS_SEALED: Final = Event("tokens.sealed", "info", ("accounts",))
 SETTINGS_IGNORED: Final = Event("settings.ignored", "warning", ("variables",))
+CLOCK_STEPPED: Final = Event("clock.stepped", "warning", ("seconds",))
 OPERATIONS_SERVED: Final = Event("operations.served", "info", ("address",))
 
 DATABASE_LOST: Final = Event("database.lost", "error", ("reason",))
@@ -37,6 +38,7 @@ TOKEN_FAILED: Final = Event(
 )
 TOKEN_LOST: Final = Event("token.lost", "error", ("open_id",))
 CLIENT_REFUSED: Final = Event("client.refused", "error", ("code", "status", "log_id"))
+CLIENT_REPLACED: Final = Event("client.replaced", "info", ("accounts",))
 CONSENT_WARNED: Final = Event("consent.warned", "warning", ("open_id", "ends_at", "within_days"))
 APP_THROTTLED: Final = Event("app.throttled", "warning", ("rate_per_minute",))
 

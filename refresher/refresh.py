@@ -708,7 +708,7 @@ class Refresher:
             except DatabaseUnavailable:
                 continue  # said already; a lease that has run out meanwhile can still be renewed
             except Exception as error:  # noqa: BLE001 - the next renewal may do
-                emit(LOOP_FAILED, loop="renew_leases", exc_info=error)
+                emit(LOOP_FAILED, loop="renew leases", exc_info=error)
 
     async def _renew(self) -> None:
         now = monotonic()

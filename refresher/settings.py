@@ -1,5 +1,6 @@
 """The operator's settings: read once, checked at start, passed in."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -7,9 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-import pydantic_settings
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from refresher.setting_files import BadSettingFileError, Found, read_env_file, read_secrets
 
 PREFIX: Final = "REFRESHER_"
 HTTP_URL: Final = re.compile(
@@ -17,6 +26,7 @@ HTTP_URL: Final = re.compile(
 )
 #: Stricter than Fernet itself, which passes over what is not base64.
 FERNET_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
+ENV_FILE: Final = Path(".env")
 SECRETS_FOLDER: Final = Path("/run/secrets")
 
 
@@ -56,6 +66,12 @@ def _listen(value: str) -> str:
     raise ValueError("expected host:port")
 
 
+def _credential(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value().splitlines()) > 1:
+        raise ValueError("expected one line")
+    return value
+
+
 def _fernet_keys(value: SecretStr) -> SecretStr:
     if not all(FERNET_KEY.fullmatch(key) for key in split_keys(value)):
         raise ValueError(
@@ -93,11 +109,13 @@ EXPECTED: Final = {
 
 
 class Settings(BaseSettings):
-    """Environment variables `REFRESHER_*`, then `.env`, then files in /run/secrets."""
+    """Environment variables `REFRESHER_*`, then `.env`, then files in /run/secrets.
+
+    To be had from `read_settings`.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=".env",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -105,8 +123,8 @@ class Settings(BaseSettings):
 
     database_url: Annotated[SecretStr, AfterValidator(_postgresql_url)]
     tiktok_base_url: Annotated[str, AfterValidator(_http_url)] = "https://open.tiktokapis.com"
-    tiktok_client_key: SecretStr | None = None
-    tiktok_client_secret: SecretStr | None = None
+    tiktok_client_key: Annotated[SecretStr, AfterValidator(_credential)] | None = None
+    tiktok_client_secret: Annotated[SecretStr, AfterValidator(_credential)] | None = None
     token_management: Literal["managed", "external"] = "managed"  # noqa: S105 - a mode
     token_keys: Annotated[SecretStr, AfterValidator(_fernet_keys)] | None = None
     rate_limit_per_token: Limit = 600
@@ -124,6 +142,9 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console", "auto"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    #: What is named like a setting and is none, with its place where that is a file.
+    _ignored: tuple[str, ...] = PrivateAttr(default=())
+
     @model_validator(mode="before")
     @classmethod
     def _empty_counts_as_unset(cls, values: dict[str, object]) -> dict[str, object]:
@@ -134,6 +155,11 @@ class Settings(BaseSettings):
         if (self.tiktok_client_key is None) != (self.tiktok_client_secret is None):
             raise ValueError("expected both or neither of the two")
         return self
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names with our prefix that no setting has, in any of the sources."""
+        return self._ignored
 
     @property
     def refreshes_tokens(self) -> bool:
@@ -152,22 +178,41 @@ class Settings(BaseSettings):
 
 def read_settings(**overrides: object) -> Settings:
     """The settings in force. Raises `SettingsError` naming the variable, what it needs and got."""
-    folder = SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None
     try:
-        return Settings(_secrets_dir=folder, **overrides)  # type: ignore[call-arg, arg-type]
-    except (UnicodeDecodeError, pydantic_settings.SettingsError):
-        raise SettingsError(f".env, {SECRETS_FOLDER}: expected text in UTF-8") from None
+        env_file = read_env_file(ENV_FILE, _is_known, PREFIX)
+        secrets = read_secrets(SECRETS_FOLDER, _is_known, PREFIX)
+    except BadSettingFileError as error:
+        raise SettingsError(str(error)) from None
+    # The nearest source last: it wins.
+    given = {**_fields(secrets), **_fields(env_file), **EnvSettingsSource(Settings)(), **overrides}
+    try:
+        settings = Settings(**given)
     except ValidationError as error:
         raise SettingsError("; ".join(map(_complaint, error.errors()))) from None
+    settings._ignored = (  # noqa: SLF001 - nobody else may set it
+        *unknown_variables(os.environ),
+        *env_file.unknown,
+        *secrets.unknown,
+    )
+    return settings
+
+
+def _fields(found: Found) -> dict[str, Any]:
+    """Values by field; an empty one is none."""
+    return {
+        name.removeprefix(PREFIX).lower(): value for name, value in found.values.items() if value
+    }
+
+
+def _is_known(variable: str) -> bool:
+    name = variable.upper()
+    return name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() in Settings.model_fields
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:
     """Variables with our prefix that no setting reads: mistyped, or of another version."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
     return sorted(
-        name
-        for name in environment
-        if name.upper().startswith(PREFIX) and name.upper() not in known
+        name for name in environment if name.upper().startswith(PREFIX) and not _is_known(name)
     )
 
 

@@ -48,6 +48,7 @@ class Tokens(Protocol):
     ) -> bool: ...
     async def note_name(self, claim: Claim, open_id: str) -> bool: ...
     async def end(self, claim: Claim, *, unknown: bool) -> None: ...
+    async def client_refused(self) -> None: ...
 
 
 #: Sends one token request. Raises `UpstreamError`.
@@ -138,7 +139,7 @@ class TokenKeeper:
         self, claim: Claim, refresh_token: RefreshToken, error: UpstreamError
     ) -> Release:
         if isinstance(error, ClientRefused):
-            self._suspend(error)
+            await self._suspend(error)
         if isinstance(error, GrantRefused) and refresh_token.interrupted:
             error = GrantRefused(LOST, status=error.status, log_id=error.log_id, detail=error.code)
         await self._end(claim, unknown=refresh_token.interrupted or _is_open(error))
@@ -160,11 +161,15 @@ class TokenKeeper:
         except DatabaseUnavailable:
             return  # the next request with it then counts as one after an interruption
 
-    def _suspend(self, error: ClientRefused) -> None:
+    async def _suspend(self, error: ClientRefused) -> None:
+        if monotonic() < self._suspended_until:
+            return  # sent before another one was refused
         self._suspended_until = monotonic() + CLIENT_REFUSED_SECONDS
         if not self._client_refused:
             self._client_refused = True
             emit(CLIENT_REFUSED, code=error.code, status=error.status, log_id=error.log_id)
+        with suppress(DatabaseUnavailable):  # then other credentials are tried when the wait ends
+            await self._outage.attempt(self._store.client_refused)
 
     def _concluded(self, claim: Claim, error: UpstreamError | None) -> Release:
         retry = (

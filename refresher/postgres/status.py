@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from refresher.domain.model import OpenId
+from refresher.domain.standing import Standing
 from refresher.postgres.claims import DEAD
 from refresher.postgres.database import REPORT_SECONDS, SCAN_SECONDS, Pool, connection
 
@@ -139,13 +140,30 @@ FROM refresher.accounts
 ORDER BY open_id
 """
 
-SQL_SET_STATE: Final = """
-UPDATE refresher.accounts
+# Whoever resumes an account means now: the back-off of its token ends, too. What is not waited out
+# at will stays: the pause after a 429, and a token request whose outcome may still be stored.
+SQL_SET_STATE: Final = f"""
+WITH before AS MATERIALIZED (
+    SELECT open_id, state, state_since
+    FROM refresher.accounts
+    WHERE open_id = $1
+    FOR NO KEY UPDATE
+)
+UPDATE refresher.accounts AS a
 SET state = $2,
     state_reason = $3,
-    state_since = CASE WHEN state = $2 THEN state_since ELSE now() END,
-    wake_at = CASE WHEN lease_expires_at > now() THEN wake_at ELSE least(wake_at, now()) END
-WHERE open_id = $1
+    state_since = CASE WHEN a.state = $2 THEN a.state_since ELSE now() END,
+    token_due_at = CASE WHEN $2 = 'active' AND a.token_failures > 0
+                        THEN least(a.token_due_at, now()) ELSE a.token_due_at END,
+    wake_at = CASE WHEN a.lease_expires_at > now() THEN a.wake_at ELSE least(a.wake_at, now()) END
+FROM before
+WHERE a.open_id = before.open_id
+RETURNING before.state AS was, a.state AS is_, before.state_since AS since, now() AS now,
+          coalesce(a.lease_expires_at > now(), false) AS leased,
+          greatest(a.next_slot_at, a.token_request_until, now()) AS free_at,
+          a.refresh_token IS NOT NULL AS refreshable,
+          a.token_due_at <= now() AS token_due,
+          {DEAD} AS token_dead
 """
 
 SQL_NOW: Final = "SELECT now()"
@@ -257,10 +275,11 @@ async def list_accounts(pool: Pool) -> Sequence[Account]:
     return [Account(**dict(row)) for row in rows]
 
 
-async def set_state(pool: Pool, open_id: str, state: str, reason: str | None) -> bool:
-    """False: there is no such account."""
+async def set_state(pool: Pool, open_id: str, state: str, reason: str | None) -> Standing | None:
+    """How the account stands then; None: there is no such account. Idempotent."""
     async with connection(pool) as taken:
-        return bool(await taken.execute(SQL_SET_STATE, open_id, state, reason) == "UPDATE 1")
+        row = await taken.fetchrow(SQL_SET_STATE, open_id, state, reason)
+    return Standing(**dict(row)) if row else None
 
 
 async def read_now(pool: Pool) -> datetime:

@@ -9,6 +9,7 @@ from asyncpg import Record
 
 from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import Claim, OpenId, RefreshToken, TokenPair
+from refresher.domain.pacing import CLIENT_REFUSED_SECONDS
 from refresher.postgres.database import Pool, connection
 from refresher.postgres.parts import REFUSALS, Refused, in_parts
 from refresher.postgres.sealing import Sealer
@@ -101,6 +102,43 @@ WHERE a.open_id = news.open_id
 RETURNING a.open_id
 """
 
+SQL_CLIENT_REFUSED: Final = """
+UPDATE refresher.app
+SET refused_client = $1, client_refused_at = now()
+"""
+
+#: Rows of one statement that ends waiting.
+FREED_AT_ONCE: Final = 500
+# Who waits for better credentials is told by the time: a replica that was refused sends no token
+# request for so long, and each account it meets meanwhile waits as long from then on. Another
+# back-off that ends in the same time is ended, too: that costs one request.
+SQL_FREE: Final = f"""
+WITH refused AS MATERIALIZED (
+    SELECT client_refused_at + interval '{2 * CLIENT_REFUSED_SECONDS + 30} seconds' AS until
+    FROM refresher.app
+    WHERE refused_client <> $1
+),
+waiting AS MATERIALIZED (
+    SELECT a.open_id
+    FROM refresher.accounts AS a, refused
+    WHERE a.state = 'active'
+      AND a.token_failures > 0
+      AND a.token_due_at > now()
+      AND a.token_due_at <= refused.until
+      -- Follows from that, and an index has it.
+      AND a.wake_at <= refused.until
+    LIMIT {FREED_AT_ONCE}
+    FOR NO KEY UPDATE OF a SKIP LOCKED
+)
+UPDATE refresher.accounts AS a
+SET token_due_at = now(),
+    -- Not of an account in work: there the end of its lease stands.
+    wake_at = CASE WHEN a.lease_expires_at > now() THEN a.wake_at ELSE least(a.wake_at, now()) END
+FROM waiting
+WHERE a.open_id = waiting.open_id
+RETURNING a.open_id
+"""
+
 # Each threshold once for all replicas, and anew after a new authorization.
 ENDING: Final = """
     SELECT open_id
@@ -155,13 +193,17 @@ class TokenStore:
     """The tokens in the accounts' rows. Raises `DatabaseUnavailable`.
 
     Where a request was begun and nothing more was heard of it, the account's token is left alone
-    for `unknown_seconds`: whoever sent it may hold the new pair and be cut off.
+    for `unknown_seconds`: whoever sent it may hold the new pair and be cut off. `client` is the
+    fingerprint of the app's credentials that the requests are sent with.
     """
 
-    def __init__(self, pool: Pool, sealer: Sealer, *, unknown_seconds: float = 60.0) -> None:
+    def __init__(
+        self, pool: Pool, sealer: Sealer, *, unknown_seconds: float = 60.0, client: str = ""
+    ) -> None:
         self._pool = pool
         self._sealer = sealer
         self._unknown = timedelta(seconds=unknown_seconds)
+        self._client = client
 
     async def begin(self, claim: Claim) -> RefreshToken | None:
         """What to refresh with, noted as under way; None where it is no longer ours to do.
@@ -237,6 +279,24 @@ class TokenStore:
             await taken.execute(
                 SQL_END, claim.open_id, claim.lease_epoch, claim.token.generation, unknown
             )
+
+    async def client_refused(self) -> None:
+        """Note for later starts that the app's credentials were refused."""
+        async with connection(self._pool) as taken:
+            await taken.execute(SQL_CLIENT_REFUSED, self._client)
+
+
+async def free_waiting(pool: Pool, client: str) -> int:
+    """End the waits for other credentials of the app than those refused; of how many accounts.
+
+    None waits for that where `client`, the fingerprint of those to be used now, was itself refused
+    last. Idempotent. Raises `DatabaseUnavailable`.
+    """
+    freed = 0
+    async with connection(pool) as taken:
+        while rows := await taken.fetch(SQL_FREE, client):
+            freed += len(rows)
+    return freed
 
 
 def fingerprint(token: str) -> bytes:

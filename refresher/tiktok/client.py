@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import sha256
 from http import HTTPStatus
 from typing import Final
 
@@ -41,6 +42,7 @@ UNPACKED_ENCODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 TIMED_OUT: Final = "timed_out"
 LONGEST_DETAIL: Final = 200
+FINGERPRINT_DIGITS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,12 @@ class Client:
 
     key: str = field(repr=False)
     secret: str = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells these credentials from others, and nothing else of them."""
+        both = f"{self.key}\0{self.secret}".encode()
+        return sha256(both).hexdigest()[:FINGERPRINT_DIGITS]
 
 
 class TikTok:

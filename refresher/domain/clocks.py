@@ -1,0 +1,41 @@
+"""What the wall clock does against the monotonic one, which is never set."""
+
+from typing import Final
+
+#: Less is slewing, or the time between two readings: nobody needs to hear of it.
+LEAST_STEP_SECONDS: Final = 1.0
+
+
+class Beat:
+    """When to beat next, every so many seconds of the monotonic clock.
+
+    Beats that were missed, by a process that stood still, come as one.
+    """
+
+    def __init__(self, seconds: float, now: float) -> None:
+        self._seconds = seconds
+        self._due_at = now + seconds
+
+    def left(self, now: float) -> float:
+        """Seconds until the next beat; 0 where it is due."""
+        return max(0.0, self._due_at - now)
+
+    def take(self, now: float) -> bool:
+        """Whether a beat is due; then the next one is an interval or less away."""
+        if now < self._due_at:
+            return False
+        self._due_at += self._seconds * ((now - self._due_at) // self._seconds + 1)
+        return True
+
+
+class StepWatch:
+    """Notices that the wall clock was set, from readings of it and of the monotonic clock."""
+
+    def __init__(self, wall: float, monotonic: float) -> None:
+        self._ahead = wall - monotonic
+
+    def step(self, wall: float, monotonic: float) -> float:
+        """By how many seconds the wall clock was set since the last look; 0.0 where it was not."""
+        ahead = wall - monotonic
+        step, self._ahead = ahead - self._ahead, ahead
+        return step if abs(step) >= LEAST_STEP_SECONDS else 0.0

@@ -1,0 +1,63 @@
+"""How an account stands after its state was set by hand, in words."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`was` and `is_` are states; requests may be sent from `free_at` on.
+
+    `token_due`: the access token is to be refreshed; `token_dead`: it is not to be sent any more.
+    """
+
+    was: str
+    is_: str
+    since: datetime
+    now: datetime
+    leased: bool
+    free_at: datetime
+    refreshable: bool
+    token_due: bool
+    token_dead: bool
+
+
+def standing_line(open_id: str, standing: Standing, *, managed: bool) -> str:
+    """One line: the change, and what follows of it; `managed`: tokens are refreshed by us."""
+    was, is_ = standing.was, standing.is_
+    since = standing.since.isoformat(sep=" ", timespec="seconds")
+    change = f"{was} -> {is_}" if was != is_ else f"{is_} already, since {since}"
+    what = _worked(standing, managed=managed) if is_ == "active" else _left_alone(standing)
+    return f"{open_id}: {change}; {what}"
+
+
+def _left_alone(standing: Standing) -> str:
+    if standing.leased:
+        return "it is being worked just now: what is in flight is finished, then it rests"
+    return "it is not asked for until it is resumed"
+
+
+def _worked(standing: Standing, *, managed: bool) -> str:
+    refreshed = managed and standing.refreshable
+    if standing.token_dead and not refreshed:
+        why = (
+            "the access token is dead and there is no refresh token"
+            if managed
+            else "the access token is dead and not refreshed by this program as it is set"
+        )
+        return f"but {why}: it is parked again unless new tokens are stored"
+    first = ", its access token is refreshed first" if refreshed and _is_first(standing) else ""
+    again = "; parked again if TikTok still refuses it" if standing.was.startswith("needs_") else ""
+    return f"what is due is asked for {_when(standing)}{first}{again}"
+
+
+def _is_first(standing: Standing) -> bool:
+    return standing.token_due or standing.token_dead
+
+
+def _when(standing: Standing) -> str:
+    if standing.leased:
+        return "just now"
+    if standing.free_at > standing.now:
+        return f"from {standing.free_at.isoformat(sep=' ', timespec='seconds')} on"
+    return "at once"
