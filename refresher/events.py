@@ -37,7 +37,9 @@ TOKEN_FAILED: Final = Event(
 TOKEN_LOST: Final = Event("token.lost", "error", ("open_id",))
 CLIENT_REFUSED: Final = Event("client.refused", "error", ("code", "status", "log_id"))
 CONSENT_WARNED: Final = Event("consent.warned", "warning", ("open_id", "ends_at", "within_days"))
-APP_THROTTLED: Final = Event("app.throttled", "warning", ("rate_per_minute",))
+APP_THROTTLED: Final = Event(
+    "app.throttled", "warning", ("rate_per_minute", "answered", "pause_seconds")
+)
 
 ACCOUNT_REFRESHED: Final = Event(
     "account.refreshed",
