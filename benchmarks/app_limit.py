@@ -96,10 +96,14 @@ async def measure(options: argparse.Namespace) -> Sequence[Minute]:
         await migrate(server.url(DATABASE))
         async with server.connected(DATABASE) as connection:
             await _add_accounts(connection, emulator, options)
-            with ExitStack() as replicas:
+            replicas = ExitStack()
+            try:
                 for _ in range(options.replicas):
                     replicas.enter_context(_daemon(server, base_url, options))
                 return await _watched(connection, emulator, options)
+            finally:
+                # Aside: they wait for answers of the emulator, which is in this process.
+                await asyncio.to_thread(replicas.close)
 
 
 def _daemon(

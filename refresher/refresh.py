@@ -323,6 +323,10 @@ class Refresher:
         return 0 if self._write_first else self._capacity.chunk_budget()
 
     def _start(self, claim: Claim) -> None:
+        if claim.app_limited and not self._app_throttle.in_force:
+            # Found by another replica, which needs to hear from this one.
+            self._app_throttle.in_force = True
+            self._throttled.set()
         work = Work(claim, self._capacity.hold(claim.chunks, claim.step_seconds))
         if self._stop.is_set():
             work.halt.set()

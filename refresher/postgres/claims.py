@@ -279,6 +279,7 @@ leased AS (
               a.refresh_token, a.tokens_generation, a.token_standing, a.token_failures
 )
 SELECT l.*, g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
+       (SELECT app_step > $6::interval FROM pace) AS app_limited,
        g.cut_off OR g.part_only AS unfinished,
        CASE WHEN locked.last AND g.read_to = '' AND NOT (g.part_only OR g.token_due)
             THEN g.videos_read END AS all_videos,
@@ -518,8 +519,7 @@ SQL_LIMIT_APP: Final = """
 UPDATE refresher.app
 SET rate = $1::float8,
     rate_lowered_at = now() + $2::interval,
-    -- A longer pause than the limit needs is cut short: it was somebody's who had heard less.
-    next_slot_at = now() + $2::interval
+    next_slot_at = greatest(app.next_slot_at, now() + $2::interval)
 WHERE app.rate_lowered_at::text = $3
 RETURNING true
 """
@@ -680,6 +680,7 @@ class Claims:
             videos=_videos(row),
             ctids=dict(zip(row["video_ids"] or (), (row["ctids"] or "").split(), strict=True)),
             unfinished=row["unfinished"],
+            app_limited=row["app_limited"],
             all_videos=row["all_videos"],
             first_slot=row["first_slot"],
             step_seconds=row["step_seconds"],
