@@ -259,7 +259,12 @@ class Refresher:
         Returns the number of accounts that could not be given back within the grace time: their
         leases run out.
         """
-        loops = (self._write_back.run(), self._release.run(), self._renew_leases(), self._keep_app_limit())
+        loops = (
+            self._write_back.run(),
+            self._release.run(),
+            self._renew_leases(),
+            self._keep_app_limit(),
+        )
         beside = [asyncio.create_task(loop) for loop in loops]
         try:
             await self._work_on(finished)
@@ -573,9 +578,9 @@ class Refresher:
         answers = throttle.answered_lately(monotonic())
         throttle.in_force = await self._outage.attempt(lambda: self._accounts.tell_answers(answers))
         now = monotonic()
+        wished = throttle.wished_seconds(now)
         if not throttle.shows_limit(now):
             return
-        wished = throttle.wished_seconds(now)
         limit = await self._outage.attempt(lambda: self._accounts.limit_app(wished))
         if limit is not None:
             throttle.in_force = True

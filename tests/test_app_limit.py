@@ -103,16 +103,17 @@ def test_a_429_under_a_limit_in_force_is_the_apps():
     assert throttle.throttled("ben", later)
 
 
-def test_the_429s_own_wish_is_the_longest_that_was_said():
-    """It runs out, and a header that is wrong silences nobody for days."""
+def test_the_429s_own_wish_is_what_all_accounts_were_told():
+    """It runs out, and one account's long wish does not silence the others."""
     throttle = AppThrottle()
     assert throttle.wished_seconds(0.0) == 0
-    throttle.throttled("ana", 0.0, 30.0)
-    throttle.throttled("ben", 1.0)
-    assert throttle.wished_seconds(10.0) == 20
-    throttle.throttled("ana", 0.0, 1e9)
-    assert throttle.wished_seconds(0.0) == 3600
-    assert throttle.wished_seconds(3601.0) == 0
+    throttle.throttled("ana", 0.0, 10.0)
+    throttle.throttled("ana", 0.0, 40.0)
+    throttle.throttled("ben", 0.0, 1e9)
+    assert throttle.wished_seconds(10.0) == 30
+    assert throttle.wished_seconds(41.0) == 0
+    throttle.throttled("cid", 0.0)
+    assert throttle.wished_seconds(10.0) == 0
 
 
 # --- What was answered ---

@@ -39,9 +39,8 @@ class AppThrottle:
         self.in_force = False
         #: When and for whom the latest answers were 429s, None for the others.
         self._answers: deque[tuple[float, str | None]] = deque(maxlen=ANSWERS_WATCHED)
-        #: The 429s of the last window.
-        self._throttled: deque[tuple[float, str]] = deque()
-        self._wish = 0.0
+        #: The 429s of the last window: when, for whom, and until when they wish nothing to be sent.
+        self._throttled: deque[tuple[float, str, float]] = deque()
         #: Good answers, by the second: which, how many.
         self._by_second: deque[list[int]] = deque()
 
@@ -57,8 +56,7 @@ class AppThrottle:
     def throttled(self, account: str, now: float, retry_after_seconds: float | None = None) -> bool:
         """A request met a 429; whether that is the app's affair rather than the account's."""
         self._answers.append((now, account))
-        self._throttled.append((now, account))
-        self._wish = max(self._wish, now + wished_seconds(retry_after_seconds))
+        self._throttled.append((now, account, now + wished_seconds(retry_after_seconds)))
         self._forget(now)
         return self.in_force and not self._is_alone(account)
 
@@ -71,15 +69,23 @@ class AppThrottle:
         lately = now - ANSWERS_WATCHED_SECONDS
         latest = [account for at, account in self._answers if account and at > lately]
         several = len(latest) >= APP_THROTTLES and len(set(latest)) >= APP_ACCOUNTS
-        known = self.in_force and len({account for _, account in self._throttled}) >= APP_ACCOUNTS
+        known = (
+            self.in_force and len({account for _, account, _ in self._throttled}) >= APP_ACCOUNTS
+        )
         if several or known:
             self._answers.clear()
             self._throttled.clear()
         return several or known
 
     def wished_seconds(self, now: float) -> float:
-        """How long the 429s themselves wish nothing to be sent."""
-        return max(0.0, self._wish - now)
+        """How long the 429s that show a limit wish nothing to be sent.
+
+        The least that any account was told: a single one's long wish must not silence them all.
+        """
+        wishes: dict[str, float] = {}
+        for _, account, until in self._throttled:
+            wishes[account] = max(until, wishes.get(account, until))
+        return max(0.0, min(wishes.values(), default=now) - now)
 
     def answered_lately(self, now: float) -> Answers:
         """What this replica has to add to the count of all."""
@@ -93,7 +99,7 @@ class AppThrottle:
 
     def _is_alone(self, account: str) -> bool:
         return len(self._throttled) >= OWN_THROTTLES and {
-            throttled for _, throttled in self._throttled
+            throttled for _, throttled, _ in self._throttled
         } == {account}
 
     def _forget(self, now: float) -> None:
