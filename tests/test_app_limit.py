@@ -1,5 +1,7 @@
 """A limit of the whole app that nobody configured: how it shows and how high it is taken to be."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from refresher.domain.app_limit import (
     app_limit,
 )
 from refresher.postgres.claims import Claims
+from tests.conftest import eventually
 
 accounts = st.sampled_from(["ana", "ben", "cid"])
 answers = st.lists(st.none() | accounts, max_size=60)
@@ -242,6 +245,39 @@ async def test_a_limit_is_given_up_where_no_429_shows_it_any_more(pool, minutes,
         "UPDATE refresher.app SET rate_lowered_at = now() - $1 * interval '1 minute'", minutes
     )
     assert await claims(pool, "a").tell_answers([]) is limited
+
+
+async def test_every_replica_learns_of_the_limit_by_its_claims(pool):
+    """Also one that has met no 429: it begins to tell, and blames no account."""
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token)"
+        " SELECT r, 'act.' || r FROM unnest('{a,b}'::text[]) r;"
+        "INSERT INTO refresher.videos (open_id, video_id) SELECT 'a', '1' UNION SELECT 'b', '2'"
+    )
+    (before,) = await claims(pool, "a").claim(1)
+    assert not before.app_limited
+    await claims(pool, "a").tell_answers([100])
+    await claims(pool, "a").limit_app(0.0)
+    assert await claims(pool, "b").claim(1) == [], "the burst has not left the window"
+    await pool.execute("UPDATE refresher.app SET next_slot_at = now()")
+    (after,) = await claims(pool, "b").claim(1)
+    assert after.app_limited
+
+
+async def test_a_limit_that_another_replica_has_found_meanwhile_stays(pool):
+    """It may have heard more: of two that decide on the same state only the first one counts."""
+    a, b = claims(pool, "a"), claims(pool, "b")
+    await a.tell_answers([100])
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("UPDATE refresher.app SET rate = 77, rate_lowered_at = now()")
+        second = asyncio.create_task(b.limit_app(0.0))
+        await eventually(lambda: waits_for_a_lock(pool), "the second to wait for the first")
+    assert await second is None
+    assert await pool.fetchval("SELECT rate FROM refresher.app") == 77
+
+
+async def waits_for_a_lock(pool):
+    return await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
 
 
 async def test_what_a_replica_told_is_dropped_when_it_is_old(pool):
