@@ -104,7 +104,7 @@ class Accounts(Protocol):
     async def renew(self, claims: Sequence[Claim]) -> Sequence[float | None]: ...
     async def reserve(self, claim: Claim) -> datetime | None: ...
     async def tell_answers(self, answers: Answers) -> bool: ...
-    async def limit_app(self, wished_seconds: float) -> AppLimit | None: ...
+    async def limit_app(self, wished_seconds: float, *, shown: bool) -> AppLimit | None: ...
 
 
 class Upstream(Protocol):
@@ -217,6 +217,7 @@ class Refresher:
         self._capacity = Capacity(concurrency, chance)
         self._app_throttle = AppThrottle()
         self._throttled = asyncio.Event()
+        self._just_learnt = False
         self._write_back = Batcher(
             self._outlasting(write_back),
             size=WRITE_BACK_ROWS,
@@ -330,7 +331,7 @@ class Refresher:
     def _start(self, claim: Claim) -> None:
         if claim.app_limited and not self._app_throttle.in_force:
             # Found by another replica, which needs to hear from this one.
-            self._app_throttle.in_force = True
+            self._app_throttle.in_force = self._just_learnt = True
             self._throttled.set()
         work = Work(claim, self._capacity.hold(claim.chunks, claim.step_seconds))
         if self._stop.is_set():
@@ -576,12 +577,16 @@ class Refresher:
     async def _count_together(self) -> None:
         throttle = self._app_throttle
         answers = throttle.answered_lately(monotonic())
+        knew = throttle.in_force and not self._just_learnt
+        self._just_learnt = False
         throttle.in_force = await self._outage.attempt(lambda: self._accounts.tell_answers(answers))
         now = monotonic()
         wished = throttle.wished_seconds(now)
-        if not throttle.shows_limit(now):
+        shown = throttle.shows_limit(now)
+        # Found without this replica's answers, it may be too low.
+        if not shown and (knew or not throttle.in_force):
             return
-        limit = await self._outage.attempt(lambda: self._accounts.limit_app(wished))
+        limit = await self._outage.attempt(lambda: self._accounts.limit_app(wished, shown=shown))
         if limit is not None:
             throttle.in_force = True
             emit(

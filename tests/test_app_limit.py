@@ -226,6 +226,16 @@ async def test_a_replica_at_work_that_told_nothing_is_taken_for_another(pool):
     assert (await claims(pool, "c").limit_app(0.0)).rate_per_minute == 100
 
 
+async def test_a_replica_that_learns_of_a_limit_puts_it_right_upwards_only(pool):
+    """Found without its answers it is too low; without a 429 of its own it lowers nothing."""
+    await claims(pool, "a").tell_answers([54])
+    await claims(pool, "a").limit_app(0.0)
+    await claims(pool, "b").tell_answers([46])
+    assert (await claims(pool, "b").limit_app(0.0, shown=False)).rate_per_minute == 100
+    await pool.execute("UPDATE refresher.app SET rate = 300")
+    assert await claims(pool, "b").limit_app(0.0, shown=False) is None
+
+
 async def test_nobody_sends_until_there_is_room_and_as_long_as_the_429_wished(pool):
     """A burst a second ago leaves in 59; a Retry-After of 300 is longer."""
     left = "SELECT extract(epoch FROM next_slot_at - now()) FROM refresher.app"

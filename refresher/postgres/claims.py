@@ -500,7 +500,7 @@ RETURNING coalesce(app.rate IS NOT NULL AND app.rate_lowered_at > now() - {RATE_
 
 # All that was told, how many others work and have told nothing, and the state that it is about.
 SQL_HEAR_ANSWERS: Final = f"""
-SELECT app.rate_lowered_at::text AS as_of,
+SELECT app.rate_lowered_at::text AS as_of, {APP_RATE_NOW} AS rate,
        ARRAY(SELECT extract(epoch FROM now())::float8 - (value ->> 'at')::float8
              FROM jsonb_each(app.answers) ORDER BY key) AS ages,
        ARRAY(SELECT value ->> 'answers' FROM jsonb_each(app.answers) ORDER BY key) AS answers,
@@ -649,11 +649,12 @@ class Claims:
             limited: bool = await taken.fetchval(SQL_TELL_ANSWERS, self._replica, told)
         return limited
 
-    async def limit_app(self, wished_seconds: float) -> AppLimit | None:
+    async def limit_app(self, wished_seconds: float, *, shown: bool = True) -> AppLimit | None:
         """Slow all tokens down to what all replicas together saw answered.
 
-        Nobody sends until there is room again, nor for `wished_seconds`. None where another replica
-        has done so at the same moment.
+        Nobody sends until there is room again, nor for `wished_seconds`. Not `shown` by 429s of
+        this replica: a rate that was found without its answers is only put right upwards. None
+        where nothing was changed, as where another replica was faster.
         """
         async with connection(self._pool) as taken:
             (row,) = await taken.fetch(SQL_HEAR_ANSWERS)
@@ -662,6 +663,8 @@ class Claims:
                 for age, answers in zip(row["ages"], row["answers"], strict=True)
             ]
             limit = app_limit(heard, row["unheard"])
+            if not shown and limit.rate_per_minute <= (row["rate"] or 0.0):
+                return None
             pause = timedelta(seconds=max(limit.pause_seconds, wished_seconds))
             done = await taken.fetchval(SQL_LIMIT_APP, limit.rate_per_minute, pause, row["as_of"])
         return limit if done else None
