@@ -40,7 +40,9 @@ TOKEN_LOST: Final = Event("token.lost", "error", ("open_id",))
 CLIENT_REFUSED: Final = Event("client.refused", "error", ("code", "status", "log_id"))
 CLIENT_REPLACED: Final = Event("client.replaced", "info", ("accounts",))
 CONSENT_WARNED: Final = Event("consent.warned", "warning", ("open_id", "ends_at", "within_days"))
-APP_THROTTLED: Final = Event("app.throttled", "warning", ("rate_per_minute",))
+APP_THROTTLED: Final = Event(
+    "app.throttled", "warning", ("rate_per_minute", "answered", "pause_seconds")
+)
 
 ACCOUNT_REFRESHED: Final = Event(
     "account.refreshed",

@@ -28,6 +28,7 @@ from refresher.batcher import Batcher
 from refresher.capacity import Capacity, Held
 from refresher.claiming import Claiming
 from refresher.domain.answers import Affects, meaning
+from refresher.domain.app_limit import Answers, AppLimit, AppThrottle
 from refresher.domain.bisection import Bisection
 from refresher.domain.conclude import conclude
 from refresher.domain.due import DuePolicy
@@ -58,7 +59,7 @@ from refresher.domain.model import (
     Video,
     usable_token,
 )
-from refresher.domain.pacing import LATEST_SECONDS, AppThrottle
+from refresher.domain.pacing import LATEST_SECONDS
 from refresher.domain.reconcile import Reconciled, put_aside, reconcile, refused_alone
 from refresher.events import (
     ACCOUNT_ABANDONED,
@@ -107,6 +108,10 @@ LETTING_GO_SECONDS: Final = 0.5
 RENEWALS_PER_LEASE: Final = 4
 #: A write-back that takes longer holds up the sending: answers could not be stored.
 SLOW_WRITE_BACK_SECONDS: Final = 3.0
+#: While the app is limited, what was answered is told to the other replicas so often, and 429s are
+#: looked at no more often than that.
+TELLING_SECONDS: Final = 3.0
+LOOKING_SECONDS: Final = 0.25
 
 
 class Accounts(Protocol):
@@ -131,7 +136,8 @@ class Accounts(Protocol):
     ) -> Sequence[Released | None]: ...
     async def renew(self, claims: Sequence[Claim]) -> Sequence[float | None]: ...
     async def reserve(self, claim: Claim) -> datetime | None: ...
-    async def lower_app_rate(self, answered_lately: int | None) -> float | None: ...
+    async def tell_answers(self, answers: Answers) -> bool: ...
+    async def limit_app(self, wished_seconds: float, *, shown: bool) -> AppLimit | None: ...
 
 
 class Upstream(Protocol):
@@ -250,6 +256,8 @@ class Refresher:
         self._chance = chance
         self._capacity = Capacity(concurrency, chance)
         self._app_throttle = AppThrottle()
+        self._throttled = asyncio.Event()
+        self._just_learnt = False
         self._write_back = Batcher(
             self._outlasting(write_back.write),
             flush_part=self._outlasting(write_back.write_part),
@@ -318,7 +326,12 @@ class Refresher:
         Returns the number of accounts that could not be given back within the grace time: their
         leases run out.
         """
-        loops = (self._write_back.run(), self._release.run(), self._renew_leases())
+        loops = (
+            self._write_back.run(),
+            self._release.run(),
+            self._renew_leases(),
+            self._keep_app_limit(),
+        )
         beside = [asyncio.create_task(loop) for loop in loops]
         try:
             await self._work_on(finished)
@@ -394,6 +407,10 @@ class Refresher:
         return 0 if self._write_first else self._capacity.chunk_budget()
 
     def _start(self, claim: Claim) -> None:
+        if claim.app_limited and not self._app_throttle.in_force:
+            # Found by another replica, which needs to hear from this one.
+            self._app_throttle.in_force = self._just_learnt = True
+            self._throttled.set()
         work = Work(claim, self._capacity.hold(claim.chunks, claim.step_seconds))
         if self._stop.is_set():
             work.halt.set()
@@ -544,7 +561,7 @@ class Refresher:
                     return None
                 answer = await self._send(work, videos)
         except UpstreamError as error:
-            await self._note_failure(work, videos, error)
+            self._note_failure(work, videos, error)
             if isinstance(error, QueryRefused):
                 raise
             return None
@@ -592,9 +609,7 @@ class Refresher:
         """A write-back hangs: what would be fetched now could not be stored."""
         return self._write_back.busy_seconds(now) > SLOW_WRITE_BACK_SECONDS
 
-    async def _note_failure(
-        self, work: Work, videos: Sequence[Video], error: UpstreamError
-    ) -> None:
+    def _note_failure(self, work: Work, videos: Sequence[Video], error: UpstreamError) -> None:
         open_id = work.claim.open_id
         if meaning(error, work.claim.token).affects is Affects.ACCOUNT:
             work.halt.set()
@@ -607,21 +622,57 @@ class Refresher:
             log_id=error.log_id,
             detail=error.detail,
         )
-        work.errors.append(error)
         if isinstance(error, (Throttled, DailyQuotaSpent)):
             work.tally.throttled += 1
-        if isinstance(error, Throttled):  # a day's quota shows no rate, the app's neither
-            await self._note_throttle(open_id)
+        if not self._is_of_app(open_id, error):
+            work.errors.append(error)
 
-    async def _note_throttle(self, open_id: str) -> None:
+    def _is_of_app(self, open_id: str, error: UpstreamError) -> bool:
+        """Whether it is a 429 by a limit of the app that is kept to: the account did nothing."""
+        # No kind of it: a quota of the day is no rate.
+        if type(error) is not Throttled:
+            return False
+        self._throttled.set()
+        return self._app_throttle.throttled(open_id, monotonic(), error.retry_after_seconds)
+
+    async def _keep_app_limit(self) -> None:
+        """After a 429, and while the app is limited, count with the other replicas; for ever."""
+        while True:
+            longest = TELLING_SECONDS if self._app_throttle.in_force else None
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._throttled.wait(), longest)
+            self._throttled.clear()
+            try:
+                await self._count_together()
+            except DatabaseUnavailable:
+                pass  # said already; the next 429 may find it
+            except Exception as error:  # noqa: BLE001 - the next 429 may do
+                emit(LOOP_FAILED, loop="keep_app_limit", exc_info=error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._give_up.wait(), LOOKING_SECONDS)
+                return
+
+    async def _count_together(self) -> None:
+        throttle = self._app_throttle
+        answers = throttle.answered_lately(monotonic())
+        knew = throttle.in_force and not self._just_learnt
+        self._just_learnt = False
+        throttle.in_force = await self._outage.attempt(lambda: self._accounts.tell_answers(answers))
         now = monotonic()
-        if not self._app_throttle.throttled(open_id, now):
+        wished = throttle.wished_seconds(now)
+        shown = throttle.shows_limit(now)
+        # Found without this replica's answers, it may be too low.
+        if not shown and (knew or not throttle.in_force):
             return
-        lately = self._app_throttle.answered_lately(now)
-        with suppress(DatabaseUnavailable):
-            rate = await self._outage.attempt(lambda: self._accounts.lower_app_rate(lately))
-            if rate is not None:
-                emit(APP_THROTTLED, rate_per_minute=round(rate))
+        limit = await self._outage.attempt(lambda: self._accounts.limit_app(wished, shown=shown))
+        if limit is not None:
+            throttle.in_force = True
+            emit(
+                APP_THROTTLED,
+                rate_per_minute=round(limit.rate_per_minute),
+                answered=limit.answered,
+                pause_seconds=round(max(limit.pause_seconds, wished), 1),
+            )
 
     async def _store(self, work: Work, reconciled: Reconciled) -> None:
         claim = work.claim

@@ -1,4 +1,4 @@
-"""Properties of the small decisions: token renewals, limits of the app, videos refused alone."""
+"""Properties of the small decisions: token renewals, videos refused alone."""
 
 from datetime import UTC, datetime
 
@@ -17,13 +17,8 @@ from refresher.domain.errors import (
 )
 from refresher.domain.model import Claim, OpenId, Release, TokenStanding, Video, VideoId
 from refresher.domain.pacing import (
-    ANSWERS_ENOUGH,
-    ANSWERS_WATCHED,
-    APP_THROTTLES,
     FIRST_PAUSE_SECONDS,
     LONGEST_GROWING_SECONDS,
-    WINDOW_SECONDS,
-    AppThrottle,
     DatabaseTime,
     growing_seconds,
 )
@@ -69,91 +64,6 @@ def test_a_token_request_waits_half_to_all_of_a_growing_time(failures, chance):
     longest = min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 100), LONGEST_GROWING_SECONDS)
     assert longest / 2 <= wait <= longest
     assert wait <= growing_seconds(failures + 1, chance)
-
-
-# --- Whether the app as a whole is limited ---
-
-accounts = st.sampled_from(["ana", "ben", "cid"])
-answers = st.lists(st.none() | accounts, max_size=60)
-
-
-def fed(throttle, answers, now=0.0):
-    """What the throttle says of each 429 among the answers; None is a good one."""
-    told = []
-    for account in answers:
-        if account is None:
-            throttle.answered(now)
-        else:
-            told.append(throttle.throttled(account, now))
-    return told
-
-
-@given(number=st.integers(0, 50))
-def test_one_account_alone_never_shows_a_limit_of_the_app(number):
-    """However many 429s it meets: that is its own limit."""
-    assert not any(fed(AppThrottle(), ["ana"] * number))
-
-
-@given(answers=answers)
-def test_a_limit_of_the_app_takes_several_429s_among_few_answers(answers):
-    """Five since the last time, of two accounts, within the latest ten answers."""
-    throttle = AppThrottle()
-    since = []
-    for account in answers:
-        since.append(account)
-        if not any(fed(throttle, [account])):
-            continue
-        latest = [found for found in since[-ANSWERS_WATCHED:] if found]
-        assert len(latest) >= APP_THROTTLES
-        assert len(set(latest)) >= 2
-        since.clear()
-
-
-@given(before=answers)
-def test_whatever_was_before_a_run_of_429s_shows_the_limit(before):
-    """No history hides it for longer than the run needs."""
-    throttle = AppThrottle()
-    fed(throttle, before)
-    assert any(fed(throttle, ["ana", "ben"] * APP_THROTTLES))
-
-
-@given(before=answers)
-def test_good_answers_make_it_forget(before):
-    """After ten of them a few 429s say nothing."""
-    throttle = AppThrottle()
-    fed(throttle, [*before, *[None] * ANSWERS_WATCHED])
-    assert not any(fed(throttle, ["ana", "ben"] * (APP_THROTTLES // 2)))
-
-
-@given(times=st.lists(st.floats(0, 300), max_size=50), later=st.floats(0, 200))
-def test_the_answers_of_the_last_window_are_counted(times, later):
-    """To the second: no answer within the window is left out, none older by a second is in."""
-    throttle = AppThrottle()
-    fed(throttle, [None], now=-WINDOW_SECONDS)  # so a whole window was watched
-    for time in sorted(times):
-        fed(throttle, [None], time)
-    now = max(times, default=0.0) + later
-    counted = throttle.answered_lately(now)
-    times.append(-WINDOW_SECONDS)
-    assert counted is not None
-    assert counted >= len([time for time in times if time >= now - WINDOW_SECONDS + 1])
-    assert counted <= len([time for time in times if time >= now - WINDOW_SECONDS - 1])
-
-
-@given(number=st.integers(0, 2 * ANSWERS_ENOUGH), seconds=st.floats(0, WINDOW_SECONDS - 1))
-def test_too_little_seen_tells_of_no_limit(number, seconds):
-    """A replica that has just begun knows only what many answers tell."""
-    throttle = AppThrottle()
-    fed(throttle, [None] * number, now=0.0)
-    known = throttle.answered_lately(seconds)
-    assert known == (number if number >= ANSWERS_ENOUGH else None)
-
-
-def test_429s_far_apart_show_no_limit_of_the_app():
-    """One now and then, on whatever account, is that account's affair."""
-    throttle = AppThrottle()
-    accounts = ["ana", "ben"] * 10
-    assert not any(throttle.throttled(name, 20.0 * n) for n, name in enumerate(accounts))
 
 
 # --- A video refused alone ---

@@ -30,6 +30,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from refresher.domain.app_limit import LEAST_RATE
 from refresher.domain.claiming import APP_REACH_SECONDS
 from refresher.domain.conclude import conclude, conclude_token
 from refresher.domain.due import DuePolicy
@@ -46,6 +47,8 @@ from refresher.domain.errors import (
 )
 from refresher.domain.model import ChunkWrite, Claim, RefreshToken, Sample, TokenPair, Video, Write
 from refresher.domain.pacing import (
+    APP_RATE_DOUBLED_SECONDS,
+    APP_RATE_KEPT_SECONDS,
     HEADROOM_SECONDS,
     LATEST_SECONDS,
     LEAST_RATE_SHARE,
@@ -59,10 +62,7 @@ from refresher.domain.pacing import (
 from refresher.domain.reconcile import put_aside, reconcile, refused_alone
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import (
-    APP_PAUSE_SECONDS,
     ASSUMED_STEP_SECONDS,
-    FIRST_RATE_SHARE,
-    LEAST_RATE,
     Claims,
 )
 from refresher.postgres.database import Pool, connected
@@ -419,7 +419,7 @@ class Model(RuleBasedStateMachine):
             case "crash":
                 self.crash(worker)
             case "throttle":
-                self.lower_app_rate(worker, answered)
+                self.limit_app(worker, answered)
             case "look":
                 self.audit_and_summarize()
             case _:
@@ -489,10 +489,10 @@ class Model(RuleBasedStateMachine):
 
     def _rate(self, now: float) -> float | None:
         """What the app as a whole was found to be allowed, as long as that is kept to."""
-        if self.app_rate is None or now - self.app_lowered_at >= 3_600:
+        if self.app_rate is None or now - self.app_lowered_at >= APP_RATE_KEPT_SECONDS:
             return None
-        minutes = (now - self.app_lowered_at) / 60
-        rate: float = self.app_rate * (1 + RATE_RECOVERY_PER_MINUTE) ** minutes
+        grown = max(0.0, now - self.app_lowered_at) / APP_RATE_DOUBLED_SECONDS
+        rate: float = self.app_rate * 2**grown**3
         return rate
 
     def _slots(self, claim: Claim) -> list[float]:
@@ -679,21 +679,17 @@ class Model(RuleBasedStateMachine):
         elif release.park and account.state == "active":
             assert not its_own or generation != claim.token.generation
 
-    def lower_app_rate(self, worker: str, answered: int) -> None:
+    def limit_app(self, worker: str, answered: int) -> None:
+        """All of it at once: a window has to pass until there is room again."""
         earliest = self._now()
-        known = self._rate(earliest)
-        lately = earliest - self.app_lowered_at < WINDOW_SECONDS
-        rate = self.run(self.workers[worker].lower_app_rate(answered))
-        if rate is None:
-            assert earliest - self.app_lowered_at <= WINDOW_SECONDS + HAIR
-            return
-        assert not lately or self._now() - self.app_lowered_at >= WINDOW_SECONDS - HAIR
-        if known is None:
-            assert rate >= max(LEAST_RATE, FIRST_RATE_SHARE * answered)
-        else:
-            assert rate == pytest.approx(max(LEAST_RATE, RATE_DECREASE * known), rel=1e-3)
-        self.app_rate, self.app_lowered_at = rate, self._now()
-        self.app_from = earliest + APP_PAUSE_SECONDS
+        self.run(self.workers[worker].tell_answers([answered]))
+        limit = self.run(self.workers[worker].limit_app(0.0))
+        assert limit is not None
+        assert limit.answered >= answered
+        assert limit.rate_per_minute >= max(LEAST_RATE, answered)
+        self.app_rate = limit.rate_per_minute
+        self.app_from = earliest + limit.pause_seconds
+        self.app_lowered_at = self._now() + limit.pause_seconds
 
     @rule(
         which=st.integers(0, 9),
@@ -1100,15 +1096,3 @@ async def test_a_slow_account_that_reserves_does_not_hold_up_the_others(pool):
     assert await worker(pool, **limits).reserve(slow)
     await add(pool, "ben", "2")
     assert [claim.open_id for claim in await worker(pool, **limits).claim(10)] == ["ben"]
-
-
-async def test_the_apps_rate_never_falls_below_the_least(pool):
-    """However often the app is throttled: so slowly nobody would learn that it may go on."""
-    rate = None
-    for _ in range(20):
-        rate = await worker(pool).lower_app_rate(100)
-        await pool.execute(
-            "UPDATE refresher.app SET rate_lowered_at = rate_lowered_at - interval '61 s'"
-        )
-    assert rate is not None
-    assert rate >= LEAST_RATE

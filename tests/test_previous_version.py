@@ -606,15 +606,19 @@ async def test_a_request_for_a_token_that_it_gave_up_is_over_for_both(pool, prev
 
 @pytest.mark.parametrize("previous", [Of0002, Of0004])
 async def test_a_rate_of_the_app_that_either_lowers_holds_for_both(pool, previous):
-    """Once a window, whoever saw the 429s first."""
+    """Each finds the other's in the app's row; the new one corrects it by what was answered."""
     window, pause = timedelta(seconds=60), timedelta(seconds=10)
     lower = partial(previous(pool).ask, "lower_app_rate", 100, window, pause)
     ((rate,),) = await lower()
     assert rate == pytest.approx(90)
-    assert await current(pool).lower_app_rate(100) is None
-    await pool.execute("UPDATE refresher.app SET rate_lowered_at = now() - interval '61 s'")
-    assert 60 < await current(pool).lower_app_rate(100) < 90
+    assert await current(pool).tell_answers([40, 60])
+    limit = await current(pool).limit_app(0.0)
+    assert limit.rate_per_minute == 100
     assert await lower() == []
+    await pool.execute("UPDATE refresher.app SET rate_lowered_at = now() - interval '61 s'")
+    ((rate,),) = await lower()
+    assert rate == pytest.approx(70 * 1.1, rel=0.01)
+    assert await current(pool).tell_answers([])
 
 
 # --- While it migrates ---

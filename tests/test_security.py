@@ -139,7 +139,8 @@ async def every_other_statement(pool):
     claim, *_ = await claims.claim(10)
     assert await claims.reserve(claim)
     assert (await claims.renew([claim]))[0]
-    assert await claims.lower_app_rate(100)
+    await claims.tell_answers([100])
+    assert await claims.limit_app(0.0)
     await audit_step(pool, managed=True)
     now = await status.read_now(pool)
     assert (await status.read_summary(pool)).videos == 30

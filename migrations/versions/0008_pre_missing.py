@@ -7,7 +7,7 @@ counts that they know, and count no video as expired that was left out, either.
 from alembic import op
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 

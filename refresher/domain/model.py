@@ -46,9 +46,10 @@ class Claim:
 
     The first chunk's slot is `first_slot`, each further one `step_seconds` later. All times are
     the database's. No videos: nothing was due after all, or the token comes first. `unfinished`:
-    more is due, or has not been looked at. `all_videos`: how many the account has, where the claim
-    is sure to have seen them all. `ctids`: where the rows lay, for the database only; it finds a
-    video that has none by its key.
+    more is due, or has not been looked at. `app_limited`: a limit of the app that 429s have shown
+    is kept to. `all_videos`: how many the account has, where the claim is sure to have seen them
+    all. `ctids`: where the rows lay, for the database only; it finds a video that has none by its
+    key.
     """
 
     open_id: OpenId
@@ -62,6 +63,7 @@ class Claim:
     time: DatabaseTime
     token: "TokenStanding"
     unfinished: bool = False
+    app_limited: bool = False
     all_videos: int | None = None
     ctids: Mapping[VideoId, str] = field(default_factory=dict, repr=False)
 

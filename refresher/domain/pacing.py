@@ -1,6 +1,5 @@
 """How fast: slots under the rate limit, and how long to stay away after a failure."""
 
-from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -40,13 +39,11 @@ RATE_DECREASE: Final = 0.7
 LEAST_RATE_SHARE: Final = 0.1
 RATE_RECOVERY_PER_MINUTE: Final = 0.1
 
-#: Of the latest answers at least so many 429s, on so many accounts: the app as a whole is limited.
-ANSWERS_WATCHED: Final = 10
-ANSWERS_WATCHED_SECONDS: Final = 10.0
-APP_THROTTLES: Final = 5
-APP_ACCOUNTS: Final = 2
-#: So many answers in less than a window tell of a limit, too.
-ANSWERS_ENOUGH: Final = 30
+#: A rate of the app that was found to hold doubles in so long after the last 429 that showed it, by
+#: the third power: hardly at all at first, so that few requests are refused, and then ever faster,
+#: so that a limit that was raised is soon found. It is kept to for so long.
+APP_RATE_DOUBLED_SECONDS: Final = 240.0
+APP_RATE_KEPT_SECONDS: Final = 600.0
 
 
 def step_seconds(limit: int, reach_seconds: float = 0.0) -> float:
@@ -97,53 +94,6 @@ def growing_seconds(failures: int, chance: float) -> float:
     """
     longest = min(FIRST_PAUSE_SECONDS * _doubled(failures), LONGEST_GROWING_SECONDS)
     return longest * (1 + chance) / 2
-
-
-class AppThrottle:
-    """Tells a limit of the whole app from the limits of single tokens, by the latest answers."""
-
-    def __init__(self) -> None:
-        #: When and for whom the latest answers were 429s, None for the others.
-        self._answers: deque[tuple[float, str | None]] = deque(maxlen=ANSWERS_WATCHED)
-        self._since: float | None = None
-        #: Good answers, by the second: which, how many.
-        self._by_second: deque[list[int]] = deque()
-
-    def answered(self, now: float) -> None:
-        self._answers.append((now, None))
-        if self._since is None:
-            self._since = now
-        if not self._by_second or self._by_second[-1][0] != int(now):
-            self._by_second.append([int(now), 0])
-            self._forget(now)
-        self._by_second[-1][1] += 1
-
-    def throttled(self, account: str, now: float) -> bool:
-        """Whether this 429 shows a limit of the app; the next one then needs as many again."""
-        self._answers.append((now, account))
-        throttled = [
-            account
-            for at, account in self._answers
-            if account is not None and at > now - ANSWERS_WATCHED_SECONDS
-        ]
-        if len(throttled) < APP_THROTTLES or len(set(throttled)) < APP_ACCOUNTS:
-            return False
-        self._answers.clear()
-        return True
-
-    def answered_lately(self, now: float) -> int | None:
-        """Requests answered within the last window: what the limit let through.
-
-        None where too little was seen to say so.
-        """
-        self._forget(now)
-        answered = sum(number for _, number in self._by_second)
-        watched = self._since is not None and now - self._since >= WINDOW_SECONDS
-        return answered if watched or answered >= ANSWERS_ENOUGH else None
-
-    def _forget(self, now: float) -> None:
-        while self._by_second and self._by_second[0][0] < now - WINDOW_SECONDS:
-            self._by_second.popleft()
 
 
 def lease_seconds(longest: float, request_timeout_seconds: float) -> float:

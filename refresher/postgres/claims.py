@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from asyncpg import Record
 
+from refresher.domain.app_limit import (
+    REMEMBERED_SECONDS,
+    Answers,
+    AppLimit,
+    Heard,
+    app_limit,
+)
 from refresher.domain.claiming import APP_HORIZON_SECONDS, APP_REACH_SECONDS
 from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import (
@@ -19,6 +26,8 @@ from refresher.domain.model import (
     Video,
 )
 from refresher.domain.pacing import (
+    APP_RATE_DOUBLED_SECONDS,
+    APP_RATE_KEPT_SECONDS,
     HEADROOM_SECONDS,
     HORIZON_SECONDS,
     LEAST_RATE_SHARE,
@@ -47,13 +56,9 @@ ASSUMED_VIDEOS: Final = 100
 #: The distance of two slots of a throttled account for which no limit is configured.
 ASSUMED_STEP_SECONDS: Final = step_seconds(600)
 #: An app-wide rate that was found to hold is kept to for so long after the last 429.
-RATE_KEPT: Final = "interval '1 hour'"
-FIRST_RATE_SHARE: Final = 0.9
-#: Requests a minute: where nothing was seen that tells of the limit, and the least to be found.
-ASSUMED_RATE: Final = 600
-LEAST_RATE: Final = 10
-#: After a 429 of the app as a whole nobody sends for so long.
-APP_PAUSE_SECONDS: Final = 10.0
+RATE_KEPT: Final = f"interval '{APP_RATE_KEPT_SECONDS} seconds'"
+#: A replica that keeps to the app's rate tells its answers more often than that.
+TOLD_WITHIN_SECONDS: Final = 10.0
 
 # What an account's rate has recovered to, and what the app's has grown to, since the last 429. One
 # that lies in the future, as the server's clock was set back, counts as just now.
@@ -62,11 +67,12 @@ least(1, a.rate_share + {RATE_RECOVERY_PER_MINUTE} * greatest(0,
     extract(epoch FROM now()) - extract(epoch FROM a.rate_lowered_at)) / 60)
 """
 APP_RATE_NOW: Final = f"""
-app.rate * power(1 + {RATE_RECOVERY_PER_MINUTE}, greatest(0,
-    extract(epoch FROM now()) - extract(epoch FROM app.rate_lowered_at))::float8 / 60)
+app.rate * power(2, power(greatest(0, least({APP_RATE_KEPT_SECONDS}, (
+    extract(epoch FROM now()) - extract(epoch FROM app.rate_lowered_at))::float8
+    )) / {APP_RATE_DOUBLED_SECONDS}, 3))
 """
 # The distance of two of the app's slots: by its configured limit, and by the rate that was found to
-# hold, for an hour after the 429 that showed it.
+# hold, for ten minutes after the 429 that showed it.
 APP_WINDOW_SECONDS: Final = WINDOW_SECONDS + HEADROOM_SECONDS + APP_REACH_SECONDS
 APP_STEP: Final = f"""
 greatest({{configured}}::interval, CASE
@@ -302,6 +308,7 @@ leased AS (
 )
 SELECT l.*, g.open_id AS granted, locked.passed_by,
        g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
+       (SELECT app_step > $6::interval FROM pace) AS app_limited,
        g.cut_off OR g.part_only AS unfinished,
        CASE WHEN locked.last AND g.read_to = '' AND NOT (g.part_only OR g.token_due)
             THEN g.videos_read END AS all_videos,
@@ -535,22 +542,42 @@ WHERE a.open_id = held.open_id
 RETURNING a.open_id, a.lease_expires_at - now() AS left
 """
 
-# Once a window at most: what a lower rate does shows only after one. Where no rate is known yet, it
-# is what this replica saw answered in the last one, times the replicas that hold leases.
-SQL_LOWER_APP_RATE: Final = f"""
+# What a replica saw answered, beside what the others saw; those that have stopped are left out.
+SQL_TELL_ANSWERS: Final = f"""
 UPDATE refresher.app
-SET rate = greatest({LEAST_RATE}, CASE
-        WHEN app.rate_lowered_at > now() - {RATE_KEPT} THEN {RATE_DECREASE} * {APP_RATE_NOW}
-        ELSE {FIRST_RATE_SHARE} * coalesce($1::float8 * replicas.number, {ASSUMED_RATE}) END),
-    rate_lowered_at = now(),
-    next_slot_at = greatest(app.next_slot_at, now() + $3::interval)
-FROM (
-    SELECT greatest(1, count(DISTINCT lease_owner)) AS number
-    FROM refresher.accounts
-    WHERE lease_expires_at > now()
-) AS replicas
-WHERE app.rate_lowered_at < now() - $2::interval
-RETURNING app.rate
+SET answers = (
+        SELECT coalesce(jsonb_object_agg(key, value), '{{}}')
+        FROM jsonb_each(app.answers)
+        WHERE (value ->> 'at')::float8 > extract(epoch FROM now()) - {REMEMBERED_SECONDS}
+    ) || jsonb_build_object($1::text, jsonb_build_object(
+        'at', extract(epoch FROM now())::float8, 'answers', $2::text))
+RETURNING coalesce(app.rate IS NOT NULL AND app.rate_lowered_at > now() - {RATE_KEPT}, false)
+"""
+
+# All that was told, how many others work and have told nothing, and the state that it is about.
+SQL_HEAR_ANSWERS: Final = f"""
+SELECT app.rate_lowered_at::text AS as_of, {APP_RATE_NOW} AS rate,
+       ARRAY(SELECT extract(epoch FROM now())::float8 - (value ->> 'at')::float8
+             FROM jsonb_each(app.answers) ORDER BY key) AS ages,
+       ARRAY(SELECT value ->> 'answers' FROM jsonb_each(app.answers) ORDER BY key) AS answers,
+       (SELECT count(DISTINCT lease_owner)
+        FROM refresher.accounts
+        WHERE lease_expires_at > now()
+          AND lease_owner NOT IN (
+              SELECT key FROM jsonb_each(app.answers)
+              WHERE (value ->> 'at')::float8
+                  > extract(epoch FROM now()) - {TOLD_WITHIN_SECONDS})) AS unheard
+FROM refresher.app
+"""
+
+# It grows from when it is sent again. Not where another replica was faster: it may have heard more.
+SQL_LIMIT_APP: Final = """
+UPDATE refresher.app
+SET rate = $1::float8,
+    rate_lowered_at = now() + $2::interval,
+    next_slot_at = greatest(app.next_slot_at, now() + $2::interval)
+WHERE app.rate_lowered_at::text = $3
+RETURNING true
 """
 
 
@@ -721,20 +748,35 @@ class Claims:
             )
         return slot
 
-    async def lower_app_rate(self, answered_lately: int | None) -> float | None:
-        """Slow all tokens down together: requests a minute from now on, for all replicas.
+    async def tell_answers(self, answers: Answers) -> bool:
+        """Add what this replica saw answered to what is known of all; whether the app is limited.
 
-        `answered_lately`: requests this replica saw answered in the last window, None for too few
-        to tell. None where that was done within the last window already.
+        That is, whether a rate that was found for it is kept to.
+        """
+        told = " ".join(map(str, answers))
+        async with connection(self._pool) as taken:
+            limited: bool = await taken.fetchval(SQL_TELL_ANSWERS, self._replica, told)
+        return limited
+
+    async def limit_app(self, wished_seconds: float, *, shown: bool = True) -> AppLimit | None:
+        """Slow all tokens down to what all replicas together saw answered.
+
+        Nobody sends until there is room again, nor for `wished_seconds`. Not `shown` by 429s of
+        this replica: a rate that was found without its answers is only put right upwards. None
+        where nothing was changed, as where another replica was faster.
         """
         async with connection(self._pool) as taken:
-            rate: float | None = await taken.fetchval(
-                SQL_LOWER_APP_RATE,
-                answered_lately,
-                timedelta(seconds=WINDOW_SECONDS),
-                timedelta(seconds=APP_PAUSE_SECONDS),
-            )
-        return rate
+            (row,) = await taken.fetch(SQL_HEAR_ANSWERS)
+            heard = [
+                Heard(age, [int(number) for number in answers.split()])
+                for age, answers in zip(row["ages"], row["answers"], strict=True)
+            ]
+            limit = app_limit(heard, row["unheard"])
+            if not shown and limit.rate_per_minute <= (row["rate"] or 0.0):
+                return None
+            pause = timedelta(seconds=max(limit.pause_seconds, wished_seconds))
+            done = await taken.fetchval(SQL_LIMIT_APP, limit.rate_per_minute, pause, row["as_of"])
+        return limit if done else None
 
     def _claim(self, row: Record, sealed: int, sent: float) -> Claim:
         try:
@@ -750,6 +792,7 @@ class Claims:
             videos=_videos(row),
             ctids=dict(zip(row["video_ids"] or (), (row["ctids"] or "").split(), strict=True)),
             unfinished=row["unfinished"],
+            app_limited=row["app_limited"],
             all_videos=row["all_videos"],
             first_slot=row["first_slot"],
             step_seconds=row["step_seconds"],
