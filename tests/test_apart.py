@@ -78,7 +78,7 @@ async def test_a_row_that_a_trigger_waits_for_holds_up_its_account_alone(serve, 
         assert await valid_of(world, "account-30") == 0
         await until(monotonic() + 2)
         sent = len(world.emulator.record)
-    await world.until_valid(60 * 20, seconds=5)
+    await world.until_valid(60 * 20, seconds=15)
     freed = await daemon.until_event("chunk.freed")
     assert freed["open_id"] == "account-30"
     assert len(world.emulator.record) == sent == 60
