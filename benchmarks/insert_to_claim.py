@@ -171,7 +171,8 @@ async def _insert_beside_all(world: World, options: argparse.Namespace) -> Seque
             await asyncio.sleep(random.uniform(0, options.poll))
             took.append(await world.insert(names[number % len(names)]))
 
-    await asyncio.sleep(3 * options.poll + 2)  # the daemons are up and all is idle
+    await world.insert(names[0])  # one daemon is up
+    await asyncio.sleep(3 * options.poll + 5)  # the others are, too, and all is idle
     await asyncio.gather(*(insert_again_and_again() for _ in range(options.inserting)))
     for task in beside:
         task.cancel()

@@ -18,8 +18,8 @@ Result = TypeVar("Result")
 Written_co = TypeVar("Written_co", covariant=True)
 Given_contra = TypeVar("Given_contra", contravariant=True)
 
-#: An account that has waited is kept apart for so long after: its lock may come again.
-KEPT_SECONDS: Final = 60.0
+#: An account that has waited long is kept apart for so long after: its lock may come again.
+KEPT_SECONDS: Final = 10.0
 #: A wait that lasts so long is said; most locks are let go sooner.
 SAID_SECONDS: Final = 1.0
 #: One statement waits at most so long: less than an application takes to look for a deadlock, so
@@ -136,7 +136,8 @@ class Apart(Generic[Item, Result]):
             for _, done in waiting.items:
                 done.cancel()  # nobody waits for ever, whatever ended this
             del self._waiting[open_id]
-            self._keep(open_id)
+            if _since(waiting) >= SAID_SECONDS:
+                self._keep(open_id)
             if waiting.said:
                 self._freed(open_id, _since(waiting))
 

@@ -67,6 +67,7 @@ from refresher.events import (
     ACCOUNT_FAILED,
     ACCOUNT_PARKED,
     ACCOUNT_REFRESHED,
+    ACCOUNT_REFUSED,
     ACCOUNT_THROTTLED,
     APP_THROTTLED,
     CHUNK_BLOCKED,
@@ -95,6 +96,8 @@ LOCKED_ROW_SECONDS: Final = 0.2
 #: By so much later after each so many tries, up to this.
 LOCKED_ROW_TRIES: Final = 20
 LONGEST_LOCKED_ROW_SECONDS: Final = 1.0
+#: After so many tries, ten seconds or so, it is said.
+LOCKED_ROW_SAID: Final = 36
 #: What somebody held while accounts were claimed is looked at again in so long, then in twice that,
 #: and so on.
 LOOK_AGAIN_SECONDS: Final = 0.05
@@ -735,6 +738,8 @@ class Refresher:
             work.held.let_go()
             # Its row is locked, or something suppresses the UPDATE: that may last.
             seconds = LOCKED_ROW_SECONDS * (1 + attempt // LOCKED_ROW_TRIES)
+            if attempt == LOCKED_ROW_SAID:
+                _report_stuck_release(work.claim.open_id, seconds)
             with suppress(TimeoutError):
                 await asyncio.wait_for(
                     self._give_up.wait(), min(seconds, LONGEST_LOCKED_ROW_SECONDS)
@@ -904,6 +909,16 @@ def _report_blocked_release(
 
 def _report_freed_release(open_id: str, seconds: float) -> None:
     emit(RELEASE_FREED, open_id=open_id, waited_seconds=seconds)
+
+
+def _report_stuck_release(open_id: str, seconds: float) -> None:
+    emit(
+        ACCOUNT_REFUSED,
+        open_id=open_id,
+        at="release",
+        reason="its row is locked, or a trigger suppresses the UPDATE",
+        retry_in_seconds=round(seconds, 1),
+    )
 
 
 def _since(holder: Holder | None) -> str | None:

@@ -78,10 +78,46 @@ async def test_a_row_that_a_trigger_waits_for_holds_up_its_account_alone(serve, 
         assert await valid_of(world, "account-30") == 0
         await until(monotonic() + 2)
         sent = len(world.emulator.record)
-    await world.until_valid(60 * 20, seconds=5)
+    await world.until_valid(60 * 20, seconds=15)
     freed = await daemon.until_event("chunk.freed")
     assert freed["open_id"] == "account-30"
     assert len(world.emulator.record) == sent == 60
     assert len(daemon.events("chunk.blocked")) == 1
     assert daemon.events("database.lost") == []
     assert await daemon.stopped() == 0
+
+
+async def test_many_rows_that_are_held_hold_up_their_accounts_alone(serve, start, database):
+    """Ten of forty accounts wait behind one transaction: the others go on, all are done after."""
+    world = await serve()
+    ids = [await world.add_account(f"account-{number}", videos=20) for number in range(40)]
+    await carry_covers(world)
+    async with held(database, ids[0][0]) as application:
+        await application.execute(
+            "SELECT FROM public.posts WHERE video_id = ANY ($1) FOR UPDATE",
+            [own[5] for own in ids[::4]],
+        )
+        daemon = await start(world, concurrency=4)
+        await world.until_valid(30 * 20)
+        await daemon.until_event("chunk.blocked", count=10)
+        assert await world.valid() == 30 * 20
+    await world.until_valid(40 * 20)
+    await daemon.until_event("chunk.freed", count=10)
+    assert len(world.emulator.record) == 40
+    assert daemon.events("database.lost") == []
+    assert await daemon.stopped() == 0
+
+
+async def test_a_stop_leaves_a_result_that_waits_to_others(serve, start, database):
+    """In the grace time, and with its lease given back: another replica asks again."""
+    world = await serve()
+    (video_id,) = await world.add_account("ana", videos=1)
+    await carry_covers(world)
+    async with held(database, video_id):
+        daemon = await start(world, shutdown_grace_seconds=4)
+        await daemon.until_event("chunk.blocked")
+        assert await daemon.stopped() == 0
+        assert daemon.events("daemon.stopped")[0]["abandoned_accounts"] == 0
+        await world.until_no_leases()
+    await start(world)
+    await world.until_valid(1)

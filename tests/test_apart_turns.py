@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from refresher.apart import LONGEST_TRY_SECONDS, Apart
+from refresher.capacity import UnderWay
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
 from refresher.domain.model import Holder
 from refresher.outage import Outage
@@ -133,6 +134,18 @@ async def test_a_database_that_goes_away_is_outlasted():
         assert await task == 13
         await asyncio.sleep(0.1)
     assert said == []
+
+
+def test_what_waits_apart_is_not_under_way_as_far_as_memory_allows():
+    """Others are claimed meanwhile; beyond a number what waits counts after all."""
+    under_way = UnderWay(apart_at_most=1)
+    with under_way, under_way, under_way:
+        with under_way.apart():
+            assert under_way.chunks == 2
+            with under_way.apart():
+                assert under_way.chunks == 2
+        assert under_way.chunks == 3
+    assert under_way.chunks == 0
 
 
 async def test_a_short_wait_is_not_said():

@@ -111,9 +111,9 @@ async def test_an_account_whose_claim_waits_stops_nobody(serve, start, pool, dat
     await on_update(pool, WAITS)
     async with profile_held(database):
         daemon = await start(world, poll_seconds=0.2)
-        await world.until_valid((ACCOUNTS - 1) * VIDEOS_EACH, seconds=15)
+        await world.until_valid((ACCOUNTS - 1) * VIDEOS_EACH)
         assert (await daemon.until_event("account.refused"))["open_id"] == "account-7"
-    await world.until_valid(ACCOUNTS * VIDEOS_EACH, seconds=10)
+    await world.until_valid(ACCOUNTS * VIDEOS_EACH)
     assert daemon.events("database.lost") == []
     assert await daemon.stopped() == 0
 
@@ -155,6 +155,25 @@ async def test_a_trigger_that_refuses_all_is_said_and_waited_out(serve, start, p
     assert len(world.emulator.record) == 0
     await drop(pool)
     await world.until_valid(ACCOUNTS * VIDEOS_EACH)
+    assert await daemon.stopped() == 0
+
+
+async def test_a_rule_that_refuses_all_results_is_said_and_they_are_kept(serve, start, pool):
+    """On videos no row is to blame: what was fetched is kept, and written when the rule is gone."""
+    world = await serve()
+    await fleet(world)
+    await pool.execute("CREATE TABLE public.log (video_id text)")
+    await pool.execute(
+        "CREATE RULE mine AS ON UPDATE TO refresher.videos"
+        " DO ALSO INSERT INTO public.log VALUES (NEW.video_id)"
+    )
+    daemon = await start(world, poll_seconds=0.2, concurrency=2)
+    lost = await daemon.until_event("database.lost")
+    assert "rules are not supported" in lost["reason"]
+    await pool.execute("DROP RULE mine ON refresher.videos")
+    await world.until_valid(ACCOUNTS * VIDEOS_EACH)
+    assert len(world.emulator.record) == ACCOUNTS
+    assert daemon.events("account.failed") == []
     assert await daemon.stopped() == 0
 
 
