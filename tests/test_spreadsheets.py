@@ -137,11 +137,11 @@ async def test_warned_of_or_refused(file, pool, content, doubt):
 
 
 async def test_ids_that_end_in_zeros_by_chance_are_not_doubted(file, pool):
-    """One in 10,000 ends in four: two in 3,000 are no spreadsheet's work, four are."""
+    """One in 10,000 in four, one in 100,000 in five; as many as a spreadsheet brings are."""
     await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ('ana')")
-    for zeros, doubts in ((2, 0), (4, 1)):
-        ids = [7_077_642_457_847_910_000 + 10_000 * n for n in range(zeros)]
-        ids += [7_077_642_457_000_000_001 + 10 * n for n in range(3_000)]
+    for step, zeros, doubts in ((10_000, 9, 0), (100_000, 1, 0), (100_000, 2, 1), (10_000, 20, 1)):
+        ids = [7_077_642_457_840_010_000 // step * step + step * n for n in range(zeros)]
+        ids += [7_077_642_457_000_000_001 + 10 * n for n in range(1_000)]
         path, said = file(videos("".join(f"ana,{video_id}\n" for video_id in ids))), []
         rows = read_videos(path, datetime.now(UTC), doubts=Doubts(mention=said.append))
         await import_videos(pool, rows, due_at=lambda _: None)

@@ -3,6 +3,7 @@
 import re
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from email.utils import parsedate_to_datetime
+from enum import Enum
 from typing import Final
 
 #: Blanks of every width, and characters of none, that come along when one copies a cell.
@@ -26,8 +27,6 @@ SCIENTIFIC: Final = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
 WHOLE: Final = re.compile(r"(\d+)[.,]0+")
 #: What a spreadsheet keeps of a number; the rest it replaces by zeros.
 SHEET_DIGITS: Final = 15
-#: Of IDs that nobody has rounded one in 10,000 ends in so many zeros, and one in 100,000 in more.
-FEWEST_ZEROS, CERTAIN_ZEROS = "0000", "00000"
 #: What programs keep of a number that they take for a fraction.
 FLOAT_EXACT: Final = 2**53
 
@@ -102,22 +101,34 @@ def video_id_digits(text: str) -> str:
     return text
 
 
-def certainly_rounded(cell: str, video_id: str) -> bool:
-    """Whether an ID ends as rounded ones do; of others one in 100,000 does.
+class Rounding(Enum):
+    """How an ID ends that lost its last digits.
 
-    Also one that was written as a fraction and is just what a float can hold.
+    `by_chance`: more than one in so many of a file are no chance any more. That is far above what
+    IDs that nobody has rounded bring: one in 100,000, in 10,000 and in 1,024.
     """
+
+    FIVE_ZEROS = 1_000
+    FOUR_ZEROS = 100
+    FLOAT = 99
+
+    @property
+    def by_chance(self) -> int:
+        return self.value
+
+
+def rounding(cell: str, video_id: str) -> Rounding | None:
+    """What an ID, in a cell like this, may have been rounded by; None for most."""
     if len(video_id) <= SHEET_DIGITS:
-        return False
-    if video_id.endswith(CERTAIN_ZEROS):
-        return True
+        return None
+    if video_id.endswith("00000"):
+        return Rounding.FIVE_ZEROS
+    if video_id.endswith("0000"):  # of 19 digits a spreadsheet keeps 15
+        return Rounding.FOUR_ZEROS
     number = int(video_id)
-    return WHOLE.search(cell) is not None and number > FLOAT_EXACT and int(float(number)) == number
-
-
-def perhaps_rounded(video_id: str) -> bool:
-    """Whether an ID ends as an ID of 19 digits does that was rounded, which others do by chance."""
-    return len(video_id) > SHEET_DIGITS and video_id.endswith(FEWEST_ZEROS)
+    as_fraction = WHOLE.search(cell) is not None
+    exact = number > FLOAT_EXACT and int(float(number)) == number
+    return Rounding.FLOAT if as_fraction and exact else None
 
 
 def time_value(text: str) -> datetime:
