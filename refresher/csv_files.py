@@ -345,7 +345,10 @@ def _separator(header: str, columns: Sequence[str]) -> str:
     """That by which most columns are found, a comma where none is better."""
 
     def found(separator: str) -> int:
-        cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+        try:
+            cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+        except csv.Error:  # said when the line is read in earnest
+            return 0
         return sum(cell.strip(f"{BLANKS}\r\n").lower() in columns for cell in cells)
 
     return max(SEPARATORS, key=found)
