@@ -16,10 +16,10 @@ from refresher.domain.cells import (
     ACCESS_TOKEN,
     BLANKS,
     REFRESH_TOKEN,
+    Rounding,
     bare_token,
     cell_value,
-    certainly_rounded,
-    perhaps_rounded,
+    rounding,
     shown,
     time_value,
     video_id_digits,
@@ -55,8 +55,6 @@ UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 WORKBOOKS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 #: How many wrong lines are named.
 MOST_NAMED: Final = 20
-#: Of IDs that may end in zeros by chance, more than one in so many is no chance any more.
-BY_CHANCE: Final = 1_000
 
 
 class BadFileError(Exception):
@@ -182,38 +180,33 @@ def count_lines(path: Path) -> int | None:
 
 @dataclass(slots=True)
 class _Rounded:
-    """IDs that a spreadsheet seems to have rounded."""
+    """IDs that a spreadsheet or a float seems to have rounded.
+
+    Those that end as the rounded ones do are counted apart by how often others do.
+    """
 
     rows: int = 0
-    certain: int = 0
-    by_chance: int = 0
-    first: tuple[int, str] | None = None
-    first_by_chance: tuple[int, str] | None = None
+    found: dict[Rounding, tuple[int, int, str]] = field(default_factory=dict)
 
     def look(self, line: int, cell: str, video_id: str) -> None:
         self.rows += 1
-        if video_id[-1] != "0" and cell.isdecimal():
+        if video_id[-1] != "0" and cell == video_id:  # nearly all of them
             return
-        if certainly_rounded(cell, video_id):
-            self.certain += 1
-            self.first = self.first or (line, video_id)
-        elif perhaps_rounded(video_id):
-            self.by_chance += 1
-            self.first_by_chance = self.first_by_chance or (line, video_id)
+        kind = rounding(cell, video_id)
+        if kind is not None:
+            count, first_line, first = self.found.get(kind, (0, line, video_id))
+            self.found[kind] = (count + 1, first_line, first)
 
     def tell(self, path: Path, doubts: Doubts) -> None:
-        count, firsts = self.certain, [self.first]
-        if self.by_chance * BY_CHANCE > self.rows:
-            count += self.by_chance
-            firsts.append(self.first_by_chance)
-        found = [first for first in firsts if first]
-        if found:
-            line, video_id = min(found)
+        told = [seen for kind, seen in self.found.items() if seen[0] * kind.by_chance > self.rows]
+        if told:
+            line, video_id = min((line, video_id) for _, line, video_id in told)
             doubts.about(
                 path,
                 line,
-                f"video_id: {video_id} looks rounded by a spreadsheet ({count} in all): format the "
-                "column as text and export it again",
+                f"video_id: {video_id} looks rounded by a spreadsheet "
+                f"({sum(count for count, _, _ in told)} in all): format the column as text and "
+                "export it again",
             )
 
 
@@ -352,7 +345,10 @@ def _separator(header: str, columns: Sequence[str]) -> str:
     """That by which most columns are found, a comma where none is better."""
 
     def found(separator: str) -> int:
-        cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+        try:
+            cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+        except csv.Error:  # said when the line is read in earnest
+            return 0
         return sum(cell.strip(f"{BLANKS}\r\n").lower() in columns for cell in cells)
 
     return max(SEPARATORS, key=found)

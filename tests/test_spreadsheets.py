@@ -5,9 +5,12 @@ import re
 import sys
 from datetime import UTC, datetime, timedelta
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 
 from refresher.csv_files import BadFileError, Doubts, read_accounts, read_videos
+from refresher.logs import redacted_text
 from refresher.postgres.imports import NothingToImportError, import_accounts, import_videos
 from tests.conftest import check_output, environment
 
@@ -137,11 +140,11 @@ async def test_warned_of_or_refused(file, pool, content, doubt):
 
 
 async def test_ids_that_end_in_zeros_by_chance_are_not_doubted(file, pool):
-    """One in 10,000 ends in four: two in 3,000 are no spreadsheet's work, four are."""
+    """One in 10,000 in four, one in 100,000 in five; as many as a spreadsheet brings are."""
     await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ('ana')")
-    for zeros, doubts in ((2, 0), (4, 1)):
-        ids = [7_077_642_457_847_910_000 + 10_000 * n for n in range(zeros)]
-        ids += [7_077_642_457_000_000_001 + 10 * n for n in range(3_000)]
+    for step, zeros, doubts in ((10_000, 9, 0), (100_000, 1, 0), (100_000, 2, 1), (10_000, 20, 1)):
+        ids = [7_077_642_457_840_010_000 // step * step + step * n for n in range(zeros)]
+        ids += [7_077_642_457_000_000_001 + 10 * n for n in range(1_000)]
         path, said = file(videos("".join(f"ana,{video_id}\n" for video_id in ids))), []
         rows = read_videos(path, datetime.now(UTC), doubts=Doubts(mention=said.append))
         await import_videos(pool, rows, due_at=lambda _: None)
@@ -306,6 +309,49 @@ async def test_a_bad_token_is_not_shown(file, row, complaint):
         list(read_accounts(path))
     assert str(raised.value) == f"{path}:2: {complaint}"
     assert "hush" not in str(raised.value)
+
+
+# --- Whatever comes ---
+
+PIECES = st.sampled_from(
+    ["open_id", "video_id", "access_token", "refresh_token", "access_token_expires_at", "title",
+     ",", ",", ";", "\t", "\n", "\n", "\r", '"', "'", "=", '="', "sep=;", "#NAME?", "\\N", "Bearer ",
+     "act.hush", "rft.hush", "-000", ID, "7.07E+18", ".0", "00000", "1796000000", "11/12/2026", " ",
+     NO_BREAK, MARK, "\0", "é", "\U0001d7d9", "٣"]
+)  # fmt: skip
+
+
+@hypothesis.given(
+    pieces=st.lists(PIECES, max_size=40),
+    header=st.sampled_from(["", videos(""), accounts(""), "video_id;open_id;\n"]),
+    encoding=st.sampled_from(["utf-8", "utf-16", "utf-16-le", "latin-1"]),
+    cut=st.integers(0, 2),
+)
+@hypothesis.settings(
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], max_examples=300
+)
+def test_nothing_that_is_no_file_of_ours_ends_otherwise(file, pieces, header, encoding, cut):
+    """Rows that a database takes, or a complaint that shows no token."""
+    content = (header + "".join(pieces)).encode(encoding, "replace")
+    path = file(content[: len(content) - cut])
+    for read in (lambda: read_accounts(path), lambda: read_videos(path, NOON)):
+        complaint = ""
+        try:
+            for row in read():
+                assert row.open_id
+                assert row.open_id.isprintable()
+        except BadFileError as error:
+            complaint = str(error)
+        assert "hush" not in redacted_text(complaint)
+
+
+def test_a_long_cell_comes_to_an_end(file):
+    """No pattern tries every way through it: with that these would take for ever."""
+    for long in (" ", "1", "=", "#", "'", "Bearer ", "1.", "0"):
+        cell = f"2026-11-28 16:00{long * (130_000 // len(long))}x"
+        path = file(accounts(f"{cell},{cell},{cell},{cell}\n"))
+        with pytest.raises(BadFileError):
+            list(read_accounts(path))
 
 
 # --- The commands ---

@@ -3,6 +3,7 @@
 import re
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from email.utils import parsedate_to_datetime
+from enum import Enum
 from typing import Final
 
 #: Blanks of every width, and characters of none, that come along when one copies a cell.
@@ -20,14 +21,12 @@ NULL: Final = r"\N"
 
 BEARER: Final = re.compile(rf"bearer[{BLANKS}]+", re.IGNORECASE)
 ACCESS_TOKEN, REFRESH_TOKEN = "act.", "rft."
-TOKEN: Final = re.compile(r"(?:bearer\b|act\.|rft\.|clt\.|gAAAA)", re.IGNORECASE)
+TOKEN: Final = re.compile(r"bearer\b|act\.|rft\.|clt\.|gAAAA", re.IGNORECASE)
 
 SCIENTIFIC: Final = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
 WHOLE: Final = re.compile(r"(\d+)[.,]0+")
 #: What a spreadsheet keeps of a number; the rest it replaces by zeros.
 SHEET_DIGITS: Final = 15
-#: Of IDs that nobody has rounded one in 10,000 ends in so many zeros, and one in 100,000 in more.
-FEWEST_ZEROS, CERTAIN_ZEROS = "0000", "00000"
 #: What programs keep of a number that they take for a fraction.
 FLOAT_EXACT: Final = 2**53
 
@@ -44,6 +43,7 @@ LOCAL_TIME: Final = re.compile(
     r"(\d{1,4})([./-])(\d{1,2})\2(\d{1,4})"
     r"(?:,?[ T]+(\d{1,2}):(\d\d)(?::(\d\d)(?:[.,]\d+)?)?(?: ?([AaPp])\.?[Mm]\.?)?)?"
 )
+LONGEST_TIME: Final = 60
 #: Seconds, milliseconds and microseconds since 1970, by their digits: from 2001 to 2286.
 EPOCH_TIME: Final = re.compile(r"(\d+)(?:[.,]0+)?", re.ASCII)
 EPOCH_UNITS: Final = {10: 1, 13: 1_000, 16: 1_000_000}
@@ -81,8 +81,8 @@ def _undressed(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """For a complaint: as it is, unless it is a token in the wrong place."""
-    return "a token" if TOKEN.match(text) else repr(text[:50])
+    """For a complaint: as it is, unless a token is in it, in the wrong place."""
+    return "a token" if TOKEN.search(text) else repr(text[:50])
 
 
 def bare_token(text: str) -> str:
@@ -102,22 +102,34 @@ def video_id_digits(text: str) -> str:
     return text
 
 
-def certainly_rounded(cell: str, video_id: str) -> bool:
-    """Whether an ID ends as rounded ones do; of others one in 100,000 does.
+class Rounding(Enum):
+    """How an ID ends that lost its last digits.
 
-    Also one that was written as a fraction and is just what a float can hold.
+    `by_chance`: more than one in so many of a file are no chance any more. That is far above what
+    IDs that nobody has rounded bring: one in 100,000, in 10,000 and in 1,024.
     """
+
+    FIVE_ZEROS = 1_000
+    FOUR_ZEROS = 100
+    FLOAT = 99
+
+    @property
+    def by_chance(self) -> int:
+        return self.value
+
+
+def rounding(cell: str, video_id: str) -> Rounding | None:
+    """What an ID, in a cell like this, may have been rounded by; None for most."""
     if len(video_id) <= SHEET_DIGITS:
-        return False
-    if video_id.endswith(CERTAIN_ZEROS):
-        return True
+        return None
+    if video_id.endswith("00000"):
+        return Rounding.FIVE_ZEROS
+    if video_id.endswith("0000"):  # of 19 digits a spreadsheet keeps 15
+        return Rounding.FOUR_ZEROS
     number = int(video_id)
-    return WHOLE.search(cell) is not None and number > FLOAT_EXACT and int(float(number)) == number
-
-
-def perhaps_rounded(video_id: str) -> bool:
-    """Whether an ID ends as an ID of 19 digits does that was rounded, which others do by chance."""
-    return len(video_id) > SHEET_DIGITS and video_id.endswith(FEWEST_ZEROS)
+    as_fraction = WHOLE.search(cell) is not None
+    exact = number > FLOAT_EXACT and int(float(number)) == number
+    return Rounding.FLOAT if as_fraction and exact else None
 
 
 def time_value(text: str) -> datetime:
@@ -148,6 +160,8 @@ def _epoch_time(digits: str) -> datetime:
 
 
 def _written_time(text: str) -> datetime:
+    if len(text) > LONGEST_TIME:
+        raise ValueError
     if digits := EPOCH_TIME.fullmatch(text):
         return _epoch_time(digits[1])
     if MAIL_TIME.fullmatch(text):

@@ -48,8 +48,8 @@ class Stack:
             *arguments,
         )
 
-    def up(self, *, replicas: int = 1) -> None:
-        self("up", "--build", "--wait", f"--scale=refresher={replicas}")
+    def up(self) -> None:
+        self("up", "--build", "--wait", "--scale=refresher=1")
 
     def containers(self, service: str) -> list[dict[str, Any]]:
         ids = self("ps", "--all", "--quiet", service).split()
@@ -170,10 +170,12 @@ def test_the_refresher_is_confined(demo: Stack):
     assert not container["NetworkSettings"]["Ports"].get("8080/tcp")
 
 
-def test_three_replicas_keep_the_covers_valid(demo: Stack):
-    """Scaled up, over more than one lifetime of a cover, no cover is ever expired."""
-    demo.up(replicas=3)
-    assert demo.states("refresher") == ["healthy"] * 3
+def test_three_replicas_keep_the_covers_valid(demo: Stack, monkeypatch: pytest.MonkeyPatch):
+    """As many as REPLICAS says, at every `up`; over more than a cover's lifetime none expires."""
+    monkeypatch.setenv("REPLICAS", "3")
+    for _ in range(2):
+        demo("up", "--build", "--wait")
+        assert demo.states("refresher") == ["healthy"] * 3
     since = demo.query("SELECT now()")
     end = time.monotonic() + COVER_TTL_SECONDS + 5
     while time.monotonic() < end:
