@@ -139,9 +139,7 @@ async def load(server: Server, database: str, fleet: Sequence[int]) -> None:
         await connection.execute(ADD_ACCOUNTS)
         pages = await connection.fetchval("SELECT pg_relation_size('public.scattered') / 8192")
         bounds = [pages * part // LOADERS for part in range(LOADERS)] + [pages + 1]
-        await connection.execute(
-            "ALTER TABLE refresher.videos DISABLE TRIGGER videos_replicated"
-        )
+        await connection.execute("ALTER TABLE refresher.videos DISABLE TRIGGER videos_replicated")
         await asyncio.gather(
             *(_add_videos(server, database, first, last) for first, last in pairwise(bounds))
         )

@@ -12,7 +12,7 @@ import pytest
 from refresher.csv_files import AccountRow
 from refresher.domain.conclude import conclude
 from refresher.domain.expiry import named_expiry
-from refresher.domain.model import ChunkWrite, RefreshToken, Sample, TokenPair, Write
+from refresher.domain.model import ChunkWrite, Sample, TokenPair, Write
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import connected
 from refresher.postgres.imports import import_accounts
@@ -40,7 +40,7 @@ async def layout(request, database):
 
 
 @pytest.fixture
-async def stored(pool, layout):  # noqa: ARG001 - first the table, then its rows
+async def stored(pool, layout):
     """Accounts `ana` and `ben`, fifty videos each, all covers fresh and both asleep."""
     for open_id in ("ana", "ben"):
         await pool.execute(
@@ -59,9 +59,7 @@ async def stored(pool, layout):  # noqa: ARG001 - first the table, then its rows
 
 
 def replica(pool):
-    return Claims(
-        pool, replica="a", lease_seconds=60, rate_limit_per_token=0, rate_limit_per_app=0
-    )
+    return Claims(pool, replica="a", lease_seconds=60, rate_limit_per_token=0, rate_limit_per_app=0)
 
 
 def url(expires_at):
@@ -239,6 +237,22 @@ async def test_a_write_while_the_account_is_worked_is_not_forgotten(stored):
     assert await asked(stored) == {"ana": [other]}
 
 
+async def test_applications_that_change_the_same_accounts_in_any_order_both_commit(stored):
+    """A ring of locks on accounts is ours to undo: neither fails, and both accounts are awake."""
+    change = "UPDATE refresher.videos SET cover_image_url = NULL WHERE video_id = $1"
+    both = asyncio.Barrier(2)
+
+    async def application(first, second):
+        async with stored.acquire() as taken, taken.transaction():
+            await taken.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            await taken.execute(change, first)
+            await both.wait()
+            await taken.execute(change, second)
+
+    await asyncio.gather(application("ana1", "ben1"), application("ben2", "ana2"))
+    assert await asked(stored) == {"ana": ["ana1", "ana2"], "ben": ["ben1", "ben2"]}
+
+
 SQL_STATS = """
 SELECT sum(n_tup_upd)::integer AS updates, sum(n_tup_hot_upd)::integer AS hot
 FROM pg_stat_user_tables WHERE relname LIKE 'videos%'
@@ -284,7 +298,9 @@ async def test_the_daemons_own_writes_fire_nothing(stored):
 )
 async def test_both_read_the_same_expiry(pool, text):
     """The database's reading of a URL is refresher.domain.expiry's."""
-    found = await pool.fetchval("SELECT extract(epoch FROM refresher.named_expiry($1))::float8", text)
+    found = await pool.fetchval(
+        "SELECT extract(epoch FROM refresher.named_expiry($1))::float8", text
+    )
     assert found == named_expiry(text, time.time())
 
 
@@ -315,7 +331,9 @@ async def test_an_applications_role_needs_no_further_right(stored):
 
 async def test_an_account_takes_its_videos_along(stored):
     """To its new open_id: what is due stays as it was, the lease ends, work goes on at once."""
-    before = {r["video_id"]: r["due_at"] for r in await stored.fetch("SELECT * FROM refresher.videos")}
+    before = {
+        r["video_id"]: r["due_at"] for r in await stored.fetch("SELECT * FROM refresher.videos")
+    }
     await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE video_id = 'ana7'")
     (claim,) = await replica(stored).claim(1000)
     await stored.execute("UPDATE refresher.accounts SET open_id = 'new' WHERE open_id = 'ana'")
@@ -337,7 +355,9 @@ async def test_an_account_is_not_renamed_while_its_new_tokens_come(stored):
         await stored.execute(rename)
     await stored.execute("UPDATE refresher.accounts SET token_request_until = NULL")
     await stored.execute(rename)
-    assert await stored.fetchval("SELECT count(*) FROM refresher.videos WHERE open_id = 'new'") == 50
+    assert (
+        await stored.fetchval("SELECT count(*) FROM refresher.videos WHERE open_id = 'new'") == 50
+    )
 
 
 # --- Rows of accounts that are saved whole ---
@@ -506,7 +526,9 @@ async def test_a_refresh_token_that_was_not_rotated_is_not_used_up(pool, given):
 
 async def test_what_is_remembered_of_an_account_is_bounded(pool):
     """The last ones, and those that come back again and again; it ends with the account."""
-    await pool.execute("INSERT INTO refresher.accounts (open_id, refresh_token) VALUES ('zoe', 'r0')")
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, refresh_token) VALUES ('zoe', 'r0')"
+    )
     for number in range(1, 60):
         await pool.execute(
             "UPDATE refresher.accounts SET tokens_generation = tokens_generation + 1,"
@@ -527,7 +549,9 @@ async def test_what_is_remembered_of_an_account_is_bounded(pool):
 async def test_no_token_can_be_read_from_its_fingerprint(pool):
     """Neither table holds one of them."""
     await authorized(pool, Sealer((KEY,)))
-    rows = await pool.fetch("SELECT u::text || a::text AS text FROM refresher.used_tokens AS u, refresher.accounts AS a")
+    rows = await pool.fetch(
+        "SELECT u::text || a::text AS text FROM refresher.used_tokens AS u, refresher.accounts AS a"
+    )
     assert "rft." not in rows[0]["text"]
     assert b"rft.".hex() not in rows[0]["text"]
 

@@ -77,19 +77,33 @@ CREATE FUNCTION refresher.wake_account(account text, due timestamptz) RETURNS vo
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    asleep boolean;
 BEGIN
     -- As the foreign key of an insert does: until we commit, the account is neither claimed nor
     -- given back by those who cannot see what we did.
-    PERFORM FROM refresher.accounts AS a WHERE a.open_id = account FOR KEY SHARE;
-    UPDATE refresher.accounts AS a
-    -- Below the end of the lease in any case: so the release is told.
-    SET wake_at = least(
-        a.wake_at, due,
-        CASE WHEN a.lease_expires_at > now()
-             THEN a.lease_expires_at - interval '1 millisecond' END
-    )
+    SELECT a.wake_at > due OR (a.lease_expires_at > now() AND a.wake_at >= a.lease_expires_at)
+    INTO asleep
+    FROM refresher.accounts AS a
     WHERE a.open_id = account
-      AND (a.wake_at > due OR (a.lease_expires_at > now() AND a.wake_at >= a.lease_expires_at));
+    FOR KEY SHARE;
+    -- For one video of an account at most: each such block is a subtransaction.
+    IF asleep THEN
+        BEGIN
+            UPDATE refresher.accounts AS a
+            -- Below the end of the lease in any case: so the release is told.
+            SET wake_at = least(
+                a.wake_at, due,
+                CASE WHEN a.lease_expires_at > now()
+                     THEN a.lease_expires_at - interval '1 millisecond' END
+            )
+            WHERE a.open_id = account;
+        EXCEPTION
+            -- In a ring with others that wake accounts, too: whoever holds this one has woken it,
+            -- and nobody can claim it before we have committed.
+            WHEN deadlock_detected THEN NULL;
+        END;
+    END IF;
 END
 $$
 """

@@ -222,7 +222,7 @@ async def consents_ending(pool: Pool) -> Sequence[tuple[OpenId, datetime, int]]:
 
 
 async def ignored_tokens(pool: Pool) -> Sequence[tuple[OpenId, int]]:
-    """Some accounts into which used-up tokens were written, how often, and that was not said yet."""
+    """Some accounts into which used-up tokens were written, and how often since that was said."""
     async with connection(pool) as taken:
         rows = await taken.fetch(SQL_IGNORED)
     return [(OpenId(row["open_id"]), row["tokens_ignored"]) for row in rows]
