@@ -544,6 +544,7 @@ async def test_what_is_remembered_of_an_account_is_bounded(pool):
     assert await pool.fetchval("SELECT open_id FROM refresher.used_tokens") == "zoë"
     await pool.execute("DELETE FROM refresher.accounts")
     assert await pool.fetchval(remembered) is None
+    await pool.execute("TRUNCATE refresher.accounts, refresher.videos")
 
 
 async def test_no_token_can_be_read_from_its_fingerprint(pool):

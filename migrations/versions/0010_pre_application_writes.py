@@ -37,6 +37,8 @@ def upgrade() -> None:
         ACCOUNTS,
         ACCOUNTS_TOKENS_KEPT,
         USED_TOKENS,
+        TOKENS_FORGOTTEN,
+        TOKENS_FORGOTTEN_TRIGGER,
         TOKENS_USED_UP,
         TOKENS_USED_UP_TRIGGER,
         TOKENS_KEPT,
@@ -298,6 +300,8 @@ BEGIN
     PERFORM set_config('refresher.moving', 'account', true);
     UPDATE refresher.videos SET open_id = NEW.open_id WHERE open_id = OLD.open_id;
     PERFORM set_config('refresher.moving', '', true);
+    DELETE FROM refresher.used_tokens WHERE open_id = NEW.open_id;
+    UPDATE refresher.used_tokens SET open_id = NEW.open_id WHERE open_id = OLD.open_id;
     RETURN NULL;
 END
 $$
@@ -358,11 +362,28 @@ CREATE INDEX accounts_tokens_ignored ON refresher.accounts (open_id) WHERE token
 
 USED_TOKENS = """
 CREATE TABLE refresher.used_tokens (
-    open_id      text    PRIMARY KEY REFERENCES refresher.accounts
-                         ON UPDATE CASCADE ON DELETE CASCADE,
+    -- No foreign key: accounts and videos could not be truncated any more without naming this table.
+    open_id      text    PRIMARY KEY,
     -- The first 16 bytes of their sha256; the one seen last is the first.
     fingerprints bytea[] NOT NULL
 )
+"""
+
+TOKENS_FORGOTTEN = """
+CREATE FUNCTION refresher.tokens_forgotten() RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM refresher.used_tokens WHERE open_id = OLD.open_id;
+    RETURN NULL;
+END
+$$
+"""
+TOKENS_FORGOTTEN_TRIGGER = """
+CREATE TRIGGER tokens_forgotten
+AFTER DELETE ON refresher.accounts
+FOR EACH ROW EXECUTE FUNCTION refresher.tokens_forgotten()
 """
 
 # By a trigger with its owner's rights: a daemon's role that was given no right to the new table
