@@ -236,6 +236,22 @@ async def test_a_write_while_the_account_is_worked_is_not_forgotten(stored):
     assert await asked(stored) == {"ana": [other]}
 
 
+async def test_applications_that_change_the_same_accounts_in_any_order_both_commit(stored):
+    """A ring of locks on accounts is ours to undo: neither fails, and both accounts are awake."""
+    change = "UPDATE refresher.videos SET cover_image_url = NULL WHERE video_id = $1"
+    both = asyncio.Barrier(2)
+
+    async def application(first, second):
+        async with stored.acquire() as taken, taken.transaction():
+            await taken.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            await taken.execute(change, first)
+            await both.wait()
+            await taken.execute(change, second)
+
+    await asyncio.gather(application("ana1", "ben1"), application("ben2", "ana2"))
+    assert await asked(stored) == {"ana": ["ana1", "ana2"], "ben": ["ben1", "ben2"]}
+
+
 SQL_STATS = """
 SELECT sum(n_tup_upd)::integer AS updates, sum(n_tup_hot_upd)::integer AS hot
 FROM pg_stat_user_tables WHERE relname LIKE 'videos%'
@@ -527,6 +543,7 @@ async def test_what_is_remembered_of_an_account_is_bounded(pool):
     assert await pool.fetchval("SELECT open_id FROM refresher.used_tokens") == "zoë"
     await pool.execute("DELETE FROM refresher.accounts")
     assert await pool.fetchval(remembered) is None
+    await pool.execute("TRUNCATE refresher.accounts, refresher.videos")
 
 
 async def test_no_token_can_be_read_from_its_fingerprint(pool):

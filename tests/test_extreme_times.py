@@ -145,3 +145,24 @@ async def test_one_accounts_time_is_nobody_elses_trouble(pool, extreme, before):
         claimed = await refreshed(pool)
         if table != "app":
             assert "ben" in claimed, (table, column)
+
+
+@pytest.mark.parametrize("extreme", EXTREMES)
+async def test_the_commands_go_on(pool, start, extreme):
+    """`accounts list`, `status` and `simulate --from-database` say what there is, exit code 0."""
+    await fill(pool)
+    await pool.execute(
+        "UPDATE refresher.accounts SET access_token_expires_at = $1::text::timestamptz,"
+        " refresh_token_expires_at = $1::text::timestamptz, state_since = $1::text::timestamptz,"
+        " wake_at = $1::text::timestamptz WHERE open_id = 'ana'",
+        extreme,
+    )
+    await pool.execute(
+        "UPDATE refresher.videos SET cover_image_url = 'https://x', refreshed_at = now(),"
+        " cover_expires_at = $1::text::timestamptz, due_at = $1::text::timestamptz"
+        " WHERE video_id = 'ana1'",
+        extreme,
+    )
+    for command in ("accounts list", "status --json", "simulate --from-database"):
+        done = await start(command=command)
+        assert await done.ended() == 0, (command, done.output.read_text())

@@ -123,7 +123,11 @@ async def test_covers_that_die_after_the_count_are_noticed(pool):
     await store(pool, "ana", "valid")
     await settle(pool)
     assert (await read_summary(pool)).valid == 2
-    await pool.execute("UPDATE refresher.videos SET cover_expires_at = now()")
+    # As the daemon writes: an application's change would wake the account, and be looked into.
+    await pool.execute(
+        "UPDATE refresher.videos SET cover_expires_at = now(), refreshed_at = now(),"
+        " due_at = due_at + interval '1 second'"
+    )
     assert (await read_summary(pool)).valid == 2
     await pool.execute("UPDATE refresher.accounts SET valid_until = now()")
     summary = await read_summary(pool)

@@ -37,6 +37,8 @@ def upgrade() -> None:
         ACCOUNTS,
         ACCOUNTS_TOKENS_KEPT,
         USED_TOKENS,
+        TOKENS_FORGOTTEN,
+        TOKENS_FORGOTTEN_TRIGGER,
         TOKENS_USED_UP,
         TOKENS_USED_UP_TRIGGER,
         TOKENS_KEPT,
@@ -77,19 +79,33 @@ CREATE FUNCTION refresher.wake_account(account text, due timestamptz) RETURNS vo
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    asleep boolean;
 BEGIN
     -- As the foreign key of an insert does: until we commit, the account is neither claimed nor
     -- given back by those who cannot see what we did.
-    PERFORM FROM refresher.accounts AS a WHERE a.open_id = account FOR KEY SHARE;
-    UPDATE refresher.accounts AS a
-    -- Below the end of the lease in any case: so the release is told.
-    SET wake_at = least(
-        a.wake_at, due,
-        CASE WHEN a.lease_expires_at > now()
-             THEN a.lease_expires_at - interval '1 millisecond' END
-    )
+    SELECT a.wake_at > due OR (a.lease_expires_at > now() AND a.wake_at >= a.lease_expires_at)
+    INTO asleep
+    FROM refresher.accounts AS a
     WHERE a.open_id = account
-      AND (a.wake_at > due OR (a.lease_expires_at > now() AND a.wake_at >= a.lease_expires_at));
+    FOR KEY SHARE;
+    -- For one video of an account at most: each such block is a subtransaction.
+    IF asleep THEN
+        BEGIN
+            UPDATE refresher.accounts AS a
+            -- Below the end of the lease in any case: so the release is told.
+            SET wake_at = least(
+                a.wake_at, due,
+                CASE WHEN a.lease_expires_at > now()
+                     THEN a.lease_expires_at - interval '1 millisecond' END
+            )
+            WHERE a.open_id = account;
+        EXCEPTION
+            -- In a ring with others that wake accounts, too: whoever holds this one has woken it,
+            -- and nobody can claim it before we have committed.
+            WHEN deadlock_detected THEN NULL;
+        END;
+    END IF;
 END
 $$
 """
@@ -284,6 +300,8 @@ BEGIN
     PERFORM set_config('refresher.moving', 'account', true);
     UPDATE refresher.videos SET open_id = NEW.open_id WHERE open_id = OLD.open_id;
     PERFORM set_config('refresher.moving', '', true);
+    DELETE FROM refresher.used_tokens WHERE open_id = NEW.open_id;
+    UPDATE refresher.used_tokens SET open_id = NEW.open_id WHERE open_id = OLD.open_id;
     RETURN NULL;
 END
 $$
@@ -344,11 +362,28 @@ CREATE INDEX accounts_tokens_ignored ON refresher.accounts (open_id) WHERE token
 
 USED_TOKENS = """
 CREATE TABLE refresher.used_tokens (
-    open_id      text    PRIMARY KEY REFERENCES refresher.accounts
-                         ON UPDATE CASCADE ON DELETE CASCADE,
+    -- No foreign key: accounts and videos could not be truncated any more without naming this table.
+    open_id      text    PRIMARY KEY,
     -- The first 16 bytes of their sha256; the one seen last is the first.
     fingerprints bytea[] NOT NULL
 )
+"""
+
+TOKENS_FORGOTTEN = """
+CREATE FUNCTION refresher.tokens_forgotten() RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM refresher.used_tokens WHERE open_id = OLD.open_id;
+    RETURN NULL;
+END
+$$
+"""
+TOKENS_FORGOTTEN_TRIGGER = """
+CREATE TRIGGER tokens_forgotten
+AFTER DELETE ON refresher.accounts
+FOR EACH ROW EXECUTE FUNCTION refresher.tokens_forgotten()
 """
 
 # By a trigger with its owner's rights: a daemon's role that was given no right to the new table

@@ -334,7 +334,7 @@ async def _consents(pool: Pool, statement: str, *values: object) -> Sequence[Rec
 
 
 async def ignored_tokens(pool: Pool) -> Sequence[tuple[OpenId, int]]:
-    """Some accounts into which used-up tokens were written, and how often; it was not said yet."""
+    """Some accounts into which used-up tokens were written, and how often since that was said."""
     async with connection(pool) as taken:
         rows = await taken.fetch(SQL_IGNORED)
     return [(OpenId(row["open_id"]), row["tokens_ignored"]) for row in rows]
