@@ -60,6 +60,12 @@ ACCOUNT_THROTTLED: Final = Event(
     "account.throttled", "warning", ("open_id", "pause_seconds", "log_id")
 )
 ACCOUNT_FAILED: Final = Event("account.failed", "error", ("open_id", "exception"))
+ACCOUNT_ISOLATED: Final = Event(
+    "account.isolated",
+    "warning",
+    ("open_id", "code", "status", "log_id", "failures", "retry_in_seconds"),
+)
+ACCOUNT_RECOVERED: Final = Event("account.recovered", "info", ("open_id", "isolated_seconds"))
 ACCOUNT_MENDED: Final = Event("account.mended", "warning", ("open_id", "overslept_seconds"))
 ACCOUNT_BLOCKED: Final = Event("account.blocked", "error", ("open_id",))
 ACCOUNT_ABANDONED: Final = Event("account.abandoned", "warning", ("open_id",))

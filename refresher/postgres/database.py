@@ -49,7 +49,7 @@ KEEPALIVE: Final = (
 )
 
 #: The revision this code was written for; a later one only adds (expand and contract).
-SCHEMA_REVISION: Final = "0004"
+SCHEMA_REVISION: Final = "0005"
 SQL_REVISION: Final = "SELECT max(version_num) FROM refresher.alembic_version"
 
 # Over the simple protocol, which prepares nothing, an answer is its number of rows.

@@ -108,6 +108,10 @@ FROM counted
 GROUP BY state
 """
 
+SQL_ISOLATED: Final = """
+SELECT count(*) FROM refresher.accounts WHERE isolated_since IS NOT NULL AND state = 'active'
+"""
+
 SQL_QUOTA: Final = """
 SELECT coalesce(sum(requests), 0) AS requests, coalesce(max(requests), 0) AS busiest,
        date_trunc('hour', now()) AS since
@@ -124,7 +128,8 @@ ORDER BY lease_owner
 """
 
 SQL_ACCOUNTS: Final = """
-SELECT open_id, state, state_reason, state_since, videos, valid, access_token_expires_at,
+SELECT open_id, state, state_reason, state_since, isolated_reason, isolated_since, videos, valid,
+       access_token_expires_at,
        CASE WHEN state = 'active' AND isfinite(wake_at) THEN wake_at END AS wake_at
 FROM refresher.accounts
 ORDER BY open_id
@@ -135,7 +140,14 @@ UPDATE refresher.accounts
 SET state = $2,
     state_reason = $3,
     state_since = CASE WHEN state = $2 THEN state_since ELSE now() END,
-    wake_at = CASE WHEN lease_expires_at > now() THEN wake_at ELSE least(wake_at, now()) END
+    wake_at = CASE WHEN lease_expires_at > now() THEN wake_at ELSE least(wake_at, now()) END,
+    -- To resume it is to try it anew; one that is in work has slots of its own.
+    isolated_since = CASE WHEN $2 <> 'active' THEN isolated_since END,
+    isolated_reason = CASE WHEN $2 <> 'active' THEN isolated_reason END,
+    failures = CASE WHEN $2 = 'active' AND isolated_since IS NOT NULL THEN 0 ELSE failures END,
+    next_slot_at = CASE WHEN $2 = 'active' AND isolated_since IS NOT NULL
+                             AND coalesce(lease_expires_at, now()) <= now()
+                        THEN least(next_slot_at, now()) ELSE next_slot_at END
 WHERE open_id = $1
 """
 
@@ -189,12 +201,17 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A line of `accounts list`. `wake_at` is None for an account that will not wake by itself."""
+    """A line of `accounts list`. `wake_at` is None for an account that will not wake by itself.
+
+    An account that fails while others are answered is isolated, whatever its state.
+    """
 
     open_id: OpenId
     state: str
     state_reason: str | None
     state_since: datetime
+    isolated_reason: str | None
+    isolated_since: datetime | None
     videos: int
     valid: int
     access_token_expires_at: datetime | None
@@ -233,6 +250,13 @@ async def read_replicas(pool: Pool) -> Mapping[str, int]:
     async with connection(pool) as taken:
         rows = await taken.fetch(SQL_REPLICAS, timeout=REPORT_SECONDS)
     return {row["replica"]: row["leases"] for row in rows}
+
+
+async def count_isolated(pool: Pool) -> int:
+    """Active accounts that fail while others are answered."""
+    async with connection(pool) as taken:
+        isolated: int = await taken.fetchval(SQL_ISOLATED, timeout=REPORT_SECONDS)
+    return isolated
 
 
 async def list_accounts(pool: Pool) -> Sequence[Account]:

@@ -213,7 +213,8 @@ def _failure(status: int, headers: Mapping[str, str], error: _Error | None) -> U
         case _, "invalid_params":
             return QueryRefused(code, status=status, log_id=log_id)
         case _:
-            return UpstreamFailed(code, status=status, log_id=log_id)
+            spoken = code != NO_ERROR_OBJECT
+            return UpstreamFailed(code, status=status, log_id=log_id, spoken=spoken)
 
 
 def _short(text: str) -> str:
