@@ -2,13 +2,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
 from refresher.domain.breaker import Breaker
 from refresher.domain.pacing import LATEST_SECONDS
+from refresher.domain.troubles import Troubles
 from refresher.events import UPSTREAM_LOST, UPSTREAM_RECOVERED
 from refresher.logs import emit
 
@@ -24,16 +26,36 @@ CHUNKS_UNDER_WAY: Final = 8
 #: Of the time that requests take: what is assumed at first, and how fast the mean follows.
 FIRST_GUESS_SECONDS: Final = 0.2
 SMOOTHING: Final = 0.1
+#: A request without an answer for so long, and for several times as long as the others take, is
+#: taken to fail: long before its time-out. What it holds up is then let go.
+LATE_SECONDS: Final = 2.0
+LATE_TIMES: Final = 5
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """A request in flight. `late`: taken to fail; `apart`: it no longer holds up others."""
+
+    open_id: str
+    videos: Sequence[str]
+    at: float
+    isolated: bool
+    late: bool = False
+    apart: bool = False
 
 
 class Capacity:
     """Places for `concurrency` requests, fewer while the API does not answer.
 
-    `chance` in [0, 1) is the breaker's jitter.
+    `chance` in [0, 1) is the breaker's jitter. `changed` is called where it is time to look again
+    though no request has ended.
     """
 
-    def __init__(self, concurrency: int, chance: Callable[[], float]) -> None:
+    def __init__(
+        self, concurrency: int, chance: Callable[[], float], changed: Callable[[], None]
+    ) -> None:
         self._concurrency = concurrency
+        self._changed = changed
         self._breaker = Breaker(concurrency, chance)
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[bool]] = deque()
@@ -42,6 +64,16 @@ class Capacity:
         #: The part of the load that is not paced: it passes as fast as requests can be made.
         self._rush = 0
         self._query_seconds = FIRST_GUESS_SECONDS
+        self._troubles = Troubles()
+        #: In flight, the oldest first; how many of them are late, and of these apart.
+        self._sent: dict[Sent, None] = {}
+        self._late = 0
+        self._apart = 0
+        #: How often it was open. While it is, only what was claimed since may be sent.
+        self._openings = 0
+        #: What failed since the last success, or was sent as a probe.
+        self._tried: dict[str, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self.under_way = UnderWay(concurrency * CHUNKS_UNDER_WAY)
 
     def chunk_budget(self) -> int:
@@ -52,8 +84,8 @@ class Capacity:
         """
         width = self._breaker.window(monotonic())
         if self._breaker.is_open:
-            return int(width > self._in_flight and not self._chunks_held)
-        ahead = int(width * self._patience()) - self._load
+            return int(width > self._in_flight and self._chunks_held <= self._apart)
+        ahead = int(width * self._patience()) - (self._load - self._apart)
         to_store = self._concurrency * CHUNKS_UNDER_WAY - self.under_way.chunks
         room = self._concurrency * CHUNKS_PER_REQUEST - self._chunks_held
         budget = max(0, min(room, ahead, to_store, 2 * self._concurrency))
@@ -70,7 +102,7 @@ class Capacity:
 
     def hold(self, chunks: int, step_seconds: float) -> "Held":
         """Take a claim's chunks on."""
-        return Held(self, max(1, chunks), step_seconds)
+        return Held(self, max(1, chunks), step_seconds, self._openings)
 
     def take(self, chunks: int, load: int, rush: int) -> None:
         """For `Held`."""
@@ -78,38 +110,127 @@ class Capacity:
         self._load += load
         self._rush += rush
 
-    def place(self) -> "Place":
+    def place(self, held: "Held") -> "Place":
         """For `async with`: wait for a place among the requests in flight.
 
         False: the API is down, do not send.
         """
-        return Place(self)
+        return Place(self, held)
 
-    def sent(self) -> float:
-        """A request goes out now, on the monotonic clock."""
+    def sent(self, open_id: str, videos: Sequence[str], *, isolated: bool) -> Sent:
+        """A request goes out now; `ended` follows, and before it, where one came, its outcome."""
         now = monotonic()
         self._breaker.sent(now)
-        return now
+        request = Sent(open_id, videos, now, isolated)
+        self._sent[request] = None
+        if self._timer is None:
+            self._watch(LATE_SECONDS)
+        return request
 
-    def answered(self, sent: float) -> None:
-        """The API itself has spoken, whatever it said."""
+    def ended(self, request: Sent) -> None:
+        """It is no longer in flight; its place is given back by who holds it."""
+        del self._sent[request]
+        self._late -= request.late
+        if request.apart:
+            self._apart -= 1
+            self._in_flight += 1
+
+    def answered(self, request: Sent, *, good: bool) -> None:
+        """The API itself has spoken. `good`: with what it was asked for."""
         now = monotonic()
-        self._query_seconds += (now - sent - self._query_seconds) * SMOOTHING
+        self._query_seconds += (now - request.at - self._query_seconds) * SMOOTHING
         if self._breaker.succeeded(now):
+            self._troubles.forget()
             emit(UPSTREAM_RECOVERED, away_seconds=round(self._breaker.open_seconds(now), 1))
+        if good:
+            self._troubles.answered(request.open_id, request.videos, now)
+        if self._tried:
+            self._tried.clear()
+        if self._late > self._apart:
+            self._set_apart()
         self._give()
 
-    def failed(self, open_id: str, code: str, log_id: str) -> None:
+    def failed(self, request: Sent, code: str, log_id: str) -> None:
         """No answer, or none from the API itself."""
-        if self._breaker.failed(open_id, monotonic()):
+        if not request.late:
+            self._count_failure(request, code, log_id)
+
+    def complained(self, request: Sent) -> None:
+        """It brought nothing for a reason that may be the account's own, whoever said so."""
+        if not request.late:
+            self._troubles.failed(request.open_id, request.videos, monotonic())
+
+    def fails_by_itself(self, open_id: str) -> bool:
+        """Whether this account fails while others are answered."""
+        return self._troubles.is_own(open_id, monotonic())
+
+    def suspects(self, open_id: str, videos: Sequence[str]) -> bool:
+        """Whether requests that held one of these videos have failed several times in a row.
+
+        While others are answered, of the same account or not.
+        """
+        if self._breaker.is_open:
+            return False
+        return self._troubles.are_suspect(open_id, videos, monotonic())
+
+    def is_mixed(self, open_id: str) -> bool:
+        """Whether some of its videos fail while others of it are answered."""
+        return self._troubles.is_mixed(open_id)
+
+    @property
+    def is_open(self) -> bool:
+        """Nobody is answered just now, and only probes are sent."""
+        return self._breaker.is_open
+
+    def tried(self) -> Collection[str]:
+        """The accounts that failed since anybody was answered: others are to be tried first."""
+        return tuple(self._tried)
+
+    def _count_failure(self, request: Sent, code: str, log_id: str) -> None:
+        was_open = self._breaker.is_open
+        news = not (request.isolated or self._troubles.is_known(request.open_id))
+        self._tried[request.open_id] = None
+        if self._breaker.failed(request.open_id, request.at, monotonic(), news=news):
             emit(UPSTREAM_LOST, code=code, log_id=log_id)
+        if self._breaker.is_open and not was_open:
+            self._openings += 1
             while self._waiting:
                 _settle(self._waiting.popleft(), given=False)
 
-    async def take_place(self) -> bool:
+    def _watch(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look_for_late)
+
+    def _look_for_late(self) -> None:
+        """What is late counts as failed now: a time-out may come much later."""
+        self._timer = None
+        late_at = monotonic() - max(LATE_SECONDS, LATE_TIMES * self._query_seconds)
+        for request in tuple(self._sent):
+            if request.at > late_at:
+                self._watch(request.at - late_at)
+                break
+            if not request.late:
+                request.late = True
+                self._late += 1
+                self._count_failure(request, "timed_out", "")
+                self._troubles.failed(request.open_id, request.videos, monotonic())
+        self._set_apart()
+        self._give()
+        if self._late:
+            self._changed()
+
+    def _set_apart(self) -> None:
+        """What is late holds up nothing where others are answered, or only probes are sent."""
+        for request in self._sent:
+            passed_by = self._breaker.is_open or request.at < self._breaker.last_success
+            if request.late and not request.apart and passed_by:
+                request.apart = True
+                self._apart += 1
+                self._in_flight -= 1
+
+    async def take_place(self, held: "Held") -> bool:
         """For `Place`."""
         if self._breaker.is_open or self._has_place():
-            given = self._has_place()
+            given = self._has_place() and not (self.is_open and held.opening < self._openings)
             self._in_flight += given
             return given
         waiting: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -127,7 +248,10 @@ class Capacity:
         self._give()
 
     def _has_place(self) -> bool:
-        return self._in_flight < self._breaker.window(monotonic())
+        return (
+            self._in_flight < self._breaker.window(monotonic())
+            and len(self._sent) < self._concurrency
+        )
 
     def _give(self) -> None:
         while self._waiting and self._has_place():
@@ -182,14 +306,15 @@ class UnderWay:
 class Place:
     """A place among the requests in flight. No generator: that takes three times as long."""
 
-    __slots__ = ("_capacity", "_given")
+    __slots__ = ("_capacity", "_given", "_held")
 
-    def __init__(self, capacity: Capacity) -> None:
+    def __init__(self, capacity: Capacity, held: "Held") -> None:
         self._capacity = capacity
+        self._held = held
         self._given = False
 
     async def __aenter__(self) -> bool:
-        self._given = await self._capacity.take_place()
+        self._given = await self._capacity.take_place(self._held)
         return self._given
 
     async def __aexit__(self, *_: object) -> None:
@@ -200,8 +325,10 @@ class Place:
 class Held:
     """A claim's chunks, as far as they are still to be asked for."""
 
-    def __init__(self, capacity: Capacity, chunks: int, step_seconds: float) -> None:
+    def __init__(self, capacity: Capacity, chunks: int, step_seconds: float, opening: int) -> None:
         self._capacity = capacity
+        #: How often the API had been down when they were claimed.
+        self.opening = opening
         self._chunks = chunks
         self._load = capacity.load_of(chunks, step_seconds)
         self._paced = bool(step_seconds)
@@ -213,6 +340,9 @@ class Held:
 
     def asked(self) -> None:
         """One chunk less; of a paced account's flow there is no less."""
+        if self._chunks:
+            self._chunks -= 1
+            self._capacity.take(-1, 0, 0)
         if not self._paced and self._load:
             self._load -= 1
             self._capacity.take(0, -1, -1)

@@ -1,6 +1,6 @@
 """Claims that one account's trigger, constraint or lock does not stop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Protocol
@@ -40,6 +40,7 @@ class Accounts(Protocol):
         *,
         left_out: Sequence[OpenId] = (),
         only: Sequence[OpenId] | None = None,
+        tried: Collection[str] | None = None,
     ) -> Sequence[Claim]: ...
     async def claimable(
         self, chunk_budget: int, left_out: Sequence[OpenId]
@@ -69,9 +70,11 @@ class Claiming:
         #: Whether the last claim had to pass by accounts whose rows others held.
         self.passed_by = False
 
-    async def claim(self, chunk_budget: int) -> Sequence[Claim]:
+    async def claim(
+        self, chunk_budget: int, tried: Collection[str] | None = None
+    ) -> Sequence[Claim]:
         """As `Accounts.claim`, for all that can be claimed."""
-        claims = await self._claim(chunk_budget)
+        claims = await self._claim(chunk_budget, tried)
         now = monotonic()
         again = [open_id for open_id, left in self._left_alone.items() if left.until <= now]
         if again and (budget := chunk_budget - _chunks(claims)) > 0:
@@ -94,10 +97,10 @@ class Claiming:
             retry = round(seconds, 1)
             emit(ACCOUNT_REFUSED, open_id=open_id, at=at, reason=reason, retry_in_seconds=retry)
 
-    async def _claim(self, budget: int) -> list[Claim]:
+    async def _claim(self, budget: int, tried: Collection[str] | None) -> list[Claim]:
         left_out = list(self._left_alone)
         try:
-            claims = list(await self._accounts.claim(budget, left_out=left_out))
+            claims = list(await self._accounts.claim(budget, left_out=left_out, tried=tried))
         except DatabaseUnavailable as error:
             if not isinstance(error, DatabaseBusy):
                 raise

@@ -499,6 +499,7 @@ def show_status(
         partitions = await count_partitions(pool)
         return {
             **asdict(summary),
+            "isolated_accounts": await status.count_isolated(pool),
             "quota": {
                 "since": quota.since.isoformat(),
                 "requests": quota.requests,
@@ -525,6 +526,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
     table.add_row("oldest overdue", f"{facts['oldest_overdue_seconds']:,} s")
     for state, count in facts["accounts"].items():
         table.add_row(f"accounts {state}", f"{count:,}")
+    table.add_row("accounts isolated", f"{facts['isolated_accounts']:,}")
     table.add_row(
         "quota",
         f"{quota['requests']:,} requests since {quota['since']}, "
@@ -599,8 +601,8 @@ def list_accounts() -> None:
         table.add_row(
             account.open_id,
             account.state,
-            account.state_reason or "",
-            _short(account.state_since),
+            account.isolated_reason or account.state_reason or "",
+            _short(account.isolated_since or account.state_since),
             f"{account.videos:,}",
             f"{account.valid:,}",
             _short(account.wake_at),

@@ -66,6 +66,12 @@ ACCOUNT_THROTTLED: Final = Event(
 )
 ACCOUNT_MISNAMED: Final = Event("account.misnamed", "warning", ("open_id", "token_open_id"))
 ACCOUNT_FAILED: Final = Event("account.failed", "error", ("open_id", "exception"))
+ACCOUNT_ISOLATED: Final = Event(
+    "account.isolated",
+    "warning",
+    ("open_id", "code", "status", "log_id", "failures", "retry_in_seconds"),
+)
+ACCOUNT_RECOVERED: Final = Event("account.recovered", "info", ("open_id", "isolated_seconds"))
 ACCOUNT_MENDED: Final = Event("account.mended", "warning", ("open_id", "overslept_seconds"))
 ACCOUNT_BLOCKED: Final = Event("account.blocked", "error", ("open_id",))
 RELEASE_BLOCKED: Final = Event(

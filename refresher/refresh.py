@@ -25,9 +25,9 @@ from typing import Final, Protocol, TypeVar, cast
 
 from refresher.apart import SAID_SECONDS, Apart
 from refresher.batcher import Batcher
-from refresher.capacity import Capacity, Held
+from refresher.capacity import Capacity, Held, Sent
 from refresher.claiming import Claiming
-from refresher.domain.answers import Affects, meaning
+from refresher.domain.answers import Affects, Reaction, meaning
 from refresher.domain.app_limit import Answers, AppLimit, AppThrottle
 from refresher.domain.bisection import Bisection
 from refresher.domain.conclude import conclude
@@ -65,7 +65,9 @@ from refresher.events import (
     ACCOUNT_ABANDONED,
     ACCOUNT_BLOCKED,
     ACCOUNT_FAILED,
+    ACCOUNT_ISOLATED,
     ACCOUNT_PARKED,
+    ACCOUNT_RECOVERED,
     ACCOUNT_REFRESHED,
     ACCOUNT_REFUSED,
     ACCOUNT_THROTTLED,
@@ -129,6 +131,7 @@ class Accounts(Protocol):
         *,
         left_out: Sequence[OpenId] = (),
         only: Sequence[OpenId] | None = None,
+        tried: Collection[str] | None = None,
     ) -> Sequence[Claim]: ...
     async def claimable(
         self, chunk_budget: int, left_out: Sequence[OpenId]
@@ -199,6 +202,9 @@ class Work:
     tally: Tally = field(default_factory=Tally)
     answered: bool = False
     unsaved: bool = False
+    #: Whether a chunk that fails again and again was looked into, and it was not the account.
+    searched: bool = False
+    found: bool = False
     samples: list[Sample] = field(default_factory=list)
     postponed: int = 0
     started: float = field(default_factory=monotonic)
@@ -257,7 +263,8 @@ class Refresher:
         self._grace_seconds = grace_seconds
         self._outage = outage
         self._chance = chance
-        self._capacity = Capacity(concurrency, chance)
+        self.wake = asyncio.Event()
+        self._capacity = Capacity(concurrency, chance, self.wake.set)
         self._app_throttle = AppThrottle()
         self._throttled = asyncio.Event()
         self._just_learnt = False
@@ -306,7 +313,6 @@ class Refresher:
         self._deadline = inf
         self._stop = asyncio.Event()
         self._give_up = asyncio.Event()
-        self.wake = asyncio.Event()
         self.tally = Tally()
 
     @property
@@ -361,9 +367,11 @@ class Refresher:
         self._waits_for_room = not budget
         if not budget:
             return False
+        # While nobody is answered, accounts that were well go first and none has two turns.
+        tried = self._capacity.tried() if self._capacity.is_open else None
         try:
             claims = await self._unless_stopped(
-                self._outage.attempt(lambda: self._claiming.claim(budget))
+                self._outage.attempt(lambda: self._claiming.claim(budget, tried))
             )
         except DatabaseUnavailable:
             await self._outage.pause(self._stop)
@@ -448,6 +456,8 @@ class Refresher:
             unsaved=work.unsaved,
             requests=work.tally.requests,
             samples=work.samples,
+            by_itself=self._capacity.fails_by_itself(work.claim.open_id) and not work.found,
+            nobody_answered=self._capacity.is_open,
         )
         released = await self._give_back(work, release)
         self.tally = self.tally.plus(work.tally)
@@ -464,12 +474,12 @@ class Refresher:
 
     async def _ask_for_token(self, work: Work, refresh_token: RefreshToken) -> TokenPair:
         """Raises `UpstreamError`."""
-        async with self._capacity.place() as given:
+        async with self._capacity.place(work.held) as given:
             if not given:
                 raise TokenRequestFailed("upstream_down")
             if monotonic() > work.lease_end:
                 raise TokenRequestFailed("lease_over")
-            sent = self._capacity.sent()
+            sent = self._sent(work, ())
             try:
                 pair = await self._upstream.refresh_token(
                     refresh_token.token, self._request_timeout_seconds
@@ -478,8 +488,14 @@ class Refresher:
                 work.errors.append(error)
                 self._learn(work, sent, error)
                 raise
-            self._learn(work, sent, None)
+            finally:
+                self._capacity.ended(sent)
+            self._capacity.answered(sent, good=False)  # another endpoint: good for no query
             return pair
+
+    def _sent(self, work: Work, video_ids: Sequence[str]) -> Sent:
+        isolated = work.claim.isolated_since is not None
+        return self._capacity.sent(work.claim.open_id, video_ids, isolated=isolated)
 
     async def _ask_in_turn(self, work: Work) -> None:
         """Raises `TokenUnreadable`."""
@@ -500,6 +516,8 @@ class Refresher:
                 reconciled = await self._query(work, videos, slot)
             except QueryRefused as refusal:
                 reconciled = await self._bisect(work, videos, refusal.code)
+            except UpstreamFailed as failure:
+                reconciled = await self._search(work, videos, failure.code)
             self._make_room(work)
             if reconciled:
                 await self._store(work, reconciled)
@@ -516,21 +534,53 @@ class Refresher:
         """
         search = Bisection(videos)
         while (part := search.next_part()) and not self._refuses_all(work, search):
-            slot = await self._next_slot(work)
-            if slot is None:
+            refused = await self._is_refused(work, part)
+            if refused is None:
                 return None
-            try:
-                reconciled = await self._query(work, part, slot)
-            except QueryRefused:
-                search.tell(refused=True)
-                continue
-            if reconciled is None:
-                return None
-            search.tell(refused=False)
-            await self._store(work, reconciled)
+            search.tell(refused=refused)
         if self._refuses_all(work, search):
             return put_aside(self._policy, videos, code, work.now())
         return refused_alone(search.bad, code, work.now())
+
+    async def _is_refused(self, work: Work, part: Sequence[Video]) -> bool | None:
+        """Ask for it in a slot of its own, store what comes. None: that could not be found out."""
+        slot = await self._next_slot(work)
+        if slot is None:
+            return None
+        try:
+            reconciled = await self._query(work, part, slot)
+        except (QueryRefused, UpstreamFailed):
+            return True
+        if reconciled is None:
+            return None
+        await self._store(work, reconciled)
+        return False
+
+    async def _search(self, work: Work, videos: Sequence[Video], code: str) -> Reconciled | None:
+        """A chunk that fails again and again: is it the account, or one of its videos?
+
+        Where nothing else of the account is answered, that is seen by a half of the chunk that is;
+        a single video that brought nothing before accuses only itself. One such search a claim.
+        None: it is the account.
+        """
+        if work.searched:
+            return None
+        work.searched = True
+        accused = len(videos) == 1 and videos[0].misses > 0
+        if not (accused or work.answered or self._capacity.is_mixed(work.claim.open_id)):
+            videos = await self._failing_half(work, videos)
+        found = await self._bisect(work, videos, code) if videos else None
+        work.found = found is not None
+        return found
+
+    async def _failing_half(self, work: Work, videos: Sequence[Video]) -> Sequence[Video]:
+        """The half that fails while the other one is answered; empty where neither is."""
+        middle = len(videos) // 2
+        halves = videos[:middle], videos[middle:]
+        for asked, other in (halves, halves[::-1]):
+            if asked and await self._is_refused(work, asked) is False:
+                return other
+        return ()
 
     @staticmethod
     def _refuses_all(work: Work, search: Bisection[Video]) -> bool:
@@ -555,21 +605,27 @@ class Refresher:
     async def _query(self, work: Work, videos: Sequence[Video], slot: float) -> Reconciled | None:
         """None: not sent after all, or failed; either way the videos stay due.
 
-        Raises `QueryRefused`.
+        Raises `QueryRefused`, and `UpstreamFailed` where one of the videos is under suspicion.
         """
         try:
-            async with self._capacity.place() as given:
+            async with self._capacity.place(work.held) as given:
                 if not given or not self._may_send(work, slot):
                     work.postponed += 1
                     return None
                 answer = await self._send(work, videos)
         except UpstreamError as error:
             self._note_failure(work, videos, error)
-            if isinstance(error, QueryRefused):
+            if isinstance(error, QueryRefused) or self._is_suspect(work, videos, error):
                 raise
             return None
         work.answered = True
         return reconcile(self._policy, work.claim.open_id, videos, answer, work.now())
+
+    def _is_suspect(self, work: Work, videos: Sequence[Video], error: UpstreamError) -> bool:
+        if type(error) is not UpstreamFailed or work.claim.isolated_since:
+            return False
+        video_ids = [video.video_id for video in videos]
+        return self._capacity.suspects(work.claim.open_id, video_ids)
 
     async def _send(self, work: Work, videos: Sequence[Video]) -> Mapping[str, object]:
         if not usable_token(work.claim.access_token):
@@ -578,28 +634,30 @@ class Refresher:
         work.tally.ids += len(videos)
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._querying.add(task)
-        sent = self._capacity.sent()
+        video_ids = [video.video_id for video in videos]
+        sent = self._sent(work, video_ids)
         try:
             answer = await self._upstream.query(
-                work.claim.access_token or "",
-                [video.video_id for video in videos],
-                self._request_timeout_seconds,
+                work.claim.access_token or "", video_ids, self._request_timeout_seconds
             )
         except UpstreamError as error:
             self._learn(work, sent, error)
+            if meaning(error, work.claim.token).reaction is Reaction.RETRY:
+                self._capacity.complained(sent)
             raise
         finally:
+            self._capacity.ended(sent)
             self._querying.discard(task)
-        self._learn(work, sent, None)
+        self._capacity.answered(sent, good=True)
         self._app_throttle.answered(monotonic())
         return answer
 
-    def _learn(self, work: Work, sent: float, error: UpstreamError | None) -> None:
+    def _learn(self, work: Work, sent: Sent, error: UpstreamError) -> None:
         """Whether the API is there at all."""
-        if error is None or meaning(error, work.claim.token).alive:
-            self._capacity.answered(sent)
+        if meaning(error, work.claim.token).alive:
+            self._capacity.answered(sent, good=False)
         else:
-            self._capacity.failed(work.claim.open_id, error.code, error.log_id)
+            self._capacity.failed(sent, error.code, error.log_id)
 
     def _may_send(self, work: Work, slot: float) -> bool:
         """A slot missed by too much is given up: sent late, requests would bunch up."""
@@ -859,7 +917,9 @@ def _report(work: Work, release: Release, released: Released | None) -> None:
         )
     if released is None:
         emit(ACCOUNT_ABANDONED, open_id=open_id)
-    if not work.claim.videos:
+    else:
+        _report_isolation(work, release, parked=released.parked)
+    if not work.claim.videos or (release.park and not work.tally.refreshed):
         return
     emit(
         ACCOUNT_REFRESHED,
@@ -874,6 +934,29 @@ def _report(work: Work, release: Release, released: Released | None) -> None:
         wake_in_seconds=_wake_in_seconds(released),
         took_seconds=round(monotonic() - work.started, 3),
     )
+
+
+def _report_isolation(work: Work, release: Release, *, parked: bool) -> None:
+    """Once as it begins and as it ends; a park says more."""
+    claim, since = work.claim, work.claim.isolated_since
+    if since is None and release.isolated_reason:
+        error = next(
+            error
+            for error in reversed(work.errors)
+            if meaning(error, claim.token).reaction is Reaction.RETRY
+        )
+        emit(
+            ACCOUNT_ISOLATED,
+            open_id=claim.open_id,
+            code=error.code,
+            status=error.status,
+            log_id=error.log_id,
+            failures=release.failures,
+            retry_in_seconds=round(release.retry_seconds, 1),
+        )
+    elif since is not None and not release.isolated_reason and not parked:
+        isolated_seconds = round((work.now() - since).total_seconds(), 1)
+        emit(ACCOUNT_RECOVERED, open_id=claim.open_id, isolated_seconds=isolated_seconds)
 
 
 def _report_blocked_chunks(

@@ -1,5 +1,6 @@
 """What an application writes over the daemon's rows: mended within two polls, and nobody parked."""
 
+import asyncio
 import secrets
 import time
 from datetime import UTC, datetime, timedelta

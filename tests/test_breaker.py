@@ -18,6 +18,7 @@ from refresher.domain.breaker import (
     FIRST_WINDOW,
     IDLE_SECONDS,
     LONGEST_PROBE_SECONDS,
+    LOST_PROBES,
     RUN,
     Breaker,
 )
@@ -36,8 +37,21 @@ def breaker(most=100, chance=0.0):
 def opened(now=0.0, chance=0.0):
     """A breaker just opened by requests that failed at once."""
     opened = breaker(chance=chance)
-    assert [opened.failed(f"account-{n}", now) for n in range(RUN)] == [False] * (RUN - 1) + [True]
+    assert not any(opened.failed(f"account-{n}", now, now) for n in range(RUN))
+    assert opened.is_open
     return opened
+
+
+def lost(now=0.0):
+    """One whose probes have failed until the API was taken to be away."""
+    lost = opened(now)
+    for number in range(LOST_PROBES):
+        now += lost.pause_left(now)
+        lost.sent(now)
+        assert (
+            lost.failed(f"probe-{number}", now, now) == lost.is_lost == (number == LOST_PROBES - 1)
+        )
+    return lost, now
 
 
 def grown(most=100):
@@ -64,7 +78,7 @@ class World:
     sent: list[float] = field(default_factory=list)
     successes: int = 0
     openings: list[float] = field(default_factory=list)
-    _in_flight: list[tuple[float, int, bool, str]] = field(default_factory=list)
+    _in_flight: list[tuple[float, int, bool, str, float]] = field(default_factory=list)
 
     @property
     def due(self):
@@ -86,14 +100,17 @@ class World:
     def _send(self):
         fails, latency = self.meets(self.now)
         account = f"account-{next(self.accounts)}"
-        heappush(self._in_flight, (self.now + latency, len(self.sent), fails, account))
+        answer_at = self.now + latency
+        heappush(self._in_flight, (answer_at, len(self.sent), fails, account, self.now))
         self.breaker.sent(self.now)
         self.sent.append(self.now)
 
     def _answer(self):
-        _, _, failed, account = heappop(self._in_flight)
+        _, _, failed, account, sent = heappop(self._in_flight)
         if failed:
-            self.openings += [self.now] if self.breaker.failed(account, self.now) else []
+            was_open = self.breaker.is_open
+            self.breaker.failed(account, sent, self.now)
+            self.openings += [self.now] if self.breaker.is_open and not was_open else []
             return
         self.breaker.succeeded(self.now)
         self.successes += 1
@@ -117,7 +134,7 @@ def test_the_window_stays_within_its_bounds(most, steps):
     for passed, event in steps:
         now += passed
         if event in "abc":
-            under_test.failed(event, now)
+            under_test.failed(event, now, now)
         else:
             getattr(under_test, event)(now)
         window, pause = under_test.window(now), under_test.pause_left(now)
@@ -153,9 +170,9 @@ def test_after_an_idle_time_the_window_is_small_again():
 
 def test_an_idle_time_widens_no_window():
     """One that was just closed stays at its one request."""
-    under_test = opened()
-    under_test.succeeded(1.0)
-    assert under_test.window(1.0 + IDLE_SECONDS) == 1
+    under_test, now = lost()
+    under_test.succeeded(now)
+    assert under_test.window(now + IDLE_SECONDS) == 1
 
 
 @pytest.mark.parametrize(
@@ -174,34 +191,51 @@ def test_an_idle_time_widens_no_window():
 def test_a_run_of_failures_opens(failing, opens):
     """Five in a row, of two accounts or more; `-` is a success."""
     assert (RUN, ACCOUNTS) == (5, 2)
-    under_test, said = breaker(), []
+    under_test = breaker()
     for account in failing:
+        assert not under_test.is_open
         under_test.sent(0.0)
         if account == "-":
             under_test.succeeded(0.0)
         else:
-            said.append(under_test.failed(account, 0.0))
+            assert not under_test.failed(account, 0.0, 0.0), "that it is lost is not known yet"
     assert under_test.is_open == opens
-    assert sum(said) == opens == said[-1]
+
+
+@pytest.mark.parametrize(
+    ("sent", "news", "opens"),
+    [
+        pytest.param(5.0, True, True, id="since-the-last-answer"),
+        pytest.param(4.9, True, False, id="sent-before-others-were-answered"),
+        pytest.param(5.0, False, False, id="accounts-that-fail-by-themselves"),
+    ],
+)
+def test_what_says_nothing_of_the_api_does_not_open(sent, news, opens):
+    """Twenty time-outs at once, of requests that others have overtaken, are those accounts' own."""
+    under_test = breaker()
+    under_test.succeeded(5.0)
+    for number in range(20):
+        under_test.failed(f"account-{number}", sent, 10.0, news=news)
+    assert under_test.is_open == opens
 
 
 @given(times=st.integers(0, 500), most=mosts)
 def test_an_account_alone_never_opens_it(times, most):
     """Its failures take nothing from the others."""
     under_test = breaker(most)
-    assert not any(under_test.failed("account", float(now)) for now in range(times))
+    assert not any(under_test.failed("account", float(now), float(now)) for now in range(times))
     assert under_test.window(0.0) == min(most, FIRST_WINDOW)
 
 
 @given(chance=chances, probes=st.integers(0, 8))
 def test_the_pause_doubles_with_each_failed_probe(chance, probes):
-    """Half to all of a second at first, of eight at last."""
+    """Half to all of a second at first, and once more, of eight at last."""
     now, under_test = 0.0, opened(chance=chance)
     for _ in range(probes):
         now += under_test.pause_left(now)
         under_test.sent(now)
-        assert not under_test.failed("account", now)
-    longest = min(FIRST_PROBE_SECONDS * 2**probes, LONGEST_PROBE_SECONDS)
+        under_test.failed("account", now, now)
+    longest = min(FIRST_PROBE_SECONDS * 2 ** max(0, probes - 1), LONGEST_PROBE_SECONDS)
     assert under_test.pause_left(now) == pytest.approx(longest * (1 + chance) / 2)
 
 
@@ -220,34 +254,56 @@ def test_a_probe_that_was_dropped_is_replaced():
     under_test.sent(1.0)
     assert under_test.window(2.0) == 1
     under_test.sent(2.0)
-    under_test.failed("account", 2.0)
-    assert under_test.pause_left(2.0) == FIRST_PROBE_SECONDS
+    under_test.failed("account", 2.0, 2.0)
+    assert under_test.pause_left(2.0) == FIRST_PROBE_SECONDS / 2
 
 
 def test_late_failures_do_not_lengthen_the_pause():
     """They were sent before it opened: only a probe's failure is news."""
     under_test = opened()
     for late in range(200):
-        assert not under_test.failed(f"account-{late}", 0.3)
+        assert not under_test.failed(f"account-{late}", 0.0, 0.3)
     assert under_test.pause_left(0.3) == pytest.approx(0.2)
     under_test.sent(0.5)
-    under_test.failed("account", 0.5)
+    under_test.failed("account", 0.5, 0.5)
     for late in range(200):
-        assert not under_test.failed(f"account-{late}", 0.6)
-    assert under_test.pause_left(0.5) == FIRST_PROBE_SECONDS
+        assert not under_test.failed(f"account-{late}", 0.0, 0.6)
+    assert under_test.pause_left(0.5) == FIRST_PROBE_SECONDS / 2
 
 
 def test_a_success_closes_it_with_a_window_of_one():
     """Said once, whoever brought it, a probe or a late one; then it grows again."""
     for is_probe in (True, False):
-        under_test = opened()
+        under_test, now = lost()
+        now += 8.0
         if is_probe:
-            under_test.sent(0.7)
-        assert under_test.succeeded(0.75)
+            under_test.sent(now)
+        assert under_test.succeeded(now)
         assert not under_test.is_open
-        assert (under_test.window(0.75), under_test.pause_left(0.75)) == (1, 0)
-        assert not under_test.succeeded(0.8)
-        assert under_test.window(0.8) == 2
+        assert (under_test.window(now), under_test.pause_left(now)) == (1, 0)
+        assert not under_test.succeeded(now)
+        assert under_test.window(now) == 2
+
+
+def test_an_api_that_was_there_after_all_is_used_as_at_first():
+    """Nothing was said of it, and nothing is said as a probe is answered."""
+    under_test = grown()
+    for number in range(RUN):
+        under_test.failed(f"account-{number}", 1.0, 1.0)
+    under_test.sent(2.0)
+    assert not under_test.succeeded(2.0)
+    assert under_test.window(2.0) == FIRST_WINDOW
+
+
+def test_probes_of_accounts_that_fail_by_themselves_say_nothing():
+    """However many: they pause it, and the API is not lost by them."""
+    under_test, now = opened(), 0.0
+    for number in range(20):
+        now += under_test.pause_left(now)
+        under_test.sent(now)
+        assert not under_test.failed(f"account-{number}", now, now, news=False)
+        assert under_test.pause_left(now) > 0
+    assert not under_test.is_lost
 
 
 def test_a_new_opening_starts_with_a_short_pause():
@@ -255,9 +311,11 @@ def test_a_new_opening_starts_with_a_short_pause():
     under_test = opened()
     for now in (1.0, 3.0, 7.0):
         under_test.sent(now)
-        under_test.failed("account", now)
+        under_test.failed("account", now, now)
     under_test.succeeded(9.0)
-    assert [under_test.failed(account, 10.0) for account in "abcde"] == [False] * 4 + [True]
+    for account in "abcde":
+        assert not under_test.failed(account, 10.0, 10.0)
+    assert under_test.is_open
     assert under_test.pause_left(10.0) == FIRST_PROBE_SECONDS / 2
 
 
@@ -277,14 +335,14 @@ def test_how_long_it_was_open():
     accounts=st.just(0) | st.integers(2, 50),
 )
 def test_an_api_that_is_down_costs_few_requests(most, latencies, chances, accounts):
-    """At most two first windows until it opens and seven probes: 23 requests in 20 s, from idle."""
+    """At most two first windows until it opens and eight probes: 24 requests in 20 s, from idle."""
     waits = cycle(latencies)
     down = world(most, lambda _: (True, next(waits)), accounts=accounts, chances=chances)
     down.run(until=20.0)
-    assert len(down.sent) <= 2 * FIRST_WINDOW + 7
+    assert len(down.sent) <= 2 * FIRST_WINDOW + 8
     assert len(down.openings) <= 1
     if not accounts:
-        assert len(down.sent) <= FIRST_WINDOW + RUN - 1 + 7
+        assert len(down.sent) <= FIRST_WINDOW + RUN - 1 + 8
 
 
 @given(
@@ -334,4 +392,4 @@ def test_a_full_window_that_dies_is_not_sent_again():
     before = len(dies.sent)
     dies.run(until=20.0)
     assert len(dies.openings) == 1
-    assert len(dies.sent) - before <= 200 + RUN - 1 + 7
+    assert len(dies.sent) - before <= 200 + RUN - 1 + 8

@@ -6,7 +6,7 @@ Runs before the code that needs it; replicas of revision 0004 go on working: the
 from alembic import op
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

@@ -7,6 +7,7 @@ videos of a good answer is `reconcile`'s to say.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Final
 
 from refresher.domain.errors import (
@@ -63,6 +64,10 @@ class Meaning:
 RETRY: Final = Meaning(
     Affects.CHUNK, Reaction.RETRY, counted=True, alive=False, event="chunk.failed"
 )
+#: TikTok's own word, though nobody has listed it: the host is there, this account fares ill.
+SPOKEN: Final = Meaning(
+    Affects.CHUNK, Reaction.RETRY, counted=True, alive=True, event="chunk.failed"
+)
 RENEW: Final = Meaning(
     Affects.ACCOUNT, Reaction.RENEW, counted=False, alive=True, event="chunk.failed"
 )
@@ -99,4 +104,6 @@ def meaning(error: UpstreamError, token: TokenStanding) -> Meaning:
     """What an answer means for an account whose token stands so."""
     if isinstance(error, AccessTokenRefused) and token.renewable and not token.renewed:
         return RENEW
+    if error.spoken and error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return SPOKEN
     return MEANINGS.get(type(error), RETRY)

@@ -14,6 +14,11 @@ RUN: Final = 5
 ACCOUNTS: Final = 2
 FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 8.0
+#: Of so many failed probes, each of another account, the API is taken to be away. Where one account
+#: in five is bad and all of those came first, one time in two thousand all four are bad by chance.
+LOST_PROBES: Final = 4
+#: The first pauses are equal, so that it is soon known.
+EVEN_PROBES: Final = 2
 
 
 class Breaker:
@@ -28,24 +33,31 @@ class Breaker:
         self._chance = chance
         self._window = min(FIRST_WINDOW, most)
         self._last_sent = -inf
+        self.last_success = -inf
         self._run: deque[str] = deque(maxlen=RUN)
         self._opened_at: float | None = None
         self._open_seconds = 0.0
         self._longest_pause = FIRST_PROBE_SECONDS
         self._paused_until = -inf
         self._probing = False
+        self._failed_probes = 0
 
     @property
     def is_open(self) -> bool:
         return self._opened_at is not None
 
+    @property
+    def is_lost(self) -> bool:
+        """Open, and that it is not single accounts' fault has been seen."""
+        return self.is_open and self._failed_probes >= LOST_PROBES
+
     def window(self, now: float) -> int:
         """The requests allowed in flight in all; open, 0 during the pause and then 1, a probe."""
         if self.is_open:
             return int(now >= self._paused_until)
-        if now - self._last_sent >= IDLE_SECONDS:
-            return min(self._window, FIRST_WINDOW)
-        return self._window
+        # What has just failed for a second account is not sent for a third before it is known why.
+        doubts = len(set(self._run)) - 1 if self._run else 0
+        return max(1, self._closed_window(now) - doubts)
 
     def pause_left(self, now: float) -> float:
         """Seconds until a probe may go; 0 when it may, and when closed."""
@@ -59,42 +71,58 @@ class Breaker:
         if self.is_open:
             self._probing = True
         else:
-            self._window = self.window(now)
+            self._window = self._closed_window(now)
         self._last_sent = now
 
     def succeeded(self, now: float) -> bool:
-        """Widen the window by one; open, close it with a window of one. Says whether it closed."""
-        self._run.clear()
-        if not self.is_open:
-            self._window = min(self.window(now) + 1, self._most)
-            return False
-        self._open_seconds = self.open_seconds(now)
-        self._opened_at = None
-        self._window = 1
-        return True
+        """Widen the window by one; open, close it. Says whether the API had been lost.
 
-    def failed(self, account: str, now: float) -> bool:
-        """Count a request without an answer. Says whether this opened it."""
+        Then the window is one; where it was only not yet known, few as at first.
+        """
+        self._run.clear()
+        self.last_success = now
+        if self._opened_at is None:
+            self._window = min(self._closed_window(now) + 1, self._most)
+            return False
+        was_lost, self._open_seconds = self.is_lost, now - self._opened_at
+        self._opened_at = None
+        self._window = 1 if was_lost else min(self._window, FIRST_WINDOW)
+        return was_lost
+
+    def failed(self, account: str, sent: float, now: float, *, news: bool = True) -> bool:
+        """Count a request, sent then, that brought no answer. Says whether this lost the API.
+
+        It says nothing of the API where that has answered others since, nor where the account is
+        known to fail by itself, and that is no `news`.
+        """
         if self.is_open:
-            self._probe_failed(now)
-            return False
-        self._run.append(account)
-        if len(self._run) < RUN or len(set(self._run)) < ACCOUNTS:
-            return False
-        self._open(now)
-        return True
+            return self._probe_failed(now, news=news)
+        if news and sent >= self.last_success:
+            self._run.append(account)
+        if len(self._run) == RUN and len(set(self._run)) >= ACCOUNTS:
+            self._open(now)
+        return False
+
+    def _closed_window(self, now: float) -> int:
+        is_idle = now - self._last_sent >= IDLE_SECONDS
+        return min(self._window, FIRST_WINDOW) if is_idle else self._window
 
     def _open(self, now: float) -> None:
         self._opened_at = now
+        self._failed_probes = 0
         self._longest_pause = FIRST_PROBE_SECONDS
         self._pause(now)
 
-    def _probe_failed(self, now: float) -> None:
+    def _probe_failed(self, now: float, *, news: bool) -> bool:
         # A probe goes when nothing else is in flight. So a failure before it is that of a request
         # older than the opening, which says nothing new; and a failure after it is the probe's.
-        if self._probing:
+        if not self._probing:
+            return False
+        self._failed_probes += news
+        if self._failed_probes >= EVEN_PROBES:
             self._longest_pause = min(2 * self._longest_pause, LONGEST_PROBE_SECONDS)
-            self._pause(now)
+        self._pause(now)
+        return news and self._failed_probes == LOST_PROBES
 
     def _pause(self, now: float) -> None:
         """Half to all of the time: replicas shall not probe in step."""

@@ -8,6 +8,8 @@ from refresher.domain.answers import Meaning, Reaction, meaning
 from refresher.domain.errors import DailyQuotaSpent, Throttled, UpstreamError
 from refresher.domain.model import Claim, Park, Release, Sample
 from refresher.domain.pacing import (
+    BackOff,
+    back_off,
     growing_seconds,
     pause_seconds,
     quota_pause_seconds,
@@ -30,37 +32,87 @@ def conclude(
     unsaved: bool = False,
     requests: int = 0,
     samples: Sequence[Sample] = (),
+    by_itself: bool = False,
+    nobody_answered: bool = False,
 ) -> Release:
     """The release of a claim whose chunks met `errors`; none: the account is in good health.
 
     A refused credential outweighs a throttle: a 429 never hides a 401. A day's quota that is spent
     pauses, too, but tells nothing of the rate. Failures in a row count only where no chunk was
-    `answered`, so a few of many do not slow an account down. `unsaved`: rows are locked, and asking
-    again at once would burn quota. `samples` are of all new covers that were stored. `chance` in
-    [0, 1) is the jitter.
+    `answered`, so a few of many do not slow an account down, and not while `nobody_answered`; where
+    the account fails `by_itself`, it is isolated after a few. `unsaved`: rows are locked, and
+    asking again at once would burn quota. `samples` are of all new covers that were stored.
+    `chance` in [0, 1) is the jitter.
     """
     meanings = [(error, meaning(error, claim.token)) for error in errors]
     pause = _pause_seconds(claim, errors, chance)
-    failures = _failures(claim, counted=any(m.counted for _, m in meanings), answered=answered)
-    if pause or unsaved:
-        failures = claim.failures + 1
-    retry = retry_seconds(failures, chance) if failures else 0.0
+    after = _back_off(
+        claim,
+        meanings,
+        chance,
+        answered=answered,
+        paused=bool(pause) or unsaved,
+        by_itself=by_itself,
+        nobody_answered=nobody_answered,
+    )
+    park = _park(meanings)
     return Release(
         claim.open_id,
         claim.lease_epoch,
         claim.token.generation,
-        failures=failures,
-        retry_seconds=growing_seconds(failures, chance) if unsaved else retry,
+        failures=after.failures,
+        retry_seconds=growing_seconds(after.failures, chance) if unsaved else after.seconds,
         pause_seconds=pause,
-        park=_park(meanings),
+        park=park,
         answered=answered,
         unfinished=claim.unfinished,
         passed_over=claim.unfinished and not claim.videos and not errors,
         quota_spent=any(isinstance(error, DailyQuotaSpent) for error in errors),
         refused=any(means.reaction is Reaction.RENEW for _, means in meanings),
         requests=requests,
+        isolated_reason=_reason(claim, meanings) if after.isolated and not park else None,
         samples=samples if _are_of_all(claim, samples) else (),
     )
+
+
+def _back_off(
+    claim: Claim,
+    meanings: Sequence[tuple[UpstreamError, Meaning]],
+    chance: float,
+    *,
+    answered: bool,
+    paused: bool,
+    by_itself: bool,
+    nobody_answered: bool,
+) -> BackOff:
+    isolated = claim.isolated_since is not None and not answered
+    if paused:
+        failures = claim.failures + 1
+        return BackOff(failures, isolated, retry_seconds(failures, chance))
+    if any(means.counted for _, means in meanings):
+        if answered:
+            return BackOff(1, isolated=False, seconds=retry_seconds(1, chance))
+        return back_off(
+            claim.failures,
+            chance,
+            isolated=isolated,
+            by_itself=by_itself,
+            nobody_answered=nobody_answered,
+        )
+    # One that was asked for nothing after all is as it was.
+    as_it_was = isolated or bool(claim.videos and not meanings and not answered)
+    return BackOff(claim.failures if as_it_was else 0, isolated, 0.0)
+
+
+def _reason(claim: Claim, meanings: Sequence[tuple[UpstreamError, Meaning]]) -> str | None:
+    """Why the account is isolated, by its latest failure."""
+    failed = [error for error, means in meanings if means.reaction is Reaction.RETRY]
+    if not failed:
+        return claim.isolated_reason
+    error = failed[-1]
+    status = f"HTTP {error.status}" if error.status else "no answer"
+    log_id = f", log_id {error.log_id}" if error.log_id else ""
+    return f"{error.code}, {status}{log_id}"
 
 
 def _are_of_all(claim: Claim, samples: Sequence[Sample]) -> bool:
@@ -79,12 +131,6 @@ def _pause_after(claim: Claim, error: UpstreamError, chance: float) -> float:
             return quota_pause_seconds(claim.failures, chance, claim.time.now, wish)
         case _:
             return 0.0
-
-
-def _failures(claim: Claim, *, counted: bool, answered: bool) -> int:
-    if not counted:
-        return 0
-    return 1 if answered else claim.failures + 1
 
 
 def _park(meanings: Sequence[tuple[UpstreamError, Meaning]]) -> Park | None:
@@ -120,4 +166,5 @@ def conclude_token(
         failures=claim.failures + claim.token.dead,
         retry_seconds=retry if claim.token.dead else 0.0,
         token_retry_seconds=retry,
+        isolated_reason=claim.isolated_reason,
     )

@@ -13,15 +13,25 @@ class UpstreamError(Exception):
     """A request that brought no answer for its videos.
 
     `code` is TikTok's error code, or our word where TikTok gave none; `status` the HTTP status, 0
-    without an answer; `log_id` is what TikTok's support asks for, empty where none came.
+    without an answer; `log_id` is what TikTok's support asks for, empty where none came. `spoken`:
+    the code came in TikTok's own error object.
     """
 
-    def __init__(self, code: str, *, status: int = 0, log_id: str = "", detail: str = "") -> None:
+    def __init__(
+        self,
+        code: str,
+        *,
+        status: int = 0,
+        log_id: str = "",
+        detail: str = "",
+        spoken: bool = False,
+    ) -> None:
         super().__init__(f"{code} (HTTP {status}) {detail}".rstrip())
         self.code = code
         self.status = status
         self.log_id = log_id
         self.detail = detail
+        self.spoken = spoken
 
 
 class AccessTokenRefused(UpstreamError):

@@ -47,9 +47,9 @@ class Claim:
     The first chunk's slot is `first_slot`, each further one `step_seconds` later. All times are
     the database's. No videos: nothing was due after all, or the token comes first. `unfinished`:
     more is due, or has not been looked at. `app_limited`: a limit of the app that 429s have shown
-    is kept to. `all_videos`: how many the account has, where the claim is sure to have seen them
-    all. `ctids`: where the rows lay, for the database only; it finds a video that has none by its
-    key.
+    is kept to. `isolated_since`: it fails by itself, the last time for that reason. `all_videos`:
+    how many the account has, where the claim is sure to have seen them all. `ctids`: where the rows
+    lay, for the database only; it finds a video that has none by its key.
     """
 
     open_id: OpenId
@@ -65,6 +65,8 @@ class Claim:
     unfinished: bool = False
     app_limited: bool = False
     all_videos: int | None = None
+    isolated_since: datetime | None = None
+    isolated_reason: str | None = None
     ctids: Mapping[VideoId, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -170,7 +172,8 @@ class Release:
     refreshing it failed and is tried again then. `unfinished` is the claim's;
     `passed_over`: nothing was due in the part of the account that was read. `samples`: a video of
     each kind of new covers with how many are of that kind, all of the account's together; it need
-    not be counted while these are as they were written.
+    not be counted while these are as they were written. `isolated_reason`: the account fails by
+    itself; `retry_seconds` then holds as a pause does, but does not lower the rate.
     """
 
     open_id: OpenId
@@ -187,6 +190,7 @@ class Release:
     unfinished: bool = False
     passed_over: bool = False
     quota_spent: bool = False
+    isolated_reason: str | None = None
     samples: Sequence["Sample"] = ()
 
 

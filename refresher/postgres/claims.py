@@ -1,6 +1,6 @@
 """Claiming due accounts under a lease and giving them back with their next wake-up."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from math import ceil
 from time import monotonic
@@ -51,6 +51,8 @@ ROWS_READ: Final = 1_000
 #: No further account may make it more than so many: the slowest claims are those that come to a
 #: large account after others.
 MOST_ROWS_READ: Final = 1_500
+#: A probe chooses among twice as many accounts.
+PROBE_CANDIDATES: Final = 500
 #: What an account that was never counted is taken to have.
 ASSUMED_VIDEOS: Final = 100
 #: The distance of two slots of a throttled account for which no limit is configured.
@@ -103,10 +105,13 @@ CASE WHEN {managed} AND a.refresh_token IS NOT NULL
      THEN greatest({due}, a.token_request_until) ELSE 'infinity' END
 """
 
+#: What a claim asks by, and a probe otherwise: the accounts that have waited longest, by index.
+IS_DUE: Final = "wake_at <= now()"
+FIRST_COME: Final = "wake_at"
 #: What may be claimed now, but for what is locked or left alone.
 CLAIMABLE: Final = f"""
 state = 'active'
-AND wake_at <= now()
+AND {IS_DUE}
 AND (lease_expires_at IS NULL OR lease_expires_at <= now())
 AND next_slot_at <= now() + {{horizon}}
 -- New videos do not cut short the wait for a token that has to come before them: a back-off,
@@ -126,6 +131,9 @@ g.{0}[:least(g.chosen, 20 * g.granted_chunks)]
          g.alone + least(g.filled, 20 * g.granted_chunks)]
 """
 
+IF_NOTHING_ELSE_IS_DUE: Final = "least(1, starved + alone)"
+DUE_OF_CHOSEN: Final = "least(g.chosen, 20 * g.granted_chunks)"
+
 # One round trip. Times are decided by the database's clock; the chunks are counted out of a budget
 # so that whatever the replica cannot take on stays claimable for others.
 SQL_CLAIM: Final = f"""
@@ -142,7 +150,7 @@ WITH pace AS MATERIALIZED (
 picked AS MATERIALIZED (
     -- FOR UPDATE, as it conflicts with the key-share lock of an insert into videos that has not
     -- been committed: that account waits for it rather than miss its wake-up.
-    SELECT open_id, wake_at, next_slot_at, read_to,
+    SELECT open_id, wake_at, next_slot_at, read_to, isolated_since IS NOT NULL AS isolated,
            CASE videos WHEN 0 THEN {ASSUMED_VIDEOS} ELSE least(videos, $8) END AS videos,
            {SHARE_NOW} AS share,
            $9 AND refresh_token IS NOT NULL AS renewable,
@@ -151,7 +159,7 @@ picked AS MATERIALIZED (
     FROM refresher.accounts AS a
     WHERE {CLAIMABLE.format(horizon="(SELECT horizon FROM pace)", managed="$9", left_out="$11")}
       AND ($12::text[] IS NULL OR open_id = ANY ($12))
-    ORDER BY wake_at
+    ORDER BY {FIRST_COME}
     LIMIT $10
     FOR UPDATE SKIP LOCKED
 ),
@@ -222,13 +230,16 @@ asked AS MATERIALIZED (
                 -- Also keeps the URLs, which only say whether there is one, out of the sort.
                 LIMIT $8
             ) AS part
-            ORDER BY turn, due_at, video_id COLLATE "C"
+            -- Of an isolated account any: the next try meets others.
+            ORDER BY turn, CASE WHEN p.isolated THEN now() - random() * interval '1 second'
+                                ELSE due_at END, video_id COLLATE "C"
         ) AS ordered
     ) AS own
 ),
 chosen AS (
     SELECT *, CASE
-        WHEN starved > 0 OR due_videos = 0 THEN least(1, starved + alone)
+        WHEN starved > 0 OR due_videos = 0 THEN {IF_NOTHING_ELSE_IS_DUE}
+        WHEN isolated THEN least(due_videos, 20)
         WHEN own_step > '0' THEN least(due_videos, 20 * greatest(1, floor(
             extract(epoch FROM horizon) / extract(epoch FROM own_step)))::integer)
         ELSE due_videos END AS chosen
@@ -304,7 +315,8 @@ leased AS (
     FROM granted AS g
     WHERE a.open_id = g.open_id
     RETURNING a.open_id, a.access_token, a.lease_epoch, a.lease_expires_at, a.failures,
-              a.refresh_token, a.tokens_generation, a.token_standing, a.token_failures
+              a.refresh_token, a.tokens_generation, a.token_standing, a.token_failures,
+              a.isolated_since, a.isolated_reason
 )
 SELECT l.*, g.open_id AS granted, locked.passed_by,
        g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
@@ -314,7 +326,7 @@ SELECT l.*, g.open_id AS granted, locked.passed_by,
             THEN g.videos_read END AS all_videos,
        extract(epoch FROM g.own_step)::float8 AS step_seconds,
        {CHOSEN.format("video_ids")} AS video_ids,
-       least(g.chosen, 20 * g.granted_chunks) AS due_videos,
+       {DUE_OF_CHOSEN} AS due_videos,
        {CHOSEN.format("expires_ats")} AS expires_ats,
        {CHOSEN.format("misses")} AS misses,
        {CHOSEN.format("missing")} AS missing,
@@ -331,6 +343,43 @@ WHERE {CLAIMABLE.format(horizon="$1::interval", managed="$2", left_out="$3")}
 ORDER BY wake_at
 LIMIT $4
 """
+
+# While nobody is answered: is it TikTok, or those that were asked? Accounts go first that have not
+# failed since somebody was answered, and of those the ones that were well before; by chance, as the
+# bad ones may all be due together. So one that is not due is asked, too, for what is due next:
+# those that sleep longest were answered last.
+CANDIDATES: Final = f"""
+open_id = ANY (ARRAY(
+    (SELECT open_id FROM refresher.accounts
+     WHERE state = 'active' AND wake_at <= now()
+     ORDER BY wake_at
+     LIMIT {PROBE_CANDIDATES})
+    UNION ALL
+    (SELECT open_id FROM refresher.accounts
+     WHERE state = 'active' AND wake_at < 'infinity' AND videos > 0
+       AND failures = 0 AND isolated_since IS NULL AND open_id <> ALL ($13::text[])
+     ORDER BY wake_at DESC
+     LIMIT {PROBE_CANDIDATES})
+))
+"""
+PROBE_ORDER: Final = """
+open_id = ANY ($13::text[]), isolated_since IS NOT NULL, failures > 0, random()
+"""
+SQL_PROBE: Final = (
+    SQL_CLAIM.replace(f"ORDER BY {FIRST_COME}", f"ORDER BY {PROBE_ORDER}", 1)
+    .replace(f"AND {IS_DUE}", f"AND {CANDIDATES}", 1)
+    .replace(
+        f"THEN {IF_NOTHING_ELSE_IS_DUE}",
+        "THEN CASE WHEN starved + alone > 0 THEN 1 ELSE least(top_ups, 20) END",
+        1,
+    )
+    .replace(
+        f"{DUE_OF_CHOSEN} AS due_videos",
+        f"CASE WHEN g.due_videos + g.starved + g.alone > 0 THEN {DUE_OF_CHOSEN} ELSE 0 END"
+        " AS due_videos",
+        1,
+    )
+)
 
 # A slot more for an account under lease, after those it has, and one of the app's where it is
 # limited.
@@ -381,10 +430,10 @@ WITH given AS MATERIALIZED (
     SELECT r.*
     FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::float8[], $6::float8[],
                 $7::text[], $8::text[], $9::boolean[], $10::boolean[], $11::float8[],
-                $12::integer[], $13::boolean[], $14::boolean[], $20::boolean[])
+                $12::integer[], $13::boolean[], $14::boolean[], $20::boolean[], $21::text[])
          AS r (open_id, lease_epoch, generation, failures, retry_seconds, pause_seconds,
                park_state, park_reason, answered, refused, token_retry_seconds, requests,
-               unfinished, passed_over, quota_spent){{patience}}
+               unfinished, passed_over, quota_spent, isolated_reason){{patience}}
 ),
 fresh AS MATERIALIZED (
     -- One video speaks for those that were written alike with it: it shows what the database has,
@@ -421,8 +470,12 @@ held AS MATERIALIZED (
 ),
 counted AS MATERIALIZED (
     SELECT open_id, h.same_tokens, h.parked, h.park_state, h.park_reason, h.failures, h.requests,
-           h.retry_seconds, h.pause_seconds, h.token_retry_seconds, h.refused, h.answered,
-           h.passed_over, h.quota_spent, c.*,
+           CASE WHEN h.same_tokens OR h.isolated_reason IS NULL THEN h.retry_seconds ELSE 0 END
+               AS retry_seconds,
+           h.pause_seconds, h.token_retry_seconds, h.refused, h.answered,
+           h.passed_over, h.quota_spent,
+           CASE WHEN h.same_tokens AND NOT h.parked THEN h.isolated_reason END AS isolated_reason,
+           c.*,
            CASE WHEN NOT h.same_tokens THEN h.was_token_due_at
                 WHEN h.refused THEN now()
                 WHEN h.token_retry_seconds > 0
@@ -450,7 +503,13 @@ released AS (
         next_slot_at = CASE
             WHEN c.pause_seconds > 0
             THEN greatest(a.next_slot_at, now() + c.pause_seconds * interval '1 second')
+            -- A hold: against new videos, too.
+            WHEN c.isolated_reason IS NOT NULL
+            THEN greatest(a.next_slot_at, now() + c.retry_seconds * interval '1 second')
             ELSE a.next_slot_at END,
+        isolated_since = CASE WHEN c.isolated_reason IS NOT NULL
+                              THEN coalesce(a.isolated_since, now()) END,
+        isolated_reason = c.isolated_reason,
         -- A day's quota says nothing of how many requests a minute may have.
         rate_share = CASE WHEN c.pause_seconds > 0 AND NOT c.quota_spent
                           THEN greatest({LEAST_RATE_SHARE}, {RATE_DECREASE} * {SHARE_NOW})
@@ -623,15 +682,17 @@ class Claims:
         *,
         left_out: Sequence[OpenId] = (),
         only: Sequence[OpenId] | None = None,
+        tried: Collection[str] | None = None,
     ) -> Sequence[Claim]:
         """Lease the due accounts that have waited longest, at most `chunk_budget` chunks in all.
 
-        More may be due. `left_out` are not looked at; with `only`, no others are.
+        More may be due. `left_out` are not looked at; with `only`, no others are. With `tried` any
+        of the others first, those that were well before the rest.
         """
         async with connection(self._pool) as taken:
             sent = monotonic()
             rows = await taken.fetch(
-                SQL_CLAIM,
+                SQL_CLAIM if tried is None else SQL_PROBE,
                 chunk_budget,
                 self._replica,
                 self._horizon,
@@ -644,6 +705,7 @@ class Claims:
                 self._accounts_for(chunk_budget),
                 left_out,
                 only,
+                *(() if tried is None else (list(tried),)),
             )
             leased = [row for row in rows if row["open_id"] is not None]
             sealed = await seal_seen(taken, self._sealer, leased)
@@ -716,6 +778,7 @@ class Claims:
             ROWS_READ,
             *(list(zip(*samples, strict=True)) or [()] * 3),
             [release.quota_spent for release in releases],
+            [release.isolated_reason for release in releases],
         )
         released = {row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows}
         return [released.get(release.open_id) for release in releases]
@@ -794,6 +857,8 @@ class Claims:
             unfinished=row["unfinished"],
             app_limited=row["app_limited"],
             all_videos=row["all_videos"],
+            isolated_since=row["isolated_since"],
+            isolated_reason=row["isolated_reason"],
             first_slot=row["first_slot"],
             step_seconds=row["step_seconds"],
             # The transaction began when the statement arrived, a little after it was sent: slots

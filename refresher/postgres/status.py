@@ -118,6 +118,10 @@ FROM counted
 GROUP BY state
 """
 
+SQL_ISOLATED: Final = """
+SELECT count(*) FROM refresher.accounts WHERE isolated_since IS NOT NULL AND state = 'active'
+"""
+
 SQL_QUOTA: Final = """
 SELECT coalesce(sum(requests), 0) AS requests, coalesce(max(requests), 0) AS busiest,
        date_trunc('hour', now()) AS since
@@ -134,7 +138,8 @@ ORDER BY lease_owner
 """
 
 SQL_ACCOUNTS: Final = """
-SELECT open_id, state, state_reason, state_since, videos, valid, access_token_expires_at,
+SELECT open_id, state, state_reason, state_since, isolated_reason, isolated_since, videos, valid,
+       access_token_expires_at,
        CASE WHEN state = 'active' AND isfinite(wake_at) THEN wake_at END AS wake_at
 FROM refresher.accounts
 ORDER BY open_id
@@ -155,6 +160,14 @@ SET state = $2,
     state_since = CASE WHEN a.state = $2 THEN a.state_since ELSE now() END,
     token_due_at = CASE WHEN $2 = 'active' AND a.token_failures > 0
                         THEN least(a.token_due_at, now()) ELSE a.token_due_at END,
+    -- To resume it is to try it anew; one that is in work has slots of its own.
+    isolated_since = CASE WHEN $2 <> 'active' THEN a.isolated_since END,
+    isolated_reason = CASE WHEN $2 <> 'active' THEN a.isolated_reason END,
+    failures = CASE WHEN $2 = 'active' AND a.isolated_since IS NOT NULL THEN 0
+                    ELSE a.failures END,
+    next_slot_at = CASE WHEN $2 = 'active' AND a.isolated_since IS NOT NULL
+                             AND coalesce(a.lease_expires_at, now()) <= now()
+                        THEN least(a.next_slot_at, now()) ELSE a.next_slot_at END,
     wake_at = CASE WHEN a.lease_expires_at > now() THEN a.wake_at ELSE least(a.wake_at, now()) END
 FROM before
 WHERE a.open_id = before.open_id
@@ -221,12 +234,17 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A line of `accounts list`. `wake_at` is None for an account that will not wake by itself."""
+    """A line of `accounts list`. `wake_at` is None for an account that will not wake by itself.
+
+    An account that fails while others are answered is isolated, whatever its state.
+    """
 
     open_id: OpenId
     state: str
     state_reason: str | None
     state_since: datetime
+    isolated_reason: str | None
+    isolated_since: datetime | None
     videos: int
     valid: int
     access_token_expires_at: datetime | None
@@ -267,6 +285,13 @@ async def read_replicas(pool: Pool) -> Mapping[str, int]:
     async with connection(pool) as taken:
         rows = await taken.fetch(SQL_REPLICAS, timeout=REPORT_SECONDS)
     return {row["replica"]: row["leases"] for row in rows}
+
+
+async def count_isolated(pool: Pool) -> int:
+    """Active accounts that fail while others are answered."""
+    async with connection(pool) as taken:
+        isolated: int = await taken.fetchval(SQL_ISOLATED, timeout=REPORT_SECONDS)
+    return isolated
 
 
 async def list_accounts(pool: Pool) -> Sequence[Account]:

@@ -4,16 +4,18 @@ What a claim takes, its slots and when a cover is due again are the daemon's own
 `domain`. Answers that one claim gets within a second count as one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush, heapreplace
 from math import ceil, floor, inf
+from random import Random
 from typing import Protocol
 
 from refresher.domain.claiming import Chosen, Slots, choose, chunks_of, reserve
 from refresher.domain.due import account_share, wait_after_miss, wait_after_refusal
 from refresher.domain.fleet import Cohort, Fleet, add_cohort
-from refresher.domain.model import CHUNK_SIZE
+from refresher.domain.model import CHUNK_SIZE, OpenId
+from refresher.domain.pacing import back_off
 from refresher.simulation.plan import Plan
 
 
@@ -35,6 +37,10 @@ class Account:
     share: float
     cohorts: list[Cohort]
     next_slot: float = -inf
+    #: All its requests fail, those of the others are answered.
+    bad: bool = False
+    failures: int = 0
+    isolated: bool = False
 
 
 class Wakes:
@@ -64,17 +70,20 @@ class Wakes:
 
 
 class Engine:
-    """Works a fleet, which it uses up, and tells a watcher."""
+    """Works a fleet, which it uses up, and tells a watcher. The `bad` accounts fail for good."""
 
-    def __init__(self, fleet: Fleet, plan: Plan, watcher: Watcher) -> None:
+    def __init__(
+        self, fleet: Fleet, plan: Plan, watcher: Watcher, bad: Collection[OpenId] = ()
+    ) -> None:
         self._plan = plan
         self._pace = plan.pace
         self._most_chunks = self._pace.most_chunks
         self._watcher = watcher
         self._start = fleet.now
         self._app_next_slot = -inf
+        self._chance = Random(0)  # noqa: S311 - a simulation, to be repeated
         self._accounts = [
-            Account(number, account_share(open_id), cohorts)
+            Account(number, account_share(open_id), cohorts, bad=open_id in bad)
             for number, (open_id, cohorts) in enumerate(fleet.accounts.items())
             if cohorts
         ]
@@ -92,7 +101,7 @@ class Engine:
             if now >= end:
                 break
             account = self._accounts[place]
-            given_back = self._work(account, now)
+            given_back = (self._fail if account.bad else self._work)(account, now)
             due_at = max(given_back, account.cohorts[0].due_at)
             wakes.given_back(given_back, max(due_at, account.next_slot))
             near = account.next_slot - self._pace.horizon_seconds
@@ -118,6 +127,23 @@ class Engine:
             add_cohort(account.cohorts, cohort)
         last_slot = slots.first + max(0, slots.chunks - 1) * self._pace.step_seconds
         return max(last_slot, now) + self._plan.request_seconds + self._plan.writing_seconds
+
+    def _fail(self, account: Account, now: float) -> float:
+        """One claim that brings nothing; when the account may be claimed again."""
+        most = 1 if account.isolated else self._most_chunks
+        videos = sum(number for _, number in choose(account.cohorts, now, most))
+        chunks = chunks_of(videos)
+        slots = reserve(self._pace, now, account.next_slot, self._app_next_slot, chunks)
+        account.next_slot, self._app_next_slot = slots.next_slot, slots.app_next_slot
+        videos = min(videos, CHUNK_SIZE * slots.chunks)
+        self._watcher.asked(account.number, max(slots.first, now), slots.chunks, videos)
+        after = back_off(
+            account.failures, self._chance.random(), isolated=account.isolated, by_itself=True
+        )
+        account.failures, account.isolated = after.failures, after.isolated
+        last_slot = slots.first + max(0, slots.chunks - 1) * self._pace.step_seconds
+        ended = max(last_slot, now) + self._plan.request_seconds + self._plan.writing_seconds
+        return ended + after.seconds
 
     def _ask(self, account: Account, asked: Chosen, sent_at: float, chunks: int) -> list[Cohort]:
         """The videos asked for as they stand after the answer."""

@@ -554,8 +554,8 @@ class Emulator:
         self, options: EmulatorOptions | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
         self.options = options or EmulatorOptions()
-        self.answer_with: Callable[[Query], web.Response | None] | None = None
-        """Asked first, before any check or limit: a new response to send, or None to go on."""
+        self.answer_with: Callable[[Query], web.Response | Silence | None] | None = None
+        """Asked first, before any check or limit: a new response, a silence, or None to go on."""
         self.answer_token_with: Callable[[Mapping[str, str]], web.Response | None] | None = None
         """The same for token requests; it gets the form."""
         self.down: Literal["failed"] | Silence | None = None

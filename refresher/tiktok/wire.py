@@ -273,7 +273,8 @@ def _failure(
         case _, "invalid_params" | "invalid_param" | "invalid_request":
             return QueryRefused(code, status=status, log_id=log_id)
         case _:
-            return UpstreamFailed(code, status=status, log_id=log_id)
+            spoken = code != NO_ERROR_OBJECT
+            return UpstreamFailed(code, status=status, log_id=log_id, spoken=spoken)
 
 
 def _limit(

@@ -1,0 +1,89 @@
+"""Which accounts fail while others are answered, as far as one replica has seen."""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from math import inf
+from typing import Final
+
+#: Accounts in trouble that are remembered; of more the oldest are forgotten, and begin anew.
+MOST_ACCOUNTS: Final = 10_000
+#: While more than this share of the accounts' latest answers are failures, the host is not well:
+#: then a few in a row are bad luck, and no account's own.
+WATCHED: Final = 50
+WATCHED_SECONDS: Final = 60.0
+WELL_SHARE: Final = 0.8
+#: A video of so many failed chunks in a row is under suspicion.
+SUSPECT_AFTER: Final = 3
+
+
+class Troubles:
+    """Failures that go on while others are answered are the account's own. Times are monotonic."""
+
+    def __init__(self) -> None:
+        #: When the first of its failures in a row came, and how many there were of each video.
+        self._since: dict[str, float] = {}
+        self._videos: dict[str, Counter[str]] = {}
+        #: Of those, who was answered for other videos meanwhile.
+        self._mixed: set[str] = set()
+        self._last_answer = -inf
+        #: Good answers, and of each account in trouble its first failure.
+        self._lately: deque[tuple[float, bool]] = deque(maxlen=WATCHED)
+
+    def answered(self, account: str, videos: Iterable[str], now: float) -> None:
+        """A good answer, with covers."""
+        self._last_answer = now
+        self._lately.append((now, True))
+        if account in self._since:
+            del self._since[account]
+        if failed := self._videos.get(account):
+            for video in videos:
+                failed.pop(video, None)
+            if failed:
+                self._mixed.add(account)
+            else:
+                self._drop(account)
+
+    def failed(self, account: str, videos: Iterable[str], now: float) -> None:
+        """No answer, or one that brings nothing."""
+        if account not in self._since and account not in self._videos:
+            self._lately.append((now, False))
+        self._since.setdefault(account, now)
+        self._videos.setdefault(account, Counter()).update(videos)
+        if len(self._since) > MOST_ACCOUNTS:
+            del self._since[next(iter(self._since))]
+        if len(self._videos) > MOST_ACCOUNTS:
+            self._drop(next(iter(self._videos)))
+
+    def forget(self) -> None:
+        """The API was away: that explains all failures so far."""
+        self._since.clear()
+        self._videos.clear()
+        self._mixed.clear()
+        self._lately.clear()
+
+    def is_known(self, account: str) -> bool:
+        """Whether others have been answered since it began to fail: that it does is no news."""
+        return self._last_answer > self._since.get(account, inf)
+
+    def is_own(self, account: str, now: float) -> bool:
+        """Whether its failures are its own: others are answered, and hardly any of them fails."""
+        return self.is_known(account) and self._is_host_well(now)
+
+    def is_mixed(self, account: str) -> bool:
+        """Whether some of its videos fail while others of it are answered."""
+        return account in self._mixed
+
+    def are_suspect(self, account: str, videos: Iterable[str], now: float) -> bool:
+        """Whether one of them was in several failed chunks in a row, while others are answered."""
+        failed = self._videos.get(account, Counter())
+        if not any(failed[video] >= SUSPECT_AFTER for video in videos):
+            return False
+        return self._is_host_well(now) and (self.is_mixed(account) or self.is_known(account))
+
+    def _is_host_well(self, now: float) -> bool:
+        lately = [good for at, good in self._lately if at > now - WATCHED_SECONDS]
+        return sum(lately) >= WELL_SHARE * len(lately)
+
+    def _drop(self, account: str) -> None:
+        del self._videos[account]
+        self._mixed.discard(account)

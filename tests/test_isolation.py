@@ -1,0 +1,623 @@
+"""A bad account must not look like a dead host: it is told apart, left alone, and costs nobody."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from time import monotonic
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.bad_accounts import KINDS, Run, measure, show
+from refresher.domain.breaker import LOST_PROBES
+from refresher.domain.claiming import chunks_of
+from refresher.domain.conclude import conclude, conclude_token
+from refresher.domain.due import DuePolicy
+from refresher.domain.errors import (
+    AccessTokenRefused,
+    Throttled,
+    TokenRequestFailed,
+    UpstreamFailed,
+)
+from refresher.domain.fleet import Cohort, Fleet
+from refresher.domain.model import Claim, OpenId, Release, TokenStanding, Video, VideoId
+from refresher.domain.pacing import (
+    FIRST_ISOLATION_SECONDS,
+    ISOLATED_AFTER,
+    LONGEST_ISOLATION_SECONDS,
+    DatabaseTime,
+    back_off,
+    isolation_seconds,
+)
+from refresher.domain.troubles import MOST_ACCOUNTS, SUSPECT_AFTER, WATCHED_SECONDS, Troubles
+from refresher.postgres.claims import Claims
+from refresher.postgres.status import count_isolated, list_accounts, set_state
+from refresher.simulation.engine import Engine
+from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, START, Plan
+from refresher.tiktok.wire import read_answer
+from tests.conftest import eventually, until
+
+NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
+REASON = "internal_error, HTTP 500, log_id x"
+FAILED = UpstreamFailed("internal_error", status=500, log_id="x")
+chances = st.floats(min_value=0, max_value=1, exclude_max=True)
+
+
+# --- Whose failure it is ---
+
+
+def troubles(*events):
+    """`a+` is answered, `a-` fails, a second after the other; what is known then, and when."""
+    found = Troubles()
+    for now, (account, outcome) in enumerate(events):
+        if outcome == "+":
+            found.answered(account, ["1"], float(now))
+        else:
+            found.failed(account, ["1"], float(now))
+    return found, float(len(events))
+
+
+@pytest.mark.parametrize(
+    ("events", "own"),
+    [
+        pytest.param(["a-"], False, id="nobody-was-answered"),
+        pytest.param(["b+", "c+", "d+", "e+", "a-"], False, id="others-before-it"),
+        pytest.param(["a-", "b+", "c+", "d+", "e+"], True, id="others-since"),
+        pytest.param(["a-", "b+", "c+", "d+", "e+", "a+"], False, id="and-it-itself"),
+        pytest.param(["a-", "b-", "c-", "d+", "e+"], False, id="many-fail"),
+        pytest.param(["a-", "b+", "a-", "c+", "a-", "d+", "a-", "e+"], True, id="again-and-again"),
+    ],
+)
+def test_failures_are_an_accounts_own_while_others_are_answered(events, own):
+    """Since it began to fail, and hardly anybody else fails."""
+    found, now = troubles(*events)
+    assert found.is_own("a", now) == own
+
+
+def test_a_bad_minute_is_forgotten():
+    """Where many failed once, and after a minute one still does, that is its own."""
+    found, _ = troubles("a-", "b-", "c-", "d+")
+    assert not found.is_own("a", WATCHED_SECONDS)
+    assert found.is_own("a", WATCHED_SECONDS + 4)
+
+
+def test_an_outage_explains_all_failures():
+    """What failed while nobody was answered is news again."""
+    found, _ = troubles("a-", "b+")
+    assert found.is_known("a")
+    found.forget()
+    assert not found.is_known("a")
+
+
+def test_memory_does_not_grow_with_the_accounts_in_trouble():
+    """The oldest are forgotten, and begin anew."""
+    found = Troubles()
+    for number in range(2 * MOST_ACCOUNTS):
+        found.failed(str(number), ["1"], 0.0)
+    found.answered("other", (), 1.0)
+    assert not found.is_known("0")
+    assert found.is_known(str(2 * MOST_ACCOUNTS - 1))
+    assert len(found._since) == len(found._videos) == MOST_ACCOUNTS
+
+
+def test_a_video_is_suspect_after_some_failed_chunks():
+    """While others are answered; until it is answered itself."""
+    found = Troubles()
+    for _ in range(SUSPECT_AFTER):
+        assert not found.are_suspect("a", ["1", "2"], 0.0)
+        found.failed("a", ["1", "2"], 0.0)
+    assert not found.are_suspect("a", ["1"], 0.0), "nobody is answered"
+    for other in "bcdef":
+        found.answered(other, ["9"], 1.0)
+    assert found.are_suspect("a", ["1", "4"], 1.0)
+    assert not found.are_suspect("a", ["4"], 1.0)
+    found.answered("a", ["1"], 1.0)
+    assert not found.are_suspect("a", ["1"], 1.0)
+
+
+def test_an_account_is_mixed_while_some_videos_fail_and_others_do_not():
+    """Then it is not the account, and one suspect video needs no proof of that."""
+    found = Troubles()
+    for _ in range(SUSPECT_AFTER):
+        found.failed("a", ["1"], 0.0)
+    assert not found.is_mixed("a")
+    for video in "34567":
+        found.answered("a", [video], 0.0)
+    assert found.is_mixed("a")
+    assert found.are_suspect("a", ["1"], 0.0)
+    found.answered("a", ["1"], 0.0)
+    assert not found.is_mixed("a")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "spoken"),
+    [
+        pytest.param(403, b'{"error":{"code":"user_account_restricted"}}', True, id="unlisted"),
+        pytest.param(200, b'{"error":{"code":"what"}}', True, id="unknown-code"),
+        pytest.param(500, b'{"error":{"code":"internal_error"}}', True, id="5xx"),
+        pytest.param(403, b"<html>", False, id="a-gateway"),
+        pytest.param(403, b'{"error":{"code":"ok"}}', False, id="no-error-at-all"),
+    ],
+)
+def test_tiktoks_own_error_object_is_told(status, body, spoken):
+    """With whatever code."""
+    with pytest.raises(UpstreamFailed) as raised:
+        read_answer(status, {}, body)
+    assert raised.value.spoken == spoken
+
+
+# --- What follows ---
+
+
+def claim(failures=0, *, isolated=False, videos=1, token=None):
+    asked = [Video(VideoId(str(n)), True, None, 0, False) for n in range(videos)]
+    return Claim(
+        OpenId("ana"), "act.ana", 7, NOW, failures, asked, NOW, 0.1, DatabaseTime(NOW, 0.0),
+        token or TokenStanding(3),
+        isolated_since=NOW if isolated else None,
+        isolated_reason="before" if isolated else None,
+    )  # fmt: skip
+
+
+@given(failures=st.integers(0, 100), chance=chances)
+def test_an_isolated_account_waits_half_to_all_of_a_growing_time(failures, chance):
+    """Minutes at first, a day at last, and hardly longer than it has lasted."""
+    wait = isolation_seconds(failures, chance)
+    growth = 2 ** max(0, min(failures, 30) - ISOLATED_AFTER)
+    longest = min(FIRST_ISOLATION_SECONDS * growth, LONGEST_ISOLATION_SECONDS)
+    assert longest / 2 <= wait <= longest
+
+
+@given(failures=st.integers(0, 100), by_itself=st.booleans(), chance=chances)
+def test_an_account_that_fails_by_itself_is_isolated_in_the_end(failures, by_itself, chance):
+    """Then the wait begins at its beginning, however often it failed while that was not known."""
+    after = back_off(failures, chance, by_itself=by_itself)
+    assert after.isolated == (by_itself and failures + 1 >= ISOLATED_AFTER)
+    if after.isolated:
+        assert after.failures == ISOLATED_AFTER
+        assert after.seconds <= FIRST_ISOLATION_SECONDS
+
+
+@given(failures=st.integers(0, 2), tries=st.integers(1, 500), chance=chances)
+def test_an_outage_puts_nobody_on_the_long_ladder(failures, tries, chance):
+    """However often an account is a probe: seconds after it, it is asked again."""
+    for _ in range(tries):
+        after = back_off(failures, chance, nobody_answered=True, by_itself=failures > 5)
+        failures = after.failures
+    assert not after.isolated
+    assert after.seconds <= 8
+
+
+def test_the_reason_names_code_status_and_log_id():
+    """Of the latest failure; for a time-out there is neither."""
+    release = conclude(claim(2), [FAILED], 0.5, by_itself=True)
+    assert release.isolated_reason == REASON
+    release = conclude(claim(9, isolated=True), [UpstreamFailed("timed_out")], 0.5)
+    assert (release.isolated_reason, release.failures) == ("timed_out, no answer", 10)
+
+
+@pytest.mark.parametrize(
+    ("errors", "answered", "reason"),
+    [
+        pytest.param([], True, None, id="answered"),
+        pytest.param([FAILED], True, None, id="answered-in-part"),
+        pytest.param([AccessTokenRefused("access_token_invalid")], False, None, id="parked"),
+        pytest.param([], False, "before", id="not-asked"),
+        pytest.param([FAILED], False, REASON, id="failed-again"),
+        pytest.param(
+            [Throttled("t", status=429, log_id="", retry_after_seconds=None)],
+            False,
+            "before",
+            id="throttled",
+        ),
+    ],
+)
+def test_what_ends_an_isolation(errors, answered, reason):
+    """An answer does, and a park that says more."""
+    release = conclude(claim(5, isolated=True), errors, 0.5, answered=answered)
+    assert release.isolated_reason == reason
+
+
+@pytest.mark.parametrize("error", [None, TokenRequestFailed("server_error")])
+def test_a_claim_for_the_token_leaves_the_standing_as_it_is(error):
+    """Nothing was asked for."""
+    token = TokenStanding(3, renewable=True, due=True)
+    release = conclude_token(claim(5, isolated=True, token=token), error, 0.5, 30.0)
+    assert (release.isolated_reason, release.failures) == ("before", 5)
+
+
+def test_an_account_that_was_not_asked_after_all_stays_as_it_was():
+    """Its chunks missed their slots: that is no good sign."""
+    assert conclude(claim(2), [], 0.5).failures == 2
+    assert conclude(claim(2), [], 0.5).retry_seconds == 0
+    assert conclude(claim(2, videos=0), [], 0.5).failures == 0
+
+
+# --- In the database ---
+
+
+def replica(pool):
+    return Claims(
+        pool, replica="a", lease_seconds=60, rate_limit_per_token=600, rate_limit_per_app=0
+    )
+
+
+async def add(pool, name, videos, *, due=timedelta(0)):
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token) VALUES ($1, 't')", name
+    )
+    await pool.execute(
+        "INSERT INTO refresher.videos (open_id, video_id, due_at)"
+        " SELECT $1, n::text, now() + $3 FROM generate_series(1, $2) AS n",
+        name, videos, due,
+    )  # fmt: skip
+
+
+async def isolate(pool, name, seconds=3600.0):
+    """As a claim's release does."""
+    (taken,) = await replica(pool).claim(10)
+    assert taken.open_id == name
+    (released,) = await replica(pool).release(
+        [
+            Release(
+                name,
+                taken.lease_epoch,
+                taken.token.generation,
+                failures=3,
+                retry_seconds=seconds,
+                isolated_reason=REASON,
+            )
+        ]
+    )
+    assert released.wake_in_seconds == pytest.approx(seconds, abs=5)
+
+
+async def test_an_isolated_account_is_left_alone_whatever_is_inserted(pool):
+    """The hold is for new videos, too; operators see it with its reason."""
+    await add(pool, "ana", 5)
+    await isolate(pool, "ana")
+    await pool.execute("INSERT INTO refresher.videos (open_id, video_id) VALUES ('ana', 'new')")
+    assert await replica(pool).claim(10) == []
+    (listed,) = await list_accounts(pool)
+    assert (listed.state, listed.isolated_reason) == ("active", REASON)
+    assert listed.isolated_since is not None
+    assert await count_isolated(pool) == 1
+
+
+async def test_new_tokens_end_an_isolation(pool):
+    """They are another word of the user's: it is asked at once."""
+    await add(pool, "ana", 5)
+    await isolate(pool, "ana")
+    await pool.execute("UPDATE refresher.accounts SET access_token = 'new'")
+    (taken,) = await replica(pool).claim(10)
+    assert (taken.isolated_since, taken.failures, len(taken.videos)) == (None, 0, 5)
+    assert taken.first_slot <= taken.time.now + timedelta(seconds=1)
+
+
+async def test_resuming_ends_an_isolation(pool):
+    """The operator knows better."""
+    await add(pool, "ana", 5)
+    await isolate(pool, "ana")
+    assert await set_state(pool, "ana", "active", None)
+    (taken,) = await replica(pool).claim(10)
+    assert (taken.isolated_since, taken.failures) == (None, 0)
+
+
+async def test_what_was_learnt_with_old_tokens_isolates_nobody(pool):
+    """The tokens were replaced while the account was in work: it is asked again at once."""
+    await add(pool, "ana", 5)
+    (taken,) = await replica(pool).claim(10)
+    await pool.execute("UPDATE refresher.accounts SET access_token = 'new'")
+    await replica(pool).release(
+        [
+            Release(
+                "ana", taken.lease_epoch, taken.token.generation,
+                failures=3, retry_seconds=3600, isolated_reason=REASON,
+            )
+        ]
+    )  # fmt: skip
+    (taken,) = await replica(pool).claim(10)
+    assert taken.isolated_since is None
+
+
+async def test_a_claim_takes_one_chunk_of_an_isolated_account(pool):
+    """In no fixed order: one that spoils its chunk meets others next time."""
+    await add(pool, "ana", 300)
+    seen = set()
+    for _ in range(3):
+        await isolate(pool, "ana", seconds=0.01)
+        await eventually(
+            lambda: pool.fetchval("SELECT wake_at < now() FROM refresher.accounts"), "its turn"
+        )
+        (taken,) = await replica(pool).claim(10)
+        assert len(taken.videos) == 20
+        seen |= {video.video_id for video in taken.videos}
+        await pool.execute(
+            "UPDATE refresher.accounts"
+            " SET lease_owner = NULL, lease_expires_at = NULL, wake_at = now(), next_slot_at = now()"
+        )
+    assert len(seen) > 20
+
+
+async def test_a_standing_begins_once_and_ends_with_an_answer(pool):
+    """Since when stays; the reason is the latest."""
+    await add(pool, "ana", 5)
+    await isolate(pool, "ana", seconds=0.01)
+    since = await pool.fetchval("SELECT isolated_since FROM refresher.accounts")
+    await eventually(
+        lambda: pool.fetchval("SELECT wake_at < now() FROM refresher.accounts"), "its turn"
+    )
+    (taken,) = await replica(pool).claim(10)
+    assert (taken.isolated_since, taken.isolated_reason) == (since, REASON)
+    await replica(pool).release(
+        [Release("ana", taken.lease_epoch, taken.token.generation, isolated_reason="other")]
+    )
+    row = await pool.fetchrow("SELECT isolated_since, isolated_reason FROM refresher.accounts")
+    assert tuple(row) == (since, "other")
+    (taken,) = await replica(pool).claim(10)
+    await replica(pool).release([Release("ana", taken.lease_epoch, taken.token.generation)])
+    assert await count_isolated(pool) == 0
+
+
+async def test_a_probe_goes_round_the_accounts(pool):
+    """Not to one that was tried, nor to one that was not well, while there are others; in no order."""
+    for name in ("ana", "ben", "cem", "dan"):
+        await add(pool, name, 5)
+    await pool.execute("UPDATE refresher.accounts SET failures = 1 WHERE open_id = 'dan'")
+    asked = []
+    for _ in range(4):
+        (taken,) = await replica(pool).claim(1, asked)
+        asked.append(taken.open_id)
+        await replica(pool).release([Release(taken.open_id, taken.lease_epoch)])
+        await pool.execute("UPDATE refresher.accounts SET failures = 1 WHERE open_id = 'dan'")
+    assert asked[3] == "dan"
+    assert sorted(asked[:3]) == ["ana", "ben", "cem"]
+    (taken,) = await replica(pool).claim(1, asked)
+    assert taken.open_id in asked, "all were tried: again"
+    await replica(pool).release([Release(taken.open_id, taken.lease_epoch)])
+    firsts = set()
+    for _ in range(30):
+        (taken,) = await replica(pool).claim(1, ["dan"])
+        firsts.add(taken.open_id)
+        await replica(pool).release([Release(taken.open_id, taken.lease_epoch)])
+    assert firsts == {"ana", "ben", "cem"}
+
+
+async def test_a_probe_may_ask_for_what_is_not_due(pool):
+    """Where all that is due may be bad; that it is early counts no miss."""
+    await add(pool, "bad", 5)
+    await add(pool, "good", 50, due=timedelta(hours=1))
+    await pool.execute(
+        "UPDATE refresher.accounts SET videos = 50, wake_at = now() + interval '1 hour'"
+        " WHERE open_id = 'good'"
+    )
+    (taken,) = await replica(pool).claim(1, ["bad"])
+    assert (taken.open_id, len(taken.videos)) == ("good", 20)
+    assert not any(video.due for video in taken.videos)
+    assert [one.open_id for one in await replica(pool).claim(1)] == ["bad"], "no probe: what is due"
+
+
+# --- In simulation ---
+
+
+class Count:
+    """Requests of each account, and covers that died before they were refreshed."""
+
+    def __init__(self):
+        self.requests = Counter()
+        self.dead = 0
+
+    def asked(self, account, _sent_at, chunks, videos):
+        assert chunks_of(videos) == chunks
+        self.requests[account] += chunks
+
+    def refreshed(self, old, answered_at, videos):
+        self.dead += videos * (old.expires_at < answered_at)
+
+
+@pytest.mark.parametrize(
+    ("ttl", "lead", "videos", "seconds"),
+    [
+        pytest.param(60, 20, 20, 2 * HOUR_SECONDS, id="a-minute"),
+        pytest.param(21_600, 3600, 100, 45 * DAY_SECONDS, id="six-hours"),
+    ],
+)
+def test_bad_accounts_cost_next_to_nothing(ttl, lead, videos, seconds):
+    """One account in five fails for good: the others stay at 100 %, and it takes under 2 %."""
+    lead = timedelta(seconds=lead)
+    policy = DuePolicy(lead=lead, spread=lead / 2, fallback_ttl=timedelta(hours=6), missing_limit=5)
+    plan = Plan(policy=policy, ttl=ttl, seconds=seconds, limit_per_token=600)
+    names = [OpenId(f"account-{n}") for n in range(50)]
+    bad = set(names[::5])
+    fleet = Fleet(START, {name: [Cohort(START + 5, START + 5 + ttl / 3, videos)] for name in names})
+    count = Count()
+    left = list(Engine(fleet, plan, count, bad).run())
+    # Two more each: before an account is isolated, both halves of a chunk are asked for.
+    for_bad = sum(count.requests[n] + 2 for n, name in enumerate(names) if name in bad)
+    assert for_bad < 0.02 * count.requests.total()
+    assert count.dead == 0
+    dead = sum(cohort.count for cohort in left if cohort.expires_at < START + seconds)
+    assert dead == videos * len(bad)
+
+
+# --- In a daemon ---
+
+
+def scripted(world, answer, is_bad=lambda query: (query.open_id or "").startswith("bad")):
+    world.emulator.answer_with = lambda query: answer() if is_bad(query) else None
+
+
+def asked(world, prefix):
+    return sum((arrival.open_id or "").startswith(prefix) for arrival in world.emulator.record)
+
+
+async def good_ones_valid(world):
+    return await world.pool.fetchval(
+        "SELECT count(*) FROM refresher.videos WHERE open_id LIKE 'good%' AND cover_expires_at > now()"
+    )
+
+
+@pytest.mark.parametrize("kind", ["forbidden", "failed", "unknown", "html", "silent"])
+async def test_bad_accounts_hold_nobody_up(serve, start, kind):
+    """Those that have waited longest all fail for good: the others are fresh within seconds."""
+    world = await serve(latency_seconds=0.02)
+    for number in range(10):
+        await world.add_account(f"bad-{number}", videos=20)
+    for number in range(40):
+        await world.add_account(f"good-{number}", videos=20)
+    scripted(world, KINDS[kind])
+    daemon = await start(world, request_timeout_seconds=4)
+    begun = monotonic()
+
+    async def fresh():
+        return await good_ones_valid(world) == 800
+
+    await eventually(fresh, "all good covers", seconds=25)
+    await daemon.until_event("account.isolated")
+    assert daemon.events("upstream.lost") == []
+    # New videos are asked for within a poll, as ever.
+    await world.add_videos("good-1", 1)
+
+    async def asked_for():
+        return await good_ones_valid(world) == 801
+
+    await eventually(asked_for, "the new video", seconds=5)
+    await until(max(begun + 30, monotonic()))
+    assert daemon.events("upstream.lost") == []
+    assert asked(world, "bad") <= 200
+    (first, *_) = daemon.events("account.isolated")
+    assert first["failures"] == ISOLATED_AFTER
+    assert 150 <= first["retry_in_seconds"] <= 300
+    told = Counter(event["open_id"] for event in daemon.events("account.isolated"))
+    assert set(told.values()) == {1}
+
+
+@pytest.mark.parametrize("kind", ["forbidden", "failed", "silent"])
+async def test_two_bad_accounts_of_seven_hold_back_no_new_video(serve, start, kind):
+    """Again and again while they fail: it is asked for within a poll."""
+    world = await serve()
+    for number in range(7):
+        await world.add_account(f"{'bad' if number < 2 else 'good'}-{number}", videos=20)
+    scripted(world, KINDS[kind])
+    daemon = await start(world, request_timeout_seconds=3)
+    await eventually(lambda: _has_valid(world, 100), "all good covers")
+    for added in range(1, 9):
+        await world.add_videos("good-6", 1)
+        await eventually(partial(_has_valid, world, 100 + added), "the new video", seconds=4)
+        await until(monotonic() + 1)
+    assert daemon.events("upstream.lost") == []
+
+
+async def _has_valid(world, covers):
+    return await good_ones_valid(world) >= covers
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("order", ["first", "last"])
+async def test_one_bad_account_in_five_for_a_hundred_seconds(order):
+    """The run of benchmarks/bad_accounts.py, with requests that are never answered."""
+    outcome = await measure(Run(kind="silent", order=order))
+    assert show(order, outcome)
+
+
+async def test_an_account_recovers(serve, start):
+    """Once it is answered again, that is said, and it is worked as any other."""
+    world = await serve()
+    await world.add_account("bad", videos=45)
+    for number in range(5):
+        await world.add_account(f"good-{number}", videos=20)
+    scripted(world, KINDS["failed"])
+    daemon = await start(world)
+    said = await daemon.until_event("account.isolated")
+    assert (said["open_id"], said["code"], said["status"]) == ("bad", "internal_error", 500)
+    assert said["log_id"]
+    world.emulator.answer_with = None
+    await world.pool.execute(  # its wait is over
+        "UPDATE refresher.accounts SET wake_at = now(), next_slot_at = now() WHERE open_id = 'bad'"
+    )
+    await world.until_valid(145)
+    recovered = await daemon.until_event("account.recovered")
+    assert recovered["open_id"] == "bad"
+    assert 0 < recovered["isolated_seconds"] < 60
+    assert await count_isolated(world.pool) == 0
+
+
+async def test_a_video_that_spoils_its_chunks_is_found(serve, start):
+    """One of sixty makes TikTok answer 500: the others get their covers, and it is asked rarely."""
+    world = await serve()
+    ids = await world.add_account("ana", videos=60)
+    for number in range(5):
+        await world.add_account(f"good-{number}", videos=20)
+    scripted(world, KINDS["failed"], lambda query: ids[37] in query.video_ids)
+    daemon = await start(world)
+    await world.until_valid(159)
+    rejected = await daemon.until_event("video.rejected")
+    assert (rejected["video_id"], rejected["reason"]) == (ids[37], "internal_error")
+    await eventually(
+        lambda: world.pool.fetchval(
+            "SELECT refusal = 'internal_error' AND due_at > now() + interval '50 minutes'"
+            " FROM refresher.videos WHERE video_id = $1",
+            ids[37],
+        ),
+        "the video to be put off",
+    )
+    assert daemon.events("account.isolated") == []
+    assert sum(ids[37] in arrival.video_ids for arrival in world.emulator.record) <= 12
+
+
+async def test_an_outage_that_meets_isolated_accounts_is_found_and_outlasted(serve, start):
+    """Some accounts are isolated, then all are away, and replicas restart: few calls, said once."""
+    world = await serve(latency_seconds=0.02)
+    for number in range(5):
+        await world.add_account(f"bad-{number}", videos=20)
+    for number in range(25):
+        await world.add_account(f"good-{number}", videos=20)
+    scripted(world, KINDS["failed"])
+    daemon = await start(world)
+
+    async def isolated():
+        return await count_isolated(world.pool) == 5
+
+    await eventually(isolated, "isolated accounts")
+    world.emulator.down = "failed"
+    sent = len(world.emulator.record)
+    await world.pool.execute("UPDATE refresher.videos SET due_at = now(), cover_expires_at = now()")
+    await world.pool.execute(
+        "UPDATE refresher.accounts SET wake_at = now() WHERE isolated_since IS NULL"
+    )
+    await daemon.until_event("upstream.lost")
+    # All that was in flight, and the probes.
+    assert len(world.emulator.record) - sent <= 25 + 2 * LOST_PROBES
+    assert await daemon.stopped() == 0
+    daemon = await start(world)
+    await daemon.until_event("upstream.lost")
+    world.emulator.down = None
+
+    async def fresh():
+        return await good_ones_valid(world) == 500
+
+    await eventually(fresh, "all good covers", seconds=20)
+    assert len(daemon.events("upstream.lost")) == len(daemon.events("upstream.recovered")) == 1
+    assert await count_isolated(world.pool) == 5
+
+
+async def test_a_claim_that_parks_reports_no_refresh(serve, start):
+    """Its one event is the park."""
+    world = await serve()
+    await world.add_account("ana", videos=20)
+    world.emulator.revoke_access_token("ana")
+    daemon = await start(world, token_management="external")
+    await daemon.until_event("account.parked")
+    assert await daemon.stopped() == 0
+    assert daemon.events("account.refreshed") == []
+
+
+async def test_a_slow_answer_is_no_failure(serve, start):
+    """TikTok takes three seconds for each: all is fresh, and nothing is said."""
+    world = await serve(latency_seconds=3)
+    for number in range(30):
+        await world.add_account(f"good-{number}", videos=20)
+    daemon = await start(world)
+    await world.until_valid(600)
+    assert daemon.events("upstream.lost") == []
