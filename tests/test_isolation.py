@@ -143,7 +143,7 @@ def test_an_account_is_mixed_while_some_videos_fail_and_others_do_not():
 def test_tiktoks_own_error_object_is_told(status, body, spoken):
     """With whatever code."""
     with pytest.raises(UpstreamFailed) as raised:
-        read_answer(status, {}, body)
+        read_answer(status, {}, body, ["1"], 0.0)
     assert raised.value.spoken == spoken
 
 
@@ -367,13 +367,13 @@ async def test_a_probe_goes_round_the_accounts(pool):
     await pool.execute("UPDATE refresher.accounts SET failures = 1 WHERE open_id = 'dan'")
     asked = []
     for _ in range(4):
-        (taken,) = await replica(pool).claim(1, asked)
+        (taken,) = await replica(pool).claim(1, tried=asked)
         asked.append(taken.open_id)
         await replica(pool).release([Release(taken.open_id, taken.lease_epoch)])
         await pool.execute("UPDATE refresher.accounts SET failures = 1 WHERE open_id = 'dan'")
     assert asked[3] == "dan"
     assert sorted(asked[:3]) == ["ana", "ben", "cem"]
-    (taken,) = await replica(pool).claim(1, asked)
+    (taken,) = await replica(pool).claim(1, tried=asked)
     assert taken.open_id in asked, "all were tried: again"
     await replica(pool).release([Release(taken.open_id, taken.lease_epoch)])
     firsts = set()
