@@ -185,11 +185,9 @@ def read_connection_string(url: str, environment: Mapping[str, str]) -> Connecti
     ignored = [found.name for name, found in given.items() if _is_ignored(name, found)]
     ignored += [name for name in IGNORED_VARIABLES if environment.get(name)]
     kept = {name: found.value for name, found in given.items() if found.value}
-    login = [kept.pop(name, None) for name in ("user", "password", "dbname")]
+    user, password, database = (kept.pop(name, None) for name in ("user", "password", "dbname"))
     hosts = tuple(_hosts(kept.pop("host", ""), kept.pop("port", "")))
-    return ConnectionString(
-        hosts, *login, parameters=_secured(kept, hosts), ignored=tuple(ignored)
-    )
+    return ConnectionString(hosts, user, password, database, _secured(kept, hosts), tuple(ignored))
 
 
 def _is_ignored(name: str, given: Given) -> bool:

@@ -8,9 +8,11 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
 from refresher.domain.connection_string import (
     EXPECTED_URL,
@@ -47,6 +49,10 @@ RELEASE_SECONDS: Final = 2.0
 STATEMENT_SECONDS: Final = 10.0
 LOCK_TIMEOUT: Final = "5s"
 IDLE_TIMEOUT: Final = "60s"
+#: Where no more connections are to be had, for so long those we have take turns before another is
+#: asked for; and how long between two looks for one that was given back.
+FULL_SECONDS: Final = 30.0
+TURN_SECONDS: Final = 0.05
 #: For statements that read what all accounts store.
 REPORT_SECONDS: Final = 60.0
 #: For statements over all rows. (None would mean the pool's own time-out to asyncpg.)
@@ -103,6 +109,15 @@ POOLED: Final = ("08P01", "0A000", "26000", "42P05")
 #: How a pooler says that it does not pass on what we ask for at the start.
 STARTUP: Final = "startup parameter"
 
+#: What comes of a port where something else listens, or nobody wants to speak TLS.
+SPEAKS_OTHERWISE: Final = (
+    ssl.SSLError,
+    ConnectionResetError,
+    asyncpg.InternalClientError,
+    asyncpg.InterfaceError,
+    asyncpg.ConnectionDoesNotExistError,
+)
+
 #: All that the driver raises for a server that it cannot talk to.
 DRIVER_ERRORS: Final = (
     OSError,
@@ -116,6 +131,10 @@ class DatabaseRefusedError(DatabaseUnavailable):
     """The database does not let us in: at start the operator's mistake, later to be waited out."""
 
 
+class ConnectionsUsedUpError(DatabaseUnavailable):
+    """The server, the database or the role has as many connections as it may have."""
+
+
 class SchemaNotMigratedError(Exception):
     """The database lacks the schema this code needs."""
 
@@ -123,14 +142,16 @@ class SchemaNotMigratedError(Exception):
 @asynccontextmanager
 async def connected(database_url: str, *, application_name: str) -> AsyncIterator[Pool]:
     """A pool that opens its connections when they are needed: it starts without a database, too."""
+    connector = Connector(database_url, application_name=application_name)
     pool = asyncpg.create_pool(
-        connect=Connector(database_url, application_name=application_name),
+        connect=connector,
         min_size=0,
         max_size=POOL_SIZE,
         # Nothing we do outlives its transaction, so there is nothing to reset.
         reset=_nothing,
     )
     await pool
+    connector.held = pool.get_size
     try:
         yield pool
     finally:
@@ -145,7 +166,7 @@ async def connection(pool: Pool, seconds: float = ACQUIRE_SECONDS) -> AsyncItera
     used again: new ones find the server that has taken over.
     """
     with available():
-        taken = await pool.acquire(timeout=seconds)
+        taken = await _acquired(pool, seconds)
         try:
             yield taken
         except DRIVER_ERRORS as error:
@@ -156,6 +177,18 @@ async def connection(pool: Pool, seconds: float = ACQUIRE_SECONDS) -> AsyncItera
             # One that cannot be given back is closed; what it was used for stands.
             with suppress(*DRIVER_ERRORS):
                 await pool.release(taken, timeout=RELEASE_SECONDS)
+
+
+async def _acquired(pool: Pool, seconds: float) -> "Pooled":
+    """One of the pool's. Where the server gives no more than we have, one of those in its turn."""
+    ends_at = monotonic() + seconds
+    while True:
+        try:
+            return await pool.acquire(timeout=max(0.0, ends_at - monotonic()))
+        except ConnectionsUsedUpError:
+            if not pool.get_size() or monotonic() > ends_at:
+                raise
+        await asyncio.sleep(TURN_SECONDS)
 
 
 def _is_lost(error: BaseException) -> bool:
@@ -185,19 +218,25 @@ class Connector:
     """
 
     def __init__(self, database_url: str, *, application_name: str) -> None:
-        try:
-            self._wanted = read_connection_string(database_url, os.environ)
-        except ConnectionStringError as error:
-            raise DatabaseRefusedError(f"REFRESHER_DATABASE_URL: {error}") from None
+        self._wanted = _read(database_url)
         self._hosts = self._wanted.hosts
         self._user = self._wanted.user or _system_user()
         self._name = application_name
         # Until we know better: a pooler would keep what we prepare.
         self._pooled = True
+        #: How many connections the pool has that this one opens them for.
+        self.held: Callable[[], int] = int
+        self._full_until = 0.0
 
     async def __call__(self, dsn: str | None = None, **options: Any) -> Connection:  # noqa: ARG002
         """As `asyncpg.connect`, for a pool; where to connect to we know better."""
-        return await self._reach(partial(self._fitting, options))
+        if self.held() and monotonic() < self._full_until:
+            raise ConnectionsUsedUpError("no more connections are to be had")
+        try:
+            return await self._reach(partial(self._fitting, options))
+        except ConnectionsUsedUpError:
+            self._full_until = monotonic() + FULL_SECONDS
+            raise
 
     async def plain(self, **options: Any) -> Connection:
         """A connection that any server and pooler understands."""
@@ -212,10 +251,10 @@ class Connector:
                 discard=asyncpg.Connection.terminate,
             )
         except* DatabaseUnavailable as errors:
-            failures = errors.exceptions
+            failures = [each for each in errors.exceptions if isinstance(each, DatabaseUnavailable)]
         # Where one is away, to wait may help.
-        refused = all(isinstance(failure, DatabaseRefusedError) for failure in failures)
-        kind = DatabaseRefusedError if refused else DatabaseUnavailable
+        kinds = {type(failure) for failure in failures}
+        kind = kinds.pop() if len(kinds) == 1 else DatabaseUnavailable
         raise kind("; ".join(map(str, failures))) from failures[-1]
 
     async def _try(
@@ -293,7 +332,7 @@ class Connector:
             database=self._database,
             krbsrvname=wanted.get("krbsrvname"),
             server_settings={**settings, **self._startup()},
-            target_session_attrs="any",
+            target_session_attrs=SessionAttribute.any,
             timeout=self._attempt_seconds(),
             **({"ssl": False} if host.is_socket else tls_arguments(wanted)),
             **{"command_timeout": STATEMENT_SECONDS, **options},
@@ -320,8 +359,7 @@ class Connector:
         except (DatabaseRefusedError, DatabaseUnavailable) as error:
             raise type(error)(f"{place}: {error}") from error
         except DRIVER_ERRORS as error:
-            kind = DatabaseRefusedError if _is_refusal(error) else DatabaseUnavailable
-            raise kind(f"{place}: {_reason(error, self._wanted)}") from error
+            raise _kind_of(error)(f"{place}: {_reason(error, self._wanted)}") from error
         except LocalFileError as error:
             raise DatabaseRefusedError(f"REFRESHER_DATABASE_URL: {error}") from None
         except ValueError:
@@ -330,8 +368,18 @@ class Connector:
 
 
 def ignored_parameters(database_url: str) -> tuple[str, ...]:
-    """Of the string and the environment what is left out of a connection, as it cannot matter."""
-    return read_connection_string(database_url, os.environ).ignored
+    """Of the string and the environment what is left out of a connection, as it cannot matter.
+
+    Raises `DatabaseRefusedError`.
+    """
+    return _read(database_url).ignored
+
+
+def _read(database_url: str) -> ConnectionString:
+    try:
+        return read_connection_string(database_url, os.environ)
+    except ConnectionStringError as error:
+        raise DatabaseRefusedError(f"REFRESHER_DATABASE_URL: {error}") from None
 
 
 def _system_user() -> str:
@@ -351,35 +399,52 @@ async def _closed_unless(found: Connection, done: Awaitable[None]) -> None:
         raise
 
 
-def _is_refusal(error: Exception) -> bool:
-    """Whether it stays so until somebody changes something."""
+def _kind_of(error: Exception) -> type[DatabaseUnavailable]:
+    """Refused is what stays so until somebody changes something."""
+    if isinstance(error, asyncpg.TooManyConnectionsError):
+        return ConnectionsUsedUpError
     if isinstance(error, asyncpg.PostgresError):
-        kind = _kind(error.sqlstate or "")
-        return kind in {None, DatabaseRefusedError} or STARTUP in str(error)
-    return isinstance(error, (asyncpg.ClientConfigurationError, ssl.SSLCertVerificationError))
+        kind = DatabaseRefusedError if STARTUP in str(error) else _kind(error.sqlstate or "")
+        return kind or DatabaseRefusedError
+    wrong = isinstance(error, (asyncpg.ClientConfigurationError, ssl.SSLCertVerificationError))
+    return DatabaseRefusedError if wrong else DatabaseUnavailable
 
 
 def _reason(error: Exception, wanted: ConnectionString) -> str:
-    text = first_line(error)
-    match error:
-        case asyncpg.InvalidCatalogNameError() if wanted.database != (wanted.database or "").strip():
-            return f"{text}: a blank stands at its end"
-        case asyncpg.PostgresError() if STARTUP in text:
-            return f"{text}: a pooler takes none; leave it out, or let the pooler ignore it"
-        case asyncpg.InvalidAuthorizationSpecificationError():
-            return f"{text}: is the password percent-encoded, @ as %40, / as %2F, % as %25?"
-        case socket.gaierror():
-            return f"{error.strerror}: are user and password percent-encoded, @ as %40, / as %2F?"
-        case ssl.SSLCertVerificationError():
-            return f"{error.verify_message}: expected sslrootcert, the CA of the server"
-        case TimeoutError():
-            return "no answer in time"
-        case ConnectionError() if "SSL" in text or "connection_lost" in text:
-            return f"{text}: does PostgreSQL answer there, and with TLS where sslmode asks for it?"
-        case asyncpg.InternalClientError() | asyncpg.InterfaceError():
-            return f"{text}: does PostgreSQL answer there?"
-        case _:
-            return text
+    """What the driver says, and what is behind it where people usually err."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    text = getattr(error, "verify_message", None) or getattr(error, "strerror", None)
+    return f"{text or first_line(error)}{_hint(error, wanted)}"
+
+
+def _hint(error: Exception, wanted: ConnectionString) -> str:
+    database = wanted.database or ""
+    for fits, hint in (
+        (
+            isinstance(error, asyncpg.InvalidCatalogNameError) and database != database.strip(),
+            ": its name ends with a blank",
+        ),
+        (
+            isinstance(error, (socket.gaierror, asyncpg.InvalidAuthorizationSpecificationError)),
+            ": are user and password percent-encoded, @ as %40, / as %2F, % as %25?",
+        ),
+        (
+            isinstance(error, ssl.SSLCertVerificationError),
+            ": expected the CA of the server as sslrootcert",
+        ),
+        (
+            STARTUP in str(error),
+            ": expected a pooler that ignores it, or the parameter left out",
+        ),
+        (
+            isinstance(error, SPEAKS_OTHERWISE) or type(error) is ConnectionError,
+            ": does PostgreSQL answer at this port, and with TLS where sslmode asks for it?",
+        ),
+    ):
+        if fits:
+            return hint
+    return ""
 
 
 async def _is_pooled(found: Connection) -> bool:

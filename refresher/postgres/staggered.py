@@ -34,7 +34,8 @@ async def first_of(
                 if task in done and task.exception() is None:
                     return tasks.pop(tasks.index(task)).result()
             failed |= done
-        raise ExceptionGroup("no host", [_error(task) for task in tasks])
+        errors = [task.exception() for task in tasks]
+        raise ExceptionGroup("no host", [each for each in errors if isinstance(each, Exception)])
     finally:
         for task in tasks:
             task.cancel()
@@ -42,9 +43,3 @@ async def first_of(
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if not isinstance(result, BaseException):
                 discard(result)
-
-
-def _error(task: "asyncio.Future[T]") -> Exception:
-    error = task.exception()
-    assert isinstance(error, Exception)
-    return error
