@@ -167,6 +167,7 @@ async def connection(pool: Pool, seconds: float = ACQUIRE_SECONDS) -> AsyncItera
     """
     with available():
         taken = await _acquired(pool, seconds)
+        watching = _watching(pool)
         try:
             yield taken
         except DRIVER_ERRORS as error:
@@ -174,6 +175,8 @@ async def connection(pool: Pool, seconds: float = ACQUIRE_SECONDS) -> AsyncItera
                 await _forsake(pool)
             raise
         finally:
+            if watching:
+                watching.cancel()
             # One that cannot be given back is closed; what it was used for stands.
             with suppress(*DRIVER_ERRORS):
                 await pool.release(taken, timeout=RELEASE_SECONDS)
@@ -189,6 +192,23 @@ async def _acquired(pool: Pool, seconds: float) -> "Pooled":
             if not pool.get_size() or monotonic() > ends_at:
                 raise
         await asyncio.sleep(TURN_SECONDS)
+
+
+def _watching(pool: Pool) -> "asyncio.Task[None] | None":
+    """Where there are several hosts, whoever waits for one long has the others looked at."""
+    connector = getattr(pool, "_connect", None)
+    if not isinstance(connector, Connector) or not connector.has_choice:
+        return None
+    return asyncio.create_task(_watch(pool, connector))
+
+
+async def _watch(pool: Pool, connector: "Connector") -> None:
+    while True:
+        await asyncio.sleep(SILENT_SECONDS)
+        if await connector.finds_another():
+            # Those in use, too: what they wait for will not come.
+            for holder in getattr(pool, "_holders", ()):
+                holder.terminate()
 
 
 def _is_lost(error: BaseException) -> bool:
@@ -227,6 +247,9 @@ class Connector:
         #: How many connections the pool has that this one opens them for.
         self.held: Callable[[], int] = int
         self._full_until = 0.0
+        usual = "read-write" if len(self._hosts) > 1 else "any"
+        self._target = self._wanted.parameters.get("target_session_attrs", usual)
+        self._looks = False
 
     async def __call__(self, dsn: str | None = None, **options: Any) -> Connection:  # noqa: ARG002
         """As `asyncpg.connect`, for a pool; where to connect to we know better."""
@@ -241,6 +264,32 @@ class Connector:
     async def plain(self, **options: Any) -> Connection:
         """A connection that any server and pooler understands."""
         return await self._reach(partial(self._plain, options))
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether there are several hosts, of which one is meant that takes writes."""
+        return len(self._hosts) > 1 and self._target != "any"
+
+    async def finds_another(self) -> bool:
+        """Whether another host than the last one takes writes: it is the first from then on."""
+        if self._looks:
+            return False
+        self._looks = True
+        try:
+            others = [
+                partial(self._try, partial(self._plain, {}), host) for host in self._hosts[1:]
+            ]
+            found: Connection | None = await first_of(
+                others, after_seconds=SILENT_SECONDS, discard=asyncpg.Connection.terminate
+            )
+        except* DatabaseUnavailable:
+            found = None
+        finally:
+            self._looks = False
+        if found is None:
+            return False
+        found.terminate()
+        return True
 
     async def _reach(self, open_at: Callable[[Host], Awaitable[Connection]]) -> Connection:
         """The first host that answers and may be written to, beginning with the last that did."""
@@ -276,14 +325,12 @@ class Connector:
 
     async def _check_writes(self, found: Connection) -> None:
         """Of several hosts we mean the one that takes writes, unless the URL says otherwise."""
-        usual = "read-write" if len(self._hosts) > 1 else "any"
-        wanted = self._wanted.parameters.get("target_session_attrs", usual)
-        if wanted == "any":
+        if self._target == "any":
             return
         answer = await found.execute(SQL_TAKES_WRITES)
         if answer == IS_STANDBY:
             raise DatabaseUnavailable("is a standby")
-        if answer != TAKES_WRITES and wanted == "read-write":
+        if answer != TAKES_WRITES and self._target == "read-write":
             raise DatabaseUnavailable(READ_ONLY)
 
     async def _fitting(self, options: Mapping[str, Any], host: Host) -> Connection:
