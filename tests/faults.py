@@ -277,11 +277,16 @@ async def pgbouncer(server: Server, *settings: str) -> AsyncIterator[int]:
         with (folder / "log").open("wb") as log:
             # Not asyncio's own: uvloop's cannot change the user.
             process = subprocess.Popen(  # noqa: ASYNC220
-                [pgbouncer_program(), settings_file], stdout=log, stderr=log, user=server_user(), cwd="/"
+                [pgbouncer_program(), settings_file],
+                stdout=log,
+                stderr=log,
+                user=server_user(),
+                cwd="/",
             )
         try:
             await until_up(server.url_of("postgres", port))
             yield port
         finally:
-            process.terminate()
+            # Not SIGTERM, at which PgBouncer since 1.23 waits for its clients to go.
+            process.kill()
             await asyncio.to_thread(process.wait)
