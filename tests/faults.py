@@ -277,7 +277,7 @@ async def pgbouncer(server: Server, *settings: str) -> AsyncIterator[int]:
         with (folder / "log").open("wb") as log:
             # Not asyncio's own: uvloop's cannot change the user.
             process = subprocess.Popen(  # noqa: ASYNC220
-                [pgbouncer_program(), settings_file],
+                [pgbouncer_program() or "pgbouncer", settings_file],
                 stdout=log,
                 stderr=log,
                 user=server_user(),
