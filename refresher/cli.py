@@ -188,9 +188,10 @@ def migrate(
 
     database_url = _database_url(_settings())
     _say_ignored(database_url)
-    if not uvloop.run(migrate_database(database_url)):
-        print("nothing to migrate")
+    migrated = uvloop.run(migrate_database(database_url))
     if video_partitions is None:
+        if not migrated:
+            print("nothing to migrate")
         return
     try:
         rows = uvloop.run(partition_videos(database_url, video_partitions))
