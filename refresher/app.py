@@ -27,13 +27,16 @@ from refresher.postgres.audit import AUDIT_SECONDS, audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import (
     APPLICATION_NAME,
+    POOL_SIZE,
     DatabaseRefusedError,
     Pool,
     SchemaNotMigratedError,
     check_migrated,
     connected,
     first_line,
+    ignored_parameters,
 )
+from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sealing import Sealer, check_readable, seal_all
 from refresher.postgres.status import Summary, any_left, count_due, read_now, read_summary
 from refresher.postgres.tokens import (
@@ -153,6 +156,8 @@ async def run(settings: Settings) -> None:
         stop_on_signals(app)
         if settings.ignored:
             emit(events.SETTINGS_IGNORED, variables=settings.ignored)
+        if ignored := ignored_parameters(settings.database_url.get_secret_value()):
+            emit(events.PARAMETERS_IGNORED, parameters=list(ignored))
         async with served(settings.http_listen, partial(_what_is_missing, app.pool)):
             try:
                 await app.outage.outlast(
@@ -175,10 +180,17 @@ async def run(settings: Settings) -> None:
 
 async def _check_database(app: App) -> None:
     await check_migrated(app.pool)
+    restricted = await check_role(app.pool)
+    limit = await connection_limit(app.pool)
     await check_readable(app.pool, app.sealer)
     client = _client(app.settings)
     if client and app.settings.refreshes_tokens:
         await _free_waiting(app, client)
+
+    if restricted:
+        emit(events.ROWS_RESTRICTED, tables=restricted)
+    if limit is not None:
+        emit(events.CONNECTIONS_LIMITED, limit=limit, wanted=POOL_SIZE)
 
 
 async def _free_waiting(app: App, client: Client) -> None:

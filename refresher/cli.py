@@ -46,8 +46,10 @@ from refresher.postgres.database import (
     SchemaNotMigratedError,
     check_migrated,
     connected,
+    ignored_parameters,
 )
 from refresher.postgres.fleet import read_fleet
+from refresher.postgres.role import check_role
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.settings import (
     HIGHEST_LIMIT,
@@ -172,6 +174,7 @@ def run() -> None:
 def once() -> None:
     """Everything due now, then exit: 0 when every due video was answered, else 1."""
     settings = _settings()
+    _say_ignored(_database_url(settings))
     logs.configure(log_format=settings.log_format, level="warning")
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("due videos", total=None)
@@ -205,8 +208,11 @@ def migrate(
     from refresher.postgres.partitioning import PartitioningRefusedError, partition_videos
 
     database_url = _database_url(_settings())
-    uvloop.run(migrate_database(database_url))
+    _say_ignored(database_url)
+    migrated = uvloop.run(migrate_database(database_url))
     if video_partitions is None:
+        if not migrated:
+            print("nothing to migrate")
         return
     try:
         rows = uvloop.run(partition_videos(database_url, video_partitions))
@@ -706,10 +712,17 @@ def _database_url(settings: Settings) -> str:
     return settings.database_url.get_secret_value()
 
 
+def _say_ignored(database_url: str) -> None:
+    if ignored := ignored_parameters(database_url):
+        _say(f"REFRESHER_DATABASE_URL: ignored, as it cannot matter: {', '.join(ignored)}")
+
+
 def _with_database(settings: Settings, unit: Callable[[Pool], Coroutine[Any, Any, T]]) -> T:
     async def with_pool() -> T:
         async with connected(_database_url(settings), application_name="refresher-cli") as pool:
             await check_migrated(pool)
+            await check_role(pool)
             return await unit(pool)
 
+    _say_ignored(_database_url(settings))
     return asyncio.run(with_pool())

@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from refresher.domain.connection_string import EXPECTED_URL, read_connection_string
 from refresher.setting_files import BadSettingFileError, Found, read_env_file, read_secrets
 
 PREFIX: Final = "REFRESHER_"
@@ -35,15 +36,7 @@ class SettingsError(Exception):
 
 
 def _postgresql_url(value: SecretStr) -> SecretStr:
-    try:
-        parts = urlsplit(value.get_secret_value())
-        # Several hosts, separated by commas, are for the driver to read.
-        port = None if "," in parts.netloc else parts.port
-        usable = parts.scheme in {"postgresql", "postgres"} and port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("expected a URL as postgresql://user@host:5432/database")
+    read_connection_string(value.get_secret_value(), {})
     return value
 
 
@@ -222,7 +215,9 @@ def _complaint(item: Mapping[str, Any]) -> str:
         return f"{PREFIX}TIKTOK_CLIENT_KEY, {PREFIX}TIKTOK_CLIENT_SECRET: {expected(item)}"
     name = PREFIX + field.upper()
     if item["type"] == "missing":
-        return f"{name} is not set: expected a URL as postgresql://user@host:5432/database"
+        return f"{name} is not set: {EXPECTED_URL}"
+    if field == "database_url" and item["type"] == "value_error":
+        return f"{name}: {expected(item)}"  # it says itself what is wrong
     given = "the value given" if field in SECRETS else repr(item["input"])
     return f"{name}: {expected(item)}, not {given}"
 

@@ -226,10 +226,16 @@ async def lively(port: int) -> AsyncIterator[None]:
     assert set(ready.result()) <= {200, 503}
 
 
+def pgbouncer_program() -> str | None:
+    """TEST_PGBOUNCER, or the one that is installed; None where there is none."""
+    usual = Path("/usr/sbin/pgbouncer")
+    found = os.environ.get("TEST_PGBOUNCER") or shutil.which("pgbouncer")
+    return found or (str(usual) if usual.exists() else None)
+
+
 @asynccontextmanager
 async def pgbouncer(server: Server, *settings: str) -> AsyncIterator[int]:
     """PgBouncer in front of the server, in transaction mode; its port. `settings` are lines more."""
-    program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
     with folder_for_servers() as folder:
         port = free_port()
         users = folder / "users.txt"
@@ -252,11 +258,16 @@ async def pgbouncer(server: Server, *settings: str) -> AsyncIterator[int]:
         with (folder / "log").open("wb") as log:
             # Not asyncio's own: uvloop's cannot change the user.
             process = subprocess.Popen(  # noqa: ASYNC220
-                [program, settings_file], stdout=log, stderr=log, user=server_user(), cwd="/"
+                [pgbouncer_program() or "pgbouncer", settings_file],
+                stdout=log,
+                stderr=log,
+                user=server_user(),
+                cwd="/",
             )
         try:
             await until_up(server.url_of("postgres", port))
             yield port
         finally:
-            process.terminate()
+            # Not SIGTERM, at which PgBouncer since 1.23 waits for its clients to go.
+            process.kill()
             await asyncio.to_thread(process.wait)

@@ -50,8 +50,8 @@ async def count(pool, table):
 
 
 async def test_migrate_again_is_fine(refresher):
-    """Idempotent, and silent about it."""
-    assert await refresher("migrate") == (0, "", "")
+    """Idempotent, and says so."""
+    assert await refresher("migrate") == (0, "nothing to migrate\n", "")
 
 
 async def test_accounts_are_imported_listed_paused_and_resumed(refresher, csv_file, pool):

@@ -455,7 +455,7 @@ async def test_the_kernel_looks_after_a_long_statement(own_server):
     ):
         its_socket = taken._transport.get_extra_info("socket")
         assert its_socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        for name, value in database.KEEPALIVE:
+        for name, value, _ in database.KEEPALIVE:
             if option := getattr(socket, name, None):
                 assert its_socket.getsockopt(socket.IPPROTO_TCP, option) == value
 

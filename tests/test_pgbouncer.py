@@ -2,9 +2,7 @@
 
 import asyncio
 import secrets
-import shutil
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +14,7 @@ from tests.conftest import administer
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(
-    not (shutil.which("pgbouncer") or Path("/usr/sbin/pgbouncer").exists()),
+    not faults.pgbouncer_program(),
     reason="PgBouncer is not installed: apt-get install pgbouncer",
 )
 

@@ -1,17 +1,30 @@
 """The pool, and which of the driver's errors mean "away" rather than "wrong"."""
 
+import asyncio
 import os
+import pwd
 import socket
-from collections.abc import AsyncIterator, Iterator
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from refresher.domain.connection_string import (
+    EXPECTED_URL,
+    ConnectionString,
+    ConnectionStringError,
+    Host,
+    read_connection_string,
+)
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.postgres.staggered import first_of
 from refresher.postgres.times import set_time_codec
+from refresher.postgres.tls import LocalFileError, tls_arguments
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -39,17 +52,25 @@ RELEASE_SECONDS: Final = 2.0
 STATEMENT_SECONDS: Final = 10.0
 LOCK_TIMEOUT: Final = "5s"
 IDLE_TIMEOUT: Final = "60s"
+#: Where no more connections are to be had, for so long those we have take turns before another is
+#: asked for; and how long between two looks for one that was given back.
+FULL_SECONDS: Final = 30.0
+TURN_SECONDS: Final = 0.05
 #: For statements that read what all accounts store.
 REPORT_SECONDS: Final = 60.0
 #: For statements over all rows. (None would mean the pool's own time-out to asyncpg.)
 SCAN_SECONDS: Final = 86_400.0
-#: So that a scan, too, notices within about a minute that the other end is gone.
+#: So that a scan, too, notices within about a minute that the other end is gone. Each with libpq's
+#: name for it; 0 leaves it to the system.
 KEEPALIVE: Final = (
-    ("TCP_KEEPIDLE", 30),
-    ("TCP_KEEPINTVL", 10),
-    ("TCP_KEEPCNT", 3),
-    ("TCP_USER_TIMEOUT", 60_000),
+    ("TCP_KEEPIDLE", 30, "keepalives_idle"),
+    ("TCP_KEEPINTVL", 10, "keepalives_interval"),
+    ("TCP_KEEPCNT", 3, "keepalives_count"),
+    ("TCP_USER_TIMEOUT", 60_000, "tcp_user_timeout"),
 )
+#: Of several hosts the next is asked, too, when one has been silent for so long: a pooler whose
+#: server is dead still lets us in, and says nothing more.
+SILENT_SECONDS: Final = 0.5
 
 #: The revision this code was written for; a later one only adds (expand and contract).
 SCHEMA_REVISION: Final = "0012"
@@ -58,6 +79,16 @@ SQL_REVISION: Final = "SELECT max(version_num) FROM refresher.alembic_version"
 # Over the simple protocol, which prepares nothing, an answer is its number of rows.
 SQL_IS_PROCESS: Final = "SELECT WHERE pg_backend_pid() = {}"
 IS_PROCESS: Final = "SELECT 1"
+# The server itself is asked: a pooler tells of the server as it was when it first connected.
+SQL_TAKES_WRITES: Final = """
+SELECT WHERE NOT pg_is_in_recovery()
+UNION ALL SELECT WHERE current_setting('transaction_read_only') = 'off'
+"""
+TAKES_WRITES: Final = "SELECT 2"
+IS_STANDBY: Final = "SELECT 0"
+READ_ONLY: Final = (
+    "takes no writes: default_transaction_read_only is on for the role, the database or the server"
+)
 
 # SQLSTATE classes of a server that is starting, stopping, full, interrupted or broken: connection
 # exception, insufficient resources, operator intervention, system error, internal error.
@@ -78,7 +109,17 @@ LOST: Final = ("08", "57P", "25006")
 # How a pooler answers a connection that asks for settings, or prepares statements by name.
 POOLED: Final = ("08P01", "0A000", "26000", "42P05")
 
-EXPECTED_URL: Final = "expected a URL as postgresql://user@host:5432/database"
+#: How a pooler says that it does not pass on what we ask for at the start.
+STARTUP: Final = "startup parameter"
+
+#: What comes of a port where something else listens, or nobody wants to speak TLS.
+SPEAKS_OTHERWISE: Final = (
+    ssl.SSLError,
+    ConnectionResetError,
+    asyncpg.InternalClientError,
+    asyncpg.InterfaceError,
+    asyncpg.ConnectionDoesNotExistError,
+)
 
 #: All that the driver raises for a server that it cannot talk to.
 DRIVER_ERRORS: Final = (
@@ -93,6 +134,10 @@ class DatabaseRefusedError(DatabaseUnavailable):
     """The database does not let us in: at start the operator's mistake, later to be waited out."""
 
 
+class ConnectionsUsedUpError(DatabaseUnavailable):
+    """The server, the database or the role has as many connections as it may have."""
+
+
 class SchemaNotMigratedError(Exception):
     """The database lacks the schema this code needs."""
 
@@ -100,14 +145,16 @@ class SchemaNotMigratedError(Exception):
 @asynccontextmanager
 async def connected(database_url: str, *, application_name: str) -> AsyncIterator[Pool]:
     """A pool that opens its connections when they are needed: it starts without a database, too."""
+    connector = Connector(database_url, application_name=application_name)
     pool = asyncpg.create_pool(
-        connect=Connector(database_url, application_name=application_name),
+        connect=connector,
         min_size=0,
         max_size=POOL_SIZE,
         # Nothing we do outlives its transaction, so there is nothing to reset.
         reset=_nothing,
     )
     await pool
+    connector.held = pool.get_size
     try:
         yield pool
     finally:
@@ -122,7 +169,8 @@ async def connection(pool: Pool, seconds: float = ACQUIRE_SECONDS) -> AsyncItera
     used again: new ones find the server that has taken over.
     """
     with available():
-        taken = await pool.acquire(timeout=seconds)
+        taken = await _acquired(pool, seconds)
+        watching = _watching(pool)
         try:
             yield taken
         except DRIVER_ERRORS as error:
@@ -130,9 +178,40 @@ async def connection(pool: Pool, seconds: float = ACQUIRE_SECONDS) -> AsyncItera
                 await _forsake(pool)
             raise
         finally:
+            if watching:
+                watching.cancel()
             # One that cannot be given back is closed; what it was used for stands.
             with suppress(*DRIVER_ERRORS):
                 await pool.release(taken, timeout=RELEASE_SECONDS)
+
+
+async def _acquired(pool: Pool, seconds: float) -> "Pooled":
+    """One of the pool's. Where the server gives no more than we have, one of those in its turn."""
+    ends_at = monotonic() + seconds
+    while True:
+        try:
+            return await pool.acquire(timeout=max(0.0, ends_at - monotonic()))
+        except ConnectionsUsedUpError:
+            if not pool.get_size() or monotonic() > ends_at:
+                raise
+        await asyncio.sleep(TURN_SECONDS)
+
+
+def _watching(pool: Pool) -> "asyncio.Task[None] | None":
+    """Where there are several hosts, whoever waits for one long has the others looked at."""
+    connector = getattr(pool, "_connect", None)
+    if not isinstance(connector, Connector) or not connector.has_choice:
+        return None
+    return asyncio.create_task(_watch(pool, connector))
+
+
+async def _watch(pool: Pool, connector: "Connector") -> None:
+    while True:
+        await asyncio.sleep(SILENT_SECONDS)
+        if await connector.finds_another():
+            # Those in use, too: what they wait for will not come.
+            for holder in getattr(pool, "_holders", ()):
+                holder.terminate()
 
 
 def _is_lost(error: BaseException) -> bool:
@@ -156,101 +235,268 @@ class Connector:
     A pooler such as PgBouncer hands each transaction to another server process: statements cannot
     be prepared for the next time, and settings are not for a client to choose. It is recognized by
     the process that answers, on every connection anew.
+
+    Raises `DatabaseUnavailable` that names the place, and `DatabaseRefusedError` for a string that
+    cannot be read.
     """
 
     def __init__(self, database_url: str, *, application_name: str) -> None:
-        self._urls = urls_of_hosts(database_url)
+        self._wanted = _read(database_url)
+        self._hosts = self._wanted.hosts
+        self._user = self._wanted.user or _system_user()
         self._name = application_name
         # Until we know better: a pooler would keep what we prepare.
         self._pooled = True
+        #: How many connections the pool has that this one opens them for.
+        self.held: Callable[[], int] = int
+        self._full_until = 0.0
+        usual = "read-write" if len(self._hosts) > 1 else "any"
+        self._target = self._wanted.parameters.get("target_session_attrs", usual)
+        self._looks = False
 
     async def __call__(self, dsn: str | None = None, **options: Any) -> Connection:  # noqa: ARG002
         """As `asyncpg.connect`, for a pool; where to connect to we know better."""
-        found = await self._suited(**options)
+        if self.held() and monotonic() < self._full_until:
+            raise ConnectionsUsedUpError("no more connections are to be had")
         try:
-            await set_time_codec(found)
-        except BaseException:
-            found.terminate()
+            found = await self._reach(partial(self._fitting, options))
+        except ConnectionsUsedUpError:
+            self._full_until = monotonic() + FULL_SECONDS
             raise
+        await _closed_unless(found, set_time_codec(found))
         return found
 
-    async def _suited(self, **options: Any) -> Connection:
-        found, as_pooled = await self._open(**options)
+    async def plain(self, **options: Any) -> Connection:
+        """A connection that any server and pooler understands."""
+        return await self._reach(partial(self._plain, options))
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether there are several hosts, of which one is meant that takes writes."""
+        return len(self._hosts) > 1 and self._target != "any"
+
+    async def finds_another(self) -> bool:
+        """Whether another host than the last one takes writes: it is the first from then on."""
+        if self._looks:
+            return False
+        self._looks = True
+        try:
+            others = [
+                partial(self._try, partial(self._plain, {}), host) for host in self._hosts[1:]
+            ]
+            found: Connection | None = await first_of(
+                others, after_seconds=SILENT_SECONDS, discard=asyncpg.Connection.terminate
+            )
+        except* DatabaseUnavailable:
+            found = None
+        finally:
+            self._looks = False
+        if found is None:
+            return False
+        found.terminate()
+        return True
+
+    async def _reach(self, open_at: Callable[[Host], Awaitable[Connection]]) -> Connection:
+        """The first host that answers and may be written to, beginning with the last that did."""
+        try:
+            return await first_of(
+                [partial(self._try, open_at, host) for host in self._hosts],
+                after_seconds=SILENT_SECONDS,
+                discard=asyncpg.Connection.terminate,
+            )
+        except* DatabaseUnavailable as errors:
+            failures = [each for each in errors.exceptions if isinstance(each, DatabaseUnavailable)]
+        # Where one is away, to wait may help.
+        kinds = {type(failure) for failure in failures}
+        kind = kinds.pop() if len(kinds) == 1 else DatabaseUnavailable
+        raise kind("; ".join(map(str, failures))) from failures[-1]
+
+    async def _try(
+        self, open_at: Callable[[Host], Awaitable[Connection]], host: Host
+    ) -> Connection:
+        with self._named(host):
+            async with asyncio.timeout(self._attempt_seconds()):
+                found = await open_at(host)
+                await _closed_unless(found, self._check_writes(found))
+        self._hosts = (host, *(other for other in self._hosts if other != host))
+        return found
+
+    def _attempt_seconds(self) -> float:
+        asked = int(self._wanted.parameters.get("connect_timeout", 0))
+        share = ACQUIRE_SECONDS / len(self._hosts)
+        if asked > 0:
+            return min(asked, share)
+        return min(CONNECT_SECONDS, share)
+
+    async def _check_writes(self, found: Connection) -> None:
+        """Of several hosts we mean the one that takes writes, unless the URL says otherwise."""
+        if self._target == "any":
+            return
+        answer = await found.execute(SQL_TAKES_WRITES)
+        if answer == IS_STANDBY:
+            raise DatabaseUnavailable("is a standby")
+        if answer != TAKES_WRITES and self._target == "read-write":
+            raise DatabaseUnavailable(READ_ONLY)
+
+    async def _fitting(self, options: Mapping[str, Any], host: Host) -> Connection:
+        found, as_pooled = await self._open(options, host)
         self._pooled = await _is_pooled(found)
         if self._pooled == as_pooled:
             return found
         await found.close(timeout=RELEASE_SECONDS)
-        found, _ = await self._open(**options)
+        found, _ = await self._open(options, host)
         return found
 
-    async def _open(self, **options: Any) -> tuple[Connection, bool]:
+    async def _open(self, options: Mapping[str, Any], host: Host) -> tuple[Connection, bool]:
         """A connection, and whether it is made for a pooler."""
         if not self._pooled:
             try:
-                return await self._full(**options), False
+                return await self._full(options, host), False
             except asyncpg.PostgresError as error:
                 if error.sqlstate not in POOLED:
                     raise
             self._pooled = True
-        return await self.plain(**options), True
+        return await self._plain(options, host), True
 
-    async def _full(self, **options: Any) -> Connection:
+    async def _full(self, options: Mapping[str, Any], host: Host) -> Connection:
         # Compiling a statement takes longer than running any of ours; a lock that lasts is left to
         # whoever holds it.
         # A machine that vanishes amid a transaction must not keep its locks until TCP gives up.
         settings = {
-            "application_name": self._name,
             "jit": "off",
             "lock_timeout": LOCK_TIMEOUT,
             "idle_in_transaction_session_timeout": IDLE_TIMEOUT,
         }
-        return await self._reach(settings, **options)
+        return await self._connect(host, settings, **options)
 
-    async def plain(self, **options: Any) -> Connection:
-        """A connection that any server and pooler understands."""
-        settings = {"application_name": self._name}
-        return await self._reach(settings, statement_cache_size=0, **options)
+    async def _plain(self, options: Mapping[str, Any], host: Host) -> Connection:
+        return await self._connect(host, {}, statement_cache_size=0, **options)
 
-    async def _reach(self, server_settings: dict[str, str], **options: Any) -> Connection:
-        """The first host that answers and may be written to, beginning with the last that did."""
-        failure: Exception | None = None
-        for url in self._urls:
-            try:
-                found: Connection = await asyncpg.connect(
-                    url,
-                    timeout=min(CONNECT_SECONDS, ACQUIRE_SECONDS / (len(self._urls) + 1)),
-                    server_settings=server_settings,
-                    target_session_attrs=self._target(url),
-                    **{"command_timeout": STATEMENT_SECONDS, **options},
-                )
-            except asyncpg.InterfaceError:
-                raise  # the URL itself is wrong
-            except DRIVER_ERRORS as error:
-                failure = error
-                continue
-            except ValueError:
-                # A port that is no number, a host that is no name; its words may quote a password.
-                raise asyncpg.ClientConfigurationError(EXPECTED_URL) from None
-            self._urls = (url, *(other for other in self._urls if other != url))
-            _keep_alive(found)
-            return found
-        raise failure or AssertionError
+    async def _connect(self, host: Host, settings: dict[str, str], **options: Any) -> Connection:
+        """All that asyncpg would look for in the environment is said, so that it does not look."""
+        wanted = self._wanted.parameters
+        found: Connection = await asyncpg.connect(
+            host=host.name,
+            port=host.port,
+            user=self._user,
+            password=self._wanted.password,
+            passfile=wanted.get("passfile"),
+            database=self._database,
+            krbsrvname=wanted.get("krbsrvname"),
+            server_settings={**settings, **self._startup()},
+            target_session_attrs=SessionAttribute.any,
+            timeout=self._attempt_seconds(),
+            **({"ssl": False} if host.is_socket else tls_arguments(wanted)),
+            **{"command_timeout": STATEMENT_SECONDS, **options},
+        )
+        _keep_alive(found, wanted)
+        return found
 
-    def _target(self, url: str) -> SessionAttribute | None:
-        """Of several hosts we mean the one that takes writes, unless the URL says otherwise."""
-        chosen = "target_session_attrs=" in url or "PGTARGETSESSIONATTRS" in os.environ
-        return None if chosen or len(self._urls) == 1 else SessionAttribute.read_write
+    def _startup(self) -> dict[str, str]:
+        wanted = self._wanted.parameters
+        name = wanted.get("application_name") or wanted.get("fallback_application_name")
+        options = {"options": wanted["options"]} if "options" in wanted else {}
+        return {"application_name": name or self._name, **options}
+
+    @property
+    def _database(self) -> str:
+        return self._wanted.database or self._user
+
+    @contextmanager
+    def _named(self, host: Host) -> Iterator[None]:
+        """Errors of connecting as ours, with the place and what may be wrong."""
+        place = f"{host.name or 'localhost'}:{host.port}/{self._database}"
+        try:
+            yield
+        except (DatabaseRefusedError, DatabaseUnavailable) as error:
+            raise type(error)(f"{place}: {error}") from error
+        except DRIVER_ERRORS as error:
+            raise _kind_of(error)(f"{place}: {_reason(error, self._wanted)}") from error
+        except LocalFileError as error:
+            raise DatabaseRefusedError(f"REFRESHER_DATABASE_URL: {error}") from None
+        except ValueError:
+            # A host that is no name; the words of the error may quote more than that.
+            raise DatabaseRefusedError(f"REFRESHER_DATABASE_URL: {EXPECTED_URL}") from None
 
 
-def urls_of_hosts(database_url: str) -> tuple[str, ...]:
-    """A URL for each host: each gets a time-out of its own, so that a dead one is passed by."""
-    parts = urlsplit(database_url)
-    login, at, hosts = parts.netloc.rpartition("@")
-    if "," not in hosts:
-        return (database_url,)
-    return tuple(
-        urlunsplit(parts._replace(netloc=f"{login}{at}{host}")) for host in hosts.split(",")
-    )
+def ignored_parameters(database_url: str) -> tuple[str, ...]:
+    """Of the string and the environment what is left out of a connection, as it cannot matter.
+
+    Raises `DatabaseRefusedError`.
+    """
+    return _read(database_url).ignored
+
+
+def _read(database_url: str) -> ConnectionString:
+    try:
+        return read_connection_string(database_url, os.environ)
+    except ConnectionStringError as error:
+        raise DatabaseRefusedError(f"REFRESHER_DATABASE_URL: {error}") from None
+
+
+def _system_user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        raise DatabaseRefusedError(
+            "REFRESHER_DATABASE_URL: expected a user, as the system has no name for ours"
+        ) from None
+
+
+async def _closed_unless(found: Connection, done: Awaitable[None]) -> None:
+    try:
+        await done
+    except BaseException:
+        found.terminate()
+        raise
+
+
+def _kind_of(error: Exception) -> type[DatabaseUnavailable]:
+    """Refused is what stays so until somebody changes something."""
+    if isinstance(error, asyncpg.TooManyConnectionsError):
+        return ConnectionsUsedUpError
+    if isinstance(error, asyncpg.PostgresError):
+        kind = DatabaseRefusedError if STARTUP in str(error) else _kind(error.sqlstate or "")
+        return kind or DatabaseRefusedError
+    wrong = isinstance(error, (asyncpg.ClientConfigurationError, ssl.SSLCertVerificationError))
+    return DatabaseRefusedError if wrong else DatabaseUnavailable
+
+
+def _reason(error: Exception, wanted: ConnectionString) -> str:
+    """What the driver says, and what is behind it where people usually err."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    text = getattr(error, "verify_message", None) or getattr(error, "strerror", None)
+    return f"{text or first_line(error)}{_hint(error, wanted)}"
+
+
+def _hint(error: Exception, wanted: ConnectionString) -> str:
+    database = wanted.database or ""
+    for fits, hint in (
+        (
+            isinstance(error, asyncpg.InvalidCatalogNameError) and database != database.strip(),
+            ": its name ends with a blank",
+        ),
+        (
+            isinstance(error, (socket.gaierror, asyncpg.InvalidAuthorizationSpecificationError)),
+            ": are user and password percent-encoded, @ as %40, / as %2F, % as %25?",
+        ),
+        (
+            isinstance(error, ssl.SSLCertVerificationError),
+            ": expected the CA of the server as sslrootcert",
+        ),
+        (
+            STARTUP in str(error),
+            ": expected a pooler that ignores it, or the parameter left out",
+        ),
+        (
+            isinstance(error, SPEAKS_OTHERWISE) or type(error) is ConnectionError,
+            ": does PostgreSQL answer at this port, and with TLS where sslmode asks for it?",
+        ),
+    ):
+        if fits:
+            return hint
+    return ""
 
 
 async def _is_pooled(found: Connection) -> bool:
@@ -262,15 +508,17 @@ async def _is_pooled(found: Connection) -> bool:
         raise
 
 
-def _keep_alive(found: Connection) -> None:
+def _keep_alive(found: Connection, wanted: Mapping[str, str]) -> None:
     # The driver has no name of its own for it; where it calls it otherwise, we do without.
     transport = getattr(found, "_transport", None)
     its_socket = transport and transport.get_extra_info("socket")
     if not its_socket or its_socket.family == getattr(socket, "AF_UNIX", None):
         return
-    its_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE:
-        if option := getattr(socket, name, None):
+    kept_alive = int(wanted.get("keepalives", 1)) != 0
+    its_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(kept_alive))
+    for name, usual, parameter in KEEPALIVE:
+        value = int(wanted.get(parameter, usual))
+        if value > 0 and (option := getattr(socket, name, None)):
             its_socket.setsockopt(socket.IPPROTO_TCP, option, value)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -20,13 +21,16 @@ MIGRATION_LOCK: Final = 0x7265667265736865
 SQL_LOCK: Final = f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
 # A migration that waits behind a long transaction would make everybody else wait behind it.
 SQL_LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '10s'"
-SQL_SCHEMA: Final = "CREATE SCHEMA IF NOT EXISTS refresher"
+# Asked first, as even IF NOT EXISTS takes the right to create schemas in the database.
+SQL_HAS_SCHEMA: Final = "SELECT to_regnamespace('refresher') IS NOT NULL"
+SQL_SCHEMA: Final = "CREATE SCHEMA refresher"
 
 
-async def migrate(database_url: str) -> None:
-    """Apply what is missing, in one transaction. Idempotent; safe from several places at once.
+async def migrate(database_url: str) -> bool:
+    """Apply what is missing, in one transaction; whether anything was. Safe from several places.
 
-    Raises `DatabaseUnavailable`, also where a lock is not to be had or the server is read-only.
+    What is there already takes no right to create it. Raises `DatabaseUnavailable`, also where a
+    lock is not to be had or the server is read-only.
     """
     connector = Connector(database_url, application_name="refresher-migrate")
 
@@ -45,28 +49,37 @@ async def migrate(database_url: str) -> None:
     )
     try:
         with available():
-            await _migrate(engine)
+            return await _migrate(engine)
     finally:
         await engine.dispose()
 
 
-async def _migrate(engine: AsyncEngine) -> None:
+async def _migrate(engine: AsyncEngine) -> bool:
     try:
         async with engine.begin() as connection:
             # The advisory lock may be waited for as long as the other starter needs.
-            for statement in (SQL_LOCK, SQL_LOCK_TIMEOUT, SQL_SCHEMA):
+            for statement in (SQL_LOCK, SQL_LOCK_TIMEOUT):
                 await connection.exec_driver_sql(statement)
-            await connection.run_sync(_upgrade)
+            if not (await connection.exec_driver_sql(SQL_HAS_SCHEMA)).scalar():
+                await connection.exec_driver_sql(SQL_SCHEMA)
+            return await connection.run_sync(_upgrade)
     except DBAPIError as error:
         # asyncpg's own error lies two wrappers deep.
         raise getattr(error.orig, "__cause__", None) or error from None
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection) -> bool:
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()))
     config.attributes["connection"] = connection
+    before = _revision(connection)
     command.upgrade(config, "head")
+    return _revision(connection) != before
+
+
+def _revision(connection: Connection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table_schema": "refresher"})
+    return context.get_current_revision()
 
 
 def migrations_folder() -> Path:
