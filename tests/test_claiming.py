@@ -29,7 +29,7 @@ class Accounts:
     passed_by: bool = False
     unleased: tuple[str, ...] = ()
 
-    async def claim(self, budget, *, left_out=(), only=None, tried=None):
+    async def claim(self, budget, *, left_out=(), only=None, tried=None):  # noqa: ARG002
         self.asked.append(only)
         if self.at_all:
             raise self.at_all
