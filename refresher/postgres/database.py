@@ -73,7 +73,7 @@ KEEPALIVE: Final = (
 SILENT_SECONDS: Final = 0.5
 
 #: The revision this code was written for; a later one only adds (expand and contract).
-SCHEMA_REVISION: Final = "0012"
+SCHEMA_REVISION: Final = "0010"
 SQL_REVISION: Final = "SELECT max(version_num) FROM refresher.alembic_version"
 
 # Over the simple protocol, which prepares nothing, an answer is its number of rows.

@@ -6,7 +6,7 @@ from an application's writes as ours is, and what they are not told of they need
 
 from alembic import op
 
-revision = "0010"
+revision = "0009"
 down_revision = "0008"
 branch_labels = None
 depends_on = None

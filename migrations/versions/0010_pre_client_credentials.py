@@ -5,8 +5,8 @@ Runs before the code that needs it; replicas of revision 0004 go on working: the
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0010"
+revision = "0010"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
