@@ -7,8 +7,8 @@
 # Surprise: %2F in a query value is sent as a plain slash, while %2B and %3D beside it stay. A cover's URL that carries such a
 #   signature is answered 403, so a program that checks covers by aiohttp takes living ones for dead. requests sends
 #   the same string byte for byte.
-# The refresher: never builds a yarl.URL of a cover; the string is stored as it came, and whatever fetches one passes it as
-#   already encoded.
+# The refresher: stores a cover's string byte for byte and makes no URL object of it; its own requests are passed as encoded
+#   already. Its emulator puts a %2F into every signature, so that no test passes by luck.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -7,8 +7,8 @@
 # Surprise: a proxy that compresses anyway (and many do, of error pages too) makes the request itself raise
 #   ClientResponseError with a status of its own, 400: the server's 429 or 500, its Retry-After and the ID for its support
 #   are gone. Encodings that aiohttp does not know at all (x-gzip, a known alias; `gzip, br`) pass undecoded without a word.
-# The refresher: asks for no compression, takes bodies as they came and undoes gzip and deflate itself; what it cannot undo
-#   is said as such (unreadable_encoding), with the reply's own status heeded.
+# The refresher: has bodies handed over as they came and undoes gzip, x-gzip and deflate itself. What it cannot undo is said as
+#   what it is (unreadable_encoding, with the encoding) instead of a connection that failed, and asked for again.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

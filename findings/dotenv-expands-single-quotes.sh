@@ -30,6 +30,7 @@ class Settings(BaseSettings):
 
 print({**dotenv.dotenv_values(sys.argv[1])}["TIKTOK_SECRET"], Settings(_env_file=sys.argv[1]).tiktok_secret)
 PY
+unset UP
 echo 'versions: python-dotenv 1.2.4, pydantic-settings 2.16.3'
 read -r dotenv settings < <("$work/venv/bin/python" "$work/read.py" "$work/.env")
 shell=$(. "$work/.env" && echo "$TIKTOK_SECRET")
