@@ -82,10 +82,14 @@ async def test_the_audit_holds_no_account_while_it_counts(pool):
         " $$ BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN true; END $$"
     )
     await pool.execute(
-        "CREATE OR REPLACE FUNCTION refresher.count_covers(account text) RETURNS TABLE ("
-        " videos integer, valid integer, expired integer, unreachable integer, due integer,"
-        " valid_until timestamptz, earliest_due_at timestamptz) LANGUAGE sql VOLATILE AS"
-        " $$ SELECT c.* FROM refresher.count_covers(account, NULL) AS c WHERE public.slowly() $$"
+        "ALTER FUNCTION refresher.count_videos(text, bigint) RENAME TO count_videos_at_once"
+    )
+    await pool.execute(
+        "CREATE FUNCTION refresher.count_videos(account text, at_most bigint) RETURNS TABLE ("
+        " videos integer, valid integer, expired integer, uncovered integer, missing integer,"
+        " unreachable integer, due integer, valid_until timestamptz, earliest_due_at timestamptz)"
+        " LANGUAGE sql VOLATILE AS $$ SELECT c.*"
+        " FROM refresher.count_videos_at_once(account, at_most) AS c WHERE public.slowly() $$"
     )
     async with pool.acquire() as other:
         await other.execute("SELECT pg_advisory_lock(7)")

@@ -378,7 +378,7 @@ async def test_a_probe_goes_round_the_accounts(pool):
     await replica(pool).release([Release(taken.open_id, taken.lease_epoch)])
     firsts = set()
     for _ in range(30):
-        (taken,) = await replica(pool).claim(1, ["dan"])
+        (taken,) = await replica(pool).claim(1, tried=["dan"])
         firsts.add(taken.open_id)
         await replica(pool).release([Release(taken.open_id, taken.lease_epoch)])
     assert firsts == {"ana", "ben", "cem"}
@@ -392,7 +392,7 @@ async def test_a_probe_may_ask_for_what_is_not_due(pool):
         "UPDATE refresher.accounts SET videos = 50, wake_at = now() + interval '1 hour'"
         " WHERE open_id = 'good'"
     )
-    (taken,) = await replica(pool).claim(1, ["bad"])
+    (taken,) = await replica(pool).claim(1, tried=["bad"])
     assert (taken.open_id, len(taken.videos)) == ("good", 20)
     assert not any(video.due for video in taken.videos)
     assert [one.open_id for one in await replica(pool).claim(1)] == ["bad"], "no probe: what is due"

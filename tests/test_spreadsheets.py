@@ -487,10 +487,10 @@ async def test_an_open_id_may_begin_with_a_hyphen(refresher, pool, open_id):
     """TikTok's do: it is an argument as any other."""
     await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ($1)", open_id)
     state = "SELECT state FROM refresher.accounts"
-    assert await refresher("accounts", "pause", open_id) == (0, "", "")
-    assert await pool.fetchval(state) == "paused"
-    assert await refresher("accounts", "resume", "--", open_id) == (0, "", "")
-    assert await pool.fetchval(state) == "active"
+    for command, after in (("pause",), "paused"), (("resume", "--"), "active"):
+        code, out, err = await refresher("accounts", *command, open_id)
+        assert (code, err, out.startswith(f"{open_id}: ")) == (0, "", True)
+        assert await pool.fetchval(state) == after
 
 
 async def test_a_mistyped_option_is_still_an_error(refresher, pool):
