@@ -183,19 +183,18 @@ async def _check_database(app: App) -> None:
     restricted = await check_role(app.pool)
     limit = await connection_limit(app.pool)
     await check_readable(app.pool, app.sealer)
-    client = _client(app.settings)
-    if client and app.settings.refreshes_tokens:
-        await _free_waiting(app, client)
-
     if restricted:
         emit(events.ROWS_RESTRICTED, tables=restricted)
     if limit is not None:
         emit(events.CONNECTIONS_LIMITED, limit=limit, wanted=POOL_SIZE)
 
 
-async def _free_waiting(app: App, client: Client) -> None:
+async def _free_waiting(app: App) -> None:
     """Credentials that have changed are tried at once: nobody waits for what is put right."""
-    if accounts := await free_waiting(app.pool, client.fingerprint):
+    client = _client(app.settings)
+    if client is None or not app.settings.refreshes_tokens:
+        return
+    if accounts := await free_waiting(app.pool, client.fingerprint, _refused("free")):
         emit(events.CLIENT_REPLACED, accounts=accounts)
 
 
@@ -325,11 +324,17 @@ def chunk_fill(done: Tally) -> float | None:
 
 
 async def _tend_tokens(app: App) -> None:
-    """Seal what lies in plain text, and warn of consents that end."""
+    """Free what waits for other credentials, seal plain text, and warn of consents that end."""
+    await _free_waiting(app)
     if sealed := await seal_all(app.pool, app.sealer, _refused("seal")):
         emit(events.TOKENS_SEALED, accounts=sealed)
-    while ending := await consents_ending(app.pool, _refused("consent")):
+    told: set[OpenId] = set()
+    # A trigger that keeps the note out of its row must not make it news for ever.
+    while ending := [
+        one for one in await consents_ending(app.pool, _refused("consent")) if one[0] not in told
+    ]:
         for open_id, ends_at, days in ending:
+            told.add(open_id)
             emit(
                 events.CONSENT_WARNED,
                 open_id=open_id,
@@ -354,7 +359,7 @@ def _refused(at: str) -> Callable[[OpenId, Exception], None]:
 
 
 async def _tell_ignored_tokens(app: App) -> None:
-    for open_id, writes in await ignored_tokens(app.pool):
+    for open_id, writes in await ignored_tokens(app.pool, _refused("ignored tokens")):
         emit(events.TOKENS_IGNORED, open_id=open_id, writes=writes)
 
 

@@ -453,6 +453,23 @@ async def test_tokens_that_were_used_up_are_kept_out(pool, keys, state):
     assert await ignored_tokens(pool) == [("zoe", 1)]
 
 
+async def test_one_accounts_trigger_keeps_nobody_elses_ignored_tokens_unsaid(pool):
+    """It cannot be noted in that account's row; of the other it is said."""
+    for open_id in ("ana", "ben"):
+        await pool.execute(
+            "INSERT INTO refresher.accounts (open_id, tokens_ignored) VALUES ($1, 2)", open_id
+        )
+    await pool.execute(
+        "CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.open_id = 'ana' THEN RAISE 'not this one'; END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER meddle BEFORE UPDATE ON refresher.accounts"
+        " FOR EACH ROW EXECUTE FUNCTION public.meddle()"
+    )
+    refused = []
+    said = await ignored_tokens(pool, lambda open_id, _: refused.append(open_id))
+    assert (said, refused) == ([("ben", 2)], ["ana"])
+
+
 @pytest.mark.parametrize("keys", [(), (KEY,)], ids=["plain", "sealed"])
 async def test_an_import_of_used_up_tokens_changes_nothing(pool, keys):
     """Though it seals them anew; the file's other accounts are stored."""

@@ -169,6 +169,25 @@ async def test_a_locked_account_is_passed_over(pool):
         assert await free_waiting(pool, "new") == 2
 
 
+async def test_one_accounts_trigger_keeps_nobody_elses_wait(pool):
+    """Whose UPDATE raises is said, whose is undone is tried once, and all others are freed."""
+    await TokenStore(pool, Sealer(()), client="old").client_refused()
+    await refused_accounts(pool, 9)
+    await pool.execute(
+        "CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.open_id = 'n1' THEN RAISE 'not this one'; END IF;"
+        " IF NEW.open_id = 'n2' THEN NEW.token_due_at := OLD.token_due_at; END IF;"
+        " RETURN NEW; END $$;"
+        "CREATE TRIGGER meddle BEFORE UPDATE ON refresher.accounts"
+        " FOR EACH ROW EXECUTE FUNCTION public.meddle()"
+    )
+    refused = []
+    freed = await free_waiting(pool, "new", lambda open_id, _: refused.append(open_id))
+    assert (freed, refused) == (8, ["n1"])
+    due = "SELECT open_id FROM refresher.accounts WHERE token_due_at > now() ORDER BY open_id"
+    assert [row["open_id"] for row in await pool.fetch(due)] == ["n1", "n2"]
+
+
 # --- By hand ---
 
 HOUR = "now() + interval '1 hour'"

@@ -4,6 +4,7 @@ Their SQL lies in tests/previous, as the last code for each revision had it; her
 schema of today.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -26,6 +27,7 @@ from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import read_summary
 from refresher.postgres.tokens import TokenStore
 from refresher.postgres.write_back import write_back
+from tests.conftest import eventually
 
 FOLDER = Path(__file__).parent / "previous"
 LEASE = timedelta(seconds=60)
@@ -649,6 +651,31 @@ async def test_a_claim_under_way_can_be_taken_over_after_a_migration(
     (new,) = await current(old_pool).claim(10)
     assert (new.lease_epoch, len(new.videos)) == (old["lease_epoch"] + 1, 3)
     assert await write(old_pool, new, 5) == 3
+
+
+@pytest.mark.parametrize("previous", [Of0004])
+async def test_a_migration_lets_an_application_finish(old_pool, empty_database, previous):
+    """An insert under way needs the account's row, too: the migration waits, neither fails."""
+    await store(old_pool, "ana", 1)
+    async with old_pool.acquire() as application, application.transaction():
+        await application.execute(
+            "INSERT INTO refresher.videos (open_id, video_id) VALUES ('ana', '7')"
+        )
+        migrating = asyncio.create_task(migrate(empty_database))
+
+        async def waits():
+            return await old_pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+        await eventually(waits, "a migration that waits for a lock")
+        await application.execute(
+            "UPDATE refresher.accounts SET scope = 'video.list' WHERE open_id = 'ana'"
+        )
+        await application.execute(
+            "INSERT INTO refresher.videos (open_id, video_id) VALUES ('ana', '8')"
+        )
+    assert await migrating
+    await check_migrated(old_pool)
+    assert await old_pool.fetchval("SELECT count(*) FROM refresher.videos") == 3
 
 
 SQL_FILL = """

@@ -13,10 +13,34 @@ depends_on = None
 
 
 def upgrade() -> None:
-    for statement in (ACCOUNTS, TOKENS_REPLACED):
+    for statement in (LOCKS, ACCOUNTS, TOKENS_REPLACED):
         # Straight to the driver: no parameter syntax to escape in plain SQL.
         op.get_bind().exec_driver_sql(statement)
 
+
+# This and the revisions after it change both tables, in one transaction. Taken one after the other
+# as they come, an application that inserts a video (which then looks up its account) would be the
+# one to fail in a deadlock. So both are taken at once or none, and nobody waits for long behind us:
+# for less than an application's own look for a deadlock takes.
+LOCKS = """
+DO $$
+BEGIN
+    FOR attempt IN 1..20 LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', '500ms', true);
+            LOCK TABLE refresher.accounts, refresher.videos IN ACCESS EXCLUSIVE MODE;
+            PERFORM set_config('lock_timeout', '10s', true);
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            IF attempt = 20 THEN
+                RAISE;
+            END IF;
+            PERFORM pg_sleep(0.3);
+        END;
+    END LOOP;
+END
+$$
+"""
 
 ACCOUNTS = """
 ALTER TABLE refresher.accounts

@@ -107,28 +107,29 @@ UPDATE refresher.app
 SET refused_client = $1, client_refused_at = now()
 """
 
-#: Rows of one statement that ends waiting.
+#: Accounts of one statement that ends waiting.
 FREED_AT_ONCE: Final = 500
 # Who waits for better credentials is told by the time: a replica that was refused sends no token
 # request for so long, and each account it meets meanwhile waits as long from then on. Another
 # back-off that ends in the same time is ended, too: that costs one request.
+WAITING: Final = f"""
+SELECT a.open_id
+FROM refresher.accounts AS a, refresher.app
+WHERE app.refused_client <> $1
+  AND a.state = 'active'
+  AND a.token_failures > 0
+  AND a.token_due_at > now()
+  AND a.token_due_at
+      <= app.client_refused_at + interval '{2 * CLIENT_REFUSED_SECONDS + 30} seconds'
+"""
+SQL_WAITING: Final = f"{WAITING} AND a.open_id > $2 ORDER BY a.open_id LIMIT {FREED_AT_ONCE}"
 SQL_FREE: Final = f"""
-WITH refused AS MATERIALIZED (
-    SELECT client_refused_at + interval '{2 * CLIENT_REFUSED_SECONDS + 30} seconds' AS until
-    FROM refresher.app
-    WHERE refused_client <> $1
-),
-waiting AS MATERIALIZED (
-    SELECT a.open_id
-    FROM refresher.accounts AS a, refused
-    WHERE a.state = 'active'
-      AND a.token_failures > 0
-      AND a.token_due_at > now()
-      AND a.token_due_at <= refused.until
-      -- Follows from that, and an index has it.
-      AND a.wake_at <= refused.until
-    LIMIT {FREED_AT_ONCE}
+WITH waiting AS MATERIALIZED (
+    {WAITING} AND a.open_id = ANY ($2::text[])
     FOR NO KEY UPDATE OF a SKIP LOCKED
+),
+impatient AS MATERIALIZED (
+    SELECT set_config('lock_timeout', '200ms', true)
 )
 UPDATE refresher.accounts AS a
 SET token_due_at = now(),
@@ -136,6 +137,7 @@ SET token_due_at = now(),
     wake_at = CASE WHEN a.lease_expires_at > now() THEN a.wake_at ELSE least(a.wake_at, now()) END
 FROM waiting
 WHERE a.open_id = waiting.open_id
+  AND (SELECT count(*) FROM impatient) > 0
 RETURNING a.open_id
 """
 
@@ -172,19 +174,29 @@ WITH ending AS MATERIALIZED ({ENDING} AND open_id = ANY ($1::text[]) {NOTED}
 """
 
 # Every account once an hour at most, however often somebody writes its old tokens.
+SQL_UNSAID: Final = """
+SELECT open_id
+FROM refresher.accounts
+WHERE tokens_ignored > 0 AND tokens_ignored_said < now() - interval '1 hour'
+LIMIT 100
+"""
 SQL_IGNORED: Final = """
 WITH unsaid AS MATERIALIZED (
     SELECT open_id, tokens_ignored
     FROM refresher.accounts
-    WHERE tokens_ignored > 0 AND tokens_ignored_said < now() - interval '1 hour'
-    LIMIT 100
+    WHERE open_id = ANY ($1::text[])
+      AND tokens_ignored > 0 AND tokens_ignored_said < now() - interval '1 hour'
     FOR NO KEY UPDATE SKIP LOCKED
+),
+impatient AS MATERIALIZED (
+    SELECT set_config('lock_timeout', '200ms', true)
 )
 UPDATE refresher.accounts AS a
 SET tokens_ignored = 0,
     tokens_ignored_said = now()
 FROM unsaid
 WHERE a.open_id = unsaid.open_id
+  AND (SELECT count(*) FROM impatient) > 0
 RETURNING a.open_id, unsaid.tokens_ignored
 """
 
@@ -286,16 +298,21 @@ class TokenStore:
             await taken.execute(SQL_CLIENT_REFUSED, self._client)
 
 
-async def free_waiting(pool: Pool, client: str) -> int:
+async def free_waiting(pool: Pool, client: str, refused: Refused = lambda _, __: None) -> int:
     """End the waits for other credentials of the app than those refused; of how many accounts.
 
     None waits for that where `client`, the fingerprint of those to be used now, was itself refused
-    last. Idempotent. Raises `DatabaseUnavailable`.
+    last. `refused` hears of accounts that cannot be freed for a trigger, a constraint or a lock of
+    theirs. Idempotent. Raises `DatabaseUnavailable`.
     """
-    freed = 0
-    async with connection(pool) as taken:
-        while rows := await taken.fetch(SQL_FREE, client):
-            freed += len(rows)
+    freed, walked_to = 0, ""
+    while waiting := _open_ids(await _fetched(pool, SQL_WAITING, client, walked_to)):
+        freed += len(
+            await in_parts(
+                waiting, lambda open_ids: _fetched(pool, SQL_FREE, client, open_ids), refused
+            )
+        )
+        walked_to = waiting[-1]
     return freed
 
 
@@ -313,12 +330,11 @@ async def consents_ending(
     stands in the way. They are left out.
     """
     try:
-        rows = await _consents(pool, SQL_CONSENTS)
+        rows = await _fetched(pool, SQL_CONSENTS)
     except REFUSALS:
-        ending = await _consents(pool, SQL_ENDING)
         rows = await in_parts(
-            [OpenId(row["open_id"]) for row in ending],
-            lambda open_ids: _consents(pool, SQL_CONSENTS_PART, open_ids),
+            _open_ids(await _fetched(pool, SQL_ENDING)),
+            lambda open_ids: _fetched(pool, SQL_CONSENTS_PART, open_ids),
             refused,
         )
     return [
@@ -327,14 +343,27 @@ async def consents_ending(
     ]
 
 
-async def _consents(pool: Pool, statement: str, *values: object) -> Sequence[Record]:
+async def ignored_tokens(
+    pool: Pool, refused: Refused = lambda _, __: None
+) -> Sequence[tuple[OpenId, int]]:
+    """Some accounts into which used-up tokens were written, and how often since that was said.
+
+    `refused` as for `consents_ending`.
+    """
+    unsaid = _open_ids(await _fetched(pool, SQL_UNSAID))
+    rows: Sequence[Record] = ()
+    if unsaid:  # mostly nobody: one look is all that it costs
+        rows = await in_parts(
+            unsaid, lambda open_ids: _fetched(pool, SQL_IGNORED, open_ids), refused
+        )
+    return [(OpenId(row["open_id"]), row["tokens_ignored"]) for row in rows]
+
+
+async def _fetched(pool: Pool, statement: str, *values: object) -> Sequence[Record]:
     async with connection(pool) as taken:
         rows: Sequence[Record] = await taken.fetch(statement, *values)
     return rows
 
 
-async def ignored_tokens(pool: Pool) -> Sequence[tuple[OpenId, int]]:
-    """Some accounts into which used-up tokens were written, and how often since that was said."""
-    async with connection(pool) as taken:
-        rows = await taken.fetch(SQL_IGNORED)
-    return [(OpenId(row["open_id"]), row["tokens_ignored"]) for row in rows]
+def _open_ids(rows: Sequence[Record]) -> Sequence[OpenId]:
+    return [OpenId(row["open_id"]) for row in rows]
