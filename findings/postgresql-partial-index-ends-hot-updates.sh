@@ -7,8 +7,8 @@
 # Surprise: a column counts as referenced where it stands in the predicate alone. With an index WHERE cover_expires_at IS NULL,
 #   which holds no row, each update of cover_expires_at writes a new entry into every other index of the table, and leaves a
 #   dead one. An index that was added to find a few broken rows doubles the cost of the many good ones.
-# The refresher: no index of its tables names a column that a refresh writes, in its keys, its predicate or its INCLUDE, and a
-#   test holds every update of a cover to HOT. Keep to that when you add an index to refresher.videos.
+# The refresher: no index of refresher.videos names a column that a refresh writes, in its keys, its predicate or its INCLUDE,
+#   and tests hold every update of a cover to HOT. Keep to that when you add an index to refresher.videos.
 set -euo pipefail
 work=$(mktemp -d)
 chmod 755 "$work"
