@@ -6,7 +6,7 @@
 #   what JSON says, where an ID is a string. One would think that a missing value is that row's matter.
 # Surprise: NaN is a float, so the whole column is: 7077642457847994444 and …445 are the same number, written as
 #   7.077642457847994e+18, or as 7077642457847994368 where somebody asks for no exponent, which looks like an ID. read_json
-#   makes numbers of strings, so an answer of TikTok with one null among the IDs loses them too.
+#   makes numbers of strings, so a list of videos in JSON with one null among the IDs loses them too.
 # The refresher: refuses IDs with an exponent and says why, keeps IDs as text everywhere, and warns of IDs that look rounded (they end
 #   in zeros); an ID like …368 cannot be told from a true one: it comes back as missing, never as another video's cover.
 set -euo pipefail

@@ -9,7 +9,7 @@
 #   the locks that the same statement waits for afterwards, and is gone with it. Only where something reads the CTE: a
 #   SELECT in WITH that nobody reads is not run, and the statement waits without end.
 # The refresher: uses it. Behind a transaction pooler, where nothing can be set for a session, its statements carry their own
-#   lock time-out (200 ms at a claim, 100 ms at a write-back), read where the locks are taken, in one round trip.
+#   lock time-out (200 ms at a claim), read before the locks are taken, in one round trip.
 set -euo pipefail
 work=$(mktemp -d)
 chmod 755 "$work"
