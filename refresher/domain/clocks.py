@@ -21,10 +21,13 @@ class Beat:
         return max(0.0, self._due_at - now)
 
     def take(self, now: float) -> bool:
-        """Whether a beat is due; then the next one is an interval or less away."""
+        """Whether a beat is due; then the next one is half an interval to one away."""
         if now < self._due_at:
             return False
-        self._due_at += self._seconds * ((now - self._due_at) // self._seconds + 1)
+        # One that was late by much begins a new series: never two in quick succession, of which
+        # the second would find the first one's job still running.
+        is_late = now - self._due_at >= self._seconds / 2
+        self._due_at = self._seconds + (now if is_late else self._due_at)
         return True
 
 
