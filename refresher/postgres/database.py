@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -71,6 +72,10 @@ KEEPALIVE: Final = (
 #: Of several hosts the next is asked, too, when one has been silent for so long: a pooler whose
 #: server is dead still lets us in, and says nothing more.
 SILENT_SECONDS: Final = 0.5
+#: How long a host may take to answer a new connection while a statement on an old one waits.
+ANSWER_SECONDS: Final = 1.0
+#: A host that answers is looked at more and more seldom while the same statement lasts.
+LONGEST_PAUSE_SECONDS: Final = 60.0
 
 #: The revision this code was written for; a later one only adds (expand and contract).
 SCHEMA_REVISION: Final = "0010"
@@ -170,7 +175,7 @@ async def connection(pool: Pool, seconds: float = ACQUIRE_SECONDS) -> AsyncItera
     """
     with available():
         taken = await _acquired(pool, seconds)
-        watching = _watching(pool)
+        watching = _watching(pool, taken)
         try:
             yield taken
         except DRIVER_ERRORS as error:
@@ -197,21 +202,28 @@ async def _acquired(pool: Pool, seconds: float) -> "Pooled":
         await asyncio.sleep(TURN_SECONDS)
 
 
-def _watching(pool: Pool) -> "asyncio.Task[None] | None":
-    """Where there are several hosts, whoever waits for one long has the others looked at."""
+def _watching(pool: Pool, taken: "Pooled") -> "asyncio.Task[None] | None":
+    """Where there are several hosts, a statement that takes long has its own looked at."""
     connector = getattr(pool, "_connect", None)
     if not isinstance(connector, Connector) or not connector.has_choice:
         return None
-    return asyncio.create_task(_watch(pool, connector))
+    host = connector.host_of(getattr(taken, "_con", None))
+    return asyncio.create_task(_watch(connector, host)) if host else None
 
 
-async def _watch(pool: Pool, connector: "Connector") -> None:
+async def _watch(connector: "Connector", host: Host) -> None:
+    pause = SILENT_SECONDS
     while True:
-        await asyncio.sleep(SILENT_SECONDS)
-        if await connector.finds_another():
-            # Those in use, too: what they wait for will not come.
-            for holder in getattr(pool, "_holders", ()):
-                holder.terminate()
+        await asyncio.sleep(pause)
+        # One look at a time, however many wait.
+        async with connector.looking:
+            if await connector.answers(host):
+                # Slow, or waiting for a lock: another host would not be quicker.
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                continue
+            pause = SILENT_SECONDS
+            if await connector.finds_another(host):
+                connector.leave(host)
 
 
 def _is_lost(error: BaseException) -> bool:
@@ -252,7 +264,10 @@ class Connector:
         self._full_until = 0.0
         usual = "read-write" if len(self._hosts) > 1 else "any"
         self._target = self._wanted.parameters.get("target_session_attrs", usual)
-        self._looks = False
+        #: Held by whoever looks at hosts for the sake of a statement that waits.
+        self.looking: Final = asyncio.Lock()
+        self._host_of: WeakKeyDictionary[Connection, Host] = WeakKeyDictionary()
+        self._answered_at: dict[Host, float] = {}
 
     async def __call__(self, dsn: str | None = None, **options: Any) -> Connection:  # noqa: ARG002
         """As `asyncpg.connect`, for a pool; where to connect to we know better."""
@@ -273,28 +288,55 @@ class Connector:
     @property
     def has_choice(self) -> bool:
         """Whether there are several hosts, of which one is meant that takes writes."""
-        return len(self._hosts) > 1 and self._target != "any"
+        return len(set(self._hosts)) > 1 and self._target != "any"
 
-    async def finds_another(self) -> bool:
-        """Whether another host than the last one takes writes: it is the first from then on."""
-        if self._looks:
-            return False
-        self._looks = True
+    def host_of(self, opened: Connection | None) -> Host | None:
+        """Where a connection of ours leads to."""
+        return self._host_of.get(opened) if opened else None
+
+    async def answers(self, host: Host) -> bool:
+        """Whether the host lets a new connection in and its server takes writes, within a second.
+
+        Asked at most twice a second.
+        """
+        if monotonic() - self._answered_at.get(host, 0.0) < SILENT_SECONDS:
+            return True
         try:
-            others = [
-                partial(self._try, partial(self._plain, {}), host) for host in self._hosts[1:]
-            ]
+            async with asyncio.timeout(ANSWER_SECONDS):
+                found = await self._try(partial(self._plain, {}), host)
+        except ConnectionsUsedUpError:
+            # It has no place for one more look: it is alive.
+            pass
+        except (DatabaseUnavailable, TimeoutError):
+            return False
+        else:
+            found.terminate()
+        self._answered_at[host] = monotonic()
+        return True
+
+    async def finds_another(self, host: Host) -> bool:
+        """Whether another host than this one takes writes: it is the first from then on."""
+        others = [
+            partial(self._try, partial(self._plain, {}), other)
+            for other in self._hosts
+            if other != host
+        ]
+        try:
             found: Connection | None = await first_of(
                 others, after_seconds=SILENT_SECONDS, discard=asyncpg.Connection.terminate
             )
         except* DatabaseUnavailable:
             found = None
-        finally:
-            self._looks = False
         if found is None:
             return False
         found.terminate()
         return True
+
+    def leave(self, host: Host) -> None:
+        """Close all connections to the host, those in use, too: they wait for what cannot come."""
+        for opened, at in tuple(self._host_of.items()):
+            if at == host:
+                opened.terminate()
 
     async def _reach(self, open_at: Callable[[Host], Awaitable[Connection]]) -> Connection:
         """The first host that answers and may be written to, beginning with the last that did."""
@@ -318,6 +360,7 @@ class Connector:
             async with asyncio.timeout(self._attempt_seconds()):
                 found = await open_at(host)
                 await _closed_unless(found, self._check_writes(found))
+        self._host_of[found] = host
         self._hosts = (host, *(other for other in self._hosts if other != host))
         return found
 

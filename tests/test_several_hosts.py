@@ -1,0 +1,109 @@
+"""A statement that takes long on one of several hosts: only a host that is silent is left."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import pytest
+
+from refresher.postgres.database import DRIVER_ERRORS, POOL_SIZE, connected, connection
+from tests import faults
+from tests.proxy import Proxy
+
+#: Long enough for three looks, were they to come each half second.
+SLOW_SECONDS = 2.6
+#: After 0.5 and 1.5 s; the next would be after 3.5 s.
+MOST_LOOKS = 2
+
+
+@pytest.fixture(scope="module")
+def own_server():
+    with faults.own_server() as server:
+        yield server
+
+
+@asynccontextmanager
+async def two_names(server):
+    """One server by its address and by its name."""
+    yield server.url.replace("@127.0.0.1:", f"@127.0.0.1:{server.port},localhost:")
+
+
+@asynccontextmanager
+async def two_poolers(server):
+    """Two PgBouncers before one server: the usual set-up."""
+    if not faults.pgbouncer_program():
+        pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
+    async with faults.pgbouncer(server) as one, faults.pgbouncer(server) as two:
+        yield server.url_of("postgres", one, two)
+
+
+@pytest.fixture
+async def proxies(own_server):
+    """Two addresses of one server, and a URL that names both."""
+    there = ("127.0.0.1", own_server.port)
+    async with Proxy(*there) as one, Proxy(*there) as two:
+        yield one, two, own_server.url_of("postgres", one.port, two.port)
+
+
+async def slow(pool, seconds=SLOW_SECONDS):
+    async with connection(pool) as taken:
+        return await taken.fetchval(f"SELECT 1 FROM pg_sleep({seconds})")
+
+
+@pytest.mark.parametrize("several", [two_names, two_poolers])
+async def test_a_slow_statement_ends_where_both_hosts_take_writes(own_server, several):
+    """Neither it nor a transaction beside it is cut, though the other host would do as well."""
+    async with (
+        several(own_server) as url,
+        connected(url, application_name="tests") as pool,
+        connection(pool) as beside,
+        beside.transaction(),
+    ):
+        process = await beside.fetchval("SELECT pg_backend_pid()")
+        assert await slow(pool) == 1
+        assert await beside.fetchval("SELECT pg_backend_pid()") == process
+
+
+async def test_a_host_that_answers_is_looked_at_more_and_more_seldom(proxies):
+    """All that wait share one look, and the other host is not asked at all."""
+    one, two, url = proxies
+    async with connected(url, application_name="tests") as pool:
+        await asyncio.gather(*(slow(pool, 0.2) for _ in range(POOL_SIZE)))
+        opened = one.accepted + two.accepted
+        assert await asyncio.gather(*(slow(pool) for _ in range(POOL_SIZE))) == [1] * POOL_SIZE
+        assert 1 <= one.accepted + two.accepted - opened <= MOST_LOOKS
+
+
+async def test_a_host_that_is_silent_is_left_and_the_other_is_not(proxies):
+    """What waits for it ends within seconds; a statement on the other host goes on."""
+    one, two, url = proxies
+    async with (
+        connected(url, application_name="tests") as pool,
+        connection(pool) as taken,
+        asyncio.TaskGroup() as group,
+    ):
+        one.freeze()
+        elsewhere = group.create_task(slow(pool, 4))
+        begun = monotonic()
+        with pytest.raises(DRIVER_ERRORS):
+            await taken.execute("SELECT pg_sleep(60)")
+        assert monotonic() - begun < 4
+        assert two.accepted
+        assert await elsewhere == 1
+
+
+async def test_a_silent_host_is_not_left_for_a_host_that_is_away(proxies):
+    """The only one that there is: what it owes comes when it is heard again."""
+    one, two, url = proxies
+    async with (
+        connected(url, application_name="tests") as pool,
+        connection(pool) as taken,
+        asyncio.TaskGroup() as group,
+    ):
+        await two.refuse()
+        waiting = group.create_task(taken.fetchval("SELECT 1 FROM pg_sleep(0.1)"))
+        one.freeze()
+        await asyncio.sleep(SLOW_SECONDS)  # a stretch of time in which nothing is cut
+        assert not waiting.done()
+        one.thaw()
+        assert await waiting == 1
