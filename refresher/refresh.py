@@ -649,7 +649,7 @@ class Refresher:
             self._capacity.ended(sent)
             self._querying.discard(task)
         self._capacity.answered(sent, good=True)
-        self._app_throttle.answered(monotonic())
+        self._app_throttle.answered(work.claim.open_id, monotonic())
         return answer
 
     def _learn(self, work: Work, sent: Sent, error: UpstreamError) -> None:
@@ -703,14 +703,16 @@ class Refresher:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._throttled.wait(), longest)
             self._throttled.clear()
+            pause = TELLING_SECONDS
             try:
                 await self._count_together()
+                pause = LOOKING_SECONDS
             except DatabaseUnavailable:
                 pass  # said already; the next 429 may find it
             except Exception as error:  # noqa: BLE001 - the next 429 may do
-                emit(LOOP_FAILED, loop="keep_app_limit", exc_info=error)
+                emit(LOOP_FAILED, loop="keep app limit", exc_info=error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._give_up.wait(), LOOKING_SECONDS)
+                await asyncio.wait_for(self._give_up.wait(), pause)
                 return
 
     async def _count_together(self) -> None:

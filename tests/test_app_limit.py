@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from refresher.domain.app_limit import (
     ANSWERS_WATCHED,
     APP_THROTTLES,
+    JUDGED_ANSWERS,
+    JUDGED_SECONDS,
     LEAST_RATE,
+    NEARLY_ALL,
+    OWN_SECONDS,
     OWN_THROTTLES,
     REMEMBERED_SECONDS,
     WINDOW,
@@ -29,7 +33,7 @@ def fed(throttle, answers, now=0.0):
     told = []
     for account in answers:
         if account is None:
-            throttle.answered(now)
+            throttle.answered("dan", now)
         else:
             throttle.throttled(account, now)
             told.append(throttle.shows_limit(now))
@@ -85,13 +89,92 @@ def test_429s_far_apart_show_no_limit_of_the_app():
     assert told == [[False]] * 20
 
 
-def test_a_limit_in_force_shows_with_two_accounts():
-    """Good answers between them change nothing: a rate that is a little too fast meets few 429s."""
+def in_force():
     throttle = AppThrottle()
     throttle.in_force = True
-    assert fed(throttle, ["ana", *[None] * 20, "ben"]) == [False, True]
-    assert fed(throttle, ["ana"]) == [False], "as many again"
-    assert fed(throttle, ["ben"], now=WINDOW + 1.0) == [False], "within a window"
+    return throttle
+
+
+def test_a_limit_in_force_shows_with_two_accounts():
+    """Good answers between them change nothing: a rate that is a little too fast meets few 429s.
+
+    It takes some time more, in which they may turn out to be the accounts' own.
+    """
+    throttle = in_force()
+    assert fed(throttle, ["ana", *[None] * 20, "ben"]) == [False, False]
+    fed(throttle, [None] * (JUDGED_ANSWERS - 1))
+    assert not throttle.shows_limit(0.0)
+    fed(throttle, [None])
+    assert throttle.shows_limit(0.0)
+    fed(throttle, ["ana", *[None] * JUDGED_ANSWERS])
+    assert not throttle.shows_limit(0.0), "as many again"
+    fed(throttle, ["ben"], now=WINDOW + 1.0)
+    assert not throttle.shows_limit(WINDOW + JUDGED_SECONDS + 1.0), "within a window"
+
+
+def test_where_few_are_answered_two_429s_show_a_limit_in_force_after_half_a_window():
+    """A low limit, or many replicas: so many good answers do not come."""
+    throttle = in_force()
+    fed(throttle, ["ana", "ben"])
+    assert not throttle.shows_limit(JUDGED_SECONDS - 1)
+    assert throttle.shows_limit(JUDGED_SECONDS)
+
+
+def test_where_nearly_everybody_is_refused_a_limit_in_force_shows_at_once():
+    """It was lowered: the rate is far too fast."""
+    told = fed(
+        in_force(), [*[None] * ANSWERS_WATCHED, *[f"account-{n}" for n in range(NEARLY_ALL)]]
+    )
+    assert told == [False] * (NEARLY_ALL - 1) + [True]
+
+
+@pytest.mark.parametrize(("own", "answered"), [(2, 3), (2, 10), (2, 22), (3, 6), (5, 8)])
+def test_accounts_that_are_throttled_by_themselves_never_slow_the_app_down(own, answered):
+    """Some of thirty are refused for good, the others answered: the 429s are theirs alone."""
+    throttle, rate, now = in_force(), 300.0, 0.0
+    turns = []
+    for turn in range(1000):
+        asked = [f"refused-{n}" for n in range(own)]
+        asked += [f"answered-{(turn + n) % (30 - own)}" for n in range(answered)]
+        met = []
+        for account in asked:
+            now += 60 / rate
+            if account.startswith("refused"):
+                met.append(throttle.throttled(account, now))
+            else:
+                throttle.answered(account, now)
+            if throttle.shows_limit(now):
+                rate = app_limit([Heard(0.0, throttle.answered_lately(now))]).rate_per_minute
+            assert rate == 300, turn
+        turns.append(met)
+    assert not any(any(met) for met in turns[4:]), "each soon has errors of its own"
+
+
+def test_a_shared_token_is_found_although_it_is_answered_now_and_then():
+    """Refused far more often than the others are."""
+    throttle = in_force()
+    for _ in range(20):
+        met = throttle.throttled("ana", 0.0)
+        throttle.answered("ana", 0.0)
+        fed(throttle, [None] * 5)
+    assert not met
+
+
+def test_429s_that_come_together_are_the_apps():
+    """The same accounts again and again, with few answers in between: everybody is refused."""
+    throttle = in_force()
+    for turn in range(100):
+        assert throttle.throttled(f"account-{turn % 10}", 0.0)
+        if turn % 3 == 0:
+            throttle.answered(f"account-{turn % 7}", 0.0)
+
+
+def test_an_account_that_was_throttled_by_itself_gets_another_chance():
+    """When it has not been for some minutes; before that each 429 is its own."""
+    throttle = in_force()
+    fed(throttle, ["ana", *[None] * 20, "ana"])
+    assert not throttle.throttled("ana", OWN_SECONDS - 1)
+    assert throttle.throttled("ana", OWN_SECONDS + WINDOW)
 
 
 def test_a_429_under_a_limit_in_force_is_the_apps():
@@ -127,7 +210,7 @@ def test_answers_are_told_by_their_age(times, later):
     """To the second, the latest first, and none older than what is remembered."""
     throttle = AppThrottle()
     for time in sorted(times):
-        throttle.answered(time)
+        throttle.answered("dan", time)
     now = max(times, default=0.0) + later
     counts = throttle.answered_lately(now)
     ages = [int(now) - int(time) for time in times]
@@ -299,3 +382,10 @@ async def test_what_a_replica_told_is_dropped_when_it_is_old(pool):
     await claims(pool, "a").tell_answers([1])
     kept = "SELECT array_agg(key) FROM refresher.app, jsonb_object_keys(answers) AS key"
     assert await pool.fetchval(kept) == ["a"]
+
+
+async def test_without_the_apps_row_no_limit_is_kept_to(pool):
+    """A restore left it out: nothing is found, and nothing fails."""
+    await pool.execute("DELETE FROM refresher.app")
+    assert await claims(pool, "a").tell_answers([100]) is False
+    assert await claims(pool, "a").limit_app(0.0) is None

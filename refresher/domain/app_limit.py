@@ -16,8 +16,22 @@ ANSWERS_WATCHED: Final = 10
 ANSWERS_WATCHED_SECONDS: Final = 10.0
 APP_THROTTLES: Final = 5
 APP_ACCOUNTS: Final = 2
+#: While a limit of the app is kept to, so many show it at once.
+NEARLY_ALL: Final = 8
 #: While a limit of the app is kept to, so many 429s on one account alone are that account's.
 OWN_THROTTLES: Final = 3
+#: So are fewer, where since the first of them it was refused more than so many times as often as
+#: the others; of these it takes a few.
+REFUSED_MORE: Final = 2
+OWN_AGAIN: Final = 2
+#: An account that was found to be throttled by itself is taken to be so for so long.
+OWN_SECONDS: Final = 300.0
+#: By then it has shown: refused accounts are the first to be asked for again. So many good answers
+#: or so long after a 429, whichever is sooner.
+JUDGED_ANSWERS: Final = 25
+JUDGED_SECONDS: Final = 30.0
+#: Of so many answers accounts are compared.
+COMPARED: Final = 1000
 
 WINDOW: Final = round(WINDOW_SECONDS)
 #: How far back answers are counted. Two windows: just after a pause the last one says nothing.
@@ -27,6 +41,16 @@ LEAST_RATE: Final = 10
 
 #: Good answers by the second, the latest first.
 Answers = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """A 429: until when it wishes nothing to be sent, and how many good answers came before it."""
+
+    at: float
+    account: str
+    until: float
+    good_before: int
 
 
 class AppThrottle:
@@ -39,14 +63,21 @@ class AppThrottle:
         self.in_force = False
         #: When and for whom the latest answers were 429s, None for the others.
         self._answers: deque[tuple[float, str | None]] = deque(maxlen=ANSWERS_WATCHED)
-        #: The 429s of the last window: when, for whom, and until when they wish nothing to be sent.
-        self._throttled: deque[tuple[float, str, float]] = deque()
+        #: The 429s of the last window that may be the app's.
+        self._throttled: deque[_Met] = deque()
+        #: The answers of the last window: when, for whom, whether it was a 429.
+        self._compared: deque[tuple[float, str, bool]] = deque(maxlen=COMPARED)
+        #: The accounts that are throttled by themselves, and until when they are taken to be so.
+        self._own: dict[str, float] = {}
+        self._good = 0
         #: Good answers, by the second: which, how many.
         self._by_second: deque[list[int]] = deque()
 
-    def answered(self, now: float) -> None:
+    def answered(self, account: str, now: float) -> None:
         """A request was answered."""
+        self._good += 1
         self._answers.append((now, None))
+        self._compared.append((now, account, False))
         if not self._by_second or self._by_second[-1][0] != int(now):
             self._by_second.append([int(now), 0])
             if self._by_second[0][0] <= int(now) - REMEMBERED_SECONDS:
@@ -56,22 +87,33 @@ class AppThrottle:
     def throttled(self, account: str, now: float, retry_after_seconds: float | None = None) -> bool:
         """A request met a 429; whether that is the app's affair rather than the account's."""
         self._answers.append((now, account))
-        self._throttled.append((now, account, now + wished_seconds(retry_after_seconds)))
+        self._compared.append((now, account, True))
+        self._throttled.append(
+            _Met(now, account, now + wished_seconds(retry_after_seconds), self._good)
+        )
         self._forget(now)
-        return self.in_force and not self._is_alone(account)
+        if not self.in_force:
+            return False
+        if self._stands_out(account):
+            self._own[account] = now + OWN_SECONDS
+        if account not in self._own:
+            return True
+        self._disregard(account)
+        return False
 
     def shows_limit(self, now: float) -> bool:
         """Whether the 429s show a limit of the app; the next time it takes as many again.
 
-        A limit that is in force shows sooner.
+        A limit that is in force shows with fewer, when these had time to turn out to be accounts'
+        own.
         """
         self._forget(now)
         lately = now - ANSWERS_WATCHED_SECONDS
         latest = [account for at, account in self._answers if account and at > lately]
-        several = len(latest) >= APP_THROTTLES and len(set(latest)) >= APP_ACCOUNTS
-        known = (
-            self.in_force and len({account for _, account, _ in self._throttled}) >= APP_ACCOUNTS
-        )
+        most = NEARLY_ALL if self.in_force else APP_THROTTLES
+        several = len(latest) >= most and len(set(latest)) >= APP_ACCOUNTS
+        judged = {met.account for met in self._throttled if self._is_judged(met, now)}
+        known = self.in_force and len(judged) >= APP_ACCOUNTS
         if several or known:
             self._answers.clear()
             self._throttled.clear()
@@ -83,8 +125,8 @@ class AppThrottle:
         The least that any account was told: a single one's long wish must not silence them all.
         """
         wishes: dict[str, float] = {}
-        for _, account, until in self._throttled:
-            wishes[account] = max(until, wishes.get(account, until))
+        for met in self._throttled:
+            wishes[met.account] = max(met.until, wishes.get(met.account, met.until))
         return max(0.0, min(wishes.values(), default=now) - now)
 
     def answered_lately(self, now: float) -> Answers:
@@ -97,14 +139,39 @@ class AppThrottle:
             counts.pop()
         return counts
 
-    def _is_alone(self, account: str) -> bool:
-        return len(self._throttled) >= OWN_THROTTLES and {
-            throttled for _, throttled, _ in self._throttled
-        } == {account}
+    def _is_judged(self, met: _Met, now: float) -> bool:
+        enough = self._good - met.good_before >= JUDGED_ANSWERS
+        return enough or now - met.at >= JUDGED_SECONDS
+
+    def _stands_out(self, account: str) -> bool:
+        """Whether it is refused again and again while the others are answered."""
+        mine = [(at, is_429) for at, whose, is_429 in self._compared if whose == account]
+        first = next(at for at, is_429 in mine if is_429)
+        own = [is_429 for at, is_429 in mine if at >= first]
+        others = [
+            (at, is_429)
+            for at, whose, is_429 in self._compared
+            if whose != account and whose not in self._own
+        ]
+        if sum(own) >= OWN_THROTTLES and not any(is_429 for _, is_429 in others):
+            return True
+        since = [is_429 for at, is_429 in others if at >= first]
+        # One more of the others' is allowed for: a chance refusal must not accuse an account.
+        allowed = REFUSED_MORE * (sum(since) + 1) * len(own)
+        return sum(own) >= OWN_AGAIN and sum(own) * len(since) > allowed
+
+    def _disregard(self, account: str) -> None:
+        """Its 429s show nothing of the app."""
+        self._throttled = deque(met for met in self._throttled if met.account != account)
+        others = (answer for answer in self._answers if answer[1] != account)
+        self._answers = deque(others, maxlen=ANSWERS_WATCHED)
 
     def _forget(self, now: float) -> None:
-        while self._throttled and self._throttled[0][0] <= now - WINDOW_SECONDS:
+        while self._throttled and self._throttled[0].at <= now - WINDOW_SECONDS:
             self._throttled.popleft()
+        while self._compared and self._compared[0][0] <= now - WINDOW_SECONDS:
+            self._compared.popleft()
+        self._own = {account: until for account, until in self._own.items() if until > now}
 
 
 @dataclass(frozen=True, slots=True)

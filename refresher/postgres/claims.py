@@ -814,22 +814,24 @@ class Claims:
     async def tell_answers(self, answers: Answers) -> bool:
         """Add what this replica saw answered to what is known of all; whether the app is limited.
 
-        That is, whether a rate that was found for it is kept to.
+        That is, whether a rate that was found for it is kept to; not where the app's row is gone.
         """
         told = " ".join(map(str, answers))
         async with connection(self._pool) as taken:
-            limited: bool = await taken.fetchval(SQL_TELL_ANSWERS, self._replica, told)
-        return limited
+            limited: bool | None = await taken.fetchval(SQL_TELL_ANSWERS, self._replica, told)
+        return bool(limited)
 
     async def limit_app(self, wished_seconds: float, *, shown: bool = True) -> AppLimit | None:
         """Slow all tokens down to what all replicas together saw answered.
 
         Nobody sends until there is room again, nor for `wished_seconds`. Not `shown` by 429s of
         this replica: a rate that was found without its answers is only put right upwards. None
-        where nothing was changed, as where another replica was faster.
+        where nothing was changed, as where another replica was faster or the app's row is gone.
         """
         async with connection(self._pool) as taken:
-            (row,) = await taken.fetch(SQL_HEAR_ANSWERS)
+            row = await taken.fetchrow(SQL_HEAR_ANSWERS)
+            if row is None:
+                return None
             heard = [
                 Heard(age, [int(number) for number in answers.split()])
                 for age, answers in zip(row["ages"], row["answers"], strict=True)
