@@ -43,7 +43,10 @@ class Accounts(Protocol):
         tried: Collection[str] | None = None,
     ) -> Sequence[Claim]: ...
     async def claimable(
-        self, chunk_budget: int, left_out: Sequence[OpenId]
+        self,
+        chunk_budget: int,
+        left_out: Sequence[OpenId],
+        tried: Collection[str] | None = None,
     ) -> Sequence[OpenId]: ...
 
 
@@ -112,9 +115,9 @@ class Claiming:
             self._note_unleased()
             return claims
         await self._check(failure)
-        suspects = await self._accounts.claimable(budget, left_out)
+        suspects = await self._accounts.claimable(budget, left_out, tried)
         self.passed_by = True
-        return await self._search(suspects, budget)
+        return await self._search(suspects, budget, tried)
 
     async def _check(self, failure: Exception) -> None:
         """Raises `DatabaseUnavailable` where it is no matter of accounts."""
@@ -127,7 +130,9 @@ class Claiming:
         except Exception as error:
             raise _as_away(error) from error
 
-    async def _search(self, suspects: Sequence[OpenId], budget: int) -> list[Claim]:
+    async def _search(
+        self, suspects: Sequence[OpenId], budget: int, tried: Collection[str] | None = None
+    ) -> list[Claim]:
         """Claim the suspects in parts, until those that spoil it stand alone."""
         claims: list[Claim] = []
         parts, found, begun = parts_of(suspects), False, monotonic()
@@ -136,7 +141,8 @@ class Claiming:
                 break
             part = parts.pop(0)
             try:
-                claims += await self._accounts.claim(budget - _chunks(claims), only=part)
+                left = budget - _chunks(claims)
+                claims += await self._accounts.claim(left, only=part, tried=tried)
                 self._note_unleased()
             except Exception as error:
                 if isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseBusy):

@@ -26,6 +26,7 @@ from typing import Final, Protocol, TypeVar, cast
 from refresher.apart import SAID_SECONDS, Apart
 from refresher.batcher import Batcher
 from refresher.capacity import Capacity, Held, Sent
+from refresher.claiming import Accounts as Claimable
 from refresher.claiming import Claiming
 from refresher.domain.answers import Affects, Reaction, meaning
 from refresher.domain.app_limit import Answers, AppLimit, AppThrottle
@@ -50,7 +51,6 @@ from refresher.domain.model import (
     ChunkWrite,
     Claim,
     Holder,
-    OpenId,
     RefreshToken,
     Release,
     Released,
@@ -119,23 +119,9 @@ TELLING_SECONDS: Final = 3.0
 LOOKING_SECONDS: Final = 0.25
 
 
-class Accounts(Protocol):
+class Accounts(Claimable, Protocol):
     """Leases. Raises `DatabaseUnavailable`."""
 
-    passed_by: bool
-    unleased: Sequence[OpenId]
-
-    async def claim(
-        self,
-        chunk_budget: int,
-        *,
-        left_out: Sequence[OpenId] = (),
-        only: Sequence[OpenId] | None = None,
-        tried: Collection[str] | None = None,
-    ) -> Sequence[Claim]: ...
-    async def claimable(
-        self, chunk_budget: int, left_out: Sequence[OpenId]
-    ) -> Sequence[OpenId]: ...
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]: ...
     async def release_alone(
         self, releases: Sequence[Release], lock_seconds: float, name: str
@@ -357,7 +343,7 @@ class Refresher:
             if finished and not self._working and await finished():
                 return
             with suppress(TimeoutError):
-                # The floor under the poll: its scheduler knows the wall clock only.
+                # The floor under the poll, should a tick not come.
                 longest = self._capacity.pause_left() or 2 * self._poll_seconds
                 await asyncio.wait_for(self.wake.wait(), longest)
 

@@ -41,7 +41,7 @@ class Accounts:
         self.due = [name for name in self.due if name not in picked]
         return [Claimed(name) for name in picked]
 
-    async def claimable(self, budget, left_out):
+    async def claimable(self, budget, left_out, tried=None):  # noqa: ARG002
         return [name for name in self.due if name not in left_out][:budget]
 
 

@@ -6,10 +6,13 @@ from functools import partial
 from time import monotonic
 
 import pytest
+from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from benchmarks.bad_accounts import KINDS, Run, measure, show
+from refresher.claiming import Claiming
 from refresher.domain.breaker import LOST_PROBES
 from refresher.domain.claiming import chunks_of
 from refresher.domain.conclude import conclude, conclude_token
@@ -21,7 +24,15 @@ from refresher.domain.errors import (
     UpstreamFailed,
 )
 from refresher.domain.fleet import Cohort, Fleet
-from refresher.domain.model import Claim, OpenId, Release, TokenStanding, Video, VideoId
+from refresher.domain.model import (
+    Claim,
+    OpenId,
+    Release,
+    TokenPair,
+    TokenStanding,
+    Video,
+    VideoId,
+)
 from refresher.domain.pacing import (
     FIRST_ISOLATION_SECONDS,
     ISOLATED_AFTER,
@@ -32,7 +43,9 @@ from refresher.domain.pacing import (
 )
 from refresher.domain.troubles import MOST_ACCOUNTS, SUSPECT_AFTER, WATCHED_SECONDS, Troubles
 from refresher.postgres.claims import Claims
+from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.postgres.status import count_isolated, list_accounts, set_state
+from refresher.postgres.tokens import TokenStore
 from refresher.simulation.engine import Engine
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, START, Plan
 from refresher.tiktok.wire import read_answer
@@ -41,6 +54,7 @@ from tests.conftest import eventually, until
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 REASON = "internal_error, HTTP 500, log_id x"
 FAILED = UpstreamFailed("internal_error", status=500, log_id="x")
+PAIR = TokenPair("t2", 7200.0, "r2", None, None)
 chances = st.floats(min_value=0, max_value=1, exclude_max=True)
 
 
@@ -237,9 +251,14 @@ def test_an_account_that_was_not_asked_after_all_stays_as_it_was():
 # --- In the database ---
 
 
-def replica(pool):
+def replica(pool, **options):
     return Claims(
-        pool, replica="a", lease_seconds=60, rate_limit_per_token=600, rate_limit_per_app=0
+        pool,
+        replica="a",
+        lease_seconds=60,
+        rate_limit_per_token=600,
+        rate_limit_per_app=0,
+        **options,
     )
 
 
@@ -321,6 +340,89 @@ async def test_what_was_learnt_with_old_tokens_isolates_nobody(pool):
     assert taken.isolated_since is None
 
 
+async def isolated_with_a_token_due(pool):
+    """An account that has failed eight times, claimed for its token; since when it is isolated."""
+    await add(pool, "ana", 5)
+    since = await pool.fetchval(
+        "UPDATE refresher.accounts SET refresh_token = 'r', token_due_at = now(), failures = 8,"
+        " tokens_generation = tokens_generation + 1, isolated_reason = $1,"
+        " isolated_since = now() - interval '5 hours' RETURNING isolated_since",
+        REASON,
+    )
+    (taken,) = await replica(pool, managed=True).claim(10)
+    assert (taken.token.due, taken.failures, taken.isolated_since) == (True, 8, since)
+    return taken, since
+
+
+async def standing(pool):
+    return tuple(
+        await pool.fetchrow(
+            "SELECT isolated_since, isolated_reason, failures FROM refresher.accounts"
+        )
+    )
+
+
+async def refreshed(pool, taken):
+    """Its token is refreshed by us, and the account is given back."""
+    store = TokenStore(pool, Sealer(()))
+    used = await store.begin(taken)
+    assert await store.replace(taken, used, PAIR, 6000.0)
+    await replica(pool).release([conclude_token(taken, None, 0.5, 30.0)])
+
+
+async def test_our_own_token_refresh_does_not_end_an_isolation(pool):
+    """It is no word of the user's: the next failure waits as long as it would have."""
+    taken, since = await isolated_with_a_token_due(pool)
+    await refreshed(pool, taken)
+    assert await standing(pool) == (since, REASON, 8)
+    (taken,) = await replica(pool, managed=True).claim(10)
+    assert (taken.access_token, taken.isolated_since, taken.token.due) == ("t2", since, False)
+    release = conclude(taken, [FAILED], 0.5)
+    assert (release.failures, release.retry_seconds) == (9, isolation_seconds(9, 0.5))
+    (released,) = await replica(pool).release([release])
+    assert released.wake_in_seconds == pytest.approx(release.retry_seconds, abs=5)
+    assert await standing(pool) == (since, REASON, 9)
+
+
+async def test_an_answer_after_our_own_token_refresh_ends_an_isolation(pool):
+    """As any answer does."""
+    taken, _ = await isolated_with_a_token_due(pool)
+    await refreshed(pool, taken)
+    (taken,) = await replica(pool, managed=True).claim(10)
+    await replica(pool).release([conclude(taken, [], 0.5, answered=True)])
+    assert await standing(pool) == (None, None, 0)
+
+
+@pytest.mark.parametrize("ours_as_well", [False, True])
+async def test_new_tokens_while_an_isolated_account_is_in_work_end_it(pool, ours_as_well):
+    """Somebody else's, whether before a pair of ours or alone: it begins anew."""
+    taken, _ = await isolated_with_a_token_due(pool)
+    store = TokenStore(pool, Sealer(()))
+    used = await store.begin(taken)
+    await pool.execute("UPDATE refresher.accounts SET access_token = 'new'")
+    if ours_as_well:
+        assert await store.replace(taken, used, PAIR, 6000.0)
+    await replica(pool).release([conclude_token(taken, None, 0.5, 30.0)])
+    assert await standing(pool) == (None, None, 0)
+
+
+async def test_sealing_ends_no_isolation(pool):
+    """Neither as the account is claimed, nor while it is in work."""
+    key, newer_key = (Fernet.generate_key().decode() for _ in range(2))
+    await add(pool, "ana", 5)
+    await isolate(pool, "ana", seconds=0.01)
+    since, *_ = await standing(pool)
+    before = await pool.fetchval("SELECT tokens_generation FROM refresher.accounts")
+    await eventually(
+        lambda: pool.fetchval("SELECT wake_at < now() FROM refresher.accounts"), "its turn"
+    )
+    (taken,) = await replica(pool, sealer=Sealer([key])).claim(10)
+    assert taken.token.generation == before + 1
+    assert await rotate_all(pool, Sealer([newer_key, key])) == 1
+    await replica(pool).release([conclude(taken, [FAILED], 0.5)])
+    assert await standing(pool) == (since, REASON, 4)
+
+
 async def test_a_claim_takes_one_chunk_of_an_isolated_account(pool):
     """In no fixed order: one that spoils its chunk meets others next time."""
     await add(pool, "ana", 300)
@@ -396,6 +498,37 @@ async def test_a_probe_may_ask_for_what_is_not_due(pool):
     assert (taken.open_id, len(taken.videos)) == ("good", 20)
     assert not any(video.due for video in taken.videos)
     assert [one.open_id for one in await replica(pool).claim(1)] == ["bad"], "no probe: what is due"
+
+
+async def test_a_probe_finds_whose_trigger_stands_in_its_way(pool):
+    """One that is not due, too: it is left alone, and the others are probes."""
+    for name in ("tried", "refusing"):
+        await add(pool, name, 5)
+    await make_well(pool, "refusing")
+    await pool.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'no lease for you'; END $$;"
+        " CREATE TRIGGER refuse BEFORE UPDATE OF lease_owner ON refresher.accounts"
+        " FOR EACH ROW WHEN (NEW.open_id = 'refusing') EXECUTE FUNCTION refuse()"
+    )
+    claiming = Claiming(replica(pool), lambda: 1 - 2**-53)
+    with capture_logs() as logs:
+        (taken,) = await claiming.claim(1, ["tried"])
+    assert taken.open_id == "tried", "there is nobody else"
+    assert [(log["event"], log["open_id"]) for log in logs] == [("account.refused", "refusing")]
+    await replica(pool).release([Release("tried", taken.lease_epoch)])
+    await add(pool, "well", 5)
+    await make_well(pool, "well")
+    (taken,) = await claiming.claim(1, ["tried"])
+    assert taken.open_id == "well"
+
+
+async def make_well(pool, name):
+    await pool.execute(
+        "UPDATE refresher.accounts SET videos = 5, wake_at = now() + interval '1 hour'"
+        " WHERE open_id = $1",
+        name,
+    )
 
 
 # --- In simulation ---

@@ -105,13 +105,12 @@ CASE WHEN {managed} AND a.refresh_token IS NOT NULL
      THEN greatest({due}, a.token_request_until) ELSE 'infinity' END
 """
 
-#: What a claim asks by, and a probe otherwise: the accounts that have waited longest, by index.
+#: Whom a claim takes.
 IS_DUE: Final = "wake_at <= now()"
-FIRST_COME: Final = "wake_at"
 #: What may be claimed now, but for what is locked or left alone.
 CLAIMABLE: Final = f"""
 state = 'active'
-AND {IS_DUE}
+AND {{who}}
 AND (lease_expires_at IS NULL OR lease_expires_at <= now())
 AND next_slot_at <= now() + {{horizon}}
 -- New videos do not cut short the wait for a token that has to come before them: a back-off,
@@ -131,12 +130,18 @@ g.{0}[:least(g.chosen, 20 * g.granted_chunks)]
          g.alone + least(g.filled, 20 * g.granted_chunks)]
 """
 
-IF_NOTHING_ELSE_IS_DUE: Final = "least(1, starved + alone)"
 DUE_OF_CHOSEN: Final = "least(g.chosen, 20 * g.granted_chunks)"
+
 
 # One round trip. Times are decided by the database's clock; the chunks are counted out of a budget
 # so that whatever the replica cannot take on stays claimable for others.
-SQL_CLAIM: Final = f"""
+def _claim_statement(*, who: str, first: str, if_nothing_else_is_due: str, due_videos: str) -> str:
+    """Of those `who` may be claimed in the order `first`.
+
+    `if_nothing_else_is_due`: how many videos are asked for then; `due_videos`: how many of the
+    chosen count as due.
+    """
+    return f"""
 WITH pace AS MATERIALIZED (
     SELECT app_step,
            greatest($5::interval, app_step) AS step,
@@ -157,9 +162,13 @@ picked AS MATERIALIZED (
            {DEAD} AS dead,
            greatest(token_due_at, token_request_until) <= now() AS due
     FROM refresher.accounts AS a
-    WHERE {CLAIMABLE.format(horizon="(SELECT horizon FROM pace)", managed="$9", left_out="$11")}
+    WHERE {
+        CLAIMABLE.format(
+            who=who, horizon="(SELECT horizon FROM pace)", managed="$9", left_out="$11"
+        )
+    }
       AND ($12::text[] IS NULL OR open_id = ANY ($12))
-    ORDER BY {FIRST_COME}
+    ORDER BY {first}
     LIMIT $10
     FOR UPDATE SKIP LOCKED
 ),
@@ -172,8 +181,10 @@ locked AS MATERIALIZED (
                FROM (
                    SELECT FROM refresher.accounts AS a
                    WHERE {
-    CLAIMABLE.format(horizon="(SELECT horizon FROM pace)", managed="$9", left_out="$11")
-}
+        CLAIMABLE.format(
+            who=IS_DUE, horizon="(SELECT horizon FROM pace)", managed="$9", left_out="$11"
+        )
+    }
                      AND ($12::text[] IS NULL OR open_id = ANY ($12))
                    ORDER BY wake_at
                    LIMIT $10
@@ -238,7 +249,7 @@ asked AS MATERIALIZED (
 ),
 chosen AS (
     SELECT *, CASE
-        WHEN starved > 0 OR due_videos = 0 THEN {IF_NOTHING_ELSE_IS_DUE}
+        WHEN starved > 0 OR due_videos = 0 THEN {if_nothing_else_is_due}
         WHEN isolated THEN least(due_videos, 20)
         WHEN own_step > '0' THEN least(due_videos, 20 * greatest(1, floor(
             extract(epoch FROM horizon) / extract(epoch FROM own_step)))::integer)
@@ -326,7 +337,7 @@ SELECT l.*, g.open_id AS granted, locked.passed_by,
             THEN g.videos_read END AS all_videos,
        extract(epoch FROM g.own_step)::float8 AS step_seconds,
        {CHOSEN.format("video_ids")} AS video_ids,
-       {DUE_OF_CHOSEN} AS due_videos,
+       {due_videos} AS due_videos,
        {CHOSEN.format("expires_ats")} AS expires_ats,
        {CHOSEN.format("misses")} AS misses,
        {CHOSEN.format("missing")} AS missing,
@@ -335,11 +346,19 @@ SELECT l.*, g.open_id AS granted, locked.passed_by,
 FROM locked LEFT JOIN (granted AS g LEFT JOIN leased AS l USING (open_id)) ON true
 """
 
+
+SQL_CLAIM: Final = _claim_statement(
+    who=IS_DUE,
+    first="wake_at",
+    if_nothing_else_is_due="least(1, starved + alone)",
+    due_videos=DUE_OF_CHOSEN,
+)
+
 # Whom a claim that failed may have picked.
 SQL_CLAIMABLE: Final = f"""
 SELECT open_id
 FROM refresher.accounts AS a
-WHERE {CLAIMABLE.format(horizon="$1::interval", managed="$2", left_out="$3")}
+WHERE {CLAIMABLE.format(who=IS_DUE, horizon="$1::interval", managed="$2", left_out="$3")}
 ORDER BY wake_at
 LIMIT $4
 """
@@ -357,29 +376,32 @@ open_id = ANY (ARRAY(
     UNION ALL
     (SELECT open_id FROM refresher.accounts
      WHERE state = 'active' AND wake_at < 'infinity' AND videos > 0
-       AND failures = 0 AND isolated_since IS NULL AND open_id <> ALL ($13::text[])
+       AND failures = 0 AND isolated_since IS NULL AND open_id <> ALL ({{tried}}::text[])
      ORDER BY wake_at DESC
      LIMIT {PROBE_CANDIDATES})
 ))
 """
 PROBE_ORDER: Final = """
-open_id = ANY ($13::text[]), isolated_since IS NOT NULL, failures > 0, random()
+open_id = ANY ({tried}::text[]), isolated_since IS NOT NULL, failures > 0, random()
 """
-SQL_PROBE: Final = (
-    SQL_CLAIM.replace(f"ORDER BY {FIRST_COME}", f"ORDER BY {PROBE_ORDER}", 1)
-    .replace(f"AND {IS_DUE}", f"AND {CANDIDATES}", 1)
-    .replace(
-        f"THEN {IF_NOTHING_ELSE_IS_DUE}",
-        "THEN CASE WHEN starved + alone > 0 THEN 1 ELSE least(top_ups, 20) END",
-        1,
-    )
-    .replace(
-        f"{DUE_OF_CHOSEN} AS due_videos",
-        f"CASE WHEN g.due_videos + g.starved + g.alone > 0 THEN {DUE_OF_CHOSEN} ELSE 0 END"
-        " AS due_videos",
-        1,
-    )
+SQL_PROBE: Final = _claim_statement(
+    who=CANDIDATES.format(tried="$13"),
+    first=PROBE_ORDER.format(tried="$13"),
+    if_nothing_else_is_due="CASE WHEN starved + alone > 0 THEN 1 ELSE least(top_ups, 20) END",
+    due_videos=f"CASE WHEN g.due_videos + g.starved + g.alone > 0 THEN {DUE_OF_CHOSEN} ELSE 0 END",
 )
+
+# Whom a probe that failed may have picked: by chance, so any of them.
+SQL_PROBEABLE: Final = f"""
+SELECT open_id
+FROM refresher.accounts AS a
+WHERE {
+    CLAIMABLE.format(
+        who=CANDIDATES.format(tried="$4"), horizon="$1::interval", managed="$2", left_out="$3"
+    )
+}
+ORDER BY {PROBE_ORDER.format(tried="$4")}
+"""
 
 # A slot more for an account under lease, after those it has, and one of the app's where it is
 # limited.
@@ -455,6 +477,10 @@ held AS MATERIALIZED (
     SELECT r.*,
            a.tokens_generation = r.generation AS same_tokens,
            a.token_due_at AS was_token_due_at,
+           -- Somebody else's new tokens have ended an isolation; a pair that this claim stored and
+           -- a new seal have not, though they, too, raise the generation.
+           a.tokens_generation = r.generation OR a.isolated_since IS NOT NULL AS same_standing,
+           a.failures AS stored_failures,
            r.park_state IS NOT NULL AND a.state = 'active'
                AND a.tokens_generation = r.generation AS parked,
            -- A large account is counted when all of it has been read, not with every part.
@@ -469,12 +495,14 @@ held AS MATERIALIZED (
     FOR UPDATE OF a SKIP LOCKED
 ),
 counted AS MATERIALIZED (
-    SELECT open_id, h.same_tokens, h.parked, h.park_state, h.park_reason, h.failures, h.requests,
-           CASE WHEN h.same_tokens OR h.isolated_reason IS NULL THEN h.retry_seconds ELSE 0 END
+    SELECT open_id, h.same_tokens, h.parked, h.park_state, h.park_reason, h.requests,
+           CASE WHEN h.same_standing THEN h.failures ELSE least(h.failures, h.stored_failures) END
+               AS failures,
+           CASE WHEN h.same_standing OR h.isolated_reason IS NULL THEN h.retry_seconds ELSE 0 END
                AS retry_seconds,
            h.pause_seconds, h.token_retry_seconds, h.refused, h.answered,
            h.passed_over, h.quota_spent,
-           CASE WHEN h.same_tokens AND NOT h.parked THEN h.isolated_reason END AS isolated_reason,
+           CASE WHEN h.same_standing AND NOT h.parked THEN h.isolated_reason END AS isolated_reason,
            c.*,
            CASE WHEN NOT h.same_tokens THEN h.was_token_due_at
                 WHEN h.refused THEN now()
@@ -722,15 +750,19 @@ class Claims:
     def _accounts_for(self, chunk_budget: int) -> int:
         return ceil(min(chunk_budget / self._chunks_each, ROWS_READ / self._videos_each))
 
-    async def claimable(self, chunk_budget: int, left_out: Sequence[OpenId]) -> Sequence[OpenId]:
-        """The accounts that a claim would try to lease now, and perhaps a few more."""
+    async def claimable(
+        self,
+        chunk_budget: int,
+        left_out: Sequence[OpenId],
+        tried: Collection[str] | None = None,
+    ) -> Sequence[OpenId]:
+        """The accounts that such a claim might try to lease now, and perhaps a few more."""
+        values = self._horizon, self._managed, left_out
         async with connection(self._pool) as taken:
-            rows = await taken.fetch(
-                SQL_CLAIMABLE,
-                self._horizon,
-                self._managed,
-                left_out,
-                self._accounts_for(chunk_budget),
+            rows = await (
+                taken.fetch(SQL_CLAIMABLE, *values, self._accounts_for(chunk_budget))
+                if tried is None
+                else taken.fetch(SQL_PROBEABLE, *values, list(tried))
             )
         return [OpenId(row["open_id"]) for row in rows]
 
