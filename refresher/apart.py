@@ -149,6 +149,8 @@ class Apart(Generic[Item, Result]):
     ) -> bool:
         """Whether the items' fate was settled. Raises what is wrong with them."""
         async with self._place:
+            if self._give_up.is_set():
+                return False  # while it queued: the place is for nobody any more
             tried = asyncio.Event()
             self._begin(self._look(waiting, tried))
             try:

@@ -265,7 +265,8 @@ async def once(settings: Settings, on_progress: Callable[[int, int], None]) -> i
             on_progress(min(app.refresher.tally.ids, due), due)
             if app.refresher.upstream_away_seconds > ONCE_AWAY_SECONDS:
                 return True
-            return not await any_left(app.pool, started, ONCE_FAILURES)
+            given_up = app.refresher.given_up()
+            return not await any_left(app.pool, started, ONCE_FAILURES, given_up)
 
         await work(app, finished)
         left = await count_due(app.pool, started)

@@ -272,11 +272,11 @@ class Capacity:
 class UnderWay:
     """How many chunks are between their slot and their result stored: each is in a `with` of it."""
 
-    __slots__ = ("_apart", "_apart_at_most", "chunks")
+    __slots__ = ("_apart", "_apart_at_most", "_apart_counted", "chunks")
 
     def __init__(self, apart_at_most: int) -> None:
         self.chunks = 0
-        self._apart = 0
+        self._apart = self._apart_counted = 0
         self._apart_at_most = apart_at_most
 
     @contextmanager
@@ -286,7 +286,11 @@ class UnderWay:
         As far as memory allows: beyond a number it is counted after all.
         """
         if self._apart >= self._apart_at_most:
-            yield
+            self._apart_counted += 1
+            try:
+                yield
+            finally:
+                self._apart_counted -= 1
             return
         self._apart += 1
         self.chunks -= 1
@@ -295,6 +299,11 @@ class UnderWay:
         finally:
             self._apart -= 1
             self.chunks += 1
+
+    @property
+    def together(self) -> int:
+        """Chunks that wait for nobody's lock."""
+        return self.chunks - self._apart_counted
 
     def __enter__(self) -> None:
         self.chunks += 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from typing import Final, Protocol
 
@@ -22,7 +23,7 @@ MOST_LEFT_ALONE: Final = 1000
 TRIED_AGAIN: Final = 8
 #: An account of which nothing was wrong in so many tries, as it had nothing due, is as the others.
 QUIET_TRIES: Final = 30
-#: A search that has found somebody goes on for no longer: the next claim may find the others.
+#: A search that has found nobody to claim goes on for no longer: the next claim goes on with it.
 SEARCH_SECONDS: Final = 1.0
 
 UNLEASED: Final = "its lease was not stored: a trigger suppresses the UPDATE"
@@ -52,8 +53,9 @@ class Accounts(Protocol):
 
 @dataclass(slots=True)
 class _LeftAlone:
-    """An account that cannot be claimed just now."""
+    """An account that cannot be claimed or given back just now; `until` is `inf` while worked."""
 
+    since: float
     times: int = 0
     until: float = 0.0
     quiet: int = 0
@@ -63,35 +65,61 @@ class Claiming:
     """Claims for one replica.
 
     Where a claim fails for what an account's row makes the database do, that account is found, left
-    alone for a growing time, and the others are claimed. `chance` in [0, 1) is the jitter.
+    alone for a growing time, and the others are claimed. What is leased is handed over before
+    anything may wait for a lock again: its slots pass. `chance` in [0, 1) is the jitter.
     """
 
     def __init__(self, accounts: Accounts, chance: Callable[[], float]) -> None:
         self._accounts = accounts
         self._chance = chance
         self._left_alone: dict[OpenId, _LeftAlone] = {}
+        self._parts: list[Sequence[OpenId]] = []
+        #: Whether more of those left alone are to be tried again at once.
+        self.more = False
         #: Whether the last claim had to pass by accounts whose rows others held.
         self.passed_by = False
 
     async def claim(
         self, chunk_budget: int, tried: Collection[str] | None = None
     ) -> Sequence[Claim]:
-        """As `Accounts.claim`, for all that can be claimed."""
-        claims = await self._claim(chunk_budget, tried)
-        now = monotonic()
-        again = [open_id for open_id, left in self._left_alone.items() if left.until <= now]
-        if again and (budget := chunk_budget - _chunks(claims)) > 0:
-            claims += await self._claim_again(budget, again[:TRIED_AGAIN])
-        return claims
+        """As `Accounts.claim`, for some that can be claimed; where there are any, more may be."""
+        self.more = False
+        if tried is not None:  # a probe: whom it asks for goes before
+            self._parts.clear()
+            return await self._claim(chunk_budget, tried) or await self._claim_again(chunk_budget)
+        claims = await self._search(chunk_budget)
+        if claims or self._parts:
+            return claims
+        return await self._claim_again(chunk_budget) or await self._claim(chunk_budget, None)
 
-    def leave_alone(self, open_id: OpenId, error: Exception | str, at: str) -> None:
-        """Something stands in the account's way: it is not claimed for a while."""
-        left = self._left_alone.setdefault(open_id, _LeftAlone())
+    def gave_back(self, open_id: OpenId) -> None:
+        """Nothing stands in the account's way any more."""
+        self._left_alone.pop(open_id, None)
+
+    def ended(self, open_id: OpenId) -> None:
+        """It is worked no longer, whether it was given back or not."""
+        left = self._left_alone.get(open_id)
+        if left and left.until == inf:
+            left.until = monotonic() + FIRST_WAIT_SECONDS
+
+    def left_alone(self, seconds: float) -> Collection[OpenId]:
+        """Those that something has stood in the way of for so long."""
+        now = monotonic()
+        return [open_id for open_id, left in self._left_alone.items() if now - left.since > seconds]
+
+    def leave_alone(
+        self, open_id: OpenId, error: Exception | str, at: str, at_least: float = 0.0
+    ) -> bool:
+        """Something stands in the account's way: it is not claimed for a while.
+
+        For so many seconds `at_least`. Says so once, until it was given back; whether this was it.
+        """
+        left = self._left_alone.setdefault(open_id, _LeftAlone(monotonic()))
         longest = (
             LONGEST_LOCK_WAIT_SECONDS if isinstance(error, DatabaseBusy) else LONGEST_WAIT_SECONDS
         )
         seconds = min(FIRST_WAIT_SECONDS * (1 << min(left.times, 20)), longest)
-        seconds *= (1 + self._chance()) / 2
+        seconds = max(seconds * (1 + self._chance()) / 2, at_least)
         left.times += 1
         left.quiet = 0
         left.until = monotonic() + seconds
@@ -99,6 +127,7 @@ class Claiming:
             reason = str(error).partition("\n")[0]
             retry = round(seconds, 1)
             emit(ACCOUNT_REFUSED, open_id=open_id, at=at, reason=reason, retry_in_seconds=retry)
+        return left.times == 1
 
     async def _claim(self, budget: int, tried: Collection[str] | None) -> list[Claim]:
         left_out = list(self._left_alone)
@@ -116,8 +145,8 @@ class Claiming:
             return claims
         await self._check(failure)
         suspects = await self._accounts.claimable(budget, left_out, tried)
-        self.passed_by = True
-        return await self._search(suspects, budget, tried)
+        self._parts = parts_of(suspects)
+        return await self._search(budget, tried)
 
     async def _check(self, failure: Exception) -> None:
         """Raises `DatabaseUnavailable` where it is no matter of accounts."""
@@ -130,52 +159,64 @@ class Claiming:
         except Exception as error:
             raise _as_away(error) from error
 
-    async def _search(
-        self, suspects: Sequence[OpenId], budget: int, tried: Collection[str] | None = None
-    ) -> list[Claim]:
-        """Claim the suspects in parts, until those that spoil it stand alone."""
-        claims: list[Claim] = []
-        parts, found, begun = parts_of(suspects), False, monotonic()
-        while parts and _chunks(claims) < budget:
-            if found and monotonic() > begun + SEARCH_SECONDS:
-                break
-            part = parts.pop(0)
-            try:
-                left = budget - _chunks(claims)
-                claims += await self._accounts.claim(left, only=part, tried=tried)
-                self._note_unleased()
-            except Exception as error:
-                if isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseBusy):
-                    if claims:
-                        break  # what is leased is leased
-                    raise
-                if len(part) == 1:
-                    self.leave_alone(part[0], error, "claim")
-                    found = True
-                else:
-                    parts = parts_of(part) + parts
-        return claims
+    async def _search(self, budget: int, tried: Collection[str] | None = None) -> list[Claim]:
+        """Claim the suspects in parts, until those that spoil it stand alone.
 
-    async def _claim_again(self, budget: int, open_ids: Sequence[OpenId]) -> list[Claim]:
-        claims = await self._search(open_ids, budget)
+        The first part that brings claims ends it for now: what is left may wait for locks.
+        """
+        begun = monotonic()
+        while self._parts:
+            self.passed_by = True
+            if monotonic() > begun + SEARCH_SECONDS:
+                self.more = True
+                break
+            part = self._parts.pop(0)
+            claims = await self._claim_only(part, budget, tried)
+            if claims:
+                return claims
+            if claims is None and len(part) > 1:
+                self._parts = parts_of(part) + self._parts
+        return []
+
+    async def _claim_again(self, budget: int) -> list[Claim]:
+        """Try some that are left alone, up to the first that brings claims or fails again."""
         now = monotonic()
-        claimed = {claim.open_id for claim in claims}
-        for open_id in open_ids:
+        again = [open_id for open_id, left in self._left_alone.items() if left.until <= now]
+        again.sort(key=lambda open_id: self._left_alone[open_id].until)
+        for number, open_id in enumerate(again[:TRIED_AGAIN], 1):
             left = self._left_alone[open_id]
-            if left.until <= now:  # nothing was wrong
-                left.until = now + FIRST_WAIT_SECONDS
-                left.quiet += 1
-            if open_id in claimed or left.quiet > QUIET_TRIES:
+            claims = await self._claim_only([open_id], budget)
+            if claims:
+                left.until = inf
+                return claims
+            if left.until > now:  # it failed
+                self.more = number < len(again)
+                break
+            left.until = now + FIRST_WAIT_SECONDS
+            left.quiet += 1
+            if left.quiet > QUIET_TRIES:
                 del self._left_alone[open_id]
+        return []
+
+    async def _claim_only(
+        self, open_ids: Sequence[OpenId], budget: int, tried: Collection[str] | None = None
+    ) -> list[Claim] | None:
+        """None where it failed; of a single account that is said, and it is left alone."""
+        try:
+            claims = list(await self._accounts.claim(budget, only=open_ids, tried=tried))
+        except Exception as error:
+            if isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseBusy):
+                self._parts.clear()
+                raise
+            if len(open_ids) == 1:
+                self.leave_alone(open_ids[0], error, "claim")
+            return None
+        self._note_unleased()
         return claims
 
     def _note_unleased(self) -> None:
         for open_id in self._accounts.unleased:
             self.leave_alone(open_id, UNLEASED, "claim")
-
-
-def _chunks(claims: Sequence[Claim]) -> int:
-    return sum(max(1, claim.chunks) for claim in claims)
 
 
 def _as_away(error: Exception) -> DatabaseUnavailable:

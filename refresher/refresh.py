@@ -51,6 +51,7 @@ from refresher.domain.model import (
     ChunkWrite,
     Claim,
     Holder,
+    OpenId,
     RefreshToken,
     Release,
     Released,
@@ -104,6 +105,11 @@ LOCKED_ROW_SAID: Final = 36
 #: and so on.
 LOOK_AGAIN_SECONDS: Final = 0.05
 LONGEST_LOOK_SECONDS: Final = 1.0
+#: A bounded run gives up on what has waited for so long, when nothing else is left.
+GIVEN_UP_SECONDS: Final = 10.0
+#: Leases that were passed by, as a row was locked or others' locks took the time, are looked at
+#: again in so long.
+RENEW_ON_SECONDS: Final = 1.0
 #: The share of the grace time that requests in flight may take; the rest is for writing back.
 REQUESTS_SHARE_OF_GRACE: Final = 0.75
 #: A claim under way when the daemon is stopped gets this share of it.
@@ -126,7 +132,9 @@ class Accounts(Claimable, Protocol):
     async def release_alone(
         self, releases: Sequence[Release], lock_seconds: float, name: str
     ) -> Sequence[Released | None]: ...
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[float | None]: ...
+    async def renew(
+        self, claims: Sequence[Claim], refused: Callable[[Claim, Exception], None]
+    ) -> Sequence[float | None]: ...
     async def reserve(self, claim: Claim) -> datetime | None: ...
     async def tell_answers(self, answers: Answers) -> bool: ...
     async def limit_app(self, wished_seconds: float, *, shown: bool) -> AppLimit | None: ...
@@ -193,6 +201,10 @@ class Work:
     found: bool = False
     samples: list[Sample] = field(default_factory=list)
     postponed: int = 0
+    #: Since when it does nothing but wait for a lock, or for its row.
+    waits_since: float = inf
+    #: Nothing more is to be said of a lease that runs out.
+    abandon_quietly: bool = False
     started: float = field(default_factory=monotonic)
     lease_end: float = field(init=False)
     #: When the account's next slot comes, after all that were reserved.
@@ -206,6 +218,10 @@ class Work:
     def leased_until(self, moment: float) -> None:
         """The lease runs out then, on the monotonic clock; a little before nothing is sent."""
         self.lease_end = moment - LEASE_MARGIN_SECONDS
+
+    def waits(self) -> None:
+        """From now on, or from earlier on."""
+        self.waits_since = min(self.waits_since, monotonic())
 
     def now(self) -> datetime:
         """The database's time."""
@@ -292,6 +308,8 @@ class Refresher:
         )
         self._working: dict[asyncio.Task[None], Work] = {}
         self._querying: set[asyncio.Task[None]] = set()
+        #: Accounts whose leases something keeps from being lengthened.
+        self._unrenewed: set[OpenId] = set()
         self._write_first = False
         self._waits_for_room = False
         self._looks = 0
@@ -306,6 +324,15 @@ class Refresher:
         """How long the API has been down for; 0 while it answers."""
         return self._capacity.away_seconds()
 
+    def given_up(self) -> Collection[OpenId]:
+        """Accounts that somebody's lock, trigger or constraint has stopped for long."""
+        before = monotonic() - GIVEN_UP_SECONDS
+        waiting = [work for work in self._working.values() if work.waits_since <= before]
+        return {
+            *(work.claim.open_id for work in waiting),
+            *self._claiming.left_alone(GIVEN_UP_SECONDS),
+        }
+
     def stop(self) -> None:
         """Send no more; `run` returns when what is in flight is done. Idempotent."""
         if not self._stop.is_set():
@@ -317,6 +344,8 @@ class Refresher:
 
     async def run(self, finished: Callable[[], Awaitable[bool]] | None = None) -> int:
         """Work until stopped, or idle and `finished`; then drain, whatever ended it.
+
+        Who only waits for a lock for long does not keep it from being idle.
 
         Returns the number of accounts that could not be given back within the grace time: their
         leases run out.
@@ -340,12 +369,17 @@ class Refresher:
             self.wake.clear()
             if await self._claim():
                 continue
-            if finished and not self._working and await finished():
+            if finished and self._is_idle() and await finished():
+                self._wait_no_longer.set()
                 return
             with suppress(TimeoutError):
                 # The floor under the poll, should a tick not come.
                 longest = self._capacity.pause_left() or 2 * self._poll_seconds
                 await asyncio.wait_for(self.wake.wait(), longest)
+
+    def _is_idle(self) -> bool:
+        before = monotonic() - GIVEN_UP_SECONDS
+        return all(work.waits_since <= before for work in self._working.values())
 
     async def _claim(self) -> bool:
         """Start work on due accounts; says whether to look again at once."""
@@ -365,6 +399,8 @@ class Refresher:
         for claim in claims:
             self._start(claim)
         self._look_again(passed_by=self._claiming.passed_by and not claims)
+        if self._claiming.more:
+            self.wake.set()
         return bool(claims)
 
     def _look_again(self, *, passed_by: bool) -> None:
@@ -397,7 +433,7 @@ class Refresher:
         """Results that waited out an outage are all written before a claim moves the epoch."""
         if self._stalls(monotonic()):
             return 0
-        if not self._capacity.under_way.chunks:
+        if not self._capacity.under_way.together:
             self._write_first = False
         elif self._outage.lasts:
             self._write_first = True
@@ -416,6 +452,7 @@ class Refresher:
 
         def end(task: asyncio.Task[None]) -> None:
             del self._working[task]
+            self._claiming.ended(work.claim.open_id)
             work.held.let_go()
             self.wake.set()
 
@@ -757,30 +794,41 @@ class Refresher:
 
     def _set_aside(self, work: Work) -> None:
         """Ask for no more of what cannot be stored; its place is for others."""
+        work.waits()
         work.halt.set()
         work.held.let_go()
         self.wake.set()
 
-    async def _hand_in(self, release: Release) -> Released | None:
+    async def _hand_in(self, work: Work, release: Release) -> Released | None:
         if not self._blocked_releases.holds(release.open_id):
             with suppress(DatabaseBusy):
                 return await self._release.submit(release)
+        work.waits()
         return await self._blocked_releases.submit(release)
 
     async def _give_back(self, work: Work, release: Release) -> Released | None:
         """None where the lease had to be left to run out."""
         for attempt in count():
             try:
-                released = await self._hand_in(release)
+                released = await self._hand_in(work, release)
             except DatabaseUnavailable:
                 return None
             except Exception as error:  # noqa: BLE001 - whatever refuses it, its lease runs out
-                self._claiming.leave_alone(work.claim.open_id, error, "release")
+                said = self._claiming.leave_alone(
+                    work.claim.open_id,
+                    error,
+                    "release",
+                    at_least=work.lease_end + LEASE_MARGIN_SECONDS - monotonic(),
+                )
+                work.abandon_quietly = not said
                 return None
             if released or self._give_up.is_set() or monotonic() > work.lease_end:
                 if released:
+                    self._claiming.gave_back(work.claim.open_id)
+                    self._unrenewed.discard(work.claim.open_id)
                     self._wake_in(released.wake_in_seconds)
                 return released
+            work.waits()
             work.held.let_go()
             # Its row is locked, or something suppresses the UPDATE: that may last.
             seconds = LOCKED_ROW_SECONDS * (1 + attempt // LOCKED_ROW_TRIES)
@@ -799,29 +847,48 @@ class Refresher:
 
     async def _renew_leases(self) -> None:
         """Lengthen the leases of accounts that take long, until cancelled."""
+        seconds = usual = self._lease_seconds / RENEWALS_PER_LEASE
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self._give_up.wait(), self._lease_seconds / RENEWALS_PER_LEASE
-                )
+                await asyncio.wait_for(self._give_up.wait(), seconds)
                 return
+            seconds = usual
             try:
-                await self._renew()
+                if not await self._renew():
+                    seconds = min(usual, RENEW_ON_SECONDS)
             except DatabaseUnavailable:
                 continue  # said already; a lease that has run out meanwhile can still be renewed
             except Exception as error:  # noqa: BLE001 - the next renewal may do
                 emit(LOOP_FAILED, loop="renew leases", exc_info=error)
 
-    async def _renew(self) -> None:
-        now = monotonic()
+    async def _renew(self) -> bool:
+        """Whether each was lengthened, but for those that something stands in the way of."""
         half = self._lease_seconds / 2 - LEASE_MARGIN_SECONDS
+        now = monotonic()
         ending = [work for work in self._working.values() if work.lease_end - now <= half]
-        if not ending:
+        # Who was refused before comes last, and spoils nobody's renewal.
+        refused = [work for work in ending if work.claim.open_id in self._unrenewed]
+        await self._renew_these([work for work in ending if work not in refused])
+        await self._renew_these(refused)
+        return all(
+            work.lease_end - now > half or work.claim.open_id in self._unrenewed for work in ending
+        )
+
+    async def _renew_these(self, works: Sequence[Work]) -> None:
+        if not works:
             return
-        claims = [work.claim for work in ending]
-        renewed = await self._outage.attempt(lambda: self._accounts.renew(claims))
-        for work, seconds in zip(ending, renewed, strict=True):
+        now = monotonic()
+        claims = [work.claim for work in works]
+
+        def refused(claim: Claim, error: Exception) -> None:
+            if claim.open_id not in self._unrenewed:
+                _report_refused_renewal(claim.open_id, error)
+            self._unrenewed.add(claim.open_id)
+
+        renewed = await self._outage.attempt(lambda: self._accounts.renew(claims, refused))
+        for work, seconds in zip(works, renewed, strict=True):
             if seconds is not None:
+                self._unrenewed.discard(work.claim.open_id)
                 work.leased_until(now + seconds)
 
     async def _drain(self) -> int:
@@ -904,7 +971,8 @@ def _report(work: Work, release: Release, released: Released | None) -> None:
             log_id=log_id,
         )
     if released is None:
-        emit(ACCOUNT_ABANDONED, open_id=open_id)
+        if not work.abandon_quietly:
+            emit(ACCOUNT_ABANDONED, open_id=open_id)
     else:
         _report_isolation(work, release, parked=released.parked)
     if not work.claim.videos or (release.park and not work.tally.refreshed):
@@ -980,6 +1048,16 @@ def _report_blocked_release(
 
 def _report_freed_release(open_id: str, seconds: float) -> None:
     emit(RELEASE_FREED, open_id=open_id, waited_seconds=seconds)
+
+
+def _report_refused_renewal(open_id: str, error: Exception) -> None:
+    emit(
+        ACCOUNT_REFUSED,
+        open_id=open_id,
+        at="renewal",
+        reason=str(error).partition("\n")[0],
+        retry_in_seconds=None,
+    )
 
 
 def _report_stuck_release(open_id: str, seconds: float) -> None:

@@ -109,6 +109,19 @@ async def test_the_more_wait_the_shorter_are_their_turns():
     assert all(seconds <= LONGEST_TRY_SECONDS / 4 for _, _, seconds in database.tries)
 
 
+async def test_who_queues_when_all_is_given_up_has_no_turn_more():
+    """A stop must not wait for the tries of all."""
+    database = Database(*(str(number) for number in range(20)))
+    async with waiting(database) as (apart, give_up, _):
+        tasks = [asyncio.create_task(apart.submit(Item(str(number)))) for number in range(20)]
+        await until(lambda: len(database.tries) >= 5)
+        give_up.set()
+        tried = len(database.tries)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.1)
+    assert len(database.tries) <= tried + 1
+
+
 async def test_a_row_that_is_refused_costs_its_account_s_others_nothing():
     """Items that fail together are tried one by one; only the bad one hears of it."""
     database = Database()
@@ -146,6 +159,17 @@ def test_what_waits_apart_is_not_under_way_as_far_as_memory_allows():
                 assert under_way.chunks == 2
         assert under_way.chunks == 3
     assert under_way.chunks == 0
+
+
+def test_what_waits_apart_keeps_nobody_waiting_after_an_outage():
+    """Also beyond that number: what is written together is done when only blocked chunks are left."""
+    under_way = UnderWay(apart_at_most=1)
+    with under_way, under_way, under_way.apart(), under_way.apart():
+        assert (under_way.chunks, under_way.together) == (1, 0)
+        with under_way:
+            assert under_way.together == 1
+        assert under_way.together == 0
+    assert (under_way.chunks, under_way.together) == (0, 0)
 
 
 async def test_a_short_wait_is_not_said():

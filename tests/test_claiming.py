@@ -1,5 +1,6 @@
 """Claims that one account's trigger, constraint or lock does not stop."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -71,6 +72,14 @@ def careful(accounts):
     return Claiming(accounts, lambda: 1 - 2**-53)
 
 
+async def all_of(careful_, budget):
+    """Claim after claim, until there is none."""
+    claims = []
+    while some := await careful_.claim(budget):
+        claims += some
+    return claims
+
+
 async def test_a_good_claim_is_one_statement(clock):
     """Nothing is searched where nothing fails."""
     accounts = Accounts(fleet(30))
@@ -84,11 +93,11 @@ async def test_who_spoils_a_claim_is_found_in_few_statements(clock, error):
     accounts = Accounts(fleet(64), {"13": error})
     careful_ = careful(accounts)
     with capture_logs() as logs:
-        claims = await careful_.claim(64)
+        claims = await all_of(careful_, 64)
         accounts.due += ["later"]
-        claims += await careful_.claim(64)
+        claims += await all_of(careful_, 64)
     assert names(claims) == [*(name for name in fleet(64) if name != "13"), "later"]
-    assert len(accounts.asked) == 2 + 2 * PARTS + 1
+    assert len(accounts.asked) == 2 + 2 * PARTS + 3
     assert [(log["event"], log["open_id"], log["at"]) for log in logs] == [
         ("account.refused", "13", "claim")
     ]
@@ -113,6 +122,7 @@ async def test_it_is_tried_again_by_itself_ever_more_rarely(clock):
     accounts.bad = {}
     clock.now += 300
     assert names(await careful_.claim(8)) == ["bad"]
+    careful_.gave_back("bad")
     accounts.due = ["bad"]
     accounts.asked.clear()
     assert names(await careful_.claim(8)) == ["bad"]
@@ -144,11 +154,124 @@ async def test_what_spoils_any_claim_is_no_account_s_matter(clock, error):
     assert names(await careful_.claim(9)) == fleet(9)
 
 
-async def test_what_was_leased_is_kept_when_the_database_goes_away(clock):
-    """In the middle of a search."""
-    accounts = Accounts(fleet(16), {"00": ValueError("no"), "09": DatabaseUnavailable("gone")})
-    claims = await careful(accounts).claim(16)
-    assert names(claims) == fleet(8)[1:]
+@pytest.mark.parametrize("statement", range(24))
+async def test_what_was_leased_is_kept_when_the_database_goes_away(clock, statement):
+    """At whatever statement, in the middle of a search or while those left alone are tried."""
+    bad = {"03": DatabaseBusy("lock"), "09": ValueError("no")}
+    accounts = Accounts(fleet(16), bad)
+    careful_, claim, leased, away = careful(accounts), accounts.claim, [], []
+
+    async def going(*arguments, **options):
+        if len(accounts.asked) == statement:
+            accounts.asked.append("away")
+            away.append(statement)
+            raise DatabaseUnavailable("gone")
+        leased.extend(names(claims := await claim(*arguments, **options)))
+        return claims
+
+    accounts.claim = going
+    returned = []
+    for _ in range(40):
+        with suppress(DatabaseUnavailable):
+            returned += names(await careful_.claim(16))
+        if len(accounts.asked) > 12:
+            bad.clear()
+        clock.now += 1
+    assert away
+    assert sorted(returned) == sorted(leased) == fleet(16)
+
+
+@pytest.mark.parametrize("tried", [None, ()], ids=["all", "probe"])
+async def test_what_is_leased_waits_for_no_lock(clock, tried):
+    """However many others wait for one: it is handed over at the instant, and soon."""
+    bad = {name: DatabaseBusy("lock") for name in fleet(20)}
+    accounts = Accounts(fleet(20), bad)
+    careful_, claim, leased_at = careful(accounts), accounts.claim, []
+
+    async def slow(*arguments, **options):
+        try:
+            claims = await claim(*arguments, **options)
+        except DatabaseBusy:
+            clock.now += 0.2
+            raise
+        leased_at.extend([clock.now] * len(claims))
+        return claims
+
+    accounts.claim = slow
+    for _ in range(20):
+        await careful_.claim(64)
+    for number in range(60):
+        begun = clock.now = clock.now + 0.5
+        accounts.due.append(f"good {number}")
+        leased_at.clear()
+        assert names(await careful_.claim(64, tried)) == [f"good {number}"]
+        assert leased_at == [clock.now]
+        assert clock.now - begun <= 0.2 + 1e-6
+    clock.now += claiming.LONGEST_LOCK_WAIT_SECONDS
+    bad.clear()
+    assert names(await all_of(careful_, 64)) == fleet(20)
+
+
+async def test_those_left_alone_have_their_turns_while_others_are_due(clock):
+    """Each within a few seconds after its wait, the one that waited longest first."""
+    accounts = Accounts(fleet(20), {name: DatabaseBusy("lock") for name in fleet(20)})
+    careful_ = careful(accounts)
+    for _ in range(20):
+        await careful_.claim(64)
+    clock.now += claiming.LONGEST_LOCK_WAIT_SECONDS
+    accounts.asked.clear()
+    more = 0
+    for number in range(20):
+        accounts.due.append(f"good {number}")
+        await careful_.claim(64)
+        more += careful_.more
+    assert {only[0] for only in accounts.asked if only} == set(fleet(20))
+    assert more == 19
+
+
+async def test_an_account_whose_release_is_refused_is_told_of_once(clock):
+    """Its claim works each time; it is claimed ever more rarely, not while its lease lasts, and
+    is as the others when it was given back."""
+    accounts = Accounts(["ana"])
+    careful_ = careful(accounts)
+    assert names(await careful_.claim(8)) == ["ana"]
+    told, claimed_at = [careful_.leave_alone("ana", ValueError("no"), "release", 60)], []
+    with capture_logs() as logs:
+        for second in range(2000):
+            clock.now += 1
+            if claimed_at and second < claimed_at[-1] + 60:  # under lease
+                assert await careful_.claim(8) == []
+                continue
+            accounts.due = ["ana"]
+            if await careful_.claim(8):
+                claimed_at.append(second)
+                told.append(careful_.leave_alone("ana", ValueError("no"), "release", 60))
+                careful_.ended("ana")
+    assert (told[0], any(told[1:]), logs) == (True, False, [])
+    waits = [later - first for first, later in pairwise(claimed_at)]
+    assert min(waits) >= 60
+    assert claiming.LONGEST_WAIT_SECONDS in waits
+    clock.now += 1000
+    accounts.due = ["ana"]
+    assert names(await careful_.claim(8)) == ["ana"]
+    careful_.gave_back("ana")
+    assert careful_.leave_alone("ana", ValueError("again"), "release")
+
+
+async def test_an_account_that_ended_without_a_word_is_tried_again(clock):
+    """Its lease was lost: it is left alone no longer than any."""
+    accounts = Accounts(["bad"], {"bad": ValueError("no")})
+    careful_ = careful(accounts)
+    await careful_.claim(8)
+    accounts.bad = {}
+    clock.now += 1
+    assert names(await careful_.claim(8)) == ["bad"]
+    accounts.due = ["bad"]
+    clock.now += 1000
+    assert await careful_.claim(8) == []
+    careful_.ended("bad")
+    clock.now += 1
+    assert names(await careful_.claim(8)) == ["bad"]
 
 
 async def test_a_search_takes_no_longer_than_it_may(clock, monkeypatch):

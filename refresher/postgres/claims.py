@@ -1,6 +1,7 @@
 """Claiming due accounts under a lease and giving them back with their next wake-up."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from math import ceil
 from time import monotonic
@@ -16,7 +17,7 @@ from refresher.domain.app_limit import (
     app_limit,
 )
 from refresher.domain.claiming import APP_HORIZON_SECONDS, APP_REACH_SECONDS
-from refresher.domain.errors import TokenUnreadable
+from refresher.domain.errors import DatabaseUnavailable, TokenUnreadable
 from refresher.domain.model import (
     Claim,
     OpenId,
@@ -39,7 +40,7 @@ from refresher.domain.pacing import (
     step_seconds,
 )
 from refresher.postgres.database import Pool, connection
-from refresher.postgres.parts import in_parts
+from refresher.postgres.parts import REFUSALS, in_parts
 from refresher.postgres.sealing import Sealer, seal_seen
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ ASSUMED_VIDEOS: Final = 100
 ASSUMED_STEP_SECONDS: Final = step_seconds(600)
 #: An app-wide rate that was found to hold is kept to for so long after the last 429.
 RATE_KEPT: Final = f"interval '{APP_RATE_KEPT_SECONDS} seconds'"
+#: Renewals are split for no longer, so that other leases do not run out meanwhile.
+SPLIT_SECONDS: Final = 1.0
 #: A replica that keeps to the app's rate tells its answers more often than that.
 TOLD_WITHIN_SECONDS: Final = 10.0
 
@@ -736,7 +739,9 @@ class Claims:
                 *(() if tried is None else (list(tried),)),
             )
             leased = [row for row in rows if row["open_id"] is not None]
-            sealed = await seal_seen(taken, self._sealer, leased)
+            sealed: Mapping[str, int] = {}
+            with suppress(DatabaseUnavailable, *REFUSALS):  # they are leased all the same
+                sealed = await seal_seen(taken, self._sealer, leased)
         claims = [self._claim(row, sealed.get(row["open_id"], 0), sent) for row in leased]
         if claims:
             self._chunks_each = max(1.0, sum(claim.chunks for claim in claims) / len(claims))
@@ -815,9 +820,17 @@ class Claims:
         released = {row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows}
         return [released.get(release.open_id) for release in releases]
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[float | None]:
-        """Lengthen leases; how long each lasts now, None where it is lost or its row locked."""
-        rows = await in_parts(claims, self._renew, lambda *_: None)
+    async def renew(
+        self,
+        claims: Sequence[Claim],
+        refused: Callable[[Claim, Exception], None] = lambda *_: None,
+    ) -> Sequence[float | None]:
+        """Lengthen leases; how long each lasts now, None where it is lost or its row locked.
+
+        `refused` hears of those that a trigger, a constraint or a lock stands in the way of. Where
+        finding them takes long, some have None without a word: try those again.
+        """
+        rows = await in_parts(claims, self._renew, refused, SPLIT_SECONDS)
         left = {row["open_id"]: row["left"].total_seconds() for row in rows}
         return [left.get(claim.open_id) for claim in claims]
 

@@ -1,6 +1,6 @@
 """What operators ask: freshness, backlog, accounts, quota, replicas."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -193,6 +193,7 @@ SELECT EXISTS (
     SELECT FROM refresher.accounts AS a
     WHERE a.state = 'active'
       AND a.failures < $2
+      AND a.open_id <> ALL ($3)
       AND NOT (a.token_failures > 0 AND {DEAD}
                AND (a.token_failures >= $2 OR a.token_due_at > now() + interval '1 minute'))
       AND EXISTS (
@@ -320,8 +321,15 @@ async def count_due(pool: Pool, before: datetime) -> int:
     return count
 
 
-async def any_left(pool: Pool, before: datetime, failures: int) -> bool:
-    """Whether an active account that failed less often than that still has such a video."""
+async def any_left(
+    pool: Pool, before: datetime, failures: int, given_up: Collection[OpenId] = ()
+) -> bool:
+    """Whether an active account that failed less often than that still has such a video.
+
+    Another one than those that were given up.
+    """
     async with connection(pool) as taken:
-        left: bool = await taken.fetchval(SQL_ANY_LEFT, before, failures, timeout=SCAN_SECONDS)
+        left: bool = await taken.fetchval(
+            SQL_ANY_LEFT, before, failures, list(given_up), timeout=SCAN_SECONDS
+        )
     return left
