@@ -1,7 +1,10 @@
 """429s: the pause, the rate that comes down and recovers, and the limit of the whole app."""
 
+from datetime import datetime
+
 import pytest
 
+from refresher.refresh import TELLING_SECONDS
 from refresher.tiktok.emulator import WINDOW_SECONDS, EmulatorOptions
 from tests.conftest import eventually, until
 
@@ -77,6 +80,26 @@ async def test_a_limit_of_the_app_is_found_by_all_replicas_together(serve, start
     assert account_pauses(daemons) == paused
     said = [event for daemon in daemons for event in daemon.events("app.throttled")]
     assert any(0.9 * limit <= event["answered"] <= 1.1 * limit for event in said)
+
+
+async def test_a_count_that_fails_is_said_now_and_then(serve, start, pool):
+    """Not four times a second while 429s come in; the accounts are refreshed all the same."""
+    await pool.execute(
+        "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN RAISE 'no count today'; END$$;"
+        "CREATE TRIGGER fail BEFORE UPDATE OF answers ON refresher.app"
+        " EXECUTE FUNCTION public.fail()"
+    )
+    world = await serve(throttled_share=0.5)
+    for number in range(30):
+        await world.add_account(f"account-{number}", videos=100)
+    daemon = await start(world)
+    await daemon.until_event("loop.failed", count=3)
+    said = daemon.events("loop.failed")
+    assert {event["loop"] for event in said} == {"keep app limit"}
+    first, *_, last = [datetime.fromisoformat(str(event["timestamp"])) for event in said]
+    assert (last - first).total_seconds() > 0.99 * TELLING_SECONDS * (len(said) - 1)
+    assert daemon.events("account.refreshed")
 
 
 def account_pauses(daemons):
