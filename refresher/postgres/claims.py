@@ -499,8 +499,8 @@ held AS MATERIALIZED (
 ),
 counted AS MATERIALIZED (
     SELECT open_id, h.same_tokens, h.parked, h.park_state, h.park_reason, h.requests,
-           CASE WHEN h.same_standing THEN h.failures ELSE least(h.failures, h.stored_failures) END
-               AS failures,
+           CASE WHEN h.same_standing OR h.isolated_reason IS NULL THEN h.failures
+                ELSE h.stored_failures END AS failures,
            CASE WHEN h.same_standing OR h.isolated_reason IS NULL THEN h.retry_seconds ELSE 0 END
                AS retry_seconds,
            h.pause_seconds, h.token_retry_seconds, h.refused, h.answered,
