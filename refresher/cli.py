@@ -186,7 +186,8 @@ def once() -> None:
     if left:
         _say(
             f"{left} due videos could not be answered: their accounts are parked, in back-off, "
-            "stopped by a lock or sealed with an unknown key, see refresher accounts list and the log"
+            "stopped by a lock or sealed with an unknown key, see refresher accounts list and the "
+            "log"
         )
         raise typer.Exit(EXIT_INCOMPLETE)
 
