@@ -185,8 +185,9 @@ def once() -> None:
         left = uvloop.run(composition.once(settings, on_progress))
     if left:
         _say(
-            f"{left} due videos could not be answered: their accounts are parked, in back-off or "
-            "sealed with an unknown key, see refresher accounts list and the log"
+            f"{left} due videos could not be answered: their accounts are parked, in back-off, "
+            "stopped by a lock or sealed with an unknown key, see refresher accounts list and the "
+            "log"
         )
         raise typer.Exit(EXIT_INCOMPLETE)
 
