@@ -267,7 +267,7 @@ async def test_a_back_off_delays_the_next_claim(pool):
     await store(pool, "ana", 1)
     (claim,) = await replica(pool).claim(10)
     (released,) = await replica(pool).release(
-        [Release("ana", claim.lease_epoch, failures=3, retry_seconds=40)]
+        [Release("ana", claim.lease_epoch, claim.token.generation, 3, 40)]
     )
     assert 39 < released.wake_in_seconds <= 40
     assert (await account(pool, "ana"))["failures"] == 3
