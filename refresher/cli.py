@@ -42,6 +42,7 @@ from refresher.domain.standing import standing_line
 from refresher.events import DAEMON_FAILED
 from refresher.postgres import imports, status
 from refresher.postgres.database import (
+    SCHEMA_REVISION,
     Pool,
     SchemaNotMigratedError,
     check_migrated,
@@ -212,8 +213,7 @@ def migrate(
     _say_ignored(database_url)
     migrated = uvloop.run(migrate_database(database_url))
     if video_partitions is None:
-        if not migrated:
-            print("nothing to migrate")
+        print(f"migrated to revision {SCHEMA_REVISION}" if migrated else "nothing to migrate")
         return
     try:
         rows = uvloop.run(partition_videos(database_url, video_partitions))
@@ -582,8 +582,10 @@ def import_accounts(
     async def read(pool: Pool) -> None:
         rows = read_accounts(file, doubts=_doubts(strict=strict))
         imported = await imports.import_accounts(pool, rows, sealer, dry_run=dry_run)
-        older = imported.rows - imported.stored
+        older = imported.rows - imported.stored - imported.used_up
         left = f", {older} left alone: the stored tokens are newer" if older else ""
+        if imported.used_up:
+            left += f", {imported.used_up} left alone: their refresh tokens are used up"
         would = " would be" if dry_run else ""
         print(f"{imported.stored} accounts{would} added or re-authorized{left}")
 

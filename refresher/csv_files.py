@@ -362,7 +362,7 @@ def _wrong_header(
     optional = ",".join(column for column in columns if column not in needed)
     return (
         f"{named(path)}:{line}: expected the columns {','.join(needed)} (and perhaps {optional}), "
-        f"separated by commas, not {told!r}"
+        f"separated by commas, semicolons or tabs, not {told!r}"
     )
 
 

@@ -472,23 +472,22 @@ async def test_one_accounts_trigger_keeps_nobody_elses_ignored_tokens_unsaid(poo
 
 @pytest.mark.parametrize("keys", [(), (KEY,)], ids=["plain", "sealed"])
 async def test_an_import_of_used_up_tokens_changes_nothing(pool, keys):
-    """Though it seals them anew; the file's other accounts are stored."""
+    """That is said, the file's other accounts are stored, and a dry run says the same before."""
     sealer = Sealer(keys)
     await authorized(pool, sealer)
     before = await row_of(pool, "zoe")
     later = datetime.now(UTC) + timedelta(days=1)
-    await import_accounts(
-        pool,
-        [
-            AccountRow(2, "zoe", "act.0", later, "rft.0", later, None),
-            AccountRow(3, "new", "act.n", later, "rft.n", later, None),
-        ],
-        sealer,
-    )
+    rows = [
+        AccountRow(2, "zoe", "act.0", later, "rft.0", later, None),
+        AccountRow(3, "new", "act.n", later, "rft.n", later, None),
+    ]
+    for dry_run in (True, False):
+        imported = await import_accounts(pool, rows, sealer, dry_run=dry_run)
+        assert (imported.rows, imported.stored, imported.used_up) == (2, 1, 1)
     after = await row_of(pool, "zoe")
     assert [after[name] for name in TOKENS] == [before[name] for name in TOKENS]
     assert sealer.unseal((await row_of(pool, "new"))["refresh_token"]) == "rft.n"
-    assert await ignored_tokens(pool) == [("zoe", 1)]
+    assert await ignored_tokens(pool) == []  # the import itself has said it
 
 
 async def test_new_tokens_are_taken_at_any_time(pool):

@@ -147,7 +147,7 @@ def test_a_wrong_header_is_refused(file, header):
         videos(path)
     assert str(raised.value) == (
         f"{path}:1: expected the columns open_id,video_id (and perhaps cover_image_url), "
-        f"separated by commas, not {header.strip()!r}"
+        f"separated by commas, semicolons or tabs, not {header.strip()!r}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -42,8 +42,11 @@ SELECT s.open_id, s.access_token, s.refresh_token,
 FROM staged_accounts AS s JOIN refresher.accounts AS a USING (open_id)
                           LEFT JOIN refresher.used_tokens AS u USING (open_id)
 ORDER BY open_id
-FOR NO KEY UPDATE OF a
 """
+SQL_LOCK_KNOWN_TOKENS: Final = f"{SQL_KNOWN_TOKENS} FOR NO KEY UPDATE OF a"
+
+# The account's own newer pair stays; a trigger would see to it, too, but not say so here.
+SQL_LEAVE_OUT: Final = "DELETE FROM staged_accounts WHERE open_id = ANY ($1::text[])"
 
 SQL_KEEP_KNOWN_TOKENS: Final = """
 UPDATE staged_accounts AS s
@@ -148,10 +151,14 @@ class NothingToImportError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """How many rows the file had and how many of them were new or changed, or would be."""
+    """How many rows the file had and how many of them were new or changed, or would be.
+
+    `used_up` were left out: their refresh token has been used up, so the stored pair is newer.
+    """
 
     rows: int
     stored: int
+    used_up: int = 0
 
 
 async def import_accounts(
@@ -177,10 +184,15 @@ async def import_accounts(
     )
     async with _staged(pool, "staged_accounts", SQL_STAGE_ACCOUNTS, records) as staged:
         await staged.refuse(SQL_REPEATED_ACCOUNT)
+        known = await staged.known_tokens(lock=not dry_run)
+        used_up = [row["open_id"] for row in known if _is_used_up(sealer, row)]
+        await staged.leave_out(used_up)
         if dry_run:
-            return await staged.storable(SQL_STORABLE_ACCOUNTS)
-        await staged.keep_known_tokens(sealer)
-        return await staged.store(SQL_STORE_ACCOUNTS)
+            imported = await staged.storable(SQL_STORABLE_ACCOUNTS)
+        else:
+            await staged.keep_known_tokens(sealer, known)
+            imported = await staged.store(SQL_STORE_ACCOUNTS)
+        return replace(imported, used_up=len(used_up))
 
 
 async def import_videos(
@@ -226,17 +238,25 @@ class _Staged:
                 more=found[0]["wrong"] - len(found),
             )
 
-    async def keep_known_tokens(self, sealer: Sealer) -> None:
-        """Tokens that are stored already stay as they are, sealed text and all."""
+    async def known_tokens(self, *, lock: bool) -> "Sequence[asyncpg.Record]":
+        """The tokens of the accounts that are stored already, beside those of the file."""
         # Read to the end before anything is written: memory is what a row of tokens takes.
-        rows = await self.connection.fetch(SQL_KNOWN_TOKENS, timeout=SCAN_SECONDS)
+        statement = SQL_LOCK_KNOWN_TOKENS if lock else SQL_KNOWN_TOKENS
+        return await self.connection.fetch(statement, timeout=SCAN_SECONDS)
+
+    async def leave_out(self, open_ids: Sequence[str]) -> None:
+        if open_ids:
+            await self.connection.execute(SQL_LEAVE_OUT, open_ids, timeout=SCAN_SECONDS)
+
+    async def keep_known_tokens(self, sealer: Sealer, known: "Sequence[asyncpg.Record]") -> None:
+        """Tokens that are stored already stay as they are, sealed text and all."""
         kept = [
             (
                 row["open_id"],
                 _kept(sealer, row["access_token"], row["known_access_token"]),
-                _kept(sealer, row["refresh_token"], row["known_refresh_token"], row["used_up"]),
+                _kept(sealer, row["refresh_token"], row["known_refresh_token"]),
             )
-            for row in rows
+            for row in known
         ]
         if kept:
             columns = map(list, zip(*kept, strict=True))
@@ -250,20 +270,20 @@ class _Staged:
         return Imported(self.rows, _count(stored))
 
 
-def _kept(
-    sealer: Sealer, token: str | None, known: str | None, used_up: Sequence[bytes] = ()
-) -> str | None:
-    """What is to be stored: what is known already, where it is the same token.
-
-    One that was used up goes as it is: so the database knows it, and keeps its row as it stands.
-    """
+def _kept(sealer: Sealer, token: str | None, known: str | None) -> str | None:
+    """What is to be stored: what is known already, where it is the same token."""
     try:
-        plain = sealer.unseal(token)
-        if plain is not None and fingerprint(plain)[:16] in used_up:
-            return plain
-        return known if plain == sealer.unseal(known) else token
+        return known if sealer.unseal(token) == sealer.unseal(known) else token
     except TokenUnreadable:
         return token  # the way to mend an account whose key is lost
+
+
+def _is_used_up(sealer: Sealer, row: "asyncpg.Record") -> bool:
+    try:
+        token = sealer.unseal(row["refresh_token"])
+    except TokenUnreadable:
+        return False
+    return token is not None and fingerprint(token)[:16] in row["used_up"]
 
 
 @asynccontextmanager
