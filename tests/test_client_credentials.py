@@ -85,7 +85,7 @@ async def test_replicas_with_different_credentials_do_not_fight(world, start, po
     wrong = await start(world, poll_seconds=0.2, **WRONG)
     await until_all_wait(pool)
     right = await start(world, poll_seconds=0.2, **RIGHT)
-    await right.until_event("daemon.started")
+    await right.until_event("client.replaced")
 
     async def settled():
         return await waiting(pool) + await world.valid() // 3 == ACCOUNTS

@@ -658,7 +658,7 @@ async def test_an_account_recovers(serve, start):
     """Once it is answered again, that is said, and it is worked as any other."""
     world = await serve()
     await world.add_account("bad", videos=45)
-    for number in range(5):
+    for number in range(20):
         await world.add_account(f"good-{number}", videos=20)
     scripted(world, KINDS["failed"])
     daemon = await start(world)
@@ -669,7 +669,7 @@ async def test_an_account_recovers(serve, start):
     await world.pool.execute(  # its wait is over
         "UPDATE refresher.accounts SET wake_at = now(), next_slot_at = now() WHERE open_id = 'bad'"
     )
-    await world.until_valid(145)
+    await world.until_valid(445)
     recovered = await daemon.until_event("account.recovered")
     assert recovered["open_id"] == "bad"
     assert 0 < recovered["isolated_seconds"] < 60
