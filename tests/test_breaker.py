@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from refresher.domain.breaker import (
     ACCOUNTS,
-    FIRST_PROBE_SECONDS,
     FIRST_WINDOW,
     IDLE_SECONDS,
-    LONGEST_PROBE_SECONDS,
     LOST_PROBES,
+    PROBE_SECONDS,
     RUN,
     Breaker,
 )
@@ -140,7 +139,7 @@ def test_the_window_stays_within_its_bounds(most, steps):
         window, pause = under_test.window(now), under_test.pause_left(now)
         assert 0 <= window <= (1 if under_test.is_open else most)
         assert (window == 0) == (pause > 0)
-        assert pause <= LONGEST_PROBE_SECONDS
+        assert pause <= PROBE_SECONDS[-1]
 
 
 def test_the_window_starts_small_and_grows_with_each_success():
@@ -228,14 +227,15 @@ def test_an_account_alone_never_opens_it(times, most):
 
 
 @given(chance=chances, probes=st.integers(0, 8))
-def test_the_pause_doubles_with_each_failed_probe(chance, probes):
-    """Half to all of a second at first, and once more, of eight at last."""
+def test_the_pause_grows_with_each_failed_probe(chance, probes):
+    """Half to all of a second at first, of eight at last."""
+    assert PROBE_SECONDS == (1.0, 1.5, 3.0, 6.0, 8.0)
     now, under_test = 0.0, opened(chance=chance)
     for _ in range(probes):
         now += under_test.pause_left(now)
         under_test.sent(now)
         under_test.failed("account", now, now)
-    longest = min(FIRST_PROBE_SECONDS * 2 ** max(0, probes - 1), LONGEST_PROBE_SECONDS)
+    longest = PROBE_SECONDS[min(probes, 4)]
     assert under_test.pause_left(now) == pytest.approx(longest * (1 + chance) / 2)
 
 
@@ -255,7 +255,7 @@ def test_a_probe_that_was_dropped_is_replaced():
     assert under_test.window(2.0) == 1
     under_test.sent(2.0)
     under_test.failed("account", 2.0, 2.0)
-    assert under_test.pause_left(2.0) == FIRST_PROBE_SECONDS / 2
+    assert under_test.pause_left(2.0) == PROBE_SECONDS[1] / 2
 
 
 def test_late_failures_do_not_lengthen_the_pause():
@@ -268,7 +268,7 @@ def test_late_failures_do_not_lengthen_the_pause():
     under_test.failed("account", 0.5, 0.5)
     for late in range(200):
         assert not under_test.failed(f"account-{late}", 0.0, 0.6)
-    assert under_test.pause_left(0.5) == FIRST_PROBE_SECONDS / 2
+    assert under_test.pause_left(0.5) == PROBE_SECONDS[1] / 2
 
 
 def test_a_success_closes_it_with_a_window_of_one():
@@ -316,7 +316,7 @@ def test_a_new_opening_starts_with_a_short_pause():
     for account in "abcde":
         assert not under_test.failed(account, 10.0, 10.0)
     assert under_test.is_open
-    assert under_test.pause_left(10.0) == FIRST_PROBE_SECONDS / 2
+    assert under_test.pause_left(10.0) == PROBE_SECONDS[0] / 2
 
 
 def test_how_long_it_was_open():
@@ -335,14 +335,14 @@ def test_how_long_it_was_open():
     accounts=st.just(0) | st.integers(2, 50),
 )
 def test_an_api_that_is_down_costs_few_requests(most, latencies, chances, accounts):
-    """At most two first windows until it opens and eight probes: 24 requests in 20 s, from idle."""
+    """At most two first windows until it opens and seven probes: 23 requests in 20 s, from idle."""
     waits = cycle(latencies)
     down = world(most, lambda _: (True, next(waits)), accounts=accounts, chances=chances)
     down.run(until=20.0)
-    assert len(down.sent) <= 2 * FIRST_WINDOW + 8
+    assert len(down.sent) <= 2 * FIRST_WINDOW + 7
     assert len(down.openings) <= 1
     if not accounts:
-        assert len(down.sent) <= FIRST_WINDOW + RUN - 1 + 8
+        assert len(down.sent) <= FIRST_WINDOW + RUN - 1 + 7
 
 
 @given(
@@ -365,9 +365,9 @@ def test_an_api_that_is_back_is_soon_used_in_full(most, latencies, chances, back
     api.run(done=lambda: api.successes)
     first_success = api.now
     api.run(done=lambda: api.breaker.window(api.now) == most and api.now >= last_failure)
-    assert first_success <= last_failure + LONGEST_PROBE_SECONDS + round_trip + HAIR
+    assert first_success <= last_failure + PROBE_SECONDS[-1] + round_trip + HAIR
     round_trips = 1 + ceil(log2(most))
-    assert api.now <= last_failure + LONGEST_PROBE_SECONDS + round_trips * round_trip + HAIR
+    assert api.now <= last_failure + PROBE_SECONDS[-1] + round_trips * round_trip + HAIR
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -392,4 +392,4 @@ def test_a_full_window_that_dies_is_not_sent_again():
     before = len(dies.sent)
     dies.run(until=20.0)
     assert len(dies.openings) == 1
-    assert len(dies.sent) - before <= 200 + RUN - 1 + 8
+    assert len(dies.sent) - before <= 200 + RUN - 1 + 7

@@ -658,10 +658,18 @@ async def test_an_account_recovers(serve, start):
     """Once it is answered again, that is said, and it is worked as any other."""
     world = await serve()
     await world.add_account("bad", videos=45)
-    for number in range(20):
+    for number in range(5):
         await world.add_account(f"good-{number}", videos=20)
     scripted(world, KINDS["failed"])
     daemon = await start(world)
+
+    async def has_failed():
+        return await world.pool.fetchval(
+            "SELECT failures > 0 FROM refresher.accounts WHERE open_id = 'bad'"
+        )
+
+    await eventually(has_failed, "the first failure")
+    await world.add_account("late", videos=20)  # others are answered, also since it fails
     said = await daemon.until_event("account.isolated")
     assert (said["open_id"], said["code"], said["status"]) == ("bad", "internal_error", 500)
     assert said["log_id"]
@@ -669,7 +677,7 @@ async def test_an_account_recovers(serve, start):
     await world.pool.execute(  # its wait is over
         "UPDATE refresher.accounts SET wake_at = now(), next_slot_at = now() WHERE open_id = 'bad'"
     )
-    await world.until_valid(445)
+    await world.until_valid(165)
     recovered = await daemon.until_event("account.recovered")
     assert recovered["open_id"] == "bad"
     assert 0 < recovered["isolated_seconds"] < 60

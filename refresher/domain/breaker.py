@@ -12,13 +12,12 @@ IDLE_SECONDS: Final = 10.0
 #: all by itself has its own back-off.
 RUN: Final = 5
 ACCOUNTS: Final = 2
-FIRST_PROBE_SECONDS: Final = 1.0
-LONGEST_PROBE_SECONDS: Final = 8.0
+#: The longest pause before the first probe, after one that failed, and so on. Short ones come
+#: first, so that an outage is soon told from bad luck.
+PROBE_SECONDS: Final = (1.0, 1.5, 3.0, 6.0, 8.0)
 #: Of so many failed probes, each of another account, the API is taken to be away. Where one account
 #: in five is bad and all of those came first, one time in two thousand all four are bad by chance.
 LOST_PROBES: Final = 4
-#: The first pauses are equal, so that it is soon known.
-EVEN_PROBES: Final = 2
 
 
 class Breaker:
@@ -37,7 +36,6 @@ class Breaker:
         self._run: deque[str] = deque(maxlen=RUN)
         self._opened_at: float | None = None
         self._open_seconds = 0.0
-        self._longest_pause = FIRST_PROBE_SECONDS
         self._paused_until = -inf
         self._probing = False
         self._failed_probes = 0
@@ -110,7 +108,6 @@ class Breaker:
     def _open(self, now: float) -> None:
         self._opened_at = now
         self._failed_probes = 0
-        self._longest_pause = FIRST_PROBE_SECONDS
         self._pause(now)
 
     def _probe_failed(self, now: float, *, news: bool) -> bool:
@@ -119,12 +116,11 @@ class Breaker:
         if not self._probing:
             return False
         self._failed_probes += news
-        if self._failed_probes >= EVEN_PROBES:
-            self._longest_pause = min(2 * self._longest_pause, LONGEST_PROBE_SECONDS)
         self._pause(now)
         return news and self._failed_probes == LOST_PROBES
 
     def _pause(self, now: float) -> None:
         """Half to all of the time: replicas shall not probe in step."""
         self._probing = False
-        self._paused_until = now + self._longest_pause * (1 + self._chance()) / 2
+        longest = PROBE_SECONDS[min(self._failed_probes, len(PROBE_SECONDS) - 1)]
+        self._paused_until = now + longest * (1 + self._chance()) / 2
