@@ -129,7 +129,7 @@ class Apart(Generic[Item, Result]):
                 if self._give_up.is_set():
                     _fail(items)
                     continue
-                now = items[:1] if waiting.one_by_one else items
+                now = items[:1] if waiting.one_by_one else list(items)  # more may come meanwhile
                 if not await self._try(open_id, waiting, now):
                     await self._rest(waiting)
         finally:

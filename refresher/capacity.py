@@ -71,7 +71,7 @@ class Capacity:
         self._apart = 0
         #: How often it was open. While it is, only what was claimed since may be sent.
         self._openings = 0
-        #: What failed since the last success, or was sent as a probe.
+        #: The accounts that failed since the last success.
         self._tried: dict[str, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.under_way = UnderWay(concurrency * CHUNKS_UNDER_WAY)

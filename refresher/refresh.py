@@ -129,6 +129,7 @@ class Accounts(Claimable, Protocol):
     """Leases. Raises `DatabaseUnavailable`."""
 
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]: ...
+    async def release_part(self, releases: Sequence[Release]) -> Sequence[Released | None]: ...
     async def release_alone(
         self, releases: Sequence[Release], lock_seconds: float, name: str
     ) -> Sequence[Released | None]: ...
@@ -281,6 +282,7 @@ class Refresher:
         )
         self._release = Batcher(
             self._outlasting(accounts.release),
+            flush_part=self._outlasting(accounts.release_part),
             check=self._checking(accounts.release),
             size=RELEASE_ACCOUNTS,
             linger_seconds=LINGER_SECONDS,
@@ -493,7 +495,8 @@ class Refresher:
         # Under way: a pair that waits out an outage is stored before the next claim.
         with self._capacity.under_way:
             ask = partial(self._ask_for_token, work)
-            return await self._keeper.keep(work.claim, ask, self._give_up)
+            refused = partial(_report_refused_pair, work)
+            return await self._keeper.keep(work.claim, ask, self._give_up, refused)
 
     async def _ask_for_token(self, work: Work, refresh_token: RefreshToken) -> TokenPair:
         """Raises `UpstreamError`."""
@@ -513,6 +516,7 @@ class Refresher:
                 raise
             finally:
                 self._capacity.ended(sent)
+                work.held.let_go()  # to store the pair may take long
             self._capacity.answered(sent, good=False)  # another endpoint: good for no query
             return pair
 
@@ -804,6 +808,8 @@ class Refresher:
             with suppress(DatabaseBusy):
                 return await self._release.submit(release)
         work.waits()
+        work.held.let_go()
+        self.wake.set()
         return await self._blocked_releases.submit(release)
 
     async def _give_back(self, work: Work, release: Release) -> Released | None:
@@ -1055,6 +1061,17 @@ def _report_refused_renewal(open_id: str, error: Exception) -> None:
         ACCOUNT_REFUSED,
         open_id=open_id,
         at="renewal",
+        reason=str(error).partition("\n")[0],
+        retry_in_seconds=None,
+    )
+
+
+def _report_refused_pair(work: Work, error: Exception) -> None:
+    work.waits()
+    emit(
+        ACCOUNT_REFUSED,
+        open_id=work.claim.open_id,
+        at="token",
         reason=str(error).partition("\n")[0],
         retry_in_seconds=None,
     )

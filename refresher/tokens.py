@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from math import inf
 from time import monotonic
 from typing import Final, Protocol
@@ -76,10 +77,13 @@ class TokenKeeper:
         self._suspended_until = -inf
         self._client_refused = False
 
-    async def keep(self, claim: Claim, ask: Ask, give_up: asyncio.Event) -> Release:
+    async def keep(
+        self, claim: Claim, ask: Ask, give_up: asyncio.Event, refused: Callable[[Exception], None]
+    ) -> Release:
         """Refresh the access token, with one request at most; how to release the account.
 
-        After `give_up` a new pair that cannot be stored is given up, which is said.
+        `refused` hears once of what refuses to store a new pair, which is tried again and again.
+        After `give_up` it is given up, which is said.
         """
         if monotonic() < self._suspended_until:
             return self._concluded(claim, ClientRefused(SUSPENDED))
@@ -99,13 +103,18 @@ class TokenKeeper:
         except UpstreamError as error:
             return await self._refused(claim, refresh_token, error)
         with suppress(DatabaseUnavailable):
-            await self._store_pair(claim, refresh_token, pair, give_up)
+            await self._store_pair(claim, refresh_token, pair, give_up, refused)
             await self._note_name(claim, pair)
         self._client_refused = False
         return self._concluded(claim, None)
 
     async def _store_pair(
-        self, claim: Claim, used: RefreshToken, pair: TokenPair, give_up: asyncio.Event
+        self,
+        claim: Claim,
+        used: RefreshToken,
+        pair: TokenPair,
+        give_up: asyncio.Event,
+        refused: Callable[[Exception], None],
     ) -> None:
         received = monotonic()
 
@@ -116,7 +125,7 @@ class TokenKeeper:
             return await self._store.replace(claim, used, aged, due)
 
         try:
-            stored = await self._outage.outlast(store, give_up)
+            stored = await self._outlast(store, give_up, refused)
         except BaseException:
             emit(TOKEN_LOST, open_id=claim.open_id)
             raise
@@ -126,6 +135,26 @@ class TokenKeeper:
             lives_seconds=round(pair.access_token_lives_seconds),
             stored=stored,
         )
+
+    async def _outlast(
+        self,
+        store: Callable[[], Awaitable[bool]],
+        give_up: asyncio.Event,
+        refused: Callable[[Exception], None],
+    ) -> bool:
+        """The pair exists nowhere else: what refuses it, a trigger, may be mended meanwhile."""
+        for attempt in count():
+            try:
+                return await self._outage.outlast(store, give_up)
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:
+                if give_up.is_set():
+                    raise DatabaseUnavailable("refused until it was given up") from error
+                if not attempt:
+                    refused(error)
+            await self._outage.pause(give_up, attempt)
+        raise AssertionError
 
     async def _note_name(self, claim: Claim, pair: TokenPair) -> None:
         """Earned with this account's own refresh token, the pair is its own under any name."""

@@ -5,7 +5,7 @@ from time import monotonic
 
 import asyncpg
 
-from tests.conftest import until
+from tests.conftest import eventually, until
 
 CARRIED = """
 CREATE TABLE public.posts (video_id text PRIMARY KEY, cover text);
@@ -106,6 +106,32 @@ async def test_many_rows_that_are_held_hold_up_their_accounts_alone(serve, start
     assert len(world.emulator.record) == 40
     assert daemon.events("database.lost") == []
     assert await daemon.stopped() == 0
+
+
+async def test_chunks_that_come_while_the_first_waits_are_stored(serve, start, database):
+    """An account of ten chunks, and a lock that is soon let go: nothing is asked for twice."""
+    world = await serve(latency_seconds=0.05)
+    ids = await world.add_account("ana", videos=200)
+    await world.add_account("ben", videos=20)
+    await carry_covers(world)
+    async with held(database, ids[0]):
+        daemon = await start(world)
+        await world.until_valid(20)
+
+        async def waits():
+            return await world.pool.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE $1",
+                "refresher waits%",
+            )
+
+        await eventually(waits, "somebody to wait")
+        await until(monotonic() + 0.4)
+    await world.until_valid(220)
+    await world.until_no_leases()
+    assert await daemon.stopped() == 0
+    assert len(world.emulator.record) == 11
+    assert [log["refreshed"] for log in daemon.events("account.refreshed")] == [20, 200]
+    assert daemon.events("library.failed") == daemon.events("chunk.unsaved") == []
 
 
 async def test_a_stop_leaves_a_result_that_waits_to_others(serve, start, database):

@@ -96,6 +96,25 @@ async def test_an_account_s_items_wait_together_and_the_others_pass():
     assert {weight for open_id, weight, _ in database.tries if open_id == "ana"} <= {1, 2}
 
 
+async def test_what_comes_while_a_statement_waits_has_its_own_result():
+    """The lock was let go, and the items of the statement alone are done by it."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def alone(items, _seconds, _name):
+        begun.set()
+        await go_on.wait()
+        return [item.number for item in items]
+
+    async with waiting(alone) as (apart, _, _):
+        first = asyncio.create_task(apart.submit(Item("ana", 1)))
+        await begun.wait()
+        second = asyncio.create_task(apart.submit(Item("ana", 2)))
+        await asyncio.sleep(0)
+        go_on.set()
+        assert await asyncio.gather(first, second) == [1, 2]
+        await until(lambda: not apart.tasks)
+
+
 async def test_the_more_wait_the_shorter_are_their_turns():
     """So that each has one every few seconds."""
     database = Database(*(str(number) for number in range(20)))

@@ -160,6 +160,20 @@ def refusal(shape):
     return web.json_response(body, status=status, headers=headers)
 
 
+async def test_once_does_not_wait_for_another_day(serve, start):
+    """The others are answered, and it says by its exit code that one could not be."""
+    world = await serve()
+    await world.add_account("spent", 20)
+    await world.add_account("good", 20)
+    world.emulator.answer_with = lambda query: (
+        refusal("429-code") if query.open_id == "spent" else None
+    )
+    once = await start(world, command="once")
+    assert await once.ended() == 1
+    assert await world.valid() == 20
+    assert "20 due videos could not be answered" in once.output.read_text()
+
+
 async def test_days_that_are_spent_cost_one_request_each_and_nobody_else(serve, start, pool):
     """Thirty accounts at once are neither a limit of the app nor an API that is down."""
     world = await serve(cover_ttl=3)

@@ -137,6 +137,35 @@ async def test_a_release_that_waits_stops_nobody(serve, start, pool, database):
     assert await daemon.stopped() == 0
 
 
+async def test_many_releases_that_wait_stop_nobody(serve, start, pool, database):
+    """Sixty of seventy: the others are given back soon, and their new videos asked for as ever."""
+    world = await serve()
+    for number in range(60):
+        await world.add_account(f"a-{number}", videos=1)
+    for number in range(10):
+        await world.add_account(f"b-{number}", videos=1)
+    await pool.execute("CREATE TABLE public.profiles AS SELECT 'ana' AS name")
+    waits = WAITS.replace("OLD.open_id = 'account-7'", "OLD.open_id < 'b'")
+    await on_update(pool, f"IF NEW.lease_owner IS NULL THEN {waits} END IF;")
+    async with profile_held(database):
+        daemon = await start(world, poll_seconds=0.2)
+        await world.until_valid(70)
+
+        async def others_are_given_back():
+            ended = [log["open_id"] for log in daemon.events("account.refreshed")]
+            return sum(open_id.startswith("b") for open_id in ended) >= 10
+
+        await eventually(others_are_given_back, "the others' releases")
+        took = [log["took_seconds"] for log in daemon.events("account.refreshed")]
+        assert max(took) < 10
+        await daemon.until_event("release.blocked", count=30)
+        for turn in range(5):
+            await world.add_videos(f"b-{turn}", 1)
+            await world.until_valid(71 + turn, seconds=5)
+    await world.until_no_leases()
+    assert await daemon.stopped() == 0
+
+
 async def test_a_trigger_that_refuses_all_is_said_and_waited_out(serve, start, pool):
     """It is no account's matter: one event with its reason, and the same process goes on."""
     world = await serve()

@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 import pytest
 from aiohttp import web
@@ -22,7 +23,8 @@ from refresher.postgres.claims import Claims
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.postgres.tokens import TokenStore, consents_ending
 from refresher.tiktok.emulator import EmulatorOptions
-from tests.conftest import administer, check_output, environment, eventually
+from tests.conftest import administer, check_output, environment, eventually, until
+from tests.test_refused import profile_held
 
 CLIENT = {"tiktok_client_key": "key-of-the-app", "tiktok_client_secret": "secret-of-the-app"}
 SETTINGS = {**CLIENT, "poll_seconds": 0.2}
@@ -535,6 +537,76 @@ async def test_a_pair_that_cannot_be_stored_in_time_is_said_to_be_lost(serve, st
     )
     await (await start(world, **SETTINGS)).until_event("account.parked")
     assert await standing(pool, "ana") == ("needs_reauthorization", "refresh_token_lost")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("RAISE 'a deploy is under way';", "a deploy is under way"),
+        ("RETURN NULL;", "a trigger or a rule suppresses the UPDATE"),
+    ],
+)
+async def test_a_pair_that_a_trigger_refuses_is_kept_until_it_is_mended(
+    serve, start, pool, body, reason
+):
+    """It exists nowhere else. Said once, and the other accounts go on."""
+    world = await serve()
+    await authorize(world, "ana", lives=-1)
+    await pool.execute(
+        f"CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$"
+    )
+    await pool.execute(
+        "CREATE TRIGGER no BEFORE UPDATE OF refresh_token ON refresher.accounts FOR EACH ROW"
+        " WHEN (NEW.refresh_token IS DISTINCT FROM OLD.refresh_token)"
+        " EXECUTE FUNCTION public.no()"
+    )
+    daemon = await start(world, **SETTINGS)
+    refused = await daemon.until_event("account.refused")
+    assert (refused["open_id"], refused["at"], refused["reason"]) == ("ana", "token", reason)
+    await world.add_account("ben", videos=1)
+    await world.until_valid(1)
+    await until(monotonic() + 2)
+    await pool.execute("DROP TRIGGER no ON refresher.accounts")
+    await world.until_valid(2)
+    assert await daemon.stopped() == 0
+    assert len(world.emulator.token_record) == 1
+    assert len(daemon.events("account.refused")) == 1
+    assert daemon.events("token.lost") == []
+    assert await is_live(world, "ana")
+
+
+async def test_a_pair_that_waits_for_a_lock_keeps_nobody_from_being_tried(
+    serve, start, pool, database
+):
+    """TikTok is away for some seconds meanwhile: the others are fresh soon after."""
+    world = await serve()
+    for number in range(20):
+        await world.add_account(f"good-{number}", videos=20)
+    await pool.execute("CREATE TABLE public.profiles AS SELECT 'ana' AS name")
+    await pool.execute(
+        "CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN PERFORM FROM public.profiles FOR UPDATE; RETURN NEW; END $$"
+    )
+    await pool.execute(
+        "CREATE TRIGGER wait BEFORE UPDATE OF refresh_token ON refresher.accounts FOR EACH ROW"
+        " WHEN (NEW.refresh_token IS DISTINCT FROM OLD.refresh_token)"
+        " EXECUTE FUNCTION public.wait()"
+    )
+    daemon = await start(world, **SETTINGS)
+    await world.until_valid(400)
+    async with profile_held(database):
+        await authorize(world, "ana", lives=-1)
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        await eventually(lambda: pool.fetchval(waits), "the pair to wait")
+        world.emulator.down = "failed"
+        await pool.execute(
+            "UPDATE refresher.videos SET due_at = now(), cover_expires_at = now() WHERE open_id <> 'ana'"
+        )
+        await until(monotonic() + 4)
+        world.emulator.down = None
+        await world.until_valid(400, seconds=15)
+    await world.until_valid(401)
+    assert await daemon.stopped() == 0
 
 
 async def test_a_stop_waits_for_a_pair_and_stores_it(serve, start, pool):

@@ -9,6 +9,10 @@ class DatabaseBusy(DatabaseUnavailable):
     """A lock or a deadlock stood in the way of one statement; the database itself is there."""
 
 
+class RowUnchanged(Exception):
+    """Something suppresses the row's UPDATE: a trigger that returns NULL, or a rule."""
+
+
 class UpstreamError(Exception):
     """A request that brought no answer for its videos.
 

@@ -39,7 +39,7 @@ from refresher.domain.pacing import (
     DatabaseTime,
     step_seconds,
 )
-from refresher.postgres.database import Pool, connection
+from refresher.postgres.database import APPLICATION_NAME, Pool, connection
 from refresher.postgres.parts import REFUSALS, in_parts
 from refresher.postgres.sealing import Sealer, seal_seen
 
@@ -60,6 +60,8 @@ ASSUMED_VIDEOS: Final = 100
 ASSUMED_STEP_SECONDS: Final = step_seconds(600)
 #: An app-wide rate that was found to hold is kept to for so long after the last 429.
 RATE_KEPT: Final = f"interval '{APP_RATE_KEPT_SECONDS} seconds'"
+#: Of releases that have met a lock each part waits for so long at most.
+PART_LOCK_SECONDS: Final = 0.05
 #: Renewals are split for no longer, so that other leases do not run out meanwhile.
 SPLIT_SECONDS: Final = 1.0
 #: A replica that keeps to the app's rate tells its answers more often than that.
@@ -778,6 +780,10 @@ class Claims:
         """
         async with connection(self._pool) as taken:
             return await self._release(taken, SQL_RELEASE, releases)
+
+    async def release_part(self, releases: Sequence[Release]) -> Sequence[Released | None]:
+        """A part of what has met a lock."""
+        return await self.release_alone(releases, PART_LOCK_SECONDS, APPLICATION_NAME)
 
     async def release_alone(
         self, releases: Sequence[Release], lock_seconds: float, name: str

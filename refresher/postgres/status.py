@@ -188,11 +188,13 @@ FROM refresher.videos AS v JOIN refresher.accounts AS a USING (open_id)
 WHERE v.due_at <= $1 AND a.state <> 'paused'
 """
 
+# A pause after 429s is waited for, one for a day's quota or of an isolated account is not.
 SQL_ANY_LEFT: Final = f"""
 SELECT EXISTS (
     SELECT FROM refresher.accounts AS a
     WHERE a.state = 'active'
       AND a.failures < $2
+      AND (a.lease_expires_at > now() OR a.next_slot_at <= now() + interval '2 minutes')
       AND a.open_id <> ALL ($3)
       AND NOT (a.token_failures > 0 AND {DEAD}
                AND (a.token_failures >= $2 OR a.token_due_at > now() + interval '1 minute'))

@@ -7,7 +7,7 @@ from typing import Final
 
 from asyncpg import Record
 
-from refresher.domain.errors import TokenUnreadable
+from refresher.domain.errors import RowUnchanged, TokenUnreadable
 from refresher.domain.model import Claim, OpenId, RefreshToken, TokenPair
 from refresher.domain.pacing import CLIENT_REFUSED_SECONDS
 from refresher.postgres.database import Pool, connection
@@ -242,14 +242,18 @@ class TokenStore:
         """Store a new pair; False where somebody has replaced the refresh token `used` for it.
 
         Then theirs is newer. An access token of theirs stays in any case. Idempotent; lifetimes
-        count from now.
+        count from now. Raises `RowUnchanged` where the row cannot be written.
         """
         renewed = pair.refresh_token if pair.refresh_token != used.token else None
+        before = None
         async with connection(self._pool) as taken:
             while True:
                 row = await taken.fetchrow(SQL_READ, claim.open_id)
                 if row is None:
                     return False
+                if row == before:
+                    raise RowUnchanged("a trigger or a rule suppresses the UPDATE")
+                before = row
                 if not self._is(row["refresh_token"], used.token):
                     # Ours all the same after a commit whose answer was lost.
                     return self._is(row["refresh_token"], pair.refresh_token)
