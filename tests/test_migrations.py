@@ -169,7 +169,7 @@ async def slow_autovacuum(url):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("revision", ["0004"])
+@pytest.mark.parametrize("revision", ["0004", "0010"])
 async def test_a_migration_ends_an_autovacuum(revision, monkeypatch):
     """It gives way only to who has waited for a second, which nobody is made to wait behind."""
     with own_server() as server:
