@@ -15,6 +15,7 @@ from refresher.postgres.database import (
     connected,
 )
 from refresher.postgres.migrate import migrate, migrations_folder
+from refresher.postgres.partitioning import partition_videos
 from tests.conftest import administer, eventually
 from tests.faults import own_server
 from tests.test_previous_version import migrate_to
@@ -129,6 +130,49 @@ async def test_applications_inserting_in_any_order_do_not_deadlock(pool):
     for round_ in range(10):
         await asyncio.gather(insert("ASC", f"a{round_}-"), insert("DESC", f"b{round_}-"))
     assert await pool.fetchval("SELECT count(*) FROM refresher.videos") == 1000
+
+
+# --- Triggers for rows that come by logical replication ---
+
+SQL_MODES = """
+SELECT tgrelid::regclass::text, tgname, tgenabled::text FROM pg_trigger
+WHERE tgrelid::regclass::text ~ '^refresher[.]' AND NOT tgisinternal
+ORDER BY 1, 2
+"""
+ENABLED = {
+    "all": "ALTER TABLE {0} DISABLE TRIGGER ALL; ALTER TABLE {0} ENABLE TRIGGER ALL",
+    "user": "ALTER TABLE {0} DISABLE TRIGGER USER; ALTER TABLE {0} ENABLE TRIGGER USER",
+}
+
+
+@pytest.mark.parametrize("enable", ENABLED.values(), ids=ENABLED)
+@pytest.mark.parametrize("partitions", [0, 3])
+async def test_triggers_fire_for_replicated_rows_again(database, pool, enable, partitions):
+    """A restore of data only enables them as all others; migrate puts ours right, and only ours."""
+    if partitions:
+        await partition_videos(database, partitions)
+    await pool.execute(
+        "CREATE FUNCTION public.mine() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+        "CREATE TRIGGER mine AFTER INSERT ON refresher.videos"
+        " FOR EACH ROW EXECUTE FUNCTION public.mine()"
+    )
+    before = await pool.fetch(SQL_MODES)
+    assert {mode for _, name, mode in before if name == "mine"} == {"O"}
+    assert {mode for _, name, mode in before if name == "videos_replicated"} == {"R"}
+    tables = ["accounts", "videos", *(f"videos_{number}" for number in range(partitions))]
+    for table in tables:
+        await pool.execute(enable.format(f"refresher.{table}"))
+    assert {mode for _, _, mode in await pool.fetch(SQL_MODES)} == {"O"}
+    assert not await migrate(database)
+    assert await pool.fetch(SQL_MODES) == before
+
+
+async def test_a_trigger_that_is_disabled_stays_so(database, pool):
+    """Whoever loads data beside a starting daemon has disabled them all for a while."""
+    await pool.execute("ALTER TABLE refresher.videos DISABLE TRIGGER USER")
+    before = await pool.fetch(SQL_MODES)
+    assert not await migrate(database)
+    assert await pool.fetch(SQL_MODES) == before
 
 
 # --- Beside an autovacuum ---
