@@ -89,10 +89,12 @@ BEGIN
         expires := NULL;
     END IF;
     -- Later than the URL says it cannot be, and where that says nothing nobody can know: with one
-    -- that is too late no answer is newer.
+    -- that is too late no answer is newer. What it has been, or less, is in no answer's way.
     named := refresher.named_expiry(url);
     expires := CASE WHEN named IS NOT NULL THEN least(expires, named)
-                    WHEN url IS NOT NULL AND NOT other THEN expires END;
+                    WHEN url IS NULL THEN NULL
+                    WHEN expires <= now() THEN expires
+                    WHEN NOT other_url AND expires <= OLD.cover_expires_at THEN expires END;
     IF moved OR another OR url IS NULL OR expires IS NULL OR expires <= now()
        -- Not for the fraction of a second that no URL says.
        OR expires < date_trunc('second', OLD.cover_expires_at)
@@ -126,26 +128,20 @@ $$
 VIDEO_GIVEN = """
 CREATE FUNCTION refresher.video_given() RETURNS trigger
 LANGUAGE plpgsql
--- An application that may insert videos need not be allowed to change them.
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    named timestamptz := refresher.named_expiry(NEW.cover_image_url);
 BEGIN
-    IF named IS NULL OR named < NEW.cover_expires_at THEN
-        UPDATE refresher.videos AS v
-        SET cover_expires_at = named
-        WHERE v.open_id = NEW.open_id AND v.video_id = NEW.video_id;
-    END IF;
-    RETURN NULL;
+    NEW.cover_expires_at := CASE
+        WHEN refresher.named_expiry(NEW.cover_image_url) IS NOT NULL
+        THEN least(NEW.cover_expires_at, refresher.named_expiry(NEW.cover_image_url))
+    END;
+    RETURN NEW;
 END
 $$
 """
-# AFTER: a BEFORE trigger would have COPY insert row by row. Not for rows that come from another
-# partition, nor for those that say when they are due.
+# Not for rows that come from another partition, nor for those that say when they are due.
 VIDEOS_GIVEN = """
 CREATE TRIGGER videos_given
-AFTER INSERT ON refresher.videos
+BEFORE INSERT ON refresher.videos
 FOR EACH ROW
 WHEN (NEW.cover_image_url IS NOT NULL AND NEW.cover_expires_at > now() AND NEW.due_at <= now()
       AND coalesce(current_setting('refresher.moving', true), '') = '')
