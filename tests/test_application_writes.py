@@ -23,6 +23,7 @@ from refresher.postgres.tokens import TokenStore, ignored_tokens
 from refresher.postgres.write_back import write_back
 from tests.conftest import administer, eventually, named
 from tests.faults import own_server
+from tests.test_migrations import CONTRACT
 
 POLL_SECONDS = 1.0
 #: Two polls, and what a claim, a request and a write-back take on a busy machine.
@@ -121,6 +122,13 @@ DOUBTFUL = {
     "one that it takes for fresh": "cover_image_url = 'https://example.com/a.jpg',"
     " cover_expires_at = now() + interval '5 seconds', refreshed_at = now()",
     "the wish to ask at once": "due_at = now()",
+    "a placeholder for years": "cover_image_url = 'https://example.com/a.jpg',"
+    " cover_expires_at = now() + interval '10 years'",
+    "a placeholder for ever": "cover_image_url = 'https://example.com/a.jpg',"
+    " cover_expires_at = 'infinity'",
+    "a URL of a far future": f"cover_image_url = '{URL.format(4_000_000_000)}',"
+    " cover_expires_at = to_timestamp(4000000000)",
+    "a URL of a far future alone": f"cover_image_url = '{URL.format(4_000_000_000)}'",
 }
 
 
@@ -141,10 +149,15 @@ async def test_a_cover_that_was_changed_is_asked_for_at_once(stored, change):
     assert (account["valid"], account["wake_at"] > account["now"]) == (50, True)
 
 
+NEWER = (
+    "cover_image_url = regexp_replace(cover_image_url, 'x-expires=\\d+', 'x-expires='"
+    " || extract(epoch FROM date_trunc('second', cover_expires_at) + interval '1 hour')::bigint),"
+    " cover_expires_at = date_trunc('second', cover_expires_at) + interval '1 hour'"
+)
 UNDOUBTED = {
     "the same again": "cover_image_url = cover_image_url, cover_expires_at = cover_expires_at",
-    "a newer one": f"cover_image_url = '{URL.format(1_999_999_999)}',"
-    " cover_expires_at = cover_expires_at + interval '1 hour'",
+    "a newer one": NEWER,
+    "a newer one, its expiry with a fraction": f"{NEWER} + interval '300 ms'",
     "another column": "reserve = 'x'",
     "a mark": "missing_since = now()",
 }
@@ -158,6 +171,148 @@ async def test_what_needs_no_mending_costs_nothing(stored, change):
     assert row["due_at"] > row["now"]
     assert account["wake_at"] > account["now"]
     assert await asked(stored) == {}
+
+
+UNREADABLE = "https://example.com/a.jpg"
+
+
+async def test_a_cover_of_ours_whose_url_says_nothing_keeps_its_expiry(stored):
+    """The wish to ask at once, or a move, takes nothing away; only what is written is doubted."""
+    await stored.execute(
+        "UPDATE refresher.videos SET cover_image_url = $1, refreshed_at = now(),"
+        " due_at = due_at + interval '1 second' WHERE video_id = 'ana7'",
+        UNREADABLE,
+    )
+    before = await video(stored, "ana7")
+    await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE video_id = 'ana7'")
+    after = await video(stored, "ana7")
+    assert (after["cover_image_url"], after["cover_expires_at"]) == (
+        UNREADABLE,
+        before["cover_expires_at"],
+    )
+    assert await asked(stored) == {"ana": ["ana7"]}
+
+
+GIVEN = {
+    "for years": (UNREADABLE, timedelta(days=3650)),
+    "for hours": (UNREADABLE, timedelta(hours=20)),
+    "later than its URL says": (None, timedelta(days=20)),
+}
+
+
+@pytest.mark.parametrize("replication", ["origin", "replica"])
+@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
+async def test_a_cover_that_comes_with_a_new_video_is_in_no_answers_way(stored, given, replication):
+    """Its expiry is what its URL says, else nobody's word: the first answer is stored."""
+    text, lives = given
+    now = await stored.fetchval("SELECT now()")
+    text = text or url(now + HOUR)
+    async with stored.acquire() as application:
+        await application.execute(f"SET session_replication_role = {replication}")
+        await application.execute(
+            "INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at)"
+            " VALUES ('ana', 'new', $1, $2)",
+            text,
+            now + lives,
+        )
+        await application.execute("RESET session_replication_role")
+    row = await video(stored, "new")
+    assert row["cover_image_url"] == text
+    assert row["cover_expires_at"] == (
+        None if text == UNREADABLE else now.replace(microsecond=0) + HOUR
+    )
+    (claim,) = await replica(stored).claim(1000)
+    await finish(stored, claim, hours=7)
+    row = await video(stored, "new")
+    assert row["cover_image_url"] == url(row["cover_expires_at"])
+
+
+async def test_what_a_new_video_brings_is_left_where_nothing_is_wrong_with_it(stored):
+    """A cover that lives as its URL says, a dead one, one that is due later, none."""
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(days=10)
+    await stored.execute(
+        "INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at, due_at)"
+        " SELECT 'ana', 'new' || number, url, expires, due FROM (VALUES"
+        " (1, $1, $2::timestamptz, now()), (2, $3, now() - interval '1 day', now()),"
+        " (3, $3, now() + interval '1 day', now() + interval '1 hour'),"
+        " (4, NULL, now() + interval '1 day', now())) AS given (number, url, expires, due)",
+        URL.format(int(later.timestamp())),
+        later,
+        UNREADABLE,
+    )
+    assert (
+        await stored.fetchval(
+            "SELECT count(cover_expires_at) FROM refresher.videos WHERE video_id LIKE 'new%'"
+        )
+        == 4
+    )
+
+
+#: What a video has that TikTok has left out for days.
+GONE = (
+    "UPDATE refresher.videos SET misses = 5, missing_since = now() - interval '1 day',"
+    " gone_at = now() - interval '1 day', refusal = 'x', due_at = now() + interval '3 days'"
+    " WHERE video_id = 'ana7'"
+)
+
+
+@pytest.mark.parametrize("forgotten", ["", "missing_since = NULL, gone_at = NULL, "])
+async def test_a_newer_cover_of_a_video_that_rests_is_asked_for(stored, forgotten):
+    """It was missing, gone or refused, and would be looked at long after this cover has died."""
+    await stored.execute(GONE)
+    assert await asked(stored) == {}
+    await stored.execute(f"UPDATE refresher.videos SET {forgotten}{NEWER} WHERE video_id = 'ana7'")
+    await stored.execute(  # asked for alone, after what is due beside it
+        "UPDATE refresher.videos SET refusal = NULL WHERE video_id = 'ana7'"
+    )
+    assert await asked(stored) == {"ana": ["ana7"]}
+
+
+@pytest.mark.parametrize("late", ["", "due_at = now() + interval '2 days'"])
+@pytest.mark.parametrize("first", ["moved", "changed"])
+async def test_a_video_moved_and_changed_in_one_transaction_is_both(stored, first, late):
+    """An ORM's flushes: each is an UPDATE of its own, and what each means is not forgotten."""
+    await stored.execute(GONE)
+    moves = "UPDATE refresher.videos SET open_id = 'ben' WHERE video_id = 'ana7'"
+    changes = f"UPDATE refresher.videos SET {NEWER} WHERE video_id = 'ana7'"
+    async with stored.acquire() as application, application.transaction():
+        for change in (moves, changes) if first == "moved" else (changes, moves):
+            await application.execute(change)
+        if late:
+            await application.execute(f"UPDATE refresher.videos SET {late} WHERE video_id = 'ana7'")
+    row = await video(stored, "ana7")
+    assert (row["misses"], row["missing_since"], row["gone_at"], row["refusal"]) == (
+        0,
+        None,
+        None,
+        None,
+    )
+    assert row["cover_image_url"] == url(row["cover_expires_at"])
+    assert await asked(stored) == {"ben": ["ana7"]}
+
+
+async def test_another_video_keeps_the_cover_that_comes_with_a_later_flush(stored):
+    """Of the same transaction: it is that video's own, and what was known of the old one goes."""
+    await stored.execute(GONE)
+    async with stored.acquire() as application, application.transaction():
+        await application.execute(
+            "UPDATE refresher.videos SET video_id = 'new' WHERE video_id = 'ana7'"
+        )
+        await application.execute(f"UPDATE refresher.videos SET {NEWER} WHERE video_id = 'new'")
+    row = await video(stored, "new")
+    assert (row["misses"], row["gone_at"], row["refreshed_at"]) == (0, None, None)
+    assert row["cover_image_url"] == url(row["cover_expires_at"])
+    assert await asked(stored) == {"ana": ["new"]}
+
+
+async def test_a_doubtful_cover_stays_so_through_later_flushes(stored):
+    """Of columns that say nothing of it."""
+    async with stored.acquire() as application, application.transaction():
+        await application.execute(f"{EMPTIED.replace('$1', chr(39) + 'ana7' + chr(39))}")
+        await application.execute(
+            "UPDATE refresher.videos SET due_at = now() + interval '2 days' WHERE video_id = 'ana7'"
+        )
+    assert await asked(stored) == {"ana": ["ana7"]}
 
 
 @pytest.mark.parametrize("expiry", ["'infinity'", "NULL"])
@@ -219,6 +374,49 @@ async def test_a_write_in_a_long_transaction_is_never_missed(stored):
         await finish(stored, claim, hours=7)
         assert await replica(stored).claim(1000) == []
     assert await asked(stored) == {"ana": ["ana7"]}
+
+
+@pytest.mark.parametrize("worked", ["leased", "given back"])
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+async def test_newer_covers_are_written_in_strict_isolation(stored, isolation, worked):
+    """Though their account was claimed, or given back, since the application's snapshot."""
+    await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE video_id = 'ana8'")
+    async with stored.acquire() as application, application.transaction(isolation=isolation):
+        await application.fetchval("SELECT count(*) FROM refresher.videos")
+        (claim,) = await replica(stored).claim(1000)
+        other = "ana50"  # not among those that are written back
+        assert other not in [v.video_id for v in claim.videos]
+        if worked == "given back":
+            await finish(stored, claim, hours=7)
+        await application.execute(
+            f"UPDATE refresher.videos SET {NEWER} WHERE video_id IN ($1, 'ben7')", other
+        )
+    if worked == "leased":
+        await finish(stored, claim, hours=7)
+    row = await video(stored, other)
+    assert row["cover_expires_at"] > row["now"] + 6.5 * HOUR
+    assert await asked(stored) == {}
+
+
+async def test_in_strict_isolation_a_doubtful_cover_may_have_to_be_written_again(stored):
+    """It fails as such transactions may, whole, rather than be left unasked; tried again it passes."""
+    await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE video_id = 'ana8'")
+    async with stored.acquire() as application:
+        for claims in (True, False):
+            transaction = application.transaction(isolation="repeatable_read")
+            await transaction.start()
+            await application.fetchval("SELECT count(*) FROM refresher.videos")
+            if claims:
+                (claim,) = await replica(stored).claim(1000)
+                await finish(stored, claim, hours=7)
+            await application.execute(EMPTIED, "ana50")
+            if claims:
+                with pytest.raises(asyncpg.SerializationError):
+                    await transaction.commit()
+                assert (await video(stored, "ana50"))["cover_image_url"]
+            else:
+                await transaction.commit()
+    assert await asked(stored) == {"ana": ["ana50"]}
 
 
 async def test_a_write_while_the_account_is_worked_is_not_forgotten(stored):
@@ -365,19 +563,24 @@ async def test_an_account_is_not_renamed_while_its_new_tokens_come(stored):
 # --- Rows of accounts that are saved whole ---
 
 
-async def test_a_row_saved_whole_brings_none_of_the_daemons_columns_back(stored):
-    """A lease that began since it was read stays, and its holder's writes count."""
-    old = await stored.fetchrow("SELECT * FROM refresher.accounts WHERE open_id = 'ana'")
-    await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE video_id = 'ana7'")
-    (claim,) = await replica(stored).claim(1000)
-    before = await row_of(stored, "ana")
-    saved = dict(old) | {"scope": "video.list"}
-    columns = [name for name in saved if name != "open_id"]
+async def save_whole(pool, row, **changes):
+    """As an ORM that has read this row does."""
+    saved = dict(row) | changes
+    columns = [name for name in saved if name not in {"open_id", "now"}]
     sets = ", ".join(f"{name} = ${number}" for number, name in enumerate(columns, 1))
-    await stored.execute(
+    await pool.execute(
         f"UPDATE refresher.accounts SET {sets} WHERE open_id = 'ana'",
         *(saved[name] for name in columns),
     )
+
+
+async def test_a_row_saved_whole_brings_none_of_the_daemons_columns_back(stored):
+    """A lease that began since it was read stays, and its holder's writes count."""
+    old = await row_of(stored, "ana")
+    await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE video_id = 'ana7'")
+    (claim,) = await replica(stored).claim(1000)
+    before = await row_of(stored, "ana")
+    await save_whole(stored, old, scope="video.list")
     after = dict(await row_of(stored, "ana"))
     assert after["scope"] == "video.list"
     kept = ("lease_owner", "lease_epoch", "lease_expires_at", "next_slot_at", "videos", "valid")
@@ -385,6 +588,59 @@ async def test_a_row_saved_whole_brings_none_of_the_daemons_columns_back(stored)
     assert after["tokens_generation"] == before["tokens_generation"] + 1
     chunk = ChunkWrite("ana", claim.lease_epoch, [covers(claim, 7)], claim.ctids)
     assert await write_back(stored, [chunk]) == [len(claim.videos)]
+
+
+#: What every column of a kind is set to, for it to be another value than before.
+OTHER = {
+    "text": "'other'",
+    "timestamp with time zone": "'2030-01-01 00:00Z'",
+    "bigint": "77",
+    "integer": "77",
+    "smallint": "7",
+    "double precision": "0.5",
+    "bytea": "'\\x77'",
+}
+#: Where any other value is not allowed, or the lease itself is looked at.
+OTHERS = {
+    "token_standing": "'refused'",
+    "lease_epoch": "lease_epoch + 1",
+    "tokens_generation": "tokens_generation + 1",
+}
+
+
+async def test_a_row_saved_whole_keeps_every_column_of_ours_and_none_of_others(stored):
+    """Also columns that an application has added; a column of ours that is new is to be kept, too."""
+    await stored.execute("ALTER TABLE refresher.accounts ADD tenant_id integer DEFAULT 1")
+    old = await row_of(stored, "ana")
+    kinds = await stored.fetch(
+        "SELECT column_name, data_type FROM information_schema.columns"
+        " WHERE table_schema = 'refresher' AND table_name = 'accounts'"
+    )
+    ours = {name: kind for name, kind in kinds if name not in {*CONTRACT["accounts"], "tenant_id"}}
+    sets = ", ".join(f"{name} = {OTHERS.get(name, OTHER[kind])}" for name, kind in ours.items())
+    await stored.execute(f"UPDATE refresher.accounts SET {sets} WHERE open_id = 'ana'")
+    before = await row_of(stored, "ana")
+    assert [name for name in ours if before[name] == old[name]] == []
+    await save_whole(stored, old, tenant_id=2, state="paused")
+    after = await row_of(stored, "ana")
+    assert [name for name in ours if after[name] != before[name]] == []
+    assert (after["tenant_id"], after["state"]) == (2, "paused")
+
+
+async def test_a_row_that_was_read_under_a_lease_does_not_bring_it_back(stored):
+    """The lease was given back since: the account sleeps, and is claimed when it wakes."""
+    await stored.execute("UPDATE refresher.videos SET due_at = now() WHERE video_id = 'ana7'")
+    (claim,) = await replica(stored).claim(1000)
+    old = await row_of(stored, "ana")
+    await finish(stored, claim, hours=7)
+    before = await row_of(stored, "ana")
+    await save_whole(stored, old, state_reason="seen")
+    after = await row_of(stored, "ana")
+    assert after["state_reason"] == "seen"
+    changed = {name for name in dict(old) if after[name] != before[name]}
+    assert changed <= {"state_reason", "now"}
+    await stored.execute(EMPTIED, "ana9")
+    assert await asked(stored) == {"ana": ["ana9"]}
 
 
 # --- Tokens that come back ---

@@ -1,6 +1,7 @@
 """The schema as our migrations make it."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -14,6 +15,10 @@ from refresher.postgres.database import (
     connected,
 )
 from refresher.postgres.migrate import migrate, migrations_folder
+from refresher.postgres.partitioning import partition_videos
+from tests.conftest import administer, eventually
+from tests.faults import own_server
+from tests.test_previous_version import migrate_to
 
 CONTRACT = {
     "accounts": {
@@ -125,3 +130,96 @@ async def test_applications_inserting_in_any_order_do_not_deadlock(pool):
     for round_ in range(10):
         await asyncio.gather(insert("ASC", f"a{round_}-"), insert("DESC", f"b{round_}-"))
     assert await pool.fetchval("SELECT count(*) FROM refresher.videos") == 1000
+
+
+# --- Triggers for rows that come by logical replication ---
+
+SQL_MODES = """
+SELECT tgrelid::regclass::text, tgname, tgenabled::text FROM pg_trigger
+WHERE tgrelid::regclass::text ~ '^refresher[.]' AND NOT tgisinternal
+ORDER BY 1, 2
+"""
+ENABLED = {
+    "all": "ALTER TABLE {0} DISABLE TRIGGER ALL; ALTER TABLE {0} ENABLE TRIGGER ALL",
+    "user": "ALTER TABLE {0} DISABLE TRIGGER USER; ALTER TABLE {0} ENABLE TRIGGER USER",
+}
+
+
+@pytest.mark.parametrize("enable", ENABLED.values(), ids=ENABLED)
+@pytest.mark.parametrize("partitions", [0, 3])
+async def test_triggers_fire_for_replicated_rows_again(database, pool, enable, partitions):
+    """A restore of data only enables them as all others; migrate puts ours right, and only ours."""
+    if partitions:
+        await partition_videos(database, partitions)
+    await pool.execute(
+        "CREATE FUNCTION public.mine() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+        "CREATE TRIGGER mine AFTER INSERT ON refresher.videos"
+        " FOR EACH ROW EXECUTE FUNCTION public.mine()"
+    )
+    before = await pool.fetch(SQL_MODES)
+    assert {mode for _, name, mode in before if name == "mine"} == {"O"}
+    assert {mode for _, name, mode in before if name == "videos_replicated"} == {"R"}
+    tables = ["accounts", "videos", *(f"videos_{number}" for number in range(partitions))]
+    for table in tables:
+        await pool.execute(enable.format(f"refresher.{table}"))
+    assert {mode for _, _, mode in await pool.fetch(SQL_MODES)} == {"O"}
+    assert not await migrate(database)
+    assert await pool.fetch(SQL_MODES) == before
+
+
+async def test_a_trigger_that_is_disabled_stays_so(database, pool):
+    """Whoever loads data beside a starting daemon has disabled them all for a while."""
+    await pool.execute("ALTER TABLE refresher.videos DISABLE TRIGGER USER")
+    before = await pool.fetch(SQL_MODES)
+    assert not await migrate(database)
+    assert await pool.fetch(SQL_MODES) == before
+
+
+# --- Beside an autovacuum ---
+
+SQL_VACUUMS = """
+SELECT count(*) FROM pg_stat_progress_vacuum WHERE datname = current_database()
+"""
+
+
+@asynccontextmanager
+async def slow_autovacuum(url):
+    """Of refresher.videos, at work: it would take minutes."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(
+            "INSERT INTO refresher.accounts (open_id) VALUES ('a');"
+            "INSERT INTO refresher.videos (open_id, video_id)"
+            " SELECT 'a', n::text FROM generate_series(1, 30000) AS n;"
+            "UPDATE refresher.videos SET misses = 1;"
+            "ALTER TABLE refresher.videos SET (autovacuum_vacuum_cost_delay = 100,"
+            " autovacuum_vacuum_cost_limit = 20, autovacuum_vacuum_threshold = 10,"
+            " autovacuum_vacuum_scale_factor = 0)"
+        )
+        for statement in (
+            "ALTER SYSTEM SET autovacuum_naptime = '1s'",
+            "ALTER SYSTEM SET autovacuum = on",
+            "SELECT pg_reload_conf()",
+        ):
+            await connection.execute(statement)
+
+        async def goes_on():
+            return await connection.fetchval(SQL_VACUUMS)
+
+        await eventually(goes_on, "an autovacuum")
+        yield
+    finally:
+        await connection.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("revision", ["0004", "0010"])
+async def test_a_migration_ends_an_autovacuum(revision, monkeypatch):
+    """It gives way only to who has waited for a second, which nobody is made to wait behind."""
+    with own_server() as server:
+        await administer(server.url, "CREATE DATABASE ours")
+        ours = server.url_of("ours")
+        await migrate_to(ours, revision, monkeypatch)
+        async with slow_autovacuum(ours):
+            assert await migrate(ours)
+            assert not await migrate(ours)

@@ -23,6 +23,7 @@ from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import Pool, check_migrated, connected
 from refresher.postgres.migrate import migrate
+from refresher.postgres.partitioning import partition_videos
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import read_summary
 from refresher.postgres.tokens import TokenStore
@@ -199,11 +200,11 @@ class Of0004(Of0002):
             budget,
         )
 
-    async def write_back(self, claim, hours):
+    async def write_back(self, claim, hours, statement="write_back"):
         url, expires_at = cover(hours)
         ids = claim["video_ids"] or []
         chunks = await self.ask(
-            "write_back",
+            statement,
             [claim["open_id"]],
             [claim["lease_epoch"]],
             [1],
@@ -567,6 +568,36 @@ async def test_it_renews_a_lease_and_reserves_a_slot(pool, previous):
     (new,) = await current(pool).claim(10)
     assert await replica.renew(claim) == []
     assert (await row(pool, "ana"))["lease_epoch"] == new.lease_epoch
+
+
+@pytest.mark.parametrize("partitions", [0, 4])
+@pytest.mark.parametrize("previous", [Of0004])
+async def test_its_writes_beside_an_application_are_taken_for_its_own(
+    pool, database, previous, partitions
+):
+    """Both statements, with a locked row and without: no video is doubted, no account is woken."""
+    if partitions:
+        await partition_videos(database, partitions)
+    await store(pool, "ana", 3)
+    replica = previous(pool)
+    (claim,) = await replica.claim()
+    before = await row(pool, "ana")
+    async with pool.acquire() as application, application.transaction():
+        await application.execute("SELECT FROM refresher.videos WHERE video_id = 'ana2' FOR UPDATE")
+        assert await replica.write_back(claim, 5, "write_back_free_rows") == 2
+    covers = "SELECT cover_expires_at, due_at FROM refresher.videos ORDER BY video_id"
+    written = (cover(5)[1], cover(5)[1] - HOUR)
+    first, second, third = map(tuple, await pool.fetch(covers))
+    assert (first, third) == (written, written)
+    assert second[0] is None
+    assert await replica.write_back(claim, 6, "write_back_free_rows") == 3
+    assert await replica.write_back(claim, 7) == 3
+    assert await replica.write_back(claim, 6, "write_back_free_rows") == 0
+    for found in await pool.fetch(covers):
+        assert (found["cover_expires_at"], found["due_at"]) == (cover(7)[1], cover(7)[1] - HOUR)
+    assert dict(await row(pool, "ana")) | {"now": 0} == dict(before) | {"now": 0}
+    assert await replica.release(claim)
+    assert (await row(pool, "ana"))["wake_at"] == NOW + 6 * HOUR
 
 
 @pytest.mark.parametrize("previous", [Of0002, Of0004])

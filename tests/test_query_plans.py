@@ -57,7 +57,8 @@ async def fleet(request, database):
         f"""
         SET synchronous_commit = off;
         SET session_replication_role = replica;
-        ALTER TABLE refresher.videos DISABLE TRIGGER videos_replicated;
+        ALTER TABLE refresher.videos DISABLE TRIGGER videos_replicated,
+                                     DISABLE TRIGGER videos_given;
         INSERT INTO refresher.accounts (open_id, access_token, refresh_token, lease_epoch,
             lease_owner, lease_expires_at, wake_at, token_due_at, earliest_due_at, videos, valid,
             valid_until, tokens_generation)
@@ -74,7 +75,8 @@ async def fleet(request, database):
         SELECT 'account-' || n, ({IDS_FROM} + m)::text, 'https://c', now() + interval '1 hour',
                now(), NULL
         FROM generate_series(1, {VIDEOS_EACH}) AS m, generate_series(1, {WITH_VIDEOS}) AS n;
-        ALTER TABLE refresher.videos ENABLE REPLICA TRIGGER videos_replicated;
+        ALTER TABLE refresher.videos ENABLE REPLICA TRIGGER videos_replicated,
+                                     ENABLE ALWAYS TRIGGER videos_given;
         SET session_replication_role = origin;
         ANALYZE refresher.accounts, refresher.videos
         """

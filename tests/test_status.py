@@ -95,7 +95,8 @@ async def test_a_summary_sees_every_kind_of_account(pool, monkeypatch):
     await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ('huge'), ('parked')")
     await pool.execute(
         "INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at, due_at)"
-        " SELECT 'huge', n::text, 'https://c', now() + interval '1 hour', now()"
+        " SELECT 'huge', n::text, 'https://c?x-expires=' ||"
+        " extract(epoch FROM now() + interval '2 hours')::bigint, now() + interval '1 hour', now()"
         " FROM generate_series(1, 500) AS n UNION ALL"
         " SELECT 'parked', n::text, 'https://c', now(), now() FROM generate_series(1, 3) AS n"
     )

@@ -22,9 +22,14 @@ def upgrade() -> None:
 # as they come, an application that inserts a video (which then looks up its account) would be the
 # one to fail in a deadlock. So both are taken at once or none, and nobody waits for long behind us:
 # for less than an application's own look for a deadlock takes.
+#
+# An autovacuum gives way only to who has waited for longer than that: it is waited for first, with a
+# lock that stops no reader and no writer, and keeps the next one away.
 LOCKS = """
 DO $$
 BEGIN
+    PERFORM set_config('lock_timeout', '10s', true);
+    LOCK TABLE refresher.accounts, refresher.videos IN SHARE UPDATE EXCLUSIVE MODE;
     FOR attempt IN 1..20 LOOP
         BEGIN
             PERFORM set_config('lock_timeout', '500ms', true);

@@ -78,7 +78,7 @@ ANSWER_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 
 #: The revision this code was written for; a later one only adds (expand and contract).
-SCHEMA_REVISION: Final = "0010"
+SCHEMA_REVISION: Final = "0011"
 SQL_REVISION: Final = "SELECT max(version_num) FROM refresher.alembic_version"
 
 # Over the simple protocol, which prepares nothing, an answer is its number of rows.

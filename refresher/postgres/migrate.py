@@ -25,12 +25,30 @@ SQL_LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '10s'"
 SQL_HAS_SCHEMA: Final = "SELECT to_regnamespace('refresher') IS NOT NULL"
 SQL_SCHEMA: Final = "CREATE SCHEMA refresher"
 
+# The triggers that fire for rows of a subscription, where somebody has enabled all triggers of
+# their table (`pg_restore --disable-triggers` does): then they are as any other. What is disabled
+# stays so, and only an owner can change it. A partition's trigger follows its table's.
+SQL_TRIGGERS_TO_ENABLE: Final = """
+SELECT DISTINCT
+       format('ALTER TABLE refresher.%I ENABLE %s TRIGGER %I', tables.name, mode, tgname)
+FROM (VALUES ('videos', 'REPLICA', ARRAY['videos_rewritten_elsewhere', 'videos_replicated']),
+             ('videos', 'ALWAYS', ARRAY['videos_given']),
+             ('accounts', 'ALWAYS', ARRAY['tokens_added', 'tokens_kept', 'tokens_replaced']))
+     AS tables (name, mode, triggers)
+CROSS JOIN LATERAL to_regclass('refresher.' || tables.name) AS named
+JOIN pg_trigger ON tgname = ANY (tables.triggers) AND tgenabled = 'O'
+JOIN pg_class ON pg_class.oid = tgrelid AND pg_has_role(relowner, 'USAGE')
+WHERE tgrelid = named OR tgrelid IN (SELECT relid FROM pg_partition_tree(named))
+ORDER BY 1
+"""
+
 
 async def migrate(database_url: str) -> bool:
     """Apply what is missing, in one transaction; whether anything was. Safe from several places.
 
-    What is there already takes no right to create it. Raises `DatabaseUnavailable`, also where a
-    lock is not to be had or the server is read-only.
+    What is there already takes no right to create it. Triggers that fire for replicated rows, too,
+    are made to do so again. Raises `DatabaseUnavailable`, also where a lock is not to be had or the
+    server is read-only.
     """
     connector = Connector(database_url, application_name="refresher-migrate")
 
@@ -56,16 +74,32 @@ async def migrate(database_url: str) -> bool:
 
 async def _migrate(engine: AsyncEngine) -> bool:
     try:
-        async with engine.begin() as connection:
-            # The advisory lock may be waited for as long as the other starter needs.
-            for statement in (SQL_LOCK, SQL_LOCK_TIMEOUT):
-                await connection.exec_driver_sql(statement)
-            if not (await connection.exec_driver_sql(SQL_HAS_SCHEMA)).scalar():
-                await connection.exec_driver_sql(SQL_SCHEMA)
-            return await connection.run_sync(_upgrade)
+        migrated = await _apply(engine)
+        await _enable_triggers(engine)
     except DBAPIError as error:
         # asyncpg's own error lies two wrappers deep.
         raise getattr(error.orig, "__cause__", None) or error from None
+    return migrated
+
+
+async def _apply(engine: AsyncEngine) -> bool:
+    async with engine.begin() as connection:
+        # The advisory lock may be waited for as long as the other starter needs.
+        for statement in (SQL_LOCK, SQL_LOCK_TIMEOUT):
+            await connection.exec_driver_sql(statement)
+        if not (await connection.exec_driver_sql(SQL_HAS_SCHEMA)).scalar():
+            await connection.exec_driver_sql(SQL_SCHEMA)
+        return await connection.run_sync(_upgrade)
+
+
+async def _enable_triggers(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        statements = (await connection.exec_driver_sql(SQL_TRIGGERS_TO_ENABLE)).scalars().all()
+    for statement in statements:
+        # Each by itself: nobody waits for one table while we hold the other.
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql(SQL_LOCK_TIMEOUT)
+            await connection.exec_driver_sql(statement)
 
 
 def _upgrade(connection: Connection) -> bool:
