@@ -22,7 +22,7 @@ from refresher.domain.connection_string import (
     Host,
     read_connection_string,
 )
-from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed
 from refresher.postgres.staggered import first_of
 from refresher.postgres.times import set_time_codec
 from refresher.postgres.tls import LocalFileError, tls_arguments
@@ -95,19 +95,23 @@ READ_ONLY: Final = (
     "takes no writes: default_transaction_read_only is on for the role, the database or the server"
 )
 
-# SQLSTATE classes of a server that is starting, stopping, full, interrupted or broken: connection
-# exception, insufficient resources, operator intervention, system error, internal error.
-AWAY_CLASSES: Final = ("08", "53", "57", "58", "XX")
-# Read-only after a failover; a database that takes no connections; a transaction that was idle or
-# open for too long; a prepared statement that a pooler gave to somebody else; a schema that is not
-# there while a backup is being restored.
-AWAY_CODES: Final = (
-    "25006", "55000", "25P03", "25P04", "26000", "42P05", "3F000", "42P01",
-)  # fmt: skip
-# Transaction rollback (a deadlock), lock not available.
-BUSY: Final = ("40", "55P03")
+# A server that does not let us in just now: connection exception, insufficient resources, operator
+# intervention, system error, internal error; a database that takes no connections.
+AWAY: Final = ("08", "53", "57", "58", "XX", "55000")
 # Wrong password or role, no such database, no right to it, a setting that the server does not know.
 REFUSED: Final = ("28", "3D", "42501", "42704", "22023")
+# Transaction rollback (a deadlock), lock not available.
+BUSY: Final = ("40", "55P03")
+# An application's trigger, constraint or cast can raise any SQLSTATE for a row. These are taken for
+# the server's own word all the same, as is whatever ends the session: no room (disk, memory,
+# connections), a disk that fails, a prepared statement that a pooler gave to somebody else.
+NO_ROWS_MATTER: Final = ("53000", "53100", "53200", "53300", "58030", "26000", "42P05")
+# What rows rarely raise and a whole database does: the classes of `AWAY`, what is left of "no
+# room", read-only after a failover, no right, a table or schema that is not there while a backup is
+# being restored. Said of no rows it is the database's matter, which whoever writes many rows at
+# once finds out.
+DOUBTFUL: Final = (*AWAY, "25006", "42501", "3F000", "42P01")
+NO_RIGHT: Final = "42501"
 # What makes the idle connections suspect, too: the server has gone, was told to end this one, or
 # has become somebody's standby.
 LOST: Final = ("08", "57P", "25006")
@@ -137,6 +141,10 @@ DRIVER_ERRORS: Final = (
 
 class DatabaseRefusedError(DatabaseUnavailable):
     """The database does not let us in: at start the operator's mistake, later to be waited out."""
+
+
+class RightMissingError(DatabaseRefusedError, StatementFailed):
+    """A statement was not allowed: to the role, or by row-level security for one of its rows."""
 
 
 class ConnectionsUsedUpError(DatabaseUnavailable):
@@ -173,8 +181,8 @@ async def connection(pool: Pool, seconds: float = ACQUIRE_SECONDS) -> AsyncItera
     Raises `DatabaseUnavailable`. After an error that casts doubt on them, idle connections are not
     used again: new ones find the server that has taken over.
     """
+    taken = await _acquired(pool, seconds)
     with available():
-        taken = await _acquired(pool, seconds)
         watching = _watching(pool, taken)
         try:
             yield taken
@@ -195,7 +203,10 @@ async def _acquired(pool: Pool, seconds: float) -> "Pooled":
     ends_at = monotonic() + seconds
     while True:
         try:
-            return await pool.acquire(timeout=max(0.0, ends_at - monotonic()))
+            with available():
+                return await pool.acquire(timeout=max(0.0, ends_at - monotonic()))
+        except StatementFailed as error:
+            raise DatabaseUnavailable(str(error)) from error  # no row is to blame yet
         except ConnectionsUsedUpError:
             if not pool.get_size() or monotonic() > ends_at:
                 raise
@@ -499,8 +510,13 @@ def _kind_of(error: Exception) -> type[DatabaseUnavailable]:
     if isinstance(error, asyncpg.TooManyConnectionsError):
         return ConnectionsUsedUpError
     if isinstance(error, asyncpg.PostgresError):
-        kind = DatabaseRefusedError if STARTUP in str(error) else _kind(error.sqlstate or "")
-        return kind or DatabaseRefusedError
+        sqlstate = error.sqlstate or ""
+        if STARTUP in str(error) or sqlstate.startswith(REFUSED):
+            return DatabaseRefusedError
+        if sqlstate.startswith(BUSY):
+            return DatabaseBusy
+        passes = sqlstate.startswith((*DOUBTFUL, *NO_ROWS_MATTER))
+        return DatabaseUnavailable if passes else DatabaseRefusedError
     wrong = isinstance(error, (asyncpg.ClientConfigurationError, ssl.SSLCertVerificationError))
     return DatabaseRefusedError if wrong else DatabaseUnavailable
 
@@ -571,13 +587,18 @@ async def _nothing(_connection: object) -> None:
 
 @contextmanager
 def available() -> Iterator[None]:
-    """Turns the errors of a database that is away into `DatabaseUnavailable`."""
+    """Turns errors of a statement that may mean a database that is away into `DatabaseUnavailable`.
+
+    Into `StatementFailed` where that is not sure.
+    """
     try:
         yield
-    except (OSError, TimeoutError) as error:
-        raise DatabaseUnavailable(str(error) or "no answer in time") from error
+    except TimeoutError as error:
+        raise StatementFailed(str(error) or "no answer in time") from error
+    except OSError as error:
+        raise DatabaseUnavailable(str(error) or type(error).__name__) from error
     except asyncpg.PostgresError as error:
-        kind = _kind(error.sqlstate or "")
+        kind = _kind(error)
         if kind is None:
             raise
         raise kind(first_line(error)) from error
@@ -593,14 +614,18 @@ def available() -> Iterator[None]:
         raise DatabaseUnavailable(first_line(error)) from error
 
 
-def _kind(sqlstate: str) -> type[DatabaseUnavailable] | None:
+def _kind(error: asyncpg.PostgresError) -> type[DatabaseUnavailable] | None:
+    """None: nothing that a database would be away for."""
+    sqlstate = error.sqlstate or ""
+    # The driver's own errors have no severity: they say that the connection is gone.
+    severity = getattr(error, "severity_en", None) or getattr(error, "severity", None)
+    if severity != "ERROR" or sqlstate in NO_ROWS_MATTER:
+        return DatabaseUnavailable
     if sqlstate.startswith(BUSY):
         return DatabaseBusy
-    if sqlstate.startswith(REFUSED):
-        return DatabaseRefusedError
-    if sqlstate.startswith(AWAY_CLASSES) or sqlstate in AWAY_CODES:
-        return DatabaseUnavailable
-    return None
+    if sqlstate == NO_RIGHT:
+        return RightMissingError
+    return StatementFailed if sqlstate.startswith(DOUBTFUL) else None
 
 
 def first_line(error: BaseException) -> str:
