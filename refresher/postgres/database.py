@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
@@ -69,6 +70,8 @@ KEEPALIVE: Final = (
     ("TCP_KEEPCNT", 3, "keepalives_count"),
     ("TCP_USER_TIMEOUT", 60_000, "tcp_user_timeout"),
 )
+#: Where servers on this machine have their sockets.
+SOCKET_FOLDERS: Final = (Path("/run/postgresql"), Path("/var/run/postgresql"), Path("/tmp"))  # noqa: S108
 #: Of several hosts the next is asked, too, when one has been silent for so long: a pooler whose
 #: server is dead still lets us in, and says nothing more.
 SILENT_SECONDS: Final = 0.5
@@ -429,6 +432,7 @@ class Connector:
     async def _connect(self, host: Host, settings: dict[str, str], **options: Any) -> Connection:
         """All that asyncpg would look for in the environment is said, so that it does not look."""
         wanted = self._wanted.parameters
+        host = _reached(host)
         found: Connection = await asyncpg.connect(
             host=host.name,
             port=host.port,
@@ -443,7 +447,11 @@ class Connector:
             **({"ssl": False} if host.is_socket else tls_arguments(wanted)),
             **{"command_timeout": STATEMENT_SECONDS, **options},
         )
-        _keep_alive(found, wanted)
+        try:
+            _keep_alive(found, wanted)
+        except BaseException:
+            found.terminate()
+            raise
         return found
 
     def _startup(self) -> dict[str, str]:
@@ -486,6 +494,18 @@ def _read(database_url: str) -> ConnectionString:
         return read_connection_string(database_url, os.environ)
     except ConnectionStringError as error:
         raise DatabaseRefusedError(f"REFRESHER_DATABASE_URL: {error}") from None
+
+
+def _reached(host: Host) -> Host:
+    """Where the machine itself is meant, the folder of its socket; TCP where there is none.
+
+    The driver would choose likewise, but without TLS.
+    """
+    if host.name is not None:
+        return host
+    own = f".s.PGSQL.{host.port}"
+    folders = (each for each in SOCKET_FOLDERS if os.access(each / own, os.F_OK))
+    return Host(str(next(folders, "localhost")), host.port)
 
 
 def _system_user() -> str:
@@ -578,7 +598,12 @@ def _keep_alive(found: Connection, wanted: Mapping[str, str]) -> None:
     for name, usual, parameter in KEEPALIVE:
         value = int(wanted.get(parameter, usual))
         if value > 0 and (option := getattr(socket, name, None)):
-            its_socket.setsockopt(socket.IPPROTO_TCP, option, value)
+            try:
+                its_socket.setsockopt(socket.IPPROTO_TCP, option, value)
+            except OSError as error:
+                raise DatabaseRefusedError(
+                    f"expected {parameter} as this system takes it, not {value}: {error.strerror}"
+                ) from error
 
 
 async def _nothing(_connection: object) -> None:
