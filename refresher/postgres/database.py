@@ -94,6 +94,14 @@ UNION ALL SELECT WHERE current_setting('transaction_read_only') = 'off'
 """
 TAKES_WRITES: Final = "SELECT 2"
 IS_STANDBY: Final = "SELECT 0"
+# Set for the role or the database it lasts until somebody changes it. A server that sets it, as
+# some do whose disk is full, may take it back, and a standby may be promoted.
+SQL_LASTING_READ_ONLY: Final = """
+SELECT source IN ('database', 'user', 'database user', 'client')
+FROM pg_settings
+WHERE name = 'default_transaction_read_only'
+    AND setting = 'on'
+"""
 READ_ONLY: Final = (
     "takes no writes: default_transaction_read_only is on for the role, the database or the server"
 )
@@ -148,6 +156,14 @@ class DatabaseRefusedError(DatabaseUnavailable):
 
 class RightMissingError(DatabaseRefusedError, StatementFailed):
     """A statement was not allowed: to the role, or by row-level security for one of its rows."""
+
+
+class ReadOnlyError(DatabaseRefusedError):
+    """The role or the database is set to read only, on whichever server."""
+
+
+class StandbyError(DatabaseUnavailable):
+    """The host takes no writes as long as it is a standby."""
 
 
 class ConnectionsUsedUpError(DatabaseUnavailable):
@@ -211,6 +227,9 @@ async def _acquired(pool: Pool, seconds: float) -> "Pooled":
         except StatementFailed as error:
             raise DatabaseUnavailable(str(error)) from error  # no row is to blame yet
         except ConnectionsUsedUpError:
+            connector = getattr(pool, "_connect", None)
+            if not pool.get_size() and isinstance(connector, Connector):
+                await connector.opened(max(0.0, ends_at - monotonic()))
             if not pool.get_size() or monotonic() > ends_at:
                 raise
         await asyncio.sleep(TURN_SECONDS)
@@ -282,18 +301,29 @@ class Connector:
         self.looking: Final = asyncio.Lock()
         self._host_of: WeakKeyDictionary[Connection, Host] = WeakKeyDictionary()
         self._answered_at: dict[Host, float] = {}
+        self._opening: set[asyncio.Future[None]] = set()
 
     async def __call__(self, dsn: str | None = None, **options: Any) -> Connection:  # noqa: ARG002
         """As `asyncpg.connect`, for a pool; where to connect to we know better."""
         if self.held() and monotonic() < self._full_until:
             raise ConnectionsUsedUpError("no more connections are to be had")
+        opening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._opening.add(opening)
         try:
             found = await self._reach(partial(self._fitting, options))
+            await _closed_unless(found, set_time_codec(found))
         except ConnectionsUsedUpError:
             self._full_until = monotonic() + FULL_SECONDS
             raise
-        await _closed_unless(found, set_time_codec(found))
+        finally:
+            self._opening.remove(opening)
+            opening.set_result(None)
         return found
+
+    async def opened(self, seconds: float) -> None:
+        """Wait until those that are being opened now are open, or not to be had."""
+        if self._opening:
+            await asyncio.wait(set(self._opening), timeout=seconds)
 
     async def plain(self, **options: Any) -> Connection:
         """A connection that any server and pooler understands."""
@@ -362,9 +392,7 @@ class Connector:
             )
         except* DatabaseUnavailable as errors:
             failures = [each for each in errors.exceptions if isinstance(each, DatabaseUnavailable)]
-        # Where one is away, to wait may help.
-        kinds = {type(failure) for failure in failures}
-        kind = kinds.pop() if len(kinds) == 1 else DatabaseUnavailable
+        kind = _kind_of_all({type(failure) for failure in failures})
         raise kind("; ".join(map(str, failures))) from failures[-1]
 
     async def _try(
@@ -391,9 +419,10 @@ class Connector:
             return
         answer = await found.execute(SQL_TAKES_WRITES)
         if answer == IS_STANDBY:
-            raise DatabaseUnavailable("is a standby")
+            raise StandbyError("is a standby")
         if answer != TAKES_WRITES and self._target == "read-write":
-            raise DatabaseUnavailable(READ_ONLY)
+            lasts = await found.fetchval(SQL_LASTING_READ_ONLY)
+            raise (ReadOnlyError if lasts else DatabaseUnavailable)(READ_ONLY)
 
     async def _fitting(self, options: Mapping[str, Any], host: Host) -> Connection:
         found, as_pooled = await self._open(options, host)
@@ -523,6 +552,16 @@ async def _closed_unless(found: Connection, done: Awaitable[None]) -> None:
     except BaseException:
         found.terminate()
         raise
+
+
+def _kind_of_all(kinds: set[type[DatabaseUnavailable]]) -> type[DatabaseUnavailable]:
+    """Of several hosts that have failed, each in its way."""
+    if ConnectionsUsedUpError in kinds:
+        return ConnectionsUsedUpError  # those we have will do
+    if ReadOnlyError in kinds:
+        kinds = kinds - {StandbyError}  # promoted, it is as the other is
+    # Where one is away, to wait may help.
+    return next(iter(kinds)) if len(kinds) == 1 else DatabaseUnavailable
 
 
 def _kind_of(error: Exception) -> type[DatabaseUnavailable]:
