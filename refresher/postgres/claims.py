@@ -601,10 +601,12 @@ FROM (
 SQL_RELEASE: Final = RELEASING.format(
     patience=", (SELECT set_config('lock_timeout', '200ms', true)) AS impatient"
 )
-SQL_RELEASE_ALONE: Final = RELEASING.format(patience="")
-SQL_PATIENCE: Final = """
-SELECT set_config('lock_timeout', $1, true), set_config('application_name', $2, true)
-"""
+# For as long as it is told, and under a name of this statement's own.
+SQL_RELEASE_ALONE: Final = RELEASING.format(
+    patience=""", (
+        SELECT set_config('lock_timeout', $22, true), set_config('application_name', $23, true)
+    ) AS impatient"""
+)
 
 # Also a lease that has run out, as long as nobody else has taken the account since. A wake-up that
 # somebody has lowered stays below the end of the lease, where the release looks for it.
@@ -786,12 +788,12 @@ class Claims:
 
         It waits for a lock for so long at most.
         """
-        async with connection(self._pool) as taken, taken.transaction():
-            await taken.fetchval(SQL_PATIENCE, f"{max(1, round(1000 * lock_seconds))}ms", name)
-            return await self._release(taken, SQL_RELEASE_ALONE, releases)
+        lock_timeout = f"{max(1, round(1000 * lock_seconds))}ms"
+        async with connection(self._pool) as taken:
+            return await self._release(taken, SQL_RELEASE_ALONE, releases, lock_timeout, name)
 
     async def _release(
-        self, taken: "Pooled", statement: str, releases: Sequence[Release]
+        self, taken: "Pooled", statement: str, releases: Sequence[Release], *more: object
     ) -> Sequence[Released | None]:
         parks = [release.park for release in releases]
         samples = [(release.open_id, *sample) for release in releases for sample in release.samples]
@@ -816,6 +818,7 @@ class Claims:
             *(list(zip(*samples, strict=True)) or [()] * 3),
             [release.quota_spent for release in releases],
             [release.isolated_reason for release in releases],
+            *more,
         )
         released = {row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows}
         return [released.get(release.open_id) for release in releases]
