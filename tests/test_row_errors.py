@@ -129,6 +129,19 @@ async def test_an_account_that_is_only_slow_stops_nobody(serve, start, pool, tab
     assert await daemon.stopped() == 0
 
 
+async def test_a_token_that_is_sealed_slowly_stops_nobody(serve, start, pool):
+    """It stays as it is for now; claims do not wait for it as long as a statement may take."""
+    world = await fleet(serve)
+    slow = f"PERFORM pg_sleep({3 * database.STATEMENT_SECONDS})"
+    await spoil(pool, "accounts", slow, "NEW.access_token <> OLD.access_token")
+    key = "Vx4mLk1vQ2Nn4cQm8oY4mJt0K3m3b8f1cW0m6x9Qf2E="
+    daemon = await start(world, poll_seconds=0.2, token_keys=key)
+    await world.until_valid(OTHERS, database.STATEMENT_SECONDS)
+    await world.until_valid(ACCOUNTS * VIDEOS_EACH)
+    assert daemon.events("database.lost") == []
+    assert await daemon.stopped() == 0
+
+
 #: What takes the whole database out of reach, and what puts it right.
 OUT_OF_REACH = {
     "a table that is not there": (

@@ -704,6 +704,8 @@ class Claims:
         # Of an account of the last claim: no more are locked than the next is likely to have chunks
         # and rows for.
         self._chunks_each = self._videos_each = 1.0
+        # What could not be sealed is left to `seal_all`: a claim that is late has missed its slots.
+        self._left_unsealed: set[OpenId] = set()
         #: Whether the last claim had to pass by accounts whose rows others held.
         self.passed_by = False
         #: Accounts whose lease something has undone in the last claim: a trigger, no doubt.
@@ -742,8 +744,9 @@ class Claims:
             )
             leased = [row for row in rows if row["open_id"] is not None]
             sealed: Mapping[str, int] = {}
+            to_seal = [row for row in leased if row["open_id"] not in self._left_unsealed]
             with suppress(DatabaseUnavailable, *REFUSALS):  # they are leased all the same
-                sealed = await seal_seen(taken, self._sealer, leased)
+                sealed = await seal_seen(taken, self._sealer, to_seal, self._leave_unsealed)
         claims = [self._claim(row, sealed.get(row["open_id"], 0), sent) for row in leased]
         if claims:
             self._chunks_each = max(1.0, sum(claim.chunks for claim in claims) / len(claims))
@@ -753,6 +756,9 @@ class Claims:
             OpenId(row["granted"]) for row in rows if row["granted"] and row["open_id"] is None
         ]
         return claims
+
+    def _leave_unsealed(self, open_id: OpenId, _: Exception) -> None:
+        self._left_unsealed.add(open_id)
 
     def _accounts_for(self, chunk_budget: int) -> int:
         return ceil(min(chunk_budget / self._chunks_each, ROWS_READ / self._videos_each))
