@@ -9,7 +9,7 @@ from math import inf
 from time import monotonic
 from typing import Final, Generic, Protocol, TypeVar
 
-from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, is_away
 from refresher.domain.model import Holder, OpenId
 from refresher.outage import Outage
 
@@ -164,10 +164,10 @@ class Apart(Generic[Item, Result]):
                 waiting.tries += 1
                 self._say(open_id, waiting)
                 return False
-            except DatabaseUnavailable:
-                await self._outage.pause(self._give_up)
-                return False
             except Exception as error:  # noqa: BLE001 - it belongs to the one who waits for it
+                if is_away(error):
+                    await self._outage.pause(self._give_up)
+                    return False
                 waiting.one_by_one = True
                 if len(items) == 1 and not items[0][1].done():
                     items[0][1].set_exception(error)

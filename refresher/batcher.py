@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from time import monotonic
 from typing import Final, Generic, TypeVar
 
-from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed, is_away
 from refresher.domain.parts import PARTS, parts_of
 
 HALVES: Final = 2
@@ -105,13 +105,14 @@ class Batcher(Generic[Item, Result]):
         flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         whole: bool = False,
+        timed: bool = True,
     ) -> None:
         try:
-            with self._timed():
+            with self._timed() if timed else nullcontext():
                 results = await flush([item for item, _ in batch])
             answers = list(zip(batch, results, strict=True))
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait for it
-            await self._flush_parts(batch, flush, error, whole=whole)
+            await self._flush_parts(batch, flush, error, whole=whole, timed=timed)
             return
         for (_, done), result in answers:
             if not done.done():
@@ -124,14 +125,20 @@ class Batcher(Generic[Item, Result]):
         error: Exception,
         *,
         whole: bool,
+        timed: bool,
     ) -> None:
         busy = isinstance(error, DatabaseBusy)
-        if busy or not isinstance(error, DatabaseUnavailable):
+        if not is_away(error):
             failure = await self._failure_of_all() if whole else None
-            if failure is None and len(batch) > 1:
+            # One alone is tried again, too: what failed it may have been over by the check.
+            if failure is None and (whole or len(batch) > 1):
                 flush = self._flush_part if busy else flush
-                for part in parts_of(batch, PARTS if busy else HALVES):
-                    await self._flush_batch(part, flush)
+                # Others go on while a slow row is looked for: it is no flush that hangs.
+                timed = timed and not isinstance(error, StatementFailed)
+                # Whoever waits, for a lock or for what is slow, waits in each part that fails.
+                waits = isinstance(error, DatabaseUnavailable)
+                for part in parts_of(batch, PARTS if waits else HALVES):
+                    await self._flush_batch(part, flush, timed=timed)
                 return
             error = failure or error
         for _, done in batch:
@@ -151,7 +158,7 @@ class Batcher(Generic[Item, Result]):
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        """Of a batch in parts each part by itself: the others go on."""
+        """Of a batch in parts each part by itself."""
         started = monotonic()
         self._flushing_since.append(started)
         try:

@@ -6,7 +6,7 @@ from math import inf
 from time import monotonic
 from typing import Final, Protocol
 
-from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed, is_away
 from refresher.domain.model import Claim, OpenId
 from refresher.domain.parts import parts_of
 from refresher.events import ACCOUNT_REFUSED
@@ -17,6 +17,8 @@ from refresher.logs import emit
 FIRST_WAIT_SECONDS: Final = 1.0
 LONGEST_WAIT_SECONDS: Final = 300.0
 LONGEST_LOCK_WAIT_SECONDS: Final = 4.0
+#: One whose claim takes long before it fails keeps the others waiting for a tenth of the time.
+TIMES_AS_LONG: Final = 10
 #: So many accounts are left alone at most: beyond that it is no matter of accounts.
 MOST_LEFT_ALONE: Final = 1000
 #: So many of them are tried again with one claim.
@@ -133,12 +135,10 @@ class Claiming:
         left_out = list(self._left_alone)
         try:
             claims = list(await self._accounts.claim(budget, left_out=left_out, tried=tried))
-        except DatabaseUnavailable as error:
-            if not isinstance(error, DatabaseBusy):
+        except Exception as error:
+            if is_away(error):
                 raise
-            failure: Exception = error
-        except Exception as error:  # noqa: BLE001 - whose it is is about to be found out
-            failure = error
+            failure = error  # whose it is is about to be found out
         else:
             self.passed_by = self._accounts.passed_by
             self._note_unleased()
@@ -154,8 +154,6 @@ class Claiming:
             raise _as_away(failure) from failure
         try:
             await self._accounts.claim(1, only=())
-        except DatabaseUnavailable:
-            raise
         except Exception as error:
             raise _as_away(error) from error
 
@@ -202,14 +200,17 @@ class Claiming:
         self, open_ids: Sequence[OpenId], budget: int, tried: Collection[str] | None = None
     ) -> list[Claim] | None:
         """None where it failed; of a single account that is said, and it is left alone."""
+        begun = monotonic()
         try:
             claims = list(await self._accounts.claim(budget, only=open_ids, tried=tried))
         except Exception as error:
-            if isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseBusy):
+            if is_away(error):
                 self._parts.clear()
                 raise
             if len(open_ids) == 1:
-                self.leave_alone(open_ids[0], error, "claim")
+                at_least = TIMES_AS_LONG * (monotonic() - begun)
+                busy = isinstance(error, DatabaseBusy)
+                self.leave_alone(open_ids[0], error, "claim", 0.0 if busy else at_least)
             return None
         self._note_unleased()
         return claims
@@ -220,6 +221,6 @@ class Claiming:
 
 
 def _as_away(error: Exception) -> DatabaseUnavailable:
-    if isinstance(error, DatabaseUnavailable):
+    if isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementFailed):
         return error
     return DatabaseUnavailable(str(error).partition("\n")[0])

@@ -6,6 +6,7 @@ is there anyway, and what that one may not read is copied for it.
 """
 
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -42,6 +43,12 @@ def _parts(package: Path) -> list[Path]:
     """PostgreSQL itself, and the libraries that it looks for in a folder beside the package."""
     parts = (package / "pginstall", package.with_name(f"{package.name}.libs"))
     return [part for part in parts if part.is_dir()]
+
+
+def server_group() -> int | None:
+    """The group that servers run in: that of their user, none of ours."""
+    user = server_user()
+    return pwd.getpwnam(user).pw_gid if user else None
 
 
 @contextmanager
@@ -140,6 +147,7 @@ def run(*command: object) -> str:
             stdout=output,
             stderr=subprocess.STDOUT,
             user=server_user(),
+            group=server_group(),
             extra_groups=None if server_user() is None else [],
             cwd="/",
             check=False,

@@ -6,7 +6,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Final, TypeVar
 
-from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.events import DATABASE_LOST, DATABASE_RECOVERED
 from refresher.logs import emit
 
@@ -35,13 +35,13 @@ class Outage:
     async def attempt(self, unit: Callable[[], Awaitable[T]], *, may_wait: bool = False) -> T:
         """The unit's result. Raises `DatabaseUnavailable`, having said so once for all.
 
-        `may_wait`: it is known to meet somebody's lock, which says nothing of the database.
+        `may_wait`: what stands in the way of this statement alone says nothing of the database.
         """
         started = monotonic()
         try:
             result = await unit()
         except DatabaseUnavailable as error:
-            if not (may_wait and isinstance(error, DatabaseBusy)):
+            if is_away(error) or not may_wait:
                 self._began(error)
             raise
         self._answered(started)
@@ -52,15 +52,17 @@ class Outage:
         unit: Callable[[], Awaitable[T]],
         give_up: asyncio.Event,
         fatal: tuple[type[DatabaseUnavailable], ...] = (),
+        *,
+        may_wait: bool = False,
     ) -> T:
-        """The unit's result, tried until there is one.
+        """The unit's result, tried until there is one; `may_wait` as in `attempt`.
 
         Raises `DatabaseUnavailable` only after `give_up` was set, or one of the `fatal` at once.
         """
         attempt = 0
         while True:
             try:
-                return await self.attempt(unit)
+                return await self.attempt(unit, may_wait=may_wait)
             except DatabaseUnavailable as error:
                 if give_up.is_set() or isinstance(error, fatal):
                     raise
@@ -77,12 +79,12 @@ class Outage:
         return longest * (1 + self._chance()) / 2
 
     def _began(self, error: DatabaseUnavailable) -> None:
-        if self._since is None and not (isinstance(error, DatabaseBusy) and self._passes()):
+        if self._since is None and (is_away(error) or not self._passes()):
             self._since = monotonic()
             emit(DATABASE_LOST, reason=str(error))
 
     def _passes(self) -> bool:
-        """Whether a lock may still be let go soon."""
+        """Whether what stands in the way of a statement may still pass soon."""
         if self._busy_since is None:
             self._busy_since = monotonic()
         return monotonic() < self._busy_since + BUSY_SECONDS

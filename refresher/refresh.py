@@ -39,11 +39,13 @@ from refresher.domain.errors import (
     DatabaseBusy,
     DatabaseUnavailable,
     QueryRefused,
+    StatementFailed,
     Throttled,
     TokenRequestFailed,
     TokenUnreadable,
     UpstreamError,
     UpstreamFailed,
+    is_away,
 )
 from refresher.domain.model import (
     CHUNK_SIZE,
@@ -774,6 +776,8 @@ class Refresher:
         write = ChunkWrite(claim.open_id, claim.lease_epoch, reconciled.writes, claim.ctids)
         try:
             written = await self._write(work, write)
+        except StatementFailed:
+            raise  # as all else that is wrong with it
         except DatabaseUnavailable:
             written = 0  # the grace time is over
         if unwritten := write.videos - written:
@@ -793,6 +797,10 @@ class Refresher:
         try:
             with self._capacity.under_way.apart():
                 return await self._blocked_writes.submit(write)
+        except Exception as error:
+            if is_away(error):
+                raise
+            return await self._write_back.submit(write)  # there it is found out whose matter it is
         finally:
             waits_long.cancel()
 
@@ -810,16 +818,21 @@ class Refresher:
         work.waits()
         work.held.let_go()
         self.wake.set()
-        return await self._blocked_releases.submit(release)
+        try:
+            return await self._blocked_releases.submit(release)
+        except Exception as error:
+            if is_away(error):
+                raise
+            return await self._release.submit(release)  # as above
 
     async def _give_back(self, work: Work, release: Release) -> Released | None:
         """None where the lease had to be left to run out."""
         for attempt in count():
             try:
                 released = await self._hand_in(work, release)
-            except DatabaseUnavailable:
-                return None
             except Exception as error:  # noqa: BLE001 - whatever refuses it, its lease runs out
+                if is_away(error) or isinstance(error, DatabaseBusy):
+                    return None
                 said = self._claiming.leave_alone(
                     work.claim.open_id,
                     error,
@@ -918,7 +931,10 @@ class Refresher:
 
         async def flush_in_the_end(items: Sequence[T]) -> Sequence[R]:
             return await self._outage.outlast(
-                lambda: flush(items), self._give_up, fatal=(DatabaseBusy,)
+                lambda: flush(items),
+                self._give_up,
+                fatal=(DatabaseBusy, StatementFailed),
+                may_wait=True,
             )
 
         return flush_in_the_end
@@ -931,6 +947,8 @@ class Refresher:
         async def flush_nothing() -> None:
             try:
                 await flush(())
+            except StatementFailed as error:
+                raise DatabaseUnavailable(str(error)) from error
             except DatabaseUnavailable:
                 raise
             except Exception as error:

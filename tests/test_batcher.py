@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from refresher.batcher import Batcher
-from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed
 
 FOR_EVER = 3600.0
 SOON = 0.001
@@ -156,7 +156,9 @@ async def test_a_batch_that_meets_a_lock_is_split_into_eighths():
 
 
 @pytest.mark.parametrize("items", [(13,), (12, 13, 14)], ids=["one", "some"])
-@pytest.mark.parametrize("error", [DatabaseBusy("lock"), ValueError("thirteen")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [DatabaseBusy("lock"), StatementFailed("slow"), ValueError("thirteen")], ids=repr
+)
 async def test_what_is_no_matter_of_items_is_not_split(items, error):
     """The look itself fails, in the end: all who were in that batch hear why."""
     flush = Flush()
@@ -170,6 +172,39 @@ async def test_what_is_no_matter_of_items_is_not_split(items, error):
         results = await asyncio.gather(*tasks, return_exceptions=True)
     assert {str(result) for result in results} == {"the table is locked"}
     assert flush.batches == [list(items)]
+
+
+async def test_one_alone_is_tried_again_after_the_check():
+    """What failed it may have been the database's, and over when that was checked."""
+    flush = Flush()
+    flush.error = StatementFailed("no such table")
+
+    async def check():
+        flush.error = StatementFailed("its own")
+
+    async with running(flush, size=1, check=check) as batcher:
+        (task,) = await submitted(batcher, 13)
+        with pytest.raises(StatementFailed, match="its own"):
+            await task
+    assert flush.batches == [[13], [13]]
+
+
+async def test_others_go_on_while_a_slow_item_is_looked_for():
+    """The parts of a batch that was too slow are no flush that hangs."""
+    flush = Stuck()
+
+    async def fail_together(items):
+        if len(items) > 1:
+            raise StatementFailed("no answer in time")
+        return await flush(items)
+
+    async with running(fail_together, size=2) as batcher:
+        first, second = await submitted(batcher, 1, 2)
+        assert await flush.begun.get() == 1
+        assert batcher.busy_seconds(asyncio.get_running_loop().time() + 100) == 0
+        for gate in (1, 2):
+            flush.gates[gate].set()
+        assert [await first, await second] == [1, 2]
 
 
 async def test_the_parts_of_a_batch_are_timed_one_by_one():

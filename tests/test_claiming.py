@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from refresher import claiming
 from refresher.claiming import SEARCH_SECONDS, Claiming
-from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed, is_away
 from refresher.domain.parts import PARTS
 
 
@@ -87,7 +87,11 @@ async def test_a_good_claim_is_one_statement(clock):
     assert accounts.asked == [None]
 
 
-@pytest.mark.parametrize("error", [ValueError("no\nDETAIL: row"), DatabaseBusy("lock")], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("no\nDETAIL: row"), StatementFailed("no"), DatabaseBusy("lock")],
+    ids=repr,
+)
 async def test_who_spoils_a_claim_is_found_in_few_statements(clock, error):
     """One of 64: the other 63 are claimed, it is said once, and then it is left out."""
     accounts = Accounts(fleet(64), {"13": error})
@@ -142,13 +146,16 @@ async def test_a_lock_may_be_let_go_any_moment(clock):
         assert ["bad"] in accounts.asked
 
 
-@pytest.mark.parametrize("error", [ValueError("a rule"), DatabaseBusy("lock")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [ValueError("a rule"), StatementFailed("a rule"), DatabaseBusy("lock")], ids=repr
+)
 async def test_what_spoils_any_claim_is_no_account_s_matter(clock, error):
     """A locked table, a trigger for each statement: the database is away, nobody is left alone."""
     accounts = Accounts(fleet(9), at_all=error)
     careful_ = careful(accounts)
-    with capture_logs() as logs, pytest.raises(DatabaseUnavailable, match=str(error)):
+    with capture_logs() as logs, pytest.raises(DatabaseUnavailable, match=str(error)) as raised:
         await careful_.claim(8)
+    assert is_away(raised.value) or raised.value is error
     assert logs == []
     accounts.at_all = None
     assert names(await careful_.claim(9)) == fleet(9)

@@ -13,9 +13,10 @@ from refresher.domain.connection_string import (
     read_connection_string,
 )
 from refresher.domain.errors import DatabaseUnavailable
+from refresher.postgres import database
 from refresher.postgres.database import DatabaseRefusedError, connected, connection
 from tests import faults
-from tests.conftest import administer
+from tests.conftest import administer, eventually
 
 HUSH = faults.PASSWORD
 AS_NOBODY = """
@@ -41,6 +42,7 @@ def read(url, **environment):
         ("postgres://h/d", [("h", 5432)], "d"),
         ("postgresql+asyncpg://h/d", [("h", 5432)], "d"),
         ("postgresql+psycopg2://h/d", [("h", 5432)], "d"),
+        ("postgres+psycopg2://h/d", [("h", 5432)], "d"),
         ("postgres+psycopg://h/d", [("h", 5432)], "d"),
         ("postgresql://h:5432/d?port=6432", [("h", 6432)], "d"),
         ("postgresql://h/d?host=i&dbname=e", [("i", 5432)], "e"),
@@ -80,6 +82,7 @@ KEPT = [
         for mode in ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
     ),
     *("connect_timeout=10", "keepalives=1", "keepalives_idle=30", "keepalives_interval=10"),
+    *("keepalives_idle=32767", "keepalives_count=127", "keepalives_count=-1"),
     *("keepalives_count=3", "tcp_user_timeout=10000", "gssencmode=disable", "options=endpoint%3Dx"),
     *("channel_binding=disable", "application_name=a", "client_encoding=utf8"),
     *("target_session_attrs=read-write", "target_session_attrs=any", "load_balance_hosts=disable"),
@@ -100,6 +103,10 @@ REFUSED = [
     ("port=0", "expected a port"),
     ("port=x", "expected a port"),
     ("port=1,2", "one for each host, not 2 for 1"),
+    ("keepalives_idle=32768", "32767 at most, not keepalives_idle=32768"),
+    ("keepalives_interval=86400", "32767 at most, not keepalives_interval=86400"),
+    ("keepalives_count=128", "127 at most, not keepalives_count=128"),
+    ("tcp_user_timeout=2147483648", "not tcp_user_timeout=2147483648"),
     ("connect_timeout=soon", "expected whole seconds, not connect_timeout=soon"),
     ("channel_binding=yes", "expected require, prefer or disable"),
     ("channel_binding=require&sslmode=disable", "expected a host and TLS"),
@@ -149,6 +156,15 @@ def test_a_bound_channel_becomes_a_certificate_that_is_checked():
     [
         (f"postgresql://u:{HUSH}@x@h/d", "write @ as %40"),
         (f"postgresql://u:{HUSH}/x@h/d", "write @ as %40, / as %2F"),
+        (f"postgresql://u:x@x/{HUSH}@h/d", "write @ as %40, / as %2F"),
+        (f"postgresql://u:x@{HUSH}/x@h/d", "write @ as %40, / as %2F"),
+        (f"postgresql://u:x@x?{HUSH}=x@h/d", "write @ as %40, / as %2F"),
+        (f"postgresql://u:x@x/x?{HUSH}=x@h/d", "write @ as %40, / as %2F"),
+        (f"postgresql://u:x@x/x?x={HUSH}@h/d", "write @ as %40, / as %2F"),
+        (f"postgresql://u:5/x?{HUSH}=x@h/d", "write @ as %40, / as %2F"),
+        (f"postgresql://h/d?password=x&{HUSH}=x", "& written as %26 in the value of password"),
+        (f"postgresql://h/d?password=x&{HUSH}=x=x", "& written as %26 in the value of password"),
+        (f"postgresql://h/d?sslpassword=x&{HUSH}", "& written as %26 in the value of sslpassword"),
         (f"postgresql://u:{HUSH}%zz@h/d", "% written as %25 in the password"),
         (f"postgresql://u:{HUSH}@h/d ", "ends with a blank or a line break"),
         (f"postgresql://u:{HUSH}@h/d\n", "ends with a blank or a line break"),
@@ -237,7 +253,7 @@ def _server_with_tls():
                 faults.shutil.chown(folder / name, user)
         (folder / "server.key").chmod(0o600)
         with (folder / "postgresql.conf").open("a") as settings:
-            settings.write("ssl = on\n")
+            settings.write(f"ssl = on\nunix_socket_directories = '{folder}'\n")
         server.restart("fast")
         yield server
 
@@ -298,6 +314,39 @@ async def test_what_is_refused_on_the_way(own_server, query, words):
         await asyncio.wait_for(asked(f"{url}?{query}"), 20)
     assert words in str(refused.value)
     assert HUSH not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "encrypted"), [("", True), ("sslmode=disable", False), ("sslmode=require", True)]
+)
+async def test_the_machine_itself_without_a_socket(own_server, query, encrypted):
+    """No host means a socket; where there is none, TCP has the TLS that is asked for."""
+    url = f"postgresql://postgres:{HUSH}@/postgres?port={own_server.port}&{query}".rstrip("&")
+    assert await asked(url) is encrypted
+    with pytest.raises(DatabaseRefusedError, match="sslrootcert"):
+        await asked(f"postgresql://postgres@:{own_server.port}/postgres?sslmode=verify-full")
+
+
+async def test_the_machine_itself_through_its_socket(own_server, tmp_path, monkeypatch):
+    """There nobody can listen: TLS has no place, and no file of it is looked for."""
+    monkeypatch.setattr(database, "SOCKET_FOLDERS", (tmp_path, own_server.folder))
+    url = f"postgresql://postgres@:{own_server.port}/postgres?sslmode=verify-full"
+    assert await asked(url) is False
+
+
+async def test_a_keepalive_that_the_system_does_not_take(own_server, monkeypatch):
+    """It is named, and no connection stays open behind it."""
+    monkeypatch.setattr(database, "KEEPALIVE", (("TCP_KEEPIDLE", 40_000, "keepalives_idle"),))
+    for _ in range(3):
+        with pytest.raises(DatabaseRefusedError, match="expected keepalives_idle as"):
+            await asked(f"{own_server.url}?application_name=leaky")
+    monkeypatch.undo()
+    left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leaky'"
+
+    async def none_left():
+        return await asked(own_server.url, left) == 0
+
+    await eventually(none_left, "no connection left")
 
 
 @pytest.mark.parametrize("command", ["run", "once", "status", "migrate"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pwd
 import shutil
 import stat
 from pathlib import Path
@@ -47,6 +48,17 @@ def test_a_server_leaves_no_trace():
         assert stat.S_IMODE(own.stat().st_mode) == 0o700
     assert (users(), modes(programs / "bin" / "postgres", programs / "lib")) == before
     assert not own.exists()
+
+
+@as_root
+def test_a_server_has_no_group_of_roots():
+    """Neither of root's own nor of those that root is in."""
+    nobody = pwd.getpwnam(server_user())
+    assert embedded.run("/usr/bin/id", "-G").split() == [str(nobody.pw_gid)]
+    with temporary_postgres() as url:
+        (own,) = (Path(part.removeprefix("host=")) for part in url.split("?")[1:])
+        sockets = [path.stat() for path in own.glob(".s.PGSQL.*")]
+    assert {status.st_gid for status in sockets} == {nobody.pw_gid}
 
 
 def copied(folder, mode):

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.errors import DatabaseUnavailable, StatementFailed
 from refresher.postgres.database import LOCK_TIMEOUT, connected, connection
 from refresher.postgres.migrate import migrate
 from tests import faults
@@ -180,7 +180,7 @@ async def test_a_slow_statement_gives_its_server_process_back(own_server):
                 await taken.execute(query, timeout=0.5)
 
         for query, error in [
-            ("SELECT pg_sleep(60)", DatabaseUnavailable),
+            ("SELECT pg_sleep(60)", StatementFailed),
             ("SELECT 1", type(None)),
         ]:
             answers = await asyncio.gather(*(ask(query) for _ in range(3)), return_exceptions=True)

@@ -5,7 +5,9 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from refresher.domain.conclude import conclude
 from refresher.postgres.audit import audit_step
+from refresher.postgres.database import connection
 from refresher.postgres.sealing import Sealer, seal_all
 from refresher.postgres.tokens import consents_ending
 from tests.conftest import eventually
@@ -164,6 +166,28 @@ async def test_many_releases_that_wait_stop_nobody(serve, start, pool, database)
             await world.until_valid(71 + turn, seconds=5)
     await world.until_no_leases()
     assert await daemon.stopped() == 0
+
+
+async def test_a_release_that_waits_is_one_statement(pool):
+    """No transaction around it holds its row's lock, should the machine vanish in between."""
+    await store(pool, "account-7", 3)
+    (claim,) = await replica(pool).claim(10)
+    await pool.execute("CREATE TABLE public.seen (name text, lock_timeout text)")
+    await on_update(
+        pool,
+        "INSERT INTO public.seen VALUES"
+        " (current_setting('application_name'), current_setting('lock_timeout'));",
+    )
+    asked = []
+    async with connection(pool) as taken:
+        taken.add_query_logger(lambda record: asked.append(record.query))
+    release = conclude(claim, [], 0.5)
+    (released,) = await replica(pool).release_alone([release], 0.3, "refresher waits 7")
+    assert released
+    assert await pool.fetchrow("SELECT * FROM public.seen") == ("refresher waits 7", "300ms")
+    assert any("'lock_timeout'" in query for query in asked)
+    assert [query for query in asked if query.startswith(("BEGIN", "COMMIT"))] == []
+    assert await pool.fetchval("SHOW application_name") == "tests"
 
 
 async def test_a_trigger_that_refuses_all_is_said_and_waited_out(serve, start, pool):

@@ -2,14 +2,23 @@
 
 import asyncio
 import secrets
+from contextlib import suppress
+from time import monotonic
 
 import pytest
 
-from refresher.postgres.database import DatabaseRefusedError, connected, connection
+from refresher.domain.errors import DatabaseUnavailable
+from refresher.postgres.database import (
+    ACQUIRE_SECONDS,
+    ConnectionsUsedUpError,
+    DatabaseRefusedError,
+    connected,
+    connection,
+)
 from refresher.postgres.migrate import migrate
 from refresher.postgres.role import check_role, connection_limit
 from tests import faults
-from tests.conftest import administer
+from tests.conftest import administer, eventually
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +81,91 @@ async def test_one_connection_takes_turns(own_server, own_database, role, serve,
     (said,) = daemon.events("connections.limited")
     assert said["limit"] == 1
     assert daemon.events("database.lost") == []
+
+
+@pytest.fixture(scope="module")
+def several(own_server):
+    """The server's addresses: alone, under two names, and with a standby beside it."""
+    with faults.standby_of(own_server) as standby:
+        alone = f"127.0.0.1:{own_server.port}"
+        yield {
+            "one": alone,
+            "two names": f"{alone},localhost:{own_server.port}",
+            "a standby": f"127.0.0.1:{standby.port},{alone}",
+        }
+
+
+@pytest.mark.parametrize("hosts", ["one", "two names", "a standby"])
+async def test_all_take_turns_from_the_first_connection_on(own_server, several, hosts):
+    """With CONNECTION LIMIT 1, nobody fails: not on an empty pool, nor with several hosts."""
+    name = f"few_{secrets.token_hex(4)}"
+    await administer(own_server.url, f"CREATE ROLE {name} LOGIN CONNECTION LIMIT 1")
+    async with connected(
+        f"postgresql://{name}@{several[hosts]}/postgres?target_session_attrs=read-write",
+        application_name="tests",
+    ) as pool:
+
+        async def ask():
+            async with connection(pool) as taken:
+                return await taken.fetchval("SELECT 1 FROM pg_sleep(0.3)")
+
+        async def reaches():
+            with suppress(DatabaseUnavailable):
+                return await ask()
+            return None
+
+        await eventually(reaches, "the role on the standby, too")
+        await pool.expire_connections()
+        assert await asyncio.gather(*(ask() for _ in range(4))) == [1] * 4
+
+
+async def test_who_has_no_connection_at_all_hears_it_soon(own_server):
+    """Where others hold the only one: all who ask fail together, and do not try again for long."""
+    name = f"few_{secrets.token_hex(4)}"
+    await administer(own_server.url, f"CREATE ROLE {name} LOGIN CONNECTION LIMIT 1")
+    url = own_server.url.replace("postgres:", f"{name}:")
+    async with (
+        connected(url, application_name="other") as other,
+        connection(other),
+        connected(url, application_name="tests") as pool,
+    ):
+
+        async def ask():
+            async with connection(pool):
+                pass
+
+        begun = monotonic()
+        failures = await asyncio.gather(*(ask() for _ in range(5)), return_exceptions=True)
+        assert {type(failure) for failure in failures} == {ConnectionsUsedUpError}
+        assert monotonic() - begun < ACQUIRE_SECONDS / 2
+
+
+@pytest.mark.parametrize("hosts", ["one", "two names", "a standby"])
+@pytest.mark.parametrize("command", ["run", "status"])
+async def test_a_role_that_only_reads_ends_the_start(
+    own_server, own_database, role, several, start, hosts, command
+):
+    """Of however many hosts: to wait does not help."""
+    name, _ = role
+    await administer(own_server.url, f"ALTER ROLE {name} SET default_transaction_read_only = on")
+    url = f"postgresql://{name}@{several[hosts]}/{own_database}"
+    if hosts == "a standby":
+        await eventually(
+            lambda: knows(several[hosts], name, own_database), "a standby that follows"
+        )
+    done = await start(command=command, database_url=url)
+    assert await done.ended() == 2
+    assert "default_transaction_read_only is on" in done.output.read_text()
+
+
+async def knows(hosts, name, own_database):
+    """Whether the standby, which comes first, has heard of the role's setting."""
+    url = f"postgresql://{name}@{hosts.partition(',')[0]}/{own_database}"
+    with suppress(DatabaseUnavailable):
+        async with connected(url, application_name="tests") as pool, connection(pool) as taken:
+            query = "SELECT count(*) FROM pg_db_role_setting WHERE setrole = $1::regrole"
+            return await taken.fetchval(query, name)
+    return False
 
 
 async def test_no_limit_is_none(own_server, own_database, role):

@@ -17,6 +17,10 @@ ANY: Final = r"(?s:.*)"
 NONE: Final = r"(?!)"
 NUMBER: Final = r"\s*[+-]?\d{1,9}\s*"
 PORTS: Final = r"\s*\d*\s*(,\s*\d*\s*)*"
+#: Linux's bounds of what TCP counts and of its seconds: beyond them no connection can be opened.
+MOST_SECONDS: Final = 32767
+MOST_TIMES: Final = 127
+SECONDS: Final = f"whole seconds, {MOST_SECONDS} at most"
 TLS_VERSION: Final = r"TLSv1(\.[123])?"
 
 
@@ -27,13 +31,15 @@ class ConnectionStringError(ValueError):
 class Rule(NamedTuple):
     """What becomes of a parameter, by its value: patterns of those kept and of those ignored.
 
-    All others are refused, with the word to write instead. `variable` is libpq's own for it.
+    All others are refused, with the word to write instead. `variable` is libpq's own for it. A
+    number that is kept is `most` so high.
     """
 
     variable: str | None = None
     kept: str = NONE
     ignored: str = NONE
     instead: str = "nothing in its place: leave it out"
+    most: int | None = None
 
 
 #: Every parameter of libpq 18, and of others those that clouds and frameworks put into a URL.
@@ -58,9 +64,11 @@ RULES: Final[Mapping[str, Rule]] = {
     # How the connection behaves.
     "connect_timeout": Rule("PGCONNECT_TIMEOUT", NUMBER, instead="whole seconds"),
     "keepalives": Rule(None, NUMBER, instead="1 or 0"),
-    "keepalives_idle": Rule(None, NUMBER, instead="whole seconds"),
-    "keepalives_interval": Rule(None, NUMBER, instead="whole seconds"),
-    "keepalives_count": Rule(None, NUMBER, instead="a whole number"),
+    "keepalives_idle": Rule(None, NUMBER, instead=SECONDS, most=MOST_SECONDS),
+    "keepalives_interval": Rule(None, NUMBER, instead=SECONDS, most=MOST_SECONDS),
+    "keepalives_count": Rule(
+        None, NUMBER, instead=f"a whole number, {MOST_TIMES} at most", most=MOST_TIMES
+    ),
     "tcp_user_timeout": Rule(None, NUMBER, instead="whole milliseconds"),
     "options": Rule("PGOPTIONS", ANY),
     "application_name": Rule("PGAPPNAME", ANY),
@@ -147,7 +155,7 @@ class Host:
     @property
     def is_socket(self) -> bool:
         """A folder of Unix sockets, where nobody can listen and TLS has no place."""
-        return self.name is None or self.name.startswith(("/", "@"))
+        return self.name is not None and self.name.startswith(("/", "@"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +203,16 @@ def _is_ignored(name: str, given: Given) -> bool:
     rule = RULES.get(name)
     if rule is None:
         raise ConnectionStringError(UNKNOWN.format(given.name))
-    if re.fullmatch(rule.kept, given.value):
+    if re.fullmatch(rule.kept, given.value) and not _is_beyond(rule.most, given.value):
         return False
     if re.fullmatch(rule.ignored, given.value):
         return True
-    shown = given.name if SECRET.match(name) else f"{given.name}={given.value}"
+    shown = given.name if SECRET.search(name) else f"{given.name}={given.value}"
     raise ConnectionStringError(f"expected {rule.instead}, not {shown}")
+
+
+def _is_beyond(most: int | None, value: str) -> bool:
+    return most is not None and int(value) > most
 
 
 def _secured(kept: dict[str, str], hosts: tuple[Host, ...]) -> dict[str, str]:
@@ -226,7 +238,9 @@ def _bound(kept: Mapping[str, str], hosts: tuple[Host, ...]) -> dict[str, str]:
 
     Both show that nobody stands between.
     """
-    if kept.get("sslmode") == "disable" or any(host.is_socket for host in hosts):
+    if kept.get("sslmode") == "disable" or any(
+        host.name is None or host.is_socket for host in hosts
+    ):
         raise ConnectionStringError("expected a host and TLS with channel_binding=require")
     return {"sslmode": "verify-full", "sslrootcert": kept.get("sslrootcert", "system")}
 
@@ -246,14 +260,18 @@ def _parts(url: str) -> Iterator[tuple[str, str]]:
     if not at or "/" in login:
         login, place = "", rest
     yield from _login(login)
+    # What stands before a further @ may be a piece of the password: it is not looked up or shown.
+    if "@" in place:
+        raise ConnectionStringError(
+            f"{EXPECTED_URL}; in all its parts write @ as %40, / as %2F, ? as %3F and : as %3A"
+        )
     place, _, query = place.partition("?")
     places, _, database = place.partition("/")
-    _check_place(places, database, has_login=bool(login))
     yield from _places(places)
     if database:
         yield "dbname", _decoded(database, "the database")
     if query:
-        yield from map(_parameter, query.split("&"))
+        yield from _parameters(query)
 
 
 def _login(login: str) -> Iterator[tuple[str, str]]:
@@ -262,13 +280,6 @@ def _login(login: str) -> Iterator[tuple[str, str]]:
         yield "user", _decoded(user, "the user")
     if password:
         yield "password", _decoded(password, "the password")
-
-
-def _check_place(places: str, database: str, *, has_login: bool) -> None:
-    if "@" in places or ("@" in database and not has_login):
-        raise ConnectionStringError(
-            f"{EXPECTED_URL}; in user and password write @ as %40, / as %2F and : as %3A"
-        )
 
 
 def _places(places: str) -> Iterator[tuple[str, str]]:
@@ -283,6 +294,18 @@ def _places(places: str) -> Iterator[tuple[str, str]]:
         yield "host", ",".join(names)
     if port := ",".join(ports):
         yield "port", port
+
+
+def _parameters(query: str) -> Iterator[tuple[str, str]]:
+    """What follows a password may be a piece of it, and is not shown."""
+    secret = ""
+    for text in query.split("&"):
+        if secret and text.partition("=")[0] not in RULES:
+            raise ConnectionStringError(f"expected & written as %26 in the value of {secret}")
+        name, value = _parameter(text)
+        if SECRET.search(name):
+            secret = name
+        yield name, value
 
 
 def _parameter(text: str) -> tuple[str, str]:

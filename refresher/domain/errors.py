@@ -9,6 +9,20 @@ class DatabaseBusy(DatabaseUnavailable):
     """A lock or a deadlock stood in the way of one statement; the database itself is there."""
 
 
+class StatementFailed(DatabaseUnavailable):
+    """One statement ran out of time, or failed for what may be its rows' matter or the database's.
+
+    A statement about no rows tells which.
+    """
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the database itself is away, whatever the statement was about."""
+    return isinstance(error, DatabaseUnavailable) and not isinstance(
+        error, (DatabaseBusy, StatementFailed)
+    )
+
+
 class RowUnchanged(Exception):
     """Something suppresses the row's UPDATE: a trigger that returns NULL, or a rule."""
 

@@ -603,10 +603,12 @@ FROM (
 SQL_RELEASE: Final = RELEASING.format(
     patience=", (SELECT set_config('lock_timeout', '200ms', true)) AS impatient"
 )
-SQL_RELEASE_ALONE: Final = RELEASING.format(patience="")
-SQL_PATIENCE: Final = """
-SELECT set_config('lock_timeout', $1, true), set_config('application_name', $2, true)
-"""
+# For as long as it is told, and under a name of this statement's own.
+SQL_RELEASE_ALONE: Final = RELEASING.format(
+    patience=""", (
+        SELECT set_config('lock_timeout', $22, true), set_config('application_name', $23, true)
+    ) AS impatient"""
+)
 
 # Also a lease that has run out, as long as nobody else has taken the account since. A wake-up that
 # somebody has lowered stays below the end of the lease, where the release looks for it.
@@ -704,6 +706,8 @@ class Claims:
         # Of an account of the last claim: no more are locked than the next is likely to have chunks
         # and rows for.
         self._chunks_each = self._videos_each = 1.0
+        # What could not be sealed is left to `seal_all`: a claim that is late has missed its slots.
+        self._left_unsealed: set[OpenId] = set()
         #: Whether the last claim had to pass by accounts whose rows others held.
         self.passed_by = False
         #: Accounts whose lease something has undone in the last claim: a trigger, no doubt.
@@ -742,8 +746,9 @@ class Claims:
             )
             leased = [row for row in rows if row["open_id"] is not None]
             sealed: Mapping[str, int] = {}
+            to_seal = [row for row in leased if row["open_id"] not in self._left_unsealed]
             with suppress(DatabaseUnavailable, *REFUSALS):  # they are leased all the same
-                sealed = await seal_seen(taken, self._sealer, leased)
+                sealed = await seal_seen(taken, self._sealer, to_seal, self._leave_unsealed)
         claims = [self._claim(row, sealed.get(row["open_id"], 0), sent) for row in leased]
         if claims:
             self._chunks_each = max(1.0, sum(claim.chunks for claim in claims) / len(claims))
@@ -753,6 +758,9 @@ class Claims:
             OpenId(row["granted"]) for row in rows if row["granted"] and row["open_id"] is None
         ]
         return claims
+
+    def _leave_unsealed(self, open_id: OpenId, _: Exception) -> None:
+        self._left_unsealed.add(open_id)
 
     def _accounts_for(self, chunk_budget: int) -> int:
         return ceil(min(chunk_budget / self._chunks_each, ROWS_READ / self._videos_each))
@@ -792,12 +800,12 @@ class Claims:
 
         It waits for a lock for so long at most.
         """
-        async with connection(self._pool) as taken, taken.transaction():
-            await taken.fetchval(SQL_PATIENCE, f"{max(1, round(1000 * lock_seconds))}ms", name)
-            return await self._release(taken, SQL_RELEASE_ALONE, releases)
+        lock_timeout = f"{max(1, round(1000 * lock_seconds))}ms"
+        async with connection(self._pool) as taken:
+            return await self._release(taken, SQL_RELEASE_ALONE, releases, lock_timeout, name)
 
     async def _release(
-        self, taken: "Pooled", statement: str, releases: Sequence[Release]
+        self, taken: "Pooled", statement: str, releases: Sequence[Release], *more: object
     ) -> Sequence[Released | None]:
         parks = [release.park for release in releases]
         samples = [(release.open_id, *sample) for release in releases for sample in release.samples]
@@ -822,6 +830,7 @@ class Claims:
             *(list(zip(*samples, strict=True)) or [()] * 3),
             [release.quota_spent for release in releases],
             [release.isolated_reason for release in releases],
+            *more,
         )
         released = {row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows}
         return [released.get(release.open_id) for release in releases]

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
@@ -22,7 +23,7 @@ from refresher.domain.connection_string import (
     Host,
     read_connection_string,
 )
-from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed
 from refresher.postgres.staggered import first_of
 from refresher.postgres.times import set_time_codec
 from refresher.postgres.tls import LocalFileError, tls_arguments
@@ -69,6 +70,8 @@ KEEPALIVE: Final = (
     ("TCP_KEEPCNT", 3, "keepalives_count"),
     ("TCP_USER_TIMEOUT", 60_000, "tcp_user_timeout"),
 )
+#: Where servers on this machine have their sockets.
+SOCKET_FOLDERS: Final = (Path("/run/postgresql"), Path("/var/run/postgresql"), Path("/tmp"))  # noqa: S108
 #: Of several hosts the next is asked, too, when one has been silent for so long: a pooler whose
 #: server is dead still lets us in, and says nothing more.
 SILENT_SECONDS: Final = 0.5
@@ -91,23 +94,35 @@ UNION ALL SELECT WHERE current_setting('transaction_read_only') = 'off'
 """
 TAKES_WRITES: Final = "SELECT 2"
 IS_STANDBY: Final = "SELECT 0"
+# Set for the role or the database it lasts until somebody changes it. A server that sets it, as
+# some do whose disk is full, may take it back, and a standby may be promoted.
+SQL_LASTING_READ_ONLY: Final = """
+SELECT source IN ('database', 'user', 'database user', 'client')
+FROM pg_settings
+WHERE name = 'default_transaction_read_only'
+    AND setting = 'on'
+"""
 READ_ONLY: Final = (
     "takes no writes: default_transaction_read_only is on for the role, the database or the server"
 )
 
-# SQLSTATE classes of a server that is starting, stopping, full, interrupted or broken: connection
-# exception, insufficient resources, operator intervention, system error, internal error.
-AWAY_CLASSES: Final = ("08", "53", "57", "58", "XX")
-# Read-only after a failover; a database that takes no connections; a transaction that was idle or
-# open for too long; a prepared statement that a pooler gave to somebody else; a schema that is not
-# there while a backup is being restored.
-AWAY_CODES: Final = (
-    "25006", "55000", "25P03", "25P04", "26000", "42P05", "3F000", "42P01",
-)  # fmt: skip
-# Transaction rollback (a deadlock), lock not available.
-BUSY: Final = ("40", "55P03")
+# A server that does not let us in just now: connection exception, insufficient resources, operator
+# intervention, system error, internal error; a database that takes no connections.
+AWAY: Final = ("08", "53", "57", "58", "XX", "55000")
 # Wrong password or role, no such database, no right to it, a setting that the server does not know.
 REFUSED: Final = ("28", "3D", "42501", "42704", "22023")
+# Transaction rollback (a deadlock), lock not available.
+BUSY: Final = ("40", "55P03")
+# An application's trigger, constraint or cast can raise any SQLSTATE for a row. These are taken for
+# the server's own word all the same, as is whatever ends the session: no room (disk, memory,
+# connections), a disk that fails, a prepared statement that a pooler gave to somebody else.
+NO_ROWS_MATTER: Final = ("53000", "53100", "53200", "53300", "58030", "26000", "42P05")
+# What rows rarely raise and a whole database does: the classes of `AWAY`, what is left of "no
+# room", read-only after a failover, no right, a table or schema that is not there while a backup is
+# being restored. Said of no rows it is the database's matter, which whoever writes many rows at
+# once finds out.
+DOUBTFUL: Final = (*AWAY, "25006", "42501", "3F000", "42P01")
+NO_RIGHT: Final = "42501"
 # What makes the idle connections suspect, too: the server has gone, was told to end this one, or
 # has become somebody's standby.
 LOST: Final = ("08", "57P", "25006")
@@ -137,6 +152,18 @@ DRIVER_ERRORS: Final = (
 
 class DatabaseRefusedError(DatabaseUnavailable):
     """The database does not let us in: at start the operator's mistake, later to be waited out."""
+
+
+class RightMissingError(DatabaseRefusedError, StatementFailed):
+    """A statement was not allowed: to the role, or by row-level security for one of its rows."""
+
+
+class ReadOnlyError(DatabaseRefusedError):
+    """The role or the database is set to read only, on whichever server."""
+
+
+class StandbyError(DatabaseUnavailable):
+    """The host takes no writes as long as it is a standby."""
 
 
 class ConnectionsUsedUpError(DatabaseUnavailable):
@@ -173,8 +200,8 @@ async def connection(pool: Pool, seconds: float = ACQUIRE_SECONDS) -> AsyncItera
     Raises `DatabaseUnavailable`. After an error that casts doubt on them, idle connections are not
     used again: new ones find the server that has taken over.
     """
+    taken = await _acquired(pool, seconds)
     with available():
-        taken = await _acquired(pool, seconds)
         watching = _watching(pool, taken)
         try:
             yield taken
@@ -195,8 +222,14 @@ async def _acquired(pool: Pool, seconds: float) -> "Pooled":
     ends_at = monotonic() + seconds
     while True:
         try:
-            return await pool.acquire(timeout=max(0.0, ends_at - monotonic()))
+            with available():
+                return await pool.acquire(timeout=max(0.0, ends_at - monotonic()))
+        except StatementFailed as error:
+            raise DatabaseUnavailable(str(error)) from error  # no row is to blame yet
         except ConnectionsUsedUpError:
+            connector = getattr(pool, "_connect", None)
+            if not pool.get_size() and isinstance(connector, Connector):
+                await connector.opened(max(0.0, ends_at - monotonic()))
             if not pool.get_size() or monotonic() > ends_at:
                 raise
         await asyncio.sleep(TURN_SECONDS)
@@ -268,18 +301,29 @@ class Connector:
         self.looking: Final = asyncio.Lock()
         self._host_of: WeakKeyDictionary[Connection, Host] = WeakKeyDictionary()
         self._answered_at: dict[Host, float] = {}
+        self._opening: set[asyncio.Future[None]] = set()
 
     async def __call__(self, dsn: str | None = None, **options: Any) -> Connection:  # noqa: ARG002
         """As `asyncpg.connect`, for a pool; where to connect to we know better."""
         if self.held() and monotonic() < self._full_until:
             raise ConnectionsUsedUpError("no more connections are to be had")
+        opening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._opening.add(opening)
         try:
             found = await self._reach(partial(self._fitting, options))
+            await _closed_unless(found, set_time_codec(found))
         except ConnectionsUsedUpError:
             self._full_until = monotonic() + FULL_SECONDS
             raise
-        await _closed_unless(found, set_time_codec(found))
+        finally:
+            self._opening.remove(opening)
+            opening.set_result(None)
         return found
+
+    async def opened(self, seconds: float) -> None:
+        """Wait until those that are being opened now are open, or not to be had."""
+        if self._opening:
+            await asyncio.wait(set(self._opening), timeout=seconds)
 
     async def plain(self, **options: Any) -> Connection:
         """A connection that any server and pooler understands."""
@@ -348,9 +392,7 @@ class Connector:
             )
         except* DatabaseUnavailable as errors:
             failures = [each for each in errors.exceptions if isinstance(each, DatabaseUnavailable)]
-        # Where one is away, to wait may help.
-        kinds = {type(failure) for failure in failures}
-        kind = kinds.pop() if len(kinds) == 1 else DatabaseUnavailable
+        kind = _kind_of_all({type(failure) for failure in failures})
         raise kind("; ".join(map(str, failures))) from failures[-1]
 
     async def _try(
@@ -377,9 +419,10 @@ class Connector:
             return
         answer = await found.execute(SQL_TAKES_WRITES)
         if answer == IS_STANDBY:
-            raise DatabaseUnavailable("is a standby")
+            raise StandbyError("is a standby")
         if answer != TAKES_WRITES and self._target == "read-write":
-            raise DatabaseUnavailable(READ_ONLY)
+            lasts = await found.fetchval(SQL_LASTING_READ_ONLY)
+            raise (ReadOnlyError if lasts else DatabaseUnavailable)(READ_ONLY)
 
     async def _fitting(self, options: Mapping[str, Any], host: Host) -> Connection:
         found, as_pooled = await self._open(options, host)
@@ -418,6 +461,7 @@ class Connector:
     async def _connect(self, host: Host, settings: dict[str, str], **options: Any) -> Connection:
         """All that asyncpg would look for in the environment is said, so that it does not look."""
         wanted = self._wanted.parameters
+        host = _reached(host)
         found: Connection = await asyncpg.connect(
             host=host.name,
             port=host.port,
@@ -432,7 +476,11 @@ class Connector:
             **({"ssl": False} if host.is_socket else tls_arguments(wanted)),
             **{"command_timeout": STATEMENT_SECONDS, **options},
         )
-        _keep_alive(found, wanted)
+        try:
+            _keep_alive(found, wanted)
+        except BaseException:
+            found.terminate()
+            raise
         return found
 
     def _startup(self) -> dict[str, str]:
@@ -477,6 +525,18 @@ def _read(database_url: str) -> ConnectionString:
         raise DatabaseRefusedError(f"REFRESHER_DATABASE_URL: {error}") from None
 
 
+def _reached(host: Host) -> Host:
+    """Where the machine itself is meant, the folder of its socket; TCP where there is none.
+
+    The driver would choose likewise, but without TLS.
+    """
+    if host.name is not None:
+        return host
+    own = f".s.PGSQL.{host.port}"
+    folders = (each for each in SOCKET_FOLDERS if os.access(each / own, os.F_OK))
+    return Host(str(next(folders, "localhost")), host.port)
+
+
 def _system_user() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
@@ -494,13 +554,28 @@ async def _closed_unless(found: Connection, done: Awaitable[None]) -> None:
         raise
 
 
+def _kind_of_all(kinds: set[type[DatabaseUnavailable]]) -> type[DatabaseUnavailable]:
+    """Of several hosts that have failed, each in its way."""
+    if ConnectionsUsedUpError in kinds:
+        return ConnectionsUsedUpError  # those we have will do
+    if ReadOnlyError in kinds:
+        kinds = kinds - {StandbyError}  # promoted, it is as the other is
+    # Where one is away, to wait may help.
+    return next(iter(kinds)) if len(kinds) == 1 else DatabaseUnavailable
+
+
 def _kind_of(error: Exception) -> type[DatabaseUnavailable]:
     """Refused is what stays so until somebody changes something."""
     if isinstance(error, asyncpg.TooManyConnectionsError):
         return ConnectionsUsedUpError
     if isinstance(error, asyncpg.PostgresError):
-        kind = DatabaseRefusedError if STARTUP in str(error) else _kind(error.sqlstate or "")
-        return kind or DatabaseRefusedError
+        sqlstate = error.sqlstate or ""
+        if STARTUP in str(error) or sqlstate.startswith(REFUSED):
+            return DatabaseRefusedError
+        if sqlstate.startswith(BUSY):
+            return DatabaseBusy
+        passes = sqlstate.startswith((*DOUBTFUL, *NO_ROWS_MATTER))
+        return DatabaseUnavailable if passes else DatabaseRefusedError
     wrong = isinstance(error, (asyncpg.ClientConfigurationError, ssl.SSLCertVerificationError))
     return DatabaseRefusedError if wrong else DatabaseUnavailable
 
@@ -562,7 +637,12 @@ def _keep_alive(found: Connection, wanted: Mapping[str, str]) -> None:
     for name, usual, parameter in KEEPALIVE:
         value = int(wanted.get(parameter, usual))
         if value > 0 and (option := getattr(socket, name, None)):
-            its_socket.setsockopt(socket.IPPROTO_TCP, option, value)
+            try:
+                its_socket.setsockopt(socket.IPPROTO_TCP, option, value)
+            except OSError as error:
+                raise DatabaseRefusedError(
+                    f"expected {parameter} as this system takes it, not {value}: {error.strerror}"
+                ) from error
 
 
 async def _nothing(_connection: object) -> None:
@@ -571,13 +651,18 @@ async def _nothing(_connection: object) -> None:
 
 @contextmanager
 def available() -> Iterator[None]:
-    """Turns the errors of a database that is away into `DatabaseUnavailable`."""
+    """Turns errors of a statement that may mean a database that is away into `DatabaseUnavailable`.
+
+    Into `StatementFailed` where that is not sure.
+    """
     try:
         yield
-    except (OSError, TimeoutError) as error:
-        raise DatabaseUnavailable(str(error) or "no answer in time") from error
+    except TimeoutError as error:
+        raise StatementFailed(str(error) or "no answer in time") from error
+    except OSError as error:
+        raise DatabaseUnavailable(str(error) or type(error).__name__) from error
     except asyncpg.PostgresError as error:
-        kind = _kind(error.sqlstate or "")
+        kind = _kind(error)
         if kind is None:
             raise
         raise kind(first_line(error)) from error
@@ -593,14 +678,18 @@ def available() -> Iterator[None]:
         raise DatabaseUnavailable(first_line(error)) from error
 
 
-def _kind(sqlstate: str) -> type[DatabaseUnavailable] | None:
+def _kind(error: asyncpg.PostgresError) -> type[DatabaseUnavailable] | None:
+    """None: nothing that a database would be away for."""
+    sqlstate = error.sqlstate or ""
+    # The driver's own errors have no severity: they say that the connection is gone.
+    severity = getattr(error, "severity_en", None) or getattr(error, "severity", None)
+    if severity != "ERROR" or sqlstate in NO_ROWS_MATTER:
+        return DatabaseUnavailable
     if sqlstate.startswith(BUSY):
         return DatabaseBusy
-    if sqlstate.startswith(REFUSED):
-        return DatabaseRefusedError
-    if sqlstate.startswith(AWAY_CLASSES) or sqlstate in AWAY_CODES:
-        return DatabaseUnavailable
-    return None
+    if sqlstate == NO_RIGHT:
+        return RightMissingError
+    return StatementFailed if sqlstate.startswith(DOUBTFUL) else None
 
 
 def first_line(error: BaseException) -> str:

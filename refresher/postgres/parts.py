@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import asyncpg
 
-from refresher.domain.errors import DatabaseBusy
+from refresher.domain.errors import DatabaseBusy, StatementFailed
 from refresher.domain.model import OpenId
 from refresher.domain.parts import parts_of
 
@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 Row = TypeVar("Row")
 
 #: An item's own failure, rather than that of a database that is away.
-REFUSALS: Final = (DatabaseBusy, asyncpg.PostgresError)
+REFUSALS: Final = (DatabaseBusy, StatementFailed, asyncpg.PostgresError)
 
 
 async def in_parts(

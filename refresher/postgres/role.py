@@ -5,6 +5,7 @@ from typing import Final
 from refresher.postgres.database import (
     POOL_SIZE,
     READ_ONLY,
+    SQL_LASTING_READ_ONLY,
     DatabaseRefusedError,
     Pool,
     connection,
@@ -29,14 +30,6 @@ WHERE relnamespace = 'refresher'::regnamespace
     AND row_security_active(pg_class.oid)
 GROUP BY relname
 ORDER BY relname
-"""
-# Set for the role or the database it lasts until somebody changes it. A server that sets it, as
-# some do whose disk is full, may take it back, and a standby may be promoted.
-SQL_LASTING_READ_ONLY: Final = """
-SELECT source IN ('database', 'user', 'database user', 'client')
-FROM pg_settings
-WHERE name = 'default_transaction_read_only'
-    AND setting = 'on'
 """
 SQL_CONNECTIONS: Final = """
 SELECT least(nullif(rolconnlimit, -1), nullif(datconnlimit, -1))

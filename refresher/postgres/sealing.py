@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import OpenId
-from refresher.postgres.database import Pool, available, connection
+from refresher.postgres.database import STATEMENT_SECONDS, Pool, available, connection
 from refresher.postgres.parts import Refused, in_parts
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SEALED: Final = re.compile(r"gAAAA[\w-]{90,}={0,2}", re.ASCII)
 SEALED_IN_SQL: Final = "'^gAAAA[A-Za-z0-9_-]{90,}={0,2}$'"
 ROWS_AT_ONCE: Final = 500
+#: Sealing may wait until the next time; the claim that it is a part of should not.
+SEAL_SECONDS: Final = 1.0
 
 # The generation is raised by ourselves, so the trigger does not take it for a new authorization.
 # What has changed since it was read is left alone.
@@ -138,7 +140,7 @@ async def seal_seen(
 
     async def seal(changes: Sequence[_Change]) -> Sequence[str]:
         with available():
-            return await _store(taken, SQL_SEAL, changes)
+            return await _store(taken, SQL_SEAL, changes, SEAL_SECONDS)
 
     changes = [change for row in rows if (change := _changed(row, sealer.seal))]
     sealed = await in_parts(
@@ -255,10 +257,13 @@ def _changed(row: Record, seal: Callable[[str | None], str | None]) -> _Change |
 
 
 async def _store(
-    taken: "PoolConnectionProxy[Record]", statement: str, changes: Sequence[_Change]
+    taken: "PoolConnectionProxy[Record]",
+    statement: str,
+    changes: Sequence[_Change],
+    seconds: float = STATEMENT_SECONDS,
 ) -> Sequence[str]:
     """The accounts that could be changed."""
     if not changes:
         return ()
-    stored = await taken.fetch(statement, *map(list, zip(*changes, strict=True)))
+    stored = await taken.fetch(statement, *map(list, zip(*changes, strict=True)), timeout=seconds)
     return [row["open_id"] for row in stored]
