@@ -169,13 +169,16 @@ class Capacity:
 
         While others are answered, of the same account or not.
         """
-        if self._breaker.is_open:
-            return False
         return self._troubles.are_suspect(open_id, videos, monotonic())
 
     def is_mixed(self, open_id: str) -> bool:
         """Whether some of its videos fail while others of it are answered."""
         return self._troubles.is_mixed(open_id)
+
+    @property
+    def is_host_well(self) -> bool:
+        """Hardly any account has begun to fail lately."""
+        return self._troubles.is_host_well(monotonic())
 
     @property
     def is_open(self) -> bool:

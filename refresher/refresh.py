@@ -60,7 +60,7 @@ from refresher.domain.model import (
     Video,
     usable_token,
 )
-from refresher.domain.pacing import LATEST_SECONDS
+from refresher.domain.pacing import ISOLATED_AFTER, LATEST_SECONDS
 from refresher.domain.reconcile import Reconciled, put_aside, reconcile, refused_alone
 from refresher.events import (
     ACCOUNT_ABANDONED,
@@ -196,9 +196,10 @@ class Work:
     tally: Tally = field(default_factory=Tally)
     answered: bool = False
     unsaved: bool = False
-    #: Whether a chunk that fails again and again was looked into, and it was not the account.
+    #: Whether a chunk that fails again and again was looked into; and it was the account, as no part
+    #: of it was answered.
     searched: bool = False
-    found: bool = False
+    at_fault: bool = False
     samples: list[Sample] = field(default_factory=list)
     postponed: int = 0
     #: Since when it does nothing but wait for a lock, or for its row.
@@ -228,9 +229,12 @@ class Work:
         return self.claim.time.at(monotonic())
 
     def chunks(self) -> Iterator[tuple[Sequence[Video], float]]:
-        """Each chunk with its slot on the monotonic clock."""
+        """Each chunk with its slot on the monotonic clock; of an isolated account one video.
+
+        Another one might be what spoils it.
+        """
         first = self.claim.time.monotonic_of(self.claim.first_slot)
-        videos = self.claim.videos
+        videos = self.claim.videos[:1] if self.claim.isolated_since else self.claim.videos
         for number, start in enumerate(range(0, len(videos), CHUNK_SIZE)):
             yield videos[start : start + CHUNK_SIZE], first + number * self.claim.step_seconds
 
@@ -479,7 +483,7 @@ class Refresher:
             unsaved=work.unsaved,
             requests=work.tally.requests,
             samples=work.samples,
-            by_itself=self._capacity.fails_by_itself(work.claim.open_id) and not work.found,
+            by_itself=work.at_fault and self._capacity.fails_by_itself(work.claim.open_id),
             nobody_answered=self._capacity.is_open,
         )
         released = await self._give_back(work, release)
@@ -562,6 +566,7 @@ class Refresher:
                 return None
             search.tell(refused=refused)
         if self._refuses_all(work, search):
+            work.at_fault = True
             return put_aside(self._policy, videos, code, work.now())
         return refused_alone(search.bad, code, work.now())
 
@@ -592,17 +597,22 @@ class Refresher:
         accused = len(videos) == 1 and videos[0].misses > 0
         if not (accused or work.answered or self._capacity.is_mixed(work.claim.open_id)):
             videos = await self._failing_half(work, videos)
-        found = await self._bisect(work, videos, code) if videos else None
-        work.found = found is not None
-        return found
+        return await self._bisect(work, videos, code) if videos else None
 
     async def _failing_half(self, work: Work, videos: Sequence[Video]) -> Sequence[Video]:
-        """The half that fails while the other one is answered; empty where neither is."""
+        """The half that fails while the other one is answered; empty where neither is.
+
+        Where both of them fail, it is the account.
+        """
         middle = len(videos) // 2
         halves = videos[:middle], videos[middle:]
+        refused: bool | None = True
         for asked, other in (halves, halves[::-1]):
-            if asked and await self._is_refused(work, asked) is False:
-                return other
+            if asked and refused:
+                refused = await self._is_refused(work, asked)
+                if refused is False:
+                    return other
+        work.at_fault = refused is True
         return ()
 
     @staticmethod
@@ -645,10 +655,15 @@ class Refresher:
         return reconcile(self._policy, work.claim.open_id, videos, answer, work.now())
 
     def _is_suspect(self, work: Work, videos: Sequence[Video], error: UpstreamError) -> bool:
-        if type(error) is not UpstreamFailed or work.claim.isolated_since:
+        """Whether it is to be searched, or is a part of what is searched already."""
+        claim, capacity = work.claim, self._capacity
+        if type(error) is not UpstreamFailed or claim.isolated_since or capacity.is_open:
             return False
-        video_ids = [video.video_id for video in videos]
-        return self._capacity.suspects(work.claim.open_id, video_ids)
+        if work.searched:
+            return capacity.is_host_well
+        # By what all replicas have seen: before an account is isolated, one has searched.
+        is_last = claim.failures + 1 >= ISOLATED_AFTER and capacity.fails_by_itself(claim.open_id)
+        return is_last or capacity.suspects(claim.open_id, [video.video_id for video in videos])
 
     async def _send(self, work: Work, videos: Sequence[Video]) -> Mapping[str, object]:
         if not usable_token(work.claim.access_token):

@@ -684,27 +684,107 @@ async def test_an_account_recovers(serve, start):
     assert await count_isolated(world.pool) == 0
 
 
-async def test_a_video_that_spoils_its_chunks_is_found(serve, start):
-    """One of sixty makes TikTok answer 500: the others get their covers, and it is asked rarely."""
-    world = await serve()
-    ids = await world.add_account("ana", videos=60)
-    for number in range(5):
-        await world.add_account(f"good-{number}", videos=20)
-    scripted(world, KINDS["failed"], lambda query: ids[37] in query.video_ids)
-    daemon = await start(world)
-    await world.until_valid(159)
-    rejected = await daemon.until_event("video.rejected")
-    assert (rejected["video_id"], rejected["reason"]) == (ids[37], "internal_error")
-    await eventually(
-        lambda: world.pool.fetchval(
+@pytest.mark.parametrize(
+    ("replicas", "videos", "failures"),
+    [
+        pytest.param(1, 60, 0, id="one-of-sixty"),
+        pytest.param(3, 10, 0, id="one-of-ten-and-three-replicas"),
+        pytest.param(1, 10, 2, id="after-a-restart-or-429s"),
+    ],
+)
+async def test_a_video_that_spoils_its_chunks_is_found(serve, start, replicas, videos, failures):
+    """It makes TikTok answer 500: the others get their covers, and it is asked rarely.
+
+    Whoever has seen the failures before: the account is not isolated for it.
+    """
+    world = await serve(latency_seconds=0.02)
+    ids = await world.add_account("ana", videos=videos)
+    for number in range(20):
+        await world.add_account(f"good-{number}", videos=5)
+    await world.pool.execute(
+        "UPDATE refresher.accounts SET failures = $1 WHERE open_id = 'ana'", failures
+    )
+    spoils = ids[7]
+    scripted(world, KINDS["failed"], lambda query: spoils in query.video_ids)
+    daemons = [await start(world, poll_seconds=0.3) for _ in range(replicas)]
+
+    def told(event):
+        return [line for daemon in daemons for line in daemon.events(event)]
+
+    async def is_put_off():
+        # Others are answered all the time, by each of the replicas.
+        for number in range(20):
+            await world.add_videos(f"good-{number}", 1)
+        return told("account.isolated") or await world.pool.fetchval(
             "SELECT refusal = 'internal_error' AND due_at > now() + interval '50 minutes'"
             " FROM refresher.videos WHERE video_id = $1",
-            ids[37],
-        ),
-        "the video to be put off",
+            spoils,
+        )
+
+    await eventually(is_put_off, "the video to be put off", seconds=40)
+    assert told("account.isolated") == []
+
+    async def fresh():
+        return await world.pool.fetchval(
+            "SELECT count(*) FROM refresher.videos WHERE open_id = 'ana'"
+            " AND cover_expires_at > now()"
+        ) == videos - 1
+
+    await eventually(fresh, "the other covers")
+    (rejected,) = told("video.rejected")
+    assert (rejected["video_id"], rejected["reason"]) == (spoils, "internal_error")
+    assert sum(spoils in arrival.video_ids for arrival in world.emulator.record) <= 16
+
+
+async def test_an_account_that_was_isolated_for_two_of_its_videos_recovers(serve, start):
+    """Neither half of its chunk was answered: it is tried with one video, another one each time."""
+    world = await serve()
+    ids = await world.add_account("ana", videos=10)
+    await world.add_account("good", videos=20)
+    scripted(world, KINDS["failed"], lambda query: {ids[1], ids[8]} & set(query.video_ids))
+    await world.pool.execute(
+        "UPDATE refresher.accounts SET failures = 3, isolated_since = now(), isolated_reason = 'x'"
+        " WHERE open_id = 'ana'"
     )
-    assert daemon.events("account.isolated") == []
-    assert sum(ids[37] in arrival.video_ids for arrival in world.emulator.record) <= 12
+    daemon = await start(world, poll_seconds=0.2)
+
+    async def recovered():
+        await world.pool.execute(  # its wait is over
+            "UPDATE refresher.accounts SET wake_at = now(), next_slot_at = now()"
+            " WHERE isolated_since IS NOT NULL AND lease_owner IS NULL"
+        )
+        return daemon.events("account.recovered")
+
+    await eventually(recovered, "an answer")
+    first = next(one for one in world.emulator.record if one.open_id == "ana")
+    assert len(first.video_ids) == 1
+
+
+async def test_an_account_that_goes_bad_in_the_middle_is_isolated(serve, start):
+    """Some of it was answered while the first of its chunks failed: it is the account all the same."""
+    world = await serve()
+    ids = await world.add_account("ana", videos=60)
+    for number in range(20):
+        await world.add_account(f"good-{number}", videos=5)
+    answered = set()
+
+    def is_bad(query):
+        if query.open_id != "ana" or (set(ids[-20:]) == set(query.video_ids) and not answered):
+            answered.update(query.video_ids if query.open_id == "ana" else ())
+            return False
+        return True
+
+    scripted(world, KINDS["failed"], is_bad)
+    daemon = await start(world, poll_seconds=0.2)
+
+    async def isolated():
+        for number in range(20):
+            await world.add_videos(f"good-{number}", 1)
+        return daemon.events("account.isolated")
+
+    await eventually(isolated, "it to be isolated", seconds=60)
+    assert answered == set(ids[-20:])
+    assert sum(one.open_id == "ana" for one in world.emulator.record) <= 60
 
 
 async def test_an_outage_that_meets_isolated_accounts_is_found_and_outlasted(serve, start):

@@ -67,7 +67,7 @@ class Troubles:
 
     def is_own(self, account: str, now: float) -> bool:
         """Whether its failures are its own: others are answered, and hardly any of them fails."""
-        return self.is_known(account) and self._is_host_well(now)
+        return self.is_known(account) and self.is_host_well(now)
 
     def is_mixed(self, account: str) -> bool:
         """Whether some of its videos fail while others of it are answered."""
@@ -78,9 +78,10 @@ class Troubles:
         failed = self._videos.get(account, Counter())
         if not any(failed[video] >= SUSPECT_AFTER for video in videos):
             return False
-        return self._is_host_well(now) and (self.is_mixed(account) or self.is_known(account))
+        return self.is_host_well(now) and (self.is_mixed(account) or self.is_known(account))
 
-    def _is_host_well(self, now: float) -> bool:
+    def is_host_well(self, now: float) -> bool:
+        """Hardly any account has begun to fail lately."""
         lately = [good for at, good in self._lately if at > now - WATCHED_SECONDS]
         return sum(lately) >= WELL_SHARE * len(lately)
 
