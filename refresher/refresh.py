@@ -196,8 +196,8 @@ class Work:
     tally: Tally = field(default_factory=Tally)
     answered: bool = False
     unsaved: bool = False
-    #: Whether a chunk that fails again and again was looked into; and it was the account, as no part
-    #: of it was answered.
+    #: Whether a chunk that fails again and again was looked into; and it was the account, as no
+    #: part of it was answered.
     searched: bool = False
     at_fault: bool = False
     samples: list[Sample] = field(default_factory=list)
@@ -497,7 +497,13 @@ class Refresher:
         # Under way: a pair that waits out an outage is stored before the next claim.
         with self._capacity.under_way:
             ask = partial(self._ask_for_token, work)
-            return await self._keeper.keep(work.claim, ask, self._give_up)
+            by_itself = partial(self._is_tokens_own, work)
+            return await self._keeper.keep(work.claim, ask, self._give_up, by_itself)
+
+    def _is_tokens_own(self, work: Work) -> bool:
+        """Whether a token request was sent and has failed while others' do not."""
+        open_id = work.claim.open_id
+        return bool(work.errors) and self._capacity.token_fails_by_itself(open_id)
 
     async def _ask_for_token(self, work: Work, refresh_token: RefreshToken) -> TokenPair:
         """Raises `UpstreamError`."""
@@ -517,7 +523,7 @@ class Refresher:
                 raise
             finally:
                 self._capacity.ended(sent)
-            self._capacity.answered(sent, good=False)  # another endpoint: good for no query
+            self._capacity.answered(sent, good=True)
             return pair
 
     def _sent(self, work: Work, video_ids: Sequence[str]) -> Sent:
@@ -680,8 +686,6 @@ class Refresher:
             )
         except UpstreamError as error:
             self._learn(work, sent, error)
-            if meaning(error, work.claim.token).reaction is Reaction.RETRY:
-                self._capacity.complained(sent)
             raise
         finally:
             self._capacity.ended(sent)
@@ -691,11 +695,14 @@ class Refresher:
         return answer
 
     def _learn(self, work: Work, sent: Sent, error: UpstreamError) -> None:
-        """Whether the API is there at all."""
-        if meaning(error, work.claim.token).alive:
+        """Whether the API is there at all, and whether the account fares ill."""
+        means = meaning(error, work.claim.token)
+        if means.alive:
             self._capacity.answered(sent, good=False)
         else:
             self._capacity.failed(sent, error.code, error.log_id)
+        if means.reaction is Reaction.RETRY:
+            self._capacity.complained(sent)
 
     def _may_send(self, work: Work, slot: float) -> bool:
         """A slot missed by too much is given up: sent late, requests would bunch up."""

@@ -1,17 +1,22 @@
 """A bad account must not look like a dead host: it is told apart, left alone, and costs nobody."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import count
+from random import Random
 from time import monotonic
 
 import pytest
+from aiohttp import web
 from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from benchmarks.bad_accounts import KINDS, Run, measure, show
+from refresher.capacity import Capacity
 from refresher.claiming import Claiming
 from refresher.domain.breaker import LOST_PROBES
 from refresher.domain.claiming import chunks_of
@@ -19,6 +24,7 @@ from refresher.domain.conclude import conclude, conclude_token
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     AccessTokenRefused,
+    ClientRefused,
     Throttled,
     TokenRequestFailed,
     UpstreamFailed,
@@ -39,9 +45,17 @@ from refresher.domain.pacing import (
     LONGEST_ISOLATION_SECONDS,
     DatabaseTime,
     back_off,
+    growing_seconds,
     isolation_seconds,
 )
-from refresher.domain.troubles import MOST_ACCOUNTS, SUSPECT_AFTER, WATCHED_SECONDS, Troubles
+from refresher.domain.troubles import (
+    MOST_ACCOUNTS,
+    MOST_VIDEOS,
+    SUSPECT_AFTER,
+    WATCHED,
+    WATCHED_SECONDS,
+    Troubles,
+)
 from refresher.postgres.claims import Claims
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.postgres.status import count_isolated, list_accounts, set_state
@@ -113,6 +127,66 @@ def test_memory_does_not_grow_with_the_accounts_in_trouble():
     assert not found.is_known("0")
     assert found.is_known(str(2 * MOST_ACCOUNTS - 1))
     assert len(found._since) == len(found._videos) == MOST_ACCOUNTS
+
+
+@pytest.mark.parametrize(("accounts", "chunks"), [(2 * MOST_VIDEOS // 500, 25), (1, 10_000)])
+def test_memory_does_not_grow_with_their_videos(accounts, chunks):
+    """Of many large accounts fewer are remembered, and never too many videos of one."""
+    found = Troubles()
+    ids = count(7 * 10**18)
+    for number in range(accounts):
+        for _ in range(chunks):
+            asked = [str(next(ids)) for _ in range(20)]
+            for _ in range(SUSPECT_AFTER):
+                found.failed(str(number), asked, 0.0)
+    kept = sum(len(videos) for videos in found._videos.values())
+    assert kept == found._counted <= MOST_VIDEOS
+    for other in range(WATCHED):
+        found.answered(f"other-{other}", (), 1.0)
+    assert found.are_suspect(str(accounts - 1), asked, 1.0), "the latest is remembered"
+    found.answered(str(accounts - 1), asked, 2.0)
+    assert sum(len(videos) for videos in found._videos.values()) == found._counted == kept - 20
+
+
+def test_a_request_without_videos_leaves_none_behind():
+    """Those for a token."""
+    found = Troubles()
+    found.failed("a", (), 0.0)
+    found.answered("b", (), 1.0)
+    assert found.is_known("a")
+    assert found._videos == {}
+
+
+@pytest.mark.parametrize(
+    ("others", "own"),
+    [
+        pytest.param([], True, id="nobody-elses"),
+        pytest.param(["-"], False, id="anothers-fails-too"),
+        pytest.param(["-", "+"], True, id="anothers-has-been-refreshed-since"),
+    ],
+)
+async def test_whose_failure_a_token_request_is(others, own):
+    """Others are answered, and so are token requests of others, where there were any."""
+    capacity = Capacity(64, lambda: 0.5, lambda: None)
+
+    def told(name, videos, outcome):
+        request = capacity.sent(name, videos, isolated=False)
+        if outcome == "+":
+            capacity.answered(request, good=True)
+        else:
+            capacity.answered(request, good=False)
+            capacity.complained(request)
+        capacity.ended(request)
+
+    told("a", (), "-")
+    assert not capacity.token_fails_by_itself("a"), "nobody is answered"
+    for number in range(9):
+        told(f"good-{number}", ["1"], "+")
+    for outcome in others:
+        told("b", (), outcome)
+    assert capacity.token_fails_by_itself("a") == own
+    told("a", ["1"], "+")
+    assert not capacity.token_fails_by_itself("a"), "its token lives"
 
 
 def test_a_video_is_suspect_after_some_failed_chunks():
@@ -239,6 +313,53 @@ def test_a_claim_for_the_token_leaves_the_standing_as_it_is(error):
     token = TokenStanding(3, renewable=True, due=True)
     release = conclude_token(claim(5, isolated=True, token=token), error, 0.5, 30.0)
     assert (release.isolated_reason, release.failures) == ("before", 5)
+
+
+DEAD = TokenStanding(3, renewable=True, due=True, dead=True)
+MALFORMED = UpstreamFailed("malformed_answer", status=500)
+
+
+@pytest.mark.parametrize("error", [MALFORMED, TokenRequestFailed("server_error")], ids=str)
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_dead_token_that_cannot_be_refreshed_isolates(error, isolated):
+    """By the same ladder as its queries would: a few requests a day, and not one every minute."""
+    now, requests, random = 0.0, 0, Random(0)
+    taken = claim(9 if isolated else 0, isolated=isolated, token=DEAD)
+    while now < DAY_SECONDS:
+        retry = growing_seconds(taken.token.failures, random.random())
+        release = conclude_token(taken, error, random.random(), retry, by_itself=True)
+        now += max(release.retry_seconds, release.token_retry_seconds)
+        requests += 1
+        taken = replace(
+            taken,
+            failures=release.failures,
+            token=replace(taken.token, failures=requests),
+            isolated_since=release.isolated_reason and NOW,
+            isolated_reason=release.isolated_reason,
+        )
+    assert requests <= (4 if isolated else 20)
+    assert release.isolated_reason.startswith(error.code)
+
+
+@given(failures=st.integers(ISOLATED_AFTER, 100), chance=chances)
+def test_an_isolated_account_waits_no_less_for_its_token(failures, chance):
+    """Where it is not known whose failure it is, too: as long as before."""
+    for error in (MALFORMED, ClientRefused("invalid_client")):
+        taken = claim(failures, isolated=True, token=DEAD)
+        release = conclude_token(taken, error, chance, 30.0)
+        assert (release.failures, release.isolated_reason) == (failures, "before")
+        assert release.retry_seconds == release.token_retry_seconds
+        assert release.retry_seconds == max(30.0, isolation_seconds(failures, chance))
+
+
+@pytest.mark.parametrize("token", [DEAD, replace(DEAD, dead=False)], ids=["dead", "alive"])
+@pytest.mark.parametrize(
+    ("error", "own"), [(MALFORMED, True), (ClientRefused("invalid_client"), False)], ids=str
+)
+def test_only_a_failure_of_a_dead_token_isolates(token, error, own):
+    """One that lives is used; what is refused is the app's client, not the account."""
+    release = conclude_token(claim(9, token=token), error, 0.5, 30.0, by_itself=True)
+    assert bool(release.isolated_reason) == (own and token.dead)
 
 
 def test_an_account_that_was_not_asked_after_all_stays_as_it_was():
@@ -725,10 +846,13 @@ async def test_a_video_that_spoils_its_chunks_is_found(serve, start, replicas, v
     assert told("account.isolated") == []
 
     async def fresh():
-        return await world.pool.fetchval(
-            "SELECT count(*) FROM refresher.videos WHERE open_id = 'ana'"
-            " AND cover_expires_at > now()"
-        ) == videos - 1
+        return (
+            await world.pool.fetchval(
+                "SELECT count(*) FROM refresher.videos WHERE open_id = 'ana'"
+                " AND cover_expires_at > now()"
+            )
+            == videos - 1
+        )
 
     await eventually(fresh, "the other covers")
     (rejected,) = told("video.rejected")
@@ -821,6 +945,40 @@ async def test_an_outage_that_meets_isolated_accounts_is_found_and_outlasted(ser
     await eventually(fresh, "all good covers", seconds=20)
     assert len(daemon.events("upstream.lost")) == len(daemon.events("upstream.recovered")) == 1
     assert await count_isolated(world.pool) == 5
+
+
+async def test_an_account_whose_token_cannot_be_refreshed_is_isolated(serve, start):
+    """Its token is dead, and the token endpoint fails for it alone."""
+    world = await serve(client_key="key", client_secret="secret")
+    await world.add_account("ana", videos=20)
+    for number in range(10):
+        await world.add_account(f"good-{number}", videos=5)
+    await world.pool.execute(
+        "UPDATE refresher.accounts SET refresh_token = 'rft.ana',"
+        " access_token_expires_at = now() - interval '1 s' WHERE open_id = 'ana'"
+    )
+    requests = []
+
+    def fails(form):
+        requests.append(form["refresh_token"])
+        return web.Response(status=500)
+
+    world.emulator.answer_token_with = fails
+    daemon = await start(world, tiktok_client_key="key", tiktok_client_secret="secret")
+
+    async def isolated():
+        for number in range(10):
+            await world.add_videos(f"good-{number}", 1)
+        return daemon.events("account.isolated")
+
+    await eventually(isolated, "it to be isolated", seconds=60)
+    (said,) = daemon.events("account.isolated")
+    assert (said["open_id"], said["status"]) == ("ana", 500)
+    assert 150 <= said["retry_in_seconds"] <= 300
+    assert len(requests) <= ISOLATED_AFTER + 2
+    (listed, *_) = await list_accounts(world.pool)
+    assert "HTTP 500" in listed.isolated_reason
+    assert daemon.events("upstream.lost") == []
 
 
 async def test_a_claim_that_parks_reports_no_refresh(serve, start):
