@@ -996,7 +996,7 @@ def _report(work: Work, release: Release, released: Released | None) -> None:
         if not work.abandon_quietly:
             emit(ACCOUNT_ABANDONED, open_id=open_id)
     else:
-        _report_isolation(work, release, parked=released.parked)
+        _report_isolation(work, release, released)
     if not work.claim.videos or (release.park and not work.tally.refreshed):
         return
     emit(
@@ -1014,10 +1014,13 @@ def _report(work: Work, release: Release, released: Released | None) -> None:
     )
 
 
-def _report_isolation(work: Work, release: Release, *, parked: bool) -> None:
-    """Once as it begins and as it ends; a park says more."""
+def _report_isolation(work: Work, release: Release, released: Released) -> None:
+    """Once as it begins and as it ends; a park says more.
+
+    Where new tokens came meanwhile, it does not begin.
+    """
     claim, since = work.claim, work.claim.isolated_since
-    if since is None and release.isolated_reason:
+    if since is None and release.isolated_reason and released.isolated:
         error = next(
             error
             for error in reversed(work.errors)
@@ -1032,7 +1035,7 @@ def _report_isolation(work: Work, release: Release, *, parked: bool) -> None:
             failures=release.failures,
             retry_in_seconds=round(release.retry_seconds, 1),
         )
-    elif since is not None and not release.isolated_reason and not parked:
+    elif since is not None and not release.isolated_reason and not released.parked:
         isolated_seconds = round((work.now() - since).total_seconds(), 1)
         emit(ACCOUNT_RECOVERED, open_id=claim.open_id, isolated_seconds=isolated_seconds)
 

@@ -411,6 +411,7 @@ async def isolate(pool, name, seconds=3600.0):
         ]
     )
     assert released.wake_in_seconds == pytest.approx(seconds, abs=5)
+    assert released.isolated
 
 
 async def test_an_isolated_account_is_left_alone_whatever_is_inserted(pool):
@@ -449,14 +450,13 @@ async def test_what_was_learnt_with_old_tokens_isolates_nobody(pool):
     await add(pool, "ana", 5)
     (taken,) = await replica(pool).claim(10)
     await pool.execute("UPDATE refresher.accounts SET access_token = 'new'")
-    await replica(pool).release(
-        [
-            Release(
-                "ana", taken.lease_epoch, taken.token.generation,
-                failures=3, retry_seconds=3600, isolated_reason=REASON,
-            )
-        ]
+    release = Release(
+        "ana", taken.lease_epoch, taken.token.generation,
+        failures=3, retry_seconds=3600, isolated_reason=REASON,
     )  # fmt: skip
+    for _ in range(2):  # the second time its commit was not heard of
+        (released,) = await replica(pool).release([release])
+        assert not released.isolated
     (taken,) = await replica(pool).claim(10)
     assert taken.isolated_since is None
 
@@ -561,6 +561,24 @@ async def test_a_claim_takes_one_chunk_of_an_isolated_account(pool):
             " SET lease_owner = NULL, lease_expires_at = NULL, wake_at = now(), next_slot_at = now()"
         )
     assert len(seen) > 20
+
+
+async def test_an_isolated_account_is_not_tried_with_a_video_that_was_refused_alone(pool):
+    """However long that has waited: it would fail each time, and the account be isolated for good."""
+    await add(pool, "ana", 5)
+    await pool.execute(
+        "UPDATE refresher.videos SET refusal = 'internal_error', due_at = now() - interval '1 day'"
+        " WHERE video_id = '3'"
+    )
+    for isolated in (False, True):
+        await pool.execute(
+            "UPDATE refresher.accounts SET isolated_since = CASE WHEN $1 THEN now() END,"
+            " wake_at = now(), next_slot_at = now(), lease_owner = NULL, lease_expires_at = NULL",
+            isolated,
+        )
+        (taken,) = await replica(pool).claim(10)
+        assert ("3" in {video.video_id for video in taken.videos}) != isolated
+        assert len(taken.videos) == (4 if isolated else 1)
 
 
 async def test_a_standing_begins_once_and_ends_with_an_answer(pool):
@@ -979,6 +997,33 @@ async def test_an_account_whose_token_cannot_be_refreshed_is_isolated(serve, sta
     (listed, *_) = await list_accounts(world.pool)
     assert "HTTP 500" in listed.isolated_reason
     assert daemon.events("upstream.lost") == []
+
+
+async def test_an_isolation_that_the_database_has_not_kept_is_not_told(serve, start):
+    """As where new tokens came meanwhile: what was learnt with the old ones says nothing."""
+    world = await serve(latency_seconds=0.02)
+    await world.add_account("ana", videos=20)
+    for number in range(20):
+        await world.add_account(f"good-{number}", videos=5)
+    await world.pool.execute(
+        "CREATE FUNCTION public.keep_back() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.isolated_since := NULL; RETURN NEW; END $$;"
+        " CREATE TRIGGER keep_back BEFORE UPDATE ON refresher.accounts"
+        " FOR EACH ROW WHEN (NEW.isolated_since IS NOT NULL) EXECUTE FUNCTION public.keep_back()"
+    )
+    scripted(world, KINDS["failed"], lambda query: query.open_id == "ana")
+    daemon = await start(world, poll_seconds=0.2)
+
+    async def is_given_back():
+        for number in range(20):
+            await world.add_videos(f"good-{number}", 1)
+        return await world.pool.fetchval(
+            "SELECT isolated_reason IS NOT NULL FROM refresher.accounts WHERE open_id = 'ana'"
+        )
+
+    await eventually(is_given_back, "its release", seconds=40)
+    assert await daemon.stopped() == 0
+    assert daemon.events("account.isolated") == []
 
 
 async def test_a_claim_that_parks_reports_no_refresh(serve, start):
