@@ -873,7 +873,7 @@ async def test_a_video_that_spoils_its_chunks_is_found(serve, start, replicas, v
             spoils,
         )
 
-    await eventually(is_put_off, "the video to be put off", seconds=60)
+    await eventually(is_put_off, "the video to be put off", seconds=90)
     assert told("account.isolated") == []
 
     async def fresh():
