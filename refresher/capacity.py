@@ -34,7 +34,10 @@ LATE_TIMES: Final = 5
 
 @dataclass(slots=True, eq=False)
 class Sent:
-    """A request in flight. `late`: taken to fail; `apart`: it no longer holds up others."""
+    """A request in flight, for a token where there are no videos.
+
+    `late`: taken to fail; `apart`: it no longer holds up others.
+    """
 
     open_id: str
     videos: Sequence[str]
@@ -64,7 +67,9 @@ class Capacity:
         #: The part of the load that is not paced: it passes as fast as requests can be made.
         self._rush = 0
         self._query_seconds = FIRST_GUESS_SECONDS
+        #: Of all requests, but by the answers of queries alone; and of token requests alone.
         self._troubles = Troubles()
+        self._token_troubles = Troubles()
         #: In flight, the oldest first; how many of them are late, and of these apart.
         self._sent: dict[Sent, None] = {}
         self._late = 0
@@ -141,9 +146,12 @@ class Capacity:
         self._query_seconds += (now - request.at - self._query_seconds) * SMOOTHING
         if self._breaker.succeeded(now):
             self._troubles.forget()
+            self._token_troubles.forget()
             emit(UPSTREAM_RECOVERED, away_seconds=round(self._breaker.open_seconds(now), 1))
         if good:
-            self._troubles.answered(request.open_id, request.videos, now)
+            # Another endpoint: a pair is good for no query.
+            troubles = self._troubles if request.videos else self._token_troubles
+            troubles.answered(request.open_id, request.videos, now)
         if self._tried:
             self._tried.clear()
         if self._late > self._apart:
@@ -158,24 +166,37 @@ class Capacity:
     def complained(self, request: Sent) -> None:
         """It brought nothing for a reason that may be the account's own, whoever said so."""
         if not request.late:
-            self._troubles.failed(request.open_id, request.videos, monotonic())
+            self._note_trouble(request)
 
     def fails_by_itself(self, open_id: str) -> bool:
         """Whether this account fails while others are answered."""
         return self._troubles.is_own(open_id, monotonic())
+
+    def token_fails_by_itself(self, open_id: str) -> bool:
+        """Whether this account's token requests fail, others are answered, and others' are not ill.
+
+        Tokens are refreshed rarely: where nobody else's fails, that will do.
+        """
+        others_fare_well = self._token_troubles.is_known(open_id) or self._token_troubles.is_alone(
+            open_id
+        )
+        return not self.is_open and others_fare_well and self.fails_by_itself(open_id)
 
     def suspects(self, open_id: str, videos: Sequence[str]) -> bool:
         """Whether requests that held one of these videos have failed several times in a row.
 
         While others are answered, of the same account or not.
         """
-        if self._breaker.is_open:
-            return False
         return self._troubles.are_suspect(open_id, videos, monotonic())
 
     def is_mixed(self, open_id: str) -> bool:
         """Whether some of its videos fail while others of it are answered."""
         return self._troubles.is_mixed(open_id)
+
+    @property
+    def is_host_well(self) -> bool:
+        """Hardly any account has begun to fail lately."""
+        return self._troubles.is_host_well(monotonic())
 
     @property
     def is_open(self) -> bool:
@@ -197,6 +218,12 @@ class Capacity:
             while self._waiting:
                 _settle(self._waiting.popleft(), given=False)
 
+    def _note_trouble(self, request: Sent) -> None:
+        now = monotonic()
+        self._troubles.failed(request.open_id, request.videos, now)
+        if not request.videos:
+            self._token_troubles.failed(request.open_id, (), now)
+
     def _watch(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._look_for_late)
 
@@ -212,7 +239,7 @@ class Capacity:
                 request.late = True
                 self._late += 1
                 self._count_failure(request, "timed_out", "")
-                self._troubles.failed(request.open_id, request.videos, monotonic())
+                self._note_trouble(request)
         self._set_apart()
         self._give()
         if self._late:

@@ -62,7 +62,7 @@ from refresher.domain.model import (
     Video,
     usable_token,
 )
-from refresher.domain.pacing import LATEST_SECONDS
+from refresher.domain.pacing import ISOLATED_AFTER, LATEST_SECONDS
 from refresher.domain.reconcile import Reconciled, put_aside, reconcile, refused_alone
 from refresher.events import (
     ACCOUNT_ABANDONED,
@@ -199,9 +199,10 @@ class Work:
     tally: Tally = field(default_factory=Tally)
     answered: bool = False
     unsaved: bool = False
-    #: Whether a chunk that fails again and again was looked into, and it was not the account.
+    #: Whether a chunk that fails again and again was looked into; and it was the account, as no
+    #: part of it was answered.
     searched: bool = False
-    found: bool = False
+    at_fault: bool = False
     samples: list[Sample] = field(default_factory=list)
     postponed: int = 0
     #: Since when it does nothing but wait for a lock, or for its row.
@@ -231,9 +232,12 @@ class Work:
         return self.claim.time.at(monotonic())
 
     def chunks(self) -> Iterator[tuple[Sequence[Video], float]]:
-        """Each chunk with its slot on the monotonic clock."""
+        """Each chunk with its slot on the monotonic clock; of an isolated account one video.
+
+        Another one might be what spoils it.
+        """
         first = self.claim.time.monotonic_of(self.claim.first_slot)
-        videos = self.claim.videos
+        videos = self.claim.videos[:1] if self.claim.isolated_since else self.claim.videos
         for number, start in enumerate(range(0, len(videos), CHUNK_SIZE)):
             yield videos[start : start + CHUNK_SIZE], first + number * self.claim.step_seconds
 
@@ -483,7 +487,7 @@ class Refresher:
             unsaved=work.unsaved,
             requests=work.tally.requests,
             samples=work.samples,
-            by_itself=self._capacity.fails_by_itself(work.claim.open_id) and not work.found,
+            by_itself=work.at_fault and self._capacity.fails_by_itself(work.claim.open_id),
             nobody_answered=self._capacity.is_open,
         )
         released = await self._give_back(work, release)
@@ -498,7 +502,13 @@ class Refresher:
         with self._capacity.under_way:
             ask = partial(self._ask_for_token, work)
             refused = partial(_report_refused_pair, work)
-            return await self._keeper.keep(work.claim, ask, self._give_up, refused)
+            by_itself = partial(self._is_tokens_own, work)
+            return await self._keeper.keep(work.claim, ask, self._give_up, refused, by_itself)
+
+    def _is_tokens_own(self, work: Work) -> bool:
+        """Whether a token request was sent and has failed while others' do not."""
+        open_id = work.claim.open_id
+        return bool(work.errors) and self._capacity.token_fails_by_itself(open_id)
 
     async def _ask_for_token(self, work: Work, refresh_token: RefreshToken) -> TokenPair:
         """Raises `UpstreamError`."""
@@ -519,7 +529,7 @@ class Refresher:
             finally:
                 self._capacity.ended(sent)
                 work.held.let_go()  # to store the pair may take long
-            self._capacity.answered(sent, good=False)  # another endpoint: good for no query
+            self._capacity.answered(sent, good=True)
             return pair
 
     def _sent(self, work: Work, video_ids: Sequence[str]) -> Sent:
@@ -568,6 +578,7 @@ class Refresher:
                 return None
             search.tell(refused=refused)
         if self._refuses_all(work, search):
+            work.at_fault = True
             return put_aside(self._policy, videos, code, work.now())
         return refused_alone(search.bad, code, work.now())
 
@@ -598,17 +609,22 @@ class Refresher:
         accused = len(videos) == 1 and videos[0].misses > 0
         if not (accused or work.answered or self._capacity.is_mixed(work.claim.open_id)):
             videos = await self._failing_half(work, videos)
-        found = await self._bisect(work, videos, code) if videos else None
-        work.found = found is not None
-        return found
+        return await self._bisect(work, videos, code) if videos else None
 
     async def _failing_half(self, work: Work, videos: Sequence[Video]) -> Sequence[Video]:
-        """The half that fails while the other one is answered; empty where neither is."""
+        """The half that fails while the other one is answered; empty where neither is.
+
+        Where both of them fail, it is the account.
+        """
         middle = len(videos) // 2
         halves = videos[:middle], videos[middle:]
+        refused: bool | None = True
         for asked, other in (halves, halves[::-1]):
-            if asked and await self._is_refused(work, asked) is False:
-                return other
+            if asked and refused:
+                refused = await self._is_refused(work, asked)
+                if refused is False:
+                    return other
+        work.at_fault = refused is True
         return ()
 
     @staticmethod
@@ -651,10 +667,15 @@ class Refresher:
         return reconcile(self._policy, work.claim.open_id, videos, answer, work.now())
 
     def _is_suspect(self, work: Work, videos: Sequence[Video], error: UpstreamError) -> bool:
-        if type(error) is not UpstreamFailed or work.claim.isolated_since:
+        """Whether it is to be searched, or is a part of what is searched already."""
+        claim, capacity = work.claim, self._capacity
+        if type(error) is not UpstreamFailed or claim.isolated_since or capacity.is_open:
             return False
-        video_ids = [video.video_id for video in videos]
-        return self._capacity.suspects(work.claim.open_id, video_ids)
+        if work.searched:
+            return capacity.is_host_well
+        # By what all replicas have seen: before an account is isolated, one has searched.
+        is_last = claim.failures + 1 >= ISOLATED_AFTER and capacity.fails_by_itself(claim.open_id)
+        return is_last or capacity.suspects(claim.open_id, [video.video_id for video in videos])
 
     async def _send(self, work: Work, videos: Sequence[Video]) -> Mapping[str, object]:
         if not usable_token(work.claim.access_token):
@@ -671,8 +692,6 @@ class Refresher:
             )
         except UpstreamError as error:
             self._learn(work, sent, error)
-            if meaning(error, work.claim.token).reaction is Reaction.RETRY:
-                self._capacity.complained(sent)
             raise
         finally:
             self._capacity.ended(sent)
@@ -682,11 +701,14 @@ class Refresher:
         return answer
 
     def _learn(self, work: Work, sent: Sent, error: UpstreamError) -> None:
-        """Whether the API is there at all."""
-        if meaning(error, work.claim.token).alive:
+        """Whether the API is there at all, and whether the account fares ill."""
+        means = meaning(error, work.claim.token)
+        if means.alive:
             self._capacity.answered(sent, good=False)
         else:
             self._capacity.failed(sent, error.code, error.log_id)
+        if means.reaction is Reaction.RETRY:
+            self._capacity.complained(sent)
 
     def _may_send(self, work: Work, slot: float) -> bool:
         """A slot missed by too much is given up: sent late, requests would bunch up."""
@@ -998,7 +1020,7 @@ def _report(work: Work, release: Release, released: Released | None) -> None:
         if not work.abandon_quietly:
             emit(ACCOUNT_ABANDONED, open_id=open_id)
     else:
-        _report_isolation(work, release, parked=released.parked)
+        _report_isolation(work, release, released)
     if not work.claim.videos or (release.park and not work.tally.refreshed):
         return
     emit(
@@ -1016,10 +1038,13 @@ def _report(work: Work, release: Release, released: Released | None) -> None:
     )
 
 
-def _report_isolation(work: Work, release: Release, *, parked: bool) -> None:
-    """Once as it begins and as it ends; a park says more."""
+def _report_isolation(work: Work, release: Release, released: Released) -> None:
+    """Once as it begins and as it ends; a park says more.
+
+    Where new tokens came meanwhile, it does not begin.
+    """
     claim, since = work.claim, work.claim.isolated_since
-    if since is None and release.isolated_reason:
+    if since is None and release.isolated_reason and released.isolated:
         error = next(
             error
             for error in reversed(work.errors)
@@ -1034,7 +1059,7 @@ def _report_isolation(work: Work, release: Release, *, parked: bool) -> None:
             failures=release.failures,
             retry_in_seconds=round(release.retry_seconds, 1),
         )
-    elif since is not None and not release.isolated_reason and not parked:
+    elif since is not None and not release.isolated_reason and not released.parked:
         isolated_seconds = round((work.now() - since).total_seconds(), 1)
         emit(ACCOUNT_RECOVERED, open_id=claim.open_id, isolated_seconds=isolated_seconds)
 

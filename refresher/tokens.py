@@ -13,12 +13,14 @@ from refresher.domain.conclude import conclude_token
 from refresher.domain.due import account_share
 from refresher.domain.errors import (
     ClientRefused,
+    DatabaseBusy,
     DatabaseUnavailable,
     GrantRefused,
     TokenRequestFailed,
     TokenUnreadable,
     UpstreamError,
     UpstreamFailed,
+    is_away,
 )
 from refresher.domain.model import Claim, RefreshToken, Release, TokenPair, usable_token
 from refresher.domain.pacing import CLIENT_REFUSED_SECONDS, growing_seconds
@@ -78,12 +80,18 @@ class TokenKeeper:
         self._client_refused = False
 
     async def keep(
-        self, claim: Claim, ask: Ask, give_up: asyncio.Event, refused: Callable[[Exception], None]
+        self,
+        claim: Claim,
+        ask: Ask,
+        give_up: asyncio.Event,
+        refused: Callable[[Exception], None],
+        by_itself: Callable[[], bool],
     ) -> Release:
         """Refresh the access token, with one request at most; how to release the account.
 
         `refused` hears once of what refuses to store a new pair, which is tried again and again.
-        After `give_up` it is given up, which is said.
+        After `give_up` it is given up, which is said. `by_itself`: whether a request that has
+        failed is this account's own trouble.
         """
         if monotonic() < self._suspended_until:
             return self._concluded(claim, ClientRefused(SUSPENDED))
@@ -97,11 +105,13 @@ class TokenKeeper:
         if refresh_token is None:
             return self._concluded(claim, None)
         if not usable_token(refresh_token.token):
-            return await self._refused(claim, refresh_token, GrantRefused(UNUSABLE))
+            return await self._refused(
+                claim, refresh_token, GrantRefused(UNUSABLE), by_itself=False
+            )
         try:
             pair = await ask(refresh_token)
         except UpstreamError as error:
-            return await self._refused(claim, refresh_token, error)
+            return await self._refused(claim, refresh_token, error, by_itself=by_itself())
         with suppress(DatabaseUnavailable):
             await self._store_pair(claim, refresh_token, pair, give_up, refused)
             await self._note_name(claim, pair)
@@ -143,15 +153,15 @@ class TokenKeeper:
         refused: Callable[[Exception], None],
     ) -> bool:
         """The pair exists nowhere else: what refuses it, a trigger, may be mended meanwhile."""
+        said = False
         for attempt in count():
             try:
-                return await self._outage.outlast(store, give_up)
-            except DatabaseUnavailable:
-                raise
+                return await self._outage.attempt(store, may_wait=True)
             except Exception as error:
                 if give_up.is_set():
-                    raise DatabaseUnavailable("refused until it was given up") from error
-                if not attempt:
+                    raise DatabaseUnavailable("given up before it was stored") from error
+                if not (said or is_away(error) or isinstance(error, DatabaseBusy)):
+                    said = True
                     refused(error)
             await self._outage.pause(give_up, attempt)
         raise AssertionError
@@ -165,14 +175,14 @@ class TokenKeeper:
             emit(ACCOUNT_MISNAMED, open_id=claim.open_id, token_open_id=other)
 
     async def _refused(
-        self, claim: Claim, refresh_token: RefreshToken, error: UpstreamError
+        self, claim: Claim, refresh_token: RefreshToken, error: UpstreamError, *, by_itself: bool
     ) -> Release:
         if isinstance(error, ClientRefused):
             await self._suspend(error)
         if isinstance(error, GrantRefused) and refresh_token.interrupted:
             error = GrantRefused(LOST, status=error.status, log_id=error.log_id, detail=error.code)
         await self._end(claim, unknown=refresh_token.interrupted or _is_open(error))
-        release = self._concluded(claim, error)
+        release = self._concluded(claim, error, by_itself=by_itself)
         emit(
             TOKEN_FAILED,
             open_id=claim.open_id,
@@ -200,13 +210,15 @@ class TokenKeeper:
         with suppress(DatabaseUnavailable):  # then other credentials are tried when the wait ends
             await self._outage.attempt(self._store.client_refused)
 
-    def _concluded(self, claim: Claim, error: UpstreamError | None) -> Release:
+    def _concluded(
+        self, claim: Claim, error: UpstreamError | None, *, by_itself: bool = False
+    ) -> Release:
         retry = (
             CLIENT_REFUSED_SECONDS
             if isinstance(error, ClientRefused)
             else growing_seconds(claim.token.failures, self._chance())
         )
-        return conclude_token(claim, error, self._chance(), retry)
+        return conclude_token(claim, error, self._chance(), retry, by_itself=by_itself)
 
 
 def _is_open(error: UpstreamError) -> bool:

@@ -1,17 +1,22 @@
 """A bad account must not look like a dead host: it is told apart, left alone, and costs nobody."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import count
+from random import Random
 from time import monotonic
 
 import pytest
+from aiohttp import web
 from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from benchmarks.bad_accounts import KINDS, Run, measure, show
+from refresher.capacity import Capacity
 from refresher.claiming import Claiming
 from refresher.domain.breaker import LOST_PROBES
 from refresher.domain.claiming import chunks_of
@@ -19,6 +24,7 @@ from refresher.domain.conclude import conclude, conclude_token
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     AccessTokenRefused,
+    ClientRefused,
     Throttled,
     TokenRequestFailed,
     UpstreamFailed,
@@ -39,9 +45,17 @@ from refresher.domain.pacing import (
     LONGEST_ISOLATION_SECONDS,
     DatabaseTime,
     back_off,
+    growing_seconds,
     isolation_seconds,
 )
-from refresher.domain.troubles import MOST_ACCOUNTS, SUSPECT_AFTER, WATCHED_SECONDS, Troubles
+from refresher.domain.troubles import (
+    MOST_ACCOUNTS,
+    MOST_VIDEOS,
+    SUSPECT_AFTER,
+    WATCHED,
+    WATCHED_SECONDS,
+    Troubles,
+)
 from refresher.postgres.claims import Claims
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.postgres.status import count_isolated, list_accounts, set_state
@@ -113,6 +127,66 @@ def test_memory_does_not_grow_with_the_accounts_in_trouble():
     assert not found.is_known("0")
     assert found.is_known(str(2 * MOST_ACCOUNTS - 1))
     assert len(found._since) == len(found._videos) == MOST_ACCOUNTS
+
+
+@pytest.mark.parametrize(("accounts", "chunks"), [(2 * MOST_VIDEOS // 500, 25), (1, 10_000)])
+def test_memory_does_not_grow_with_their_videos(accounts, chunks):
+    """Of many large accounts fewer are remembered, and never too many videos of one."""
+    found = Troubles()
+    ids = count(7 * 10**18)
+    for number in range(accounts):
+        for _ in range(chunks):
+            asked = [str(next(ids)) for _ in range(20)]
+            for _ in range(SUSPECT_AFTER):
+                found.failed(str(number), asked, 0.0)
+    kept = sum(len(videos) for videos in found._videos.values())
+    assert kept == found._counted <= MOST_VIDEOS
+    for other in range(WATCHED):
+        found.answered(f"other-{other}", (), 1.0)
+    assert found.are_suspect(str(accounts - 1), asked, 1.0), "the latest is remembered"
+    found.answered(str(accounts - 1), asked, 2.0)
+    assert sum(len(videos) for videos in found._videos.values()) == found._counted == kept - 20
+
+
+def test_a_request_without_videos_leaves_none_behind():
+    """Those for a token."""
+    found = Troubles()
+    found.failed("a", (), 0.0)
+    found.answered("b", (), 1.0)
+    assert found.is_known("a")
+    assert found._videos == {}
+
+
+@pytest.mark.parametrize(
+    ("others", "own"),
+    [
+        pytest.param([], True, id="nobody-elses"),
+        pytest.param(["-"], False, id="anothers-fails-too"),
+        pytest.param(["-", "+"], True, id="anothers-has-been-refreshed-since"),
+    ],
+)
+async def test_whose_failure_a_token_request_is(others, own):
+    """Others are answered, and so are token requests of others, where there were any."""
+    capacity = Capacity(64, lambda: 0.5, lambda: None)
+
+    def told(name, videos, outcome):
+        request = capacity.sent(name, videos, isolated=False)
+        if outcome == "+":
+            capacity.answered(request, good=True)
+        else:
+            capacity.answered(request, good=False)
+            capacity.complained(request)
+        capacity.ended(request)
+
+    told("a", (), "-")
+    assert not capacity.token_fails_by_itself("a"), "nobody is answered"
+    for number in range(9):
+        told(f"good-{number}", ["1"], "+")
+    for outcome in others:
+        told("b", (), outcome)
+    assert capacity.token_fails_by_itself("a") == own
+    told("a", ["1"], "+")
+    assert not capacity.token_fails_by_itself("a"), "its token lives"
 
 
 def test_a_video_is_suspect_after_some_failed_chunks():
@@ -241,6 +315,53 @@ def test_a_claim_for_the_token_leaves_the_standing_as_it_is(error):
     assert (release.isolated_reason, release.failures) == ("before", 5)
 
 
+DEAD = TokenStanding(3, renewable=True, due=True, dead=True)
+MALFORMED = UpstreamFailed("malformed_answer", status=500)
+
+
+@pytest.mark.parametrize("error", [MALFORMED, TokenRequestFailed("server_error")], ids=str)
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_dead_token_that_cannot_be_refreshed_isolates(error, isolated):
+    """By the same ladder as its queries would: a few requests a day, and not one every minute."""
+    now, requests, random = 0.0, 0, Random(0)
+    taken = claim(9 if isolated else 0, isolated=isolated, token=DEAD)
+    while now < DAY_SECONDS:
+        retry = growing_seconds(taken.token.failures, random.random())
+        release = conclude_token(taken, error, random.random(), retry, by_itself=True)
+        now += max(release.retry_seconds, release.token_retry_seconds)
+        requests += 1
+        taken = replace(
+            taken,
+            failures=release.failures,
+            token=replace(taken.token, failures=requests),
+            isolated_since=release.isolated_reason and NOW,
+            isolated_reason=release.isolated_reason,
+        )
+    assert requests <= (4 if isolated else 20)
+    assert release.isolated_reason.startswith(error.code)
+
+
+@given(failures=st.integers(ISOLATED_AFTER, 100), chance=chances)
+def test_an_isolated_account_waits_no_less_for_its_token(failures, chance):
+    """Where it is not known whose failure it is, too: as long as before."""
+    for error in (MALFORMED, ClientRefused("invalid_client")):
+        taken = claim(failures, isolated=True, token=DEAD)
+        release = conclude_token(taken, error, chance, 30.0)
+        assert (release.failures, release.isolated_reason) == (failures, "before")
+        assert release.retry_seconds == release.token_retry_seconds
+        assert release.retry_seconds == max(30.0, isolation_seconds(failures, chance))
+
+
+@pytest.mark.parametrize("token", [DEAD, replace(DEAD, dead=False)], ids=["dead", "alive"])
+@pytest.mark.parametrize(
+    ("error", "own"), [(MALFORMED, True), (ClientRefused("invalid_client"), False)], ids=str
+)
+def test_only_a_failure_of_a_dead_token_isolates(token, error, own):
+    """One that lives is used; what is refused is the app's client, not the account."""
+    release = conclude_token(claim(9, token=token), error, 0.5, 30.0, by_itself=True)
+    assert bool(release.isolated_reason) == (own and token.dead)
+
+
 def test_an_account_that_was_not_asked_after_all_stays_as_it_was():
     """Its chunks missed their slots: that is no good sign."""
     assert conclude(claim(2), [], 0.5).failures == 2
@@ -290,6 +411,7 @@ async def isolate(pool, name, seconds=3600.0):
         ]
     )
     assert released.wake_in_seconds == pytest.approx(seconds, abs=5)
+    assert released.isolated
 
 
 async def test_an_isolated_account_is_left_alone_whatever_is_inserted(pool):
@@ -328,14 +450,13 @@ async def test_what_was_learnt_with_old_tokens_isolates_nobody(pool):
     await add(pool, "ana", 5)
     (taken,) = await replica(pool).claim(10)
     await pool.execute("UPDATE refresher.accounts SET access_token = 'new'")
-    await replica(pool).release(
-        [
-            Release(
-                "ana", taken.lease_epoch, taken.token.generation,
-                failures=3, retry_seconds=3600, isolated_reason=REASON,
-            )
-        ]
+    release = Release(
+        "ana", taken.lease_epoch, taken.token.generation,
+        failures=3, retry_seconds=3600, isolated_reason=REASON,
     )  # fmt: skip
+    for _ in range(2):  # the second time its commit was not heard of
+        (released,) = await replica(pool).release([release])
+        assert not released.isolated
     (taken,) = await replica(pool).claim(10)
     assert taken.isolated_since is None
 
@@ -440,6 +561,24 @@ async def test_a_claim_takes_one_chunk_of_an_isolated_account(pool):
             " SET lease_owner = NULL, lease_expires_at = NULL, wake_at = now(), next_slot_at = now()"
         )
     assert len(seen) > 20
+
+
+async def test_an_isolated_account_is_not_tried_with_a_video_that_was_refused_alone(pool):
+    """However long that has waited: it would fail each time, and the account be isolated for good."""
+    await add(pool, "ana", 5)
+    await pool.execute(
+        "UPDATE refresher.videos SET refusal = 'internal_error', due_at = now() - interval '1 day'"
+        " WHERE video_id = '3'"
+    )
+    for isolated in (False, True):
+        await pool.execute(
+            "UPDATE refresher.accounts SET isolated_since = CASE WHEN $1 THEN now() END,"
+            " wake_at = now(), next_slot_at = now(), lease_owner = NULL, lease_expires_at = NULL",
+            isolated,
+        )
+        (taken,) = await replica(pool).claim(10)
+        assert ("3" in {video.video_id for video in taken.videos}) != isolated
+        assert len(taken.videos) == (4 if isolated else 1)
 
 
 async def test_a_standing_begins_once_and_ends_with_an_answer(pool):
@@ -581,6 +720,13 @@ def scripted(world, answer, is_bad=lambda query: (query.open_id or "").startswit
     world.emulator.answer_with = lambda query: answer() if is_bad(query) else None
 
 
+async def answer_others(world):
+    """A few of them, whoever claims them: again and again while something is waited for."""
+    await until(monotonic() + 0.2)
+    for name in Random().sample(range(10), 3):
+        await world.add_videos(f"good-{name}", 1)
+
+
 def asked(world, prefix):
     return sum((arrival.open_id or "").startswith(prefix) for arrival in world.emulator.record)
 
@@ -647,11 +793,19 @@ async def _has_valid(world, covers):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("order", ["first", "last"])
-async def test_one_bad_account_in_five_for_a_hundred_seconds(order):
-    """The run of benchmarks/bad_accounts.py, with requests that are never answered."""
-    outcome = await measure(Run(kind="silent", order=order))
-    assert show(order, outcome)
+@pytest.mark.parametrize(
+    ("kind", "order", "seconds"),
+    [
+        ("silent", "first", 100),
+        ("silent", "last", 100),
+        # Past the moment at which what was not asked for in time is dead.
+        *((kind, "interleaved", 45) for kind in KINDS if kind not in {"silent", "none"}),
+    ],
+)
+async def test_one_bad_account_in_five(kind, order, seconds):
+    """The run of benchmarks/bad_accounts.py: no good cover dies, and the bad ones cost little."""
+    outcome = await measure(Run(kind=kind, order=order, seconds=seconds))
+    assert show(f"{kind}, {order}", outcome)
 
 
 async def test_an_account_recovers(serve, start):
@@ -684,27 +838,107 @@ async def test_an_account_recovers(serve, start):
     assert await count_isolated(world.pool) == 0
 
 
-async def test_a_video_that_spoils_its_chunks_is_found(serve, start):
-    """One of sixty makes TikTok answer 500: the others get their covers, and it is asked rarely."""
-    world = await serve()
-    ids = await world.add_account("ana", videos=60)
-    for number in range(5):
-        await world.add_account(f"good-{number}", videos=20)
-    scripted(world, KINDS["failed"], lambda query: ids[37] in query.video_ids)
-    daemon = await start(world)
-    await world.until_valid(159)
-    rejected = await daemon.until_event("video.rejected")
-    assert (rejected["video_id"], rejected["reason"]) == (ids[37], "internal_error")
-    await eventually(
-        lambda: world.pool.fetchval(
+@pytest.mark.parametrize(
+    ("replicas", "videos", "failures"),
+    [
+        pytest.param(1, 60, 0, id="one-of-sixty"),
+        pytest.param(3, 10, 0, id="one-of-ten-and-three-replicas"),
+        pytest.param(1, 10, 2, id="after-a-restart-or-429s"),
+    ],
+)
+async def test_a_video_that_spoils_its_chunks_is_found(serve, start, replicas, videos, failures):
+    """It makes TikTok answer 500: the others get their covers, and it is asked rarely.
+
+    Whoever has seen the failures before: the account is not isolated for it.
+    """
+    world = await serve(latency_seconds=0.02)
+    ids = await world.add_account("ana", videos=videos)
+    for number in range(20):
+        await world.add_account(f"good-{number}", videos=5)
+    await world.pool.execute(
+        "UPDATE refresher.accounts SET failures = $1 WHERE open_id = 'ana'", failures
+    )
+    spoils = ids[7]
+    scripted(world, KINDS["failed"], lambda query: spoils in query.video_ids)
+    daemons = [await start(world, poll_seconds=0.3) for _ in range(replicas)]
+
+    def told(event):
+        return [line for daemon in daemons for line in daemon.events(event)]
+
+    async def is_put_off():
+        await answer_others(world)
+        return told("account.isolated") or await world.pool.fetchval(
             "SELECT refusal = 'internal_error' AND due_at > now() + interval '50 minutes'"
             " FROM refresher.videos WHERE video_id = $1",
-            ids[37],
-        ),
-        "the video to be put off",
+            spoils,
+        )
+
+    await eventually(is_put_off, "the video to be put off", seconds=90)
+    assert told("account.isolated") == []
+
+    async def fresh():
+        return (
+            await world.pool.fetchval(
+                "SELECT count(*) FROM refresher.videos WHERE open_id = 'ana'"
+                " AND cover_expires_at > now()"
+            )
+            == videos - 1
+        )
+
+    await eventually(fresh, "the other covers")
+    (rejected,) = told("video.rejected")
+    assert (rejected["video_id"], rejected["reason"]) == (spoils, "internal_error")
+    assert sum(spoils in arrival.video_ids for arrival in world.emulator.record) <= 16
+
+
+async def test_an_account_that_was_isolated_for_two_of_its_videos_recovers(serve, start):
+    """Neither half of its chunk was answered: it is tried with one video, another one each time."""
+    world = await serve()
+    ids = await world.add_account("ana", videos=10)
+    await world.add_account("good", videos=20)
+    scripted(world, KINDS["failed"], lambda query: {ids[1], ids[8]} & set(query.video_ids))
+    await world.pool.execute(
+        "UPDATE refresher.accounts SET failures = 3, isolated_since = now(), isolated_reason = 'x'"
+        " WHERE open_id = 'ana'"
     )
-    assert daemon.events("account.isolated") == []
-    assert sum(ids[37] in arrival.video_ids for arrival in world.emulator.record) <= 12
+    daemon = await start(world, poll_seconds=0.2)
+
+    async def recovered():
+        await world.pool.execute(  # its wait is over
+            "UPDATE refresher.accounts SET wake_at = now(), next_slot_at = now()"
+            " WHERE isolated_since IS NOT NULL AND lease_owner IS NULL"
+        )
+        return daemon.events("account.recovered")
+
+    await eventually(recovered, "an answer")
+    first = next(one for one in world.emulator.record if one.open_id == "ana")
+    assert len(first.video_ids) == 1
+
+
+async def test_an_account_that_goes_bad_in_the_middle_is_isolated(serve, start):
+    """Some of it was answered while the first of its chunks failed: it is the account all the same."""
+    world = await serve()
+    ids = await world.add_account("ana", videos=60)
+    for number in range(20):
+        await world.add_account(f"good-{number}", videos=5)
+    answered = set()
+
+    def is_bad(query):
+        if query.open_id != "ana" or (set(ids[-20:]) == set(query.video_ids) and not answered):
+            answered.update(query.video_ids if query.open_id == "ana" else ())
+            return False
+        return True
+
+    scripted(world, KINDS["failed"], is_bad)
+    daemon = await start(world, poll_seconds=0.2)
+
+    async def isolated():
+        await answer_others(world)
+        return daemon.events("account.isolated")
+
+    await eventually(isolated, "it to be isolated", seconds=60)
+    assert answered == set(ids[-20:])
+    assert sum(one.open_id == "ana" for one in world.emulator.record) <= 60
 
 
 async def test_an_outage_that_meets_isolated_accounts_is_found_and_outlasted(serve, start):
@@ -741,6 +975,65 @@ async def test_an_outage_that_meets_isolated_accounts_is_found_and_outlasted(ser
     await eventually(fresh, "all good covers", seconds=20)
     assert len(daemon.events("upstream.lost")) == len(daemon.events("upstream.recovered")) == 1
     assert await count_isolated(world.pool) == 5
+
+
+async def test_an_account_whose_token_cannot_be_refreshed_is_isolated(serve, start):
+    """Its token is dead, and the token endpoint fails for it alone."""
+    world = await serve(client_key="key", client_secret="secret")
+    await world.add_account("ana", videos=20)
+    for number in range(10):
+        await world.add_account(f"good-{number}", videos=5)
+    await world.pool.execute(
+        "UPDATE refresher.accounts SET refresh_token = 'rft.ana',"
+        " access_token_expires_at = now() - interval '1 s' WHERE open_id = 'ana'"
+    )
+    requests = []
+
+    def fails(form):
+        requests.append(form["refresh_token"])
+        return web.Response(status=500)
+
+    world.emulator.answer_token_with = fails
+    daemon = await start(world, tiktok_client_key="key", tiktok_client_secret="secret")
+
+    async def isolated():
+        await answer_others(world)
+        return daemon.events("account.isolated")
+
+    await eventually(isolated, "it to be isolated", seconds=60)
+    (said,) = daemon.events("account.isolated")
+    assert (said["open_id"], said["status"]) == ("ana", 500)
+    assert 150 <= said["retry_in_seconds"] <= 300
+    assert len(requests) <= ISOLATED_AFTER + 2
+    (listed, *_) = await list_accounts(world.pool)
+    assert "HTTP 500" in listed.isolated_reason
+    assert daemon.events("upstream.lost") == []
+
+
+async def test_an_isolation_that_the_database_has_not_kept_is_not_told(serve, start):
+    """As where new tokens came meanwhile: what was learnt with the old ones says nothing."""
+    world = await serve(latency_seconds=0.02)
+    await world.add_account("ana", videos=20)
+    for number in range(20):
+        await world.add_account(f"good-{number}", videos=5)
+    await world.pool.execute(
+        "CREATE FUNCTION public.keep_back() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.isolated_since := NULL; RETURN NEW; END $$;"
+        " CREATE TRIGGER keep_back BEFORE UPDATE ON refresher.accounts"
+        " FOR EACH ROW WHEN (NEW.isolated_since IS NOT NULL) EXECUTE FUNCTION public.keep_back()"
+    )
+    scripted(world, KINDS["failed"], lambda query: query.open_id == "ana")
+    daemon = await start(world, poll_seconds=0.2)
+
+    async def is_given_back():
+        await answer_others(world)
+        return await world.pool.fetchval(
+            "SELECT isolated_reason IS NOT NULL FROM refresher.accounts WHERE open_id = 'ana'"
+        )
+
+    await eventually(is_given_back, "its release", seconds=40)
+    assert await daemon.stopped() == 0
+    assert daemon.events("account.isolated") == []
 
 
 async def test_a_claim_that_parks_reports_no_refresh(serve, start):

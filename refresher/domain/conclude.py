@@ -107,9 +107,11 @@ def _back_off(
 def _reason(claim: Claim, meanings: Sequence[tuple[UpstreamError, Meaning]]) -> str | None:
     """Why the account is isolated, by its latest failure."""
     failed = [error for error, means in meanings if means.reaction is Reaction.RETRY]
-    if not failed:
-        return claim.isolated_reason
-    error = failed[-1]
+    return _named(failed[-1]) if failed else claim.isolated_reason
+
+
+def _named(error: UpstreamError) -> str:
+    """Code, status and log_id."""
     status = f"HTTP {error.status}" if error.status else "no answer"
     log_id = f", log_id {error.log_id}" if error.log_id else ""
     return f"{error.code}, {status}{log_id}"
@@ -141,12 +143,18 @@ def _park(meanings: Sequence[tuple[UpstreamError, Meaning]]) -> Park | None:
 
 
 def conclude_token(
-    claim: Claim, error: UpstreamError | None, chance: float, retry: float
+    claim: Claim,
+    error: UpstreamError | None,
+    chance: float,
+    retry: float,
+    *,
+    by_itself: bool = False,
 ) -> Release:
     """The release of a claim that was for the token alone; `error` is what refreshing it met.
 
     After a failure it is tried again in `retry` seconds, later where the reply wishes so; a token
-    that still lives is used meanwhile, the account of a dead one waits as long.
+    that still lives is used meanwhile, the account of a dead one waits as long; where its token
+    fails `by_itself`, it is isolated after a few. An isolated one waits no less than it would.
     """
     release = conclude(claim, [error] if error else [], chance)
     if error is None:
@@ -159,12 +167,28 @@ def conclude_token(
         retry = quota_pause_seconds(
             claim.token.failures, chance, claim.time.now, error.retry_after_seconds
         )
+    by_itself = by_itself and meaning(error, claim.token).reaction is Reaction.RETRY
+    failures, reason = claim.failures, claim.isolated_reason
+    if claim.token.dead:
+        isolated = claim.isolated_since is not None
+        is_as_before = isolated and not by_itself
+        after = back_off(
+            failures,
+            chance,
+            isolated=isolated,
+            by_itself=by_itself,
+            nobody_answered=is_as_before,
+        )
+        failures = after.failures
+        if after.isolated:
+            retry = max(retry, after.seconds)
+            reason = reason if is_as_before else _named(error)
     return Release(
         claim.open_id,
         claim.lease_epoch,
         claim.token.generation,
-        failures=claim.failures + claim.token.dead,
+        failures=failures,
         retry_seconds=retry if claim.token.dead else 0.0,
         token_retry_seconds=retry,
-        isolated_reason=claim.isolated_reason,
+        isolated_reason=reason,
     )

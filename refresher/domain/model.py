@@ -203,10 +203,14 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What a release led to. `wake_in_seconds` may be infinite: nothing left to ask for."""
+    """What a release led to. `wake_in_seconds` may be infinite: nothing left to ask for.
+
+    `isolated`: it is now, by this release or an earlier one.
+    """
 
     parked: bool
     wake_in_seconds: float
+    isolated: bool
 
 
 @dataclass(frozen=True, slots=True)

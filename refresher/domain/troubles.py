@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from math import inf
 from typing import Final
 
-#: Accounts in trouble that are remembered; of more the oldest are forgotten, and begin anew.
+#: Accounts in trouble that are remembered, and failed videos of theirs; of more the oldest accounts
+#: are forgotten, and begin anew.
 MOST_ACCOUNTS: Final = 10_000
+MOST_VIDEOS: Final = 100_000
 #: While more than this share of the accounts' latest answers are failures, the host is not well:
 #: then a few in a row are bad luck, and no account's own.
 WATCHED: Final = 50
@@ -23,6 +25,7 @@ class Troubles:
         #: When the first of its failures in a row came, and how many there were of each video.
         self._since: dict[str, float] = {}
         self._videos: dict[str, Counter[str]] = {}
+        self._counted = 0
         #: Of those, who was answered for other videos meanwhile.
         self._mixed: set[str] = set()
         self._last_answer = -inf
@@ -36,8 +39,10 @@ class Troubles:
         if account in self._since:
             del self._since[account]
         if failed := self._videos.get(account):
+            before = len(failed)
             for video in videos:
                 failed.pop(video, None)
+            self._counted -= before - len(failed)
             if failed:
                 self._mixed.add(account)
             else:
@@ -48,16 +53,22 @@ class Troubles:
         if account not in self._since and account not in self._videos:
             self._lately.append((now, False))
         self._since.setdefault(account, now)
-        self._videos.setdefault(account, Counter()).update(videos)
+        failed = self._videos.setdefault(account, Counter())
+        self._counted -= len(failed)
+        failed.update(videos)
+        self._counted += len(failed)
+        if not failed:
+            self._drop(account)  # it was for no videos
         if len(self._since) > MOST_ACCOUNTS:
             del self._since[next(iter(self._since))]
-        if len(self._videos) > MOST_ACCOUNTS:
+        while len(self._videos) > MOST_ACCOUNTS or self._counted > MOST_VIDEOS:
             self._drop(next(iter(self._videos)))
 
     def forget(self) -> None:
         """The API was away: that explains all failures so far."""
         self._since.clear()
         self._videos.clear()
+        self._counted = 0
         self._mixed.clear()
         self._lately.clear()
 
@@ -67,7 +78,11 @@ class Troubles:
 
     def is_own(self, account: str, now: float) -> bool:
         """Whether its failures are its own: others are answered, and hardly any of them fails."""
-        return self.is_known(account) and self._is_host_well(now)
+        return self.is_known(account) and self.is_host_well(now)
+
+    def is_alone(self, account: str) -> bool:
+        """Whether no other account is in trouble."""
+        return len(self._since) == (account in self._since)
 
     def is_mixed(self, account: str) -> bool:
         """Whether some of its videos fail while others of it are answered."""
@@ -78,12 +93,13 @@ class Troubles:
         failed = self._videos.get(account, Counter())
         if not any(failed[video] >= SUSPECT_AFTER for video in videos):
             return False
-        return self._is_host_well(now) and (self.is_mixed(account) or self.is_known(account))
+        return self.is_host_well(now) and (self.is_mixed(account) or self.is_known(account))
 
-    def _is_host_well(self, now: float) -> bool:
+    def is_host_well(self, now: float) -> bool:
+        """Hardly any account has begun to fail lately."""
         lately = [good for at, good in self._lately if at > now - WATCHED_SECONDS]
         return sum(lately) >= WELL_SHARE * len(lately)
 
     def _drop(self, account: str) -> None:
-        del self._videos[account]
+        self._counted -= len(self._videos.pop(account))
         self._mixed.discard(account)

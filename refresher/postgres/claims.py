@@ -232,7 +232,8 @@ asked AS MATERIALIZED (
             SELECT video_id, expires_at, misses, missing, ctid,
                    CASE WHEN due_at > now() THEN CASE WHEN misses = 0 THEN {TOP_UP} END
                         WHEN NOT refused THEN {DUE}
-                        WHEN due_at < now() - interval '1 hour' THEN {STARVED}
+                        -- Not of an isolated account: that would be its one try, each time.
+                        WHEN due_at < now() - interval '1 hour' AND NOT p.isolated THEN {STARVED}
                         ELSE {ALONE} END AS turn
             FROM (
                 SELECT ctid, video_id, due_at, misses,
@@ -583,17 +584,18 @@ released AS (
         state_since = CASE WHEN c.parked THEN now() ELSE a.state_since END
     FROM counted AS c
     WHERE a.open_id = c.open_id
-    RETURNING a.open_id, c.parked, greatest(a.wake_at, a.next_slot_at) AS wake_at
+    RETURNING a.open_id, c.parked, a.isolated_since IS NOT NULL AS isolated,
+              greatest(a.wake_at, a.next_slot_at) AS wake_at
 )
 -- Not the difference of the two: before PostgreSQL 17 infinity has none.
-SELECT open_id, parked,
+SELECT open_id, parked, isolated,
        (extract(epoch FROM wake_at) - extract(epoch FROM now()))::float8 AS wake_in_seconds
 FROM (
     SELECT * FROM released
     UNION ALL
     -- Given back already, by a statement whose commit was not heard of.
     SELECT a.open_id, r.park_state IS NOT NULL AND a.state = r.park_state,
-           greatest(a.wake_at, a.next_slot_at)
+           a.isolated_since IS NOT NULL, greatest(a.wake_at, a.next_slot_at)
     FROM given AS r
     JOIN refresher.accounts AS a ON a.open_id = r.open_id AND a.lease_epoch = r.lease_epoch
     WHERE a.lease_owner IS NULL
@@ -832,7 +834,10 @@ class Claims:
             [release.isolated_reason for release in releases],
             *more,
         )
-        released = {row["open_id"]: Released(row["parked"], row["wake_in_seconds"]) for row in rows}
+        released = {
+            row["open_id"]: Released(row["parked"], row["wake_in_seconds"], row["isolated"])
+            for row in rows
+        }
         return [released.get(release.open_id) for release in releases]
 
     async def renew(
