@@ -419,7 +419,10 @@ async def test_an_isolated_account_is_left_alone_whatever_is_inserted(pool):
     await add(pool, "ana", 5)
     await isolate(pool, "ana")
     await pool.execute("INSERT INTO refresher.videos (open_id, video_id) VALUES ('ana', 'new')")
+    await pool.execute("UPDATE refresher.videos SET cover_image_url = NULL WHERE video_id = '1'")
     assert await replica(pool).claim(10) == []
+    # Nor does it lie before all others that claims come by.
+    assert await pool.fetchval("SELECT wake_at = next_slot_at FROM refresher.accounts")
     (listed,) = await list_accounts(pool)
     assert (listed.state, listed.isolated_reason) == ("active", REASON)
     assert listed.isolated_since is not None

@@ -544,6 +544,7 @@ async def test_a_pair_that_cannot_be_stored_in_time_is_said_to_be_lost(serve, st
     [
         ("RAISE 'a deploy is under way';", "a deploy is under way"),
         ("RETURN NULL;", "a trigger or a rule suppresses the UPDATE"),
+        ("RAISE 'not an object' USING ERRCODE = '22023';", "not an object"),
     ],
 )
 async def test_a_pair_that_a_trigger_refuses_is_kept_until_it_is_mended(

@@ -1,5 +1,7 @@
 """What other programs write, judged by the rows as they are: unsaid expiries, flushes, whole rows.
 
+And an account that is held for long, by a pause or as it is isolated, sleeps through new videos.
+
 Runs before the code that needs it; replicas of earlier revisions go on working: what they write is
 told from an application's writes as before.
 """
@@ -15,6 +17,8 @@ depends_on = None
 def upgrade() -> None:
     for statement in (
         LOCKS,
+        WAKE_ACCOUNTS,
+        WAKE_ACCOUNT,
         VIDEO_REWRITTEN,
         VIDEO_GIVEN,
         VIDEOS_GIVEN,
@@ -45,6 +49,89 @@ BEGIN
             PERFORM pg_sleep(0.3);
         END;
     END LOOP;
+END
+$$
+"""
+
+# --- Waking an account ---
+
+# As before, but for an account whose next slot is far ahead: a pause for a day's quota, or the wait
+# of an isolated one. Awake it would lie at the front of every claim, which would pass it by. What
+# ends such a wait sets wake_at, too.
+WAKE_ACCOUNTS = """
+CREATE OR REPLACE FUNCTION refresher.wake_accounts() RETURNS trigger
+LANGUAGE plpgsql
+-- An application that may insert videos need not be allowed to write accounts.
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Locked in one order, so that two inserting transactions cannot wait for each other in a ring.
+    WITH earliest AS MATERIALIZED (
+        SELECT open_id, min(due_at) AS due_at FROM inserted GROUP BY open_id
+    ), sleeping AS MATERIALIZED (
+        SELECT a.open_id, held.due_at
+        FROM refresher.accounts AS a
+        JOIN earliest AS e USING (open_id)
+        CROSS JOIN LATERAL (
+            SELECT greatest(e.due_at, CASE WHEN a.next_slot_at > now() + interval '1 minute'
+                                           THEN a.next_slot_at END) AS due_at
+        ) AS held
+        WHERE a.wake_at > held.due_at OR a.lease_expires_at > now()
+        ORDER BY a.open_id
+        FOR NO KEY UPDATE OF a
+    )
+    UPDATE refresher.accounts AS a
+    -- Below the end of the lease in any case: so the release, which may not see these rows yet,
+    -- is told of them.
+    SET wake_at = least(
+        a.wake_at, s.due_at,
+        CASE WHEN a.lease_expires_at > now()
+             THEN a.lease_expires_at - interval '1 millisecond' END
+    )
+    FROM sleeping AS s
+    WHERE a.open_id = s.open_id;
+    RETURN NULL;
+END
+$$
+"""
+WAKE_ACCOUNT = """
+CREATE OR REPLACE FUNCTION refresher.wake_account(account text, due timestamptz) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    asleep boolean;
+    held   timestamptz;
+BEGIN
+    -- As the foreign key of an insert does: until we commit, the account is neither claimed nor
+    -- given back by those who cannot see what we did.
+    SELECT a.wake_at > greatest(due, h.until)
+           OR (a.lease_expires_at > now() AND a.wake_at >= a.lease_expires_at), h.until
+    INTO asleep, held
+    FROM refresher.accounts AS a
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN a.next_slot_at > now() + interval '1 minute'
+                    THEN a.next_slot_at END AS until
+    ) AS h
+    WHERE a.open_id = account
+    FOR KEY SHARE OF a;
+    -- For one video of an account at most: each such block is a subtransaction.
+    IF asleep THEN
+        BEGIN
+            UPDATE refresher.accounts AS a
+            -- Below the end of the lease in any case: so the release is told.
+            SET wake_at = least(
+                a.wake_at, greatest(due, held),
+                CASE WHEN a.lease_expires_at > now()
+                     THEN a.lease_expires_at - interval '1 millisecond' END
+            )
+            WHERE a.open_id = account;
+        EXCEPTION
+            -- In a ring with others that wake accounts, too: whoever holds this one has woken it,
+            -- and nobody can claim it before we have committed.
+            WHEN deadlock_detected THEN NULL;
+        END;
+    END IF;
 END
 $$
 """

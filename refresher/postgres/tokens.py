@@ -15,11 +15,14 @@ from refresher.postgres.parts import REFUSALS, Refused, in_parts
 from refresher.postgres.sealing import Sealer
 
 # Statements of their own, not transactions: a machine that vanishes amid one leaves no row locked.
+# With a lock, as a pooler that balances reads would send a plain SELECT to a standby: by what was
+# there some seconds ago a new pair would look overtaken, and be thrown away.
 SQL_READ: Final = """
 SELECT access_token, refresh_token, tokens_generation,
        token_request_until IS NOT NULL AS interrupted
 FROM refresher.accounts
 WHERE open_id = $1
+FOR KEY SHARE
 """
 
 # Committed before the request is sent. Under the lease, and only with the tokens of the claim:
