@@ -11,8 +11,8 @@
 #   should be, so a short trial passes: pgpool asks the primary once for the isolation, which takes the snapshot. It
 #   goes by that answer for the whole connection, so that a SERIALIZABLE transaction after a READ COMMITTED one reads in
 #   the standby, too.
-# The refresher: relies on no isolation. What it writes names what it had read (a lease's epoch, the generation of tokens), in
-#   the statement that writes.
+# The refresher: relies on no isolation level. What it writes names what it had read (a lease's epoch, the generation of
+#   tokens), in the statement that writes. It is to be given a pgpool with load_balance_mode = off all the same.
 set -euo pipefail
 VERSION=4.3.5-1+deb12u1
 work=$(mktemp -d)
