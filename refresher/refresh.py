@@ -85,7 +85,7 @@ from refresher.events import (
     VIDEO_REJECTED,
 )
 from refresher.logs import emit
-from refresher.outage import Outage
+from refresher.outage import LATER_ATTEMPT, Outage
 from refresher.tokens import TokenKeeper
 
 T = TypeVar("T")
@@ -319,6 +319,7 @@ class Refresher:
         #: Accounts whose leases something keeps from being lengthened.
         self._unrenewed: set[OpenId] = set()
         self._write_first = False
+        self._claims_failed = 0
         self._waits_for_room = False
         self._looks = 0
         self._look: asyncio.TimerHandle | None = None
@@ -402,8 +403,10 @@ class Refresher:
                 self._outage.attempt(lambda: self._claiming.claim(budget, tried))
             )
         except DatabaseUnavailable:
-            await self._outage.pause(self._stop)
+            await self._outage.pause(self._stop, min(self._claims_failed, LATER_ATTEMPT))
+            self._claims_failed += 1
             return True
+        self._claims_failed = 0
         for claim in claims:
             self._start(claim)
         self._look_again(passed_by=self._claiming.passed_by and not claims)

@@ -109,7 +109,7 @@ def running(serve, start, own_server, own_database):
 
 async def test_a_server_that_restarts(running, own_server, own_database):
     """In order, and as after a crash: twice lost, twice recovered."""
-    async with running() as run:
+    async with running(latency_seconds=0.3) as run:  # so that there is work left for the second
         for number, mode in enumerate(("fast", "immediate"), 1):
             await asyncio.to_thread(own_server.restart, mode)
             await eventually(

@@ -64,6 +64,19 @@ async def test_a_slow_statement_ends_where_both_hosts_take_writes(own_server, se
         assert await beside.fetchval("SELECT pg_backend_pid()") == process
 
 
+async def test_a_pooler_that_is_busy_is_not_left_for_another_of_the_same_server(own_server):
+    """All its places are taken for a while: a look at it waits, and says nothing of its server."""
+    if not faults.pgbouncer_program():
+        pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
+    one_place = "default_pool_size = 1"
+    async with (
+        faults.pgbouncer(own_server, one_place) as one,
+        faults.pgbouncer(own_server, one_place) as two,
+        connected(own_server.url_of("postgres", one, two), application_name="tests") as pool,
+    ):
+        assert await slow(pool, 1.2) == 1
+
+
 async def test_a_host_that_answers_is_looked_at_more_and_more_seldom(proxies):
     """All that wait share one look, and the other host is not asked at all."""
     one, two, url = proxies

@@ -75,7 +75,9 @@ SOCKET_FOLDERS: Final = (Path("/run/postgresql"), Path("/var/run/postgresql"), P
 #: Of several hosts the next is asked, too, when one has been silent for so long: a pooler whose
 #: server is dead still lets us in, and says nothing more.
 SILENT_SECONDS: Final = 0.5
-#: How long a host may take to answer a new connection while a statement on an old one waits.
+#: How long a host may take to answer a new connection, while a statement on an old one waits,
+#: before the others are looked at; and before one with the same server is preferred to it.
+AT_ONCE_SECONDS: Final = 0.2
 ANSWER_SECONDS: Final = 1.0
 #: A host that answers is looked at more and more seldom while the same statement lasts.
 LONGEST_PAUSE_SECONDS: Final = 60.0
@@ -102,6 +104,8 @@ FROM pg_settings
 WHERE name = 'default_transaction_read_only'
     AND setting = 'on'
 """
+# Tells one server from another, whichever pooler leads to it.
+SQL_SERVER: Final = "SELECT pg_postmaster_start_time()::text"
 READ_ONLY: Final = (
     "takes no writes: default_transaction_read_only is on for the role, the database or the server"
 )
@@ -250,12 +254,17 @@ async def _watch(connector: "Connector", host: Host) -> None:
         await asyncio.sleep(pause)
         # One look at a time, however many wait.
         async with connector.looking:
-            if await connector.answers(host):
+            if await connector.answers(host, AT_ONCE_SECONDS):
                 # Slow, or waiting for a lock: another host would not be quicker.
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
                 continue
             pause = SILENT_SECONDS
-            if await connector.finds_another(host):
+            other = await connector.finds_another(host)
+            if other is None:
+                continue
+            # The same server behind another pooler: this one may only be busy.
+            same = other == connector.server_of(host)
+            if not (same and await connector.answers(host, ANSWER_SECONDS)):
                 connector.leave(host)
 
 
@@ -301,6 +310,7 @@ class Connector:
         self.looking: Final = asyncio.Lock()
         self._host_of: WeakKeyDictionary[Connection, Host] = WeakKeyDictionary()
         self._answered_at: dict[Host, float] = {}
+        self._server_of: dict[Host, str] = {}
         self._opening: set[asyncio.Future[None]] = set()
 
     async def __call__(self, dsn: str | None = None, **options: Any) -> Connection:  # noqa: ARG002
@@ -338,15 +348,19 @@ class Connector:
         """Where a connection of ours leads to."""
         return self._host_of.get(opened) if opened else None
 
-    async def answers(self, host: Host) -> bool:
-        """Whether the host lets a new connection in and its server takes writes, within a second.
+    def server_of(self, host: Host) -> str | None:
+        """Which server was met there last, itself or behind a pooler."""
+        return self._server_of.get(host)
+
+    async def answers(self, host: Host, seconds: float) -> bool:
+        """Whether the host lets a new connection in and its server takes writes, within so long.
 
         Asked at most twice a second.
         """
         if monotonic() - self._answered_at.get(host, 0.0) < SILENT_SECONDS:
             return True
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 found = await self._try(partial(self._plain, {}), host)
         except ConnectionsUsedUpError:
             # It has no place for one more look: it is alive.
@@ -358,8 +372,8 @@ class Connector:
         self._answered_at[host] = monotonic()
         return True
 
-    async def finds_another(self, host: Host) -> bool:
-        """Whether another host than this one takes writes: it is the first from then on."""
+    async def finds_another(self, host: Host) -> str | None:
+        """The server that takes writes at another host than this one: the first from then on."""
         others = [
             partial(self._try, partial(self._plain, {}), other)
             for other in self._hosts
@@ -372,9 +386,9 @@ class Connector:
         except* DatabaseUnavailable:
             found = None
         if found is None:
-            return False
+            return None
         found.terminate()
-        return True
+        return self.server_of(self._host_of[found])
 
     def leave(self, host: Host) -> None:
         """Close all connections to the host, those in use, too: they wait for what cannot come."""
@@ -401,7 +415,7 @@ class Connector:
         with self._named(host):
             async with asyncio.timeout(self._attempt_seconds()):
                 found = await open_at(host)
-                await _closed_unless(found, self._check_writes(found))
+                await _closed_unless(found, self._check_writes(found, host))
         self._host_of[found] = host
         self._hosts = (host, *(other for other in self._hosts if other != host))
         return found
@@ -413,7 +427,7 @@ class Connector:
             return min(asked, share)
         return min(CONNECT_SECONDS, share)
 
-    async def _check_writes(self, found: Connection) -> None:
+    async def _check_writes(self, found: Connection, host: Host) -> None:
         """Of several hosts we mean the one that takes writes, unless the URL says otherwise."""
         if self._target == "any":
             return
@@ -423,6 +437,7 @@ class Connector:
         if answer != TAKES_WRITES and self._target == "read-write":
             lasts = await found.fetchval(SQL_LASTING_READ_ONLY)
             raise (ReadOnlyError if lasts else DatabaseUnavailable)(READ_ONLY)
+        self._server_of[host] = await found.fetchval(SQL_SERVER)
 
     async def _fitting(self, options: Mapping[str, Any], host: Host) -> Connection:
         found, as_pooled = await self._open(options, host)
