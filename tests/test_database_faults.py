@@ -109,9 +109,12 @@ def running(serve, start, own_server, own_database):
 
 async def test_a_server_that_restarts(running, own_server, own_database):
     """In order, and as after a crash: twice lost, twice recovered."""
-    async with running(latency_seconds=0.3) as run:  # so that there is work left for the second
+    async with running() as run:
         for number, mode in enumerate(("fast", "immediate"), 1):
-            await asyncio.to_thread(own_server.restart, mode)
+            await asyncio.to_thread(own_server.stop, mode)
+            # In less than that it may be back before a statement has missed it.
+            await run.daemon.until_event("database.lost", count=number)
+            await asyncio.to_thread(own_server.start)
             await eventually(
                 lambda number=number: recovered(run.daemon, number), "a database that recovered"
             )
