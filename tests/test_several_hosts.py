@@ -29,11 +29,14 @@ async def two_names(server):
 
 
 @asynccontextmanager
-async def two_poolers(server):
-    """Two PgBouncers before one server: the usual set-up."""
+async def two_poolers(server, *settings):
+    """Two PgBouncers before one server: the usual set-up. `settings` are lines more."""
     if not faults.pgbouncer_program():
         pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
-    async with faults.pgbouncer(server) as one, faults.pgbouncer(server) as two:
+    async with (
+        faults.pgbouncer(server, *settings) as one,
+        faults.pgbouncer(server, *settings) as two,
+    ):
         yield server.url_of("postgres", one, two)
 
 
@@ -66,13 +69,9 @@ async def test_a_slow_statement_ends_where_both_hosts_take_writes(own_server, se
 
 async def test_a_pooler_that_is_busy_is_not_left_for_another_of_the_same_server(own_server):
     """All its places are taken for a while: a look at it waits, and says nothing of its server."""
-    if not faults.pgbouncer_program():
-        pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
-    one_place = "default_pool_size = 1"
     async with (
-        faults.pgbouncer(own_server, one_place) as one,
-        faults.pgbouncer(own_server, one_place) as two,
-        connected(own_server.url_of("postgres", one, two), application_name="tests") as pool,
+        two_poolers(own_server, "default_pool_size = 1") as url,
+        connected(url, application_name="tests") as pool,
     ):
         assert await slow(pool, 1.2) == 1
 

@@ -216,11 +216,11 @@ VIDEO_GIVEN = """
 CREATE FUNCTION refresher.video_given() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    named timestamptz := refresher.named_expiry(NEW.cover_image_url);
 BEGIN
-    NEW.cover_expires_at := CASE
-        WHEN refresher.named_expiry(NEW.cover_image_url) IS NOT NULL
-        THEN least(NEW.cover_expires_at, refresher.named_expiry(NEW.cover_image_url))
-    END;
+    NEW.cover_expires_at := CASE WHEN named IS NOT NULL
+                                 THEN least(NEW.cover_expires_at, named) END;
     RETURN NEW;
 END
 $$

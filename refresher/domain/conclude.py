@@ -167,28 +167,42 @@ def conclude_token(
         retry = quota_pause_seconds(
             claim.token.failures, chance, claim.time.now, error.retry_after_seconds
         )
-    by_itself = by_itself and meaning(error, claim.token).reaction is Reaction.RETRY
-    failures, reason = claim.failures, claim.isolated_reason
-    if claim.token.dead:
-        isolated = claim.isolated_since is not None
-        is_as_before = isolated and not by_itself
-        after = back_off(
-            failures,
-            chance,
-            isolated=isolated,
-            by_itself=by_itself,
-            nobody_answered=is_as_before,
-        )
-        failures = after.failures
-        if after.isolated:
-            retry = max(retry, after.seconds)
-            reason = reason if is_as_before else _named(error)
-    return Release(
+    waiting = Release(
         claim.open_id,
         claim.lease_epoch,
         claim.token.generation,
-        failures=failures,
-        retry_seconds=retry if claim.token.dead else 0.0,
+        failures=claim.failures,
+        retry_seconds=0.0,
         token_retry_seconds=retry,
-        isolated_reason=reason,
+        isolated_reason=claim.isolated_reason,
+    )
+    return (
+        _with_a_dead_token(claim, waiting, error, chance, by_itself=by_itself)
+        if claim.token.dead
+        else waiting
+    )
+
+
+def _with_a_dead_token(
+    claim: Claim, waiting: Release, error: UpstreamError, chance: float, *, by_itself: bool
+) -> Release:
+    """The account waits as long as its token, and longer where it is isolated."""
+    isolated = claim.isolated_since is not None
+    is_own = by_itself and meaning(error, claim.token).reaction is Reaction.RETRY
+    after = back_off(
+        claim.failures,
+        chance,
+        isolated=isolated,
+        by_itself=is_own,
+        nobody_answered=isolated and not is_own,
+    )
+    retry = waiting.token_retry_seconds
+    if after.isolated:
+        retry = max(retry, after.seconds)
+    return replace(
+        waiting,
+        failures=after.failures,
+        retry_seconds=retry,
+        token_retry_seconds=retry,
+        isolated_reason=_named(error) if after.isolated and is_own else claim.isolated_reason,
     )
