@@ -335,7 +335,7 @@ def test_how_long_it_was_open():
     accounts=st.just(0) | st.integers(2, 50),
 )
 def test_an_api_that_is_down_costs_few_requests(most, latencies, chances, accounts):
-    """At most two first windows until it opens and seven probes: 23 requests in 20 s, from idle."""
+    """At most two first windows until it opens and seven probes: 17 requests in 20 s, from idle."""
     waits = cycle(latencies)
     down = world(most, lambda _: (True, next(waits)), accounts=accounts, chances=chances)
     down.run(until=20.0)

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
-FIRST_WINDOW: Final = 8
+#: As many as have to fail before it opens: more would only be lost with them.
+FIRST_WINDOW: Final = 5
 #: After so long without a request nobody knows how the API is: as at first.
 IDLE_SECONDS: Final = 10.0
 #: It opens after so many failures in a row, of so many accounts at least: an account that fails
