@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import re
 import secrets
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import hypothesis
 import pytest
+import structlog
 
 from refresher.demo import temporary_postgres
 from refresher.domain.model import Write
@@ -294,6 +296,17 @@ def check_output(text: str) -> None:
         event = EVENTS[entry["event"]]
         assert entry["level"] == event.level
         assert entry.keys() - ALWAYS <= set(event.fields), line
+
+
+@pytest.fixture(autouse=True)
+def logging_restored() -> Iterator[None]:
+    """Logging is set up for a whole process: what a test set up is gone after it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)

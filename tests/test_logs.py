@@ -6,7 +6,6 @@ import sys
 from datetime import datetime, timedelta
 
 import pytest
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,17 +15,6 @@ from refresher.logs import configure, emit, redact, redacted_text
 SECRET = "hush-hush"
 LIBRARY = logging.getLogger("some.library")
 HAPPENED = Event("test.happened", "info", ("fields",))
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    """Logging is set up for a whole process: put it back as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 @pytest.fixture
