@@ -6,7 +6,14 @@ from time import monotonic
 
 import pytest
 
-from refresher.postgres.database import DRIVER_ERRORS, POOL_SIZE, connected, connection
+from refresher.postgres.database import (
+    ANSWER_SECONDS,
+    DRIVER_ERRORS,
+    POOL_SIZE,
+    SILENT_SECONDS,
+    connected,
+    connection,
+)
 from tests import faults
 from tests.proxy import Proxy
 
@@ -84,6 +91,35 @@ async def test_a_host_that_answers_is_looked_at_more_and_more_seldom(proxies):
         opened = one.accepted + two.accepted
         assert await asyncio.gather(*(slow(pool) for _ in range(POOL_SIZE))) == [1] * POOL_SIZE
         assert 1 <= one.accepted + two.accepted - opened <= MOST_LOOKS
+
+
+async def test_a_host_that_answers_slowly_is_looked_at_as_seldom(proxies):
+    """As one far away, or busy: it is taken for a silent one at first, and the other one asked."""
+    one, two, url = proxies
+    async with connected(url, application_name="tests") as pool:
+        await asyncio.gather(*(slow(pool, 0.2) for _ in range(POOL_SIZE)))
+        for proxy in (one, two):
+            proxy.slow(0.03)
+        opened = one.accepted + two.accepted
+        slower = SLOW_SECONDS + 0.5
+        assert await asyncio.gather(*(slow(pool, slower) for _ in range(POOL_SIZE)))
+        assert 1 <= one.accepted + two.accepted - opened <= 2 * MOST_LOOKS
+
+
+async def test_a_silent_host_is_left_at_once_for_another_server(own_server):
+    """After half a second and a fifth of one: it need not be given time, as a busy pooler is."""
+    with faults.own_server() as promoted:
+        async with Proxy("127.0.0.1", own_server.port) as silent:
+            url = own_server.url_of("postgres", silent.port, promoted.port)
+            async with connected(url, application_name="tests") as pool:
+                async with connection(pool) as taken:
+                    silent.freeze()
+                    begun = monotonic()
+                    with pytest.raises(DRIVER_ERRORS):
+                        await taken.execute("SELECT pg_sleep(60)")
+                    assert monotonic() - begun < SILENT_SECONDS + ANSWER_SECONDS
+                async with connection(pool) as taken:
+                    assert await taken.fetchval("SELECT inet_server_port()") == promoted.port
 
 
 async def test_a_host_that_is_silent_is_left_and_the_other_is_not(proxies):

@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -76,7 +77,8 @@ SOCKET_FOLDERS: Final = (Path("/run/postgresql"), Path("/var/run/postgresql"), P
 #: server is dead still lets us in, and says nothing more.
 SILENT_SECONDS: Final = 0.5
 #: How long a host may take to answer a new connection, while a statement on an old one waits,
-#: before the others are looked at; and before one with the same server is preferred to it.
+#: before the others are looked at, too; and before it counts as silent where none of them is
+#: another server that takes writes.
 AT_ONCE_SECONDS: Final = 0.2
 ANSWER_SECONDS: Final = 1.0
 #: A host that answers is looked at more and more seldom while the same statement lasts.
@@ -89,13 +91,14 @@ SQL_REVISION: Final = "SELECT max(version_num) FROM refresher.alembic_version"
 # Over the simple protocol, which prepares nothing, an answer is its number of rows.
 SQL_IS_PROCESS: Final = "SELECT WHERE pg_backend_pid() = {}"
 IS_PROCESS: Final = "SELECT 1"
-# The server itself is asked: a pooler tells of the server as it was when it first connected.
-SQL_TAKES_WRITES: Final = """
-SELECT WHERE NOT pg_is_in_recovery()
-UNION ALL SELECT WHERE current_setting('transaction_read_only') = 'off'
+# The server itself is asked: a pooler tells of the server as it was when it first connected. Its
+# start tells one server from another, whichever pooler leads to it; as a number, since its text
+# depends on the session's time zone, which a pooler may set.
+SQL_SERVER: Final = """
+SELECT pg_is_in_recovery() AS is_standby,
+    current_setting('transaction_read_only') = 'on' AS is_read_only,
+    extract(epoch FROM pg_postmaster_start_time())::float8 AS started_at
 """
-TAKES_WRITES: Final = "SELECT 2"
-IS_STANDBY: Final = "SELECT 0"
 # Set for the role or the database it lasts until somebody changes it. A server that sets it, as
 # some do whose disk is full, may take it back, and a standby may be promoted.
 SQL_LASTING_READ_ONLY: Final = """
@@ -104,8 +107,6 @@ FROM pg_settings
 WHERE name = 'default_transaction_read_only'
     AND setting = 'on'
 """
-# Tells one server from another, whichever pooler leads to it.
-SQL_SERVER: Final = "SELECT pg_postmaster_start_time()::text"
 READ_ONLY: Final = (
     "takes no writes: default_transaction_read_only is on for the role, the database or the server"
 )
@@ -252,20 +253,9 @@ async def _watch(connector: "Connector", host: Host) -> None:
     pause = SILENT_SECONDS
     while True:
         await asyncio.sleep(pause)
-        # One look at a time, however many wait.
-        async with connector.looking:
-            if await connector.answers(host, AT_ONCE_SECONDS):
-                # Slow, or waiting for a lock: another host would not be quicker.
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-                continue
-            pause = SILENT_SECONDS
-            other = await connector.finds_another(host)
-            if other is None:
-                continue
-            # The same server behind another pooler: this one may only be busy.
-            same = other == connector.server_of(host)
-            if not (same and await connector.answers(host, ANSWER_SECONDS)):
-                connector.leave(host)
+        # Slow, or waiting for a lock: another host would not be quicker.
+        answers = await connector.look_at(host)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS) if answers else SILENT_SECONDS
 
 
 def _is_lost(error: BaseException) -> bool:
@@ -281,6 +271,14 @@ async def _forsake(pool: Pool) -> None:
     for holder in getattr(pool, "_holders", ()):
         if holder.is_idle():
             holder.terminate()
+
+
+@dataclass(slots=True)
+class Look:
+    """When a host was looked at, in monotonic seconds, and whether it answered so far."""
+
+    begun_at: float
+    answered: bool = False
 
 
 class Connector:
@@ -306,11 +304,10 @@ class Connector:
         self._full_until = 0.0
         usual = "read-write" if len(self._hosts) > 1 else "any"
         self._target = self._wanted.parameters.get("target_session_attrs", usual)
-        #: Held by whoever looks at hosts for the sake of a statement that waits.
-        self.looking: Final = asyncio.Lock()
+        self._looking = asyncio.Lock()
+        self._looks: dict[Host, Look] = {}
         self._host_of: WeakKeyDictionary[Connection, Host] = WeakKeyDictionary()
-        self._answered_at: dict[Host, float] = {}
-        self._server_of: dict[Host, str] = {}
+        self._server_of: dict[Host, float] = {}
         self._opening: set[asyncio.Future[None]] = set()
 
     async def __call__(self, dsn: str | None = None, **options: Any) -> Connection:  # noqa: ARG002
@@ -348,31 +345,49 @@ class Connector:
         """Where a connection of ours leads to."""
         return self._host_of.get(opened) if opened else None
 
-    def server_of(self, host: Host) -> str | None:
-        """Which server was met there last, itself or behind a pooler."""
-        return self._server_of.get(host)
+    async def look_at(self, host: Host) -> bool:
+        """Whether a host, for which a statement of ours waits, lets us in and takes writes.
 
-    async def answers(self, host: Host, seconds: float) -> bool:
-        """Whether the host lets a new connection in and its server takes writes, within so long.
-
-        Asked at most twice a second.
+        One that does not while another server does is left: all connections to it are cut. All
+        that wait share a look, and at most two a second begin.
         """
-        if monotonic() - self._answered_at.get(host, 0.0) < SILENT_SECONDS:
-            return True
+        async with self._looking:
+            look = self._looks.get(host)
+            if look is None or monotonic() - look.begun_at >= SILENT_SECONDS:
+                # It counts even where the statement ends before it.
+                look = self._looks[host] = Look(monotonic())
+                look.answered = await self._answers_or_is_left(host)
+            return look.answered
+
+    async def _answers_or_is_left(self, host: Host) -> bool:
+        async with asyncio.TaskGroup() as group:
+            own = group.create_task(self._answers(host))
+            await asyncio.wait({own}, timeout=AT_ONCE_SECONDS)
+            if own.done() and own.result():
+                return True
+            other = await self._finds_another(host)
+            if other is None or other == self._server_of.get(host):
+                # The same server behind another pooler: this one may only be busy.
+                await own
+            if own.done() and own.result():
+                return True
+            own.cancel()
+        if other is not None:
+            self._leave(host)
+        return False
+
+    async def _answers(self, host: Host) -> bool:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 found = await self._try(partial(self._plain, {}), host)
         except ConnectionsUsedUpError:
-            # It has no place for one more look: it is alive.
-            pass
+            return True  # it has no place for one more look: it is alive
         except (DatabaseUnavailable, TimeoutError):
             return False
-        else:
-            found.terminate()
-        self._answered_at[host] = monotonic()
+        found.terminate()
         return True
 
-    async def finds_another(self, host: Host) -> str | None:
+    async def _finds_another(self, host: Host) -> float | None:
         """The server that takes writes at another host than this one: the first from then on."""
         others = [
             partial(self._try, partial(self._plain, {}), other)
@@ -388,9 +403,9 @@ class Connector:
         if found is None:
             return None
         found.terminate()
-        return self.server_of(self._host_of[found])
+        return self._server_of[self._host_of[found]]
 
-    def leave(self, host: Host) -> None:
+    def _leave(self, host: Host) -> None:
         """Close all connections to the host, those in use, too: they wait for what cannot come."""
         for opened, at in tuple(self._host_of.items()):
             if at == host:
@@ -431,13 +446,13 @@ class Connector:
         """Of several hosts we mean the one that takes writes, unless the URL says otherwise."""
         if self._target == "any":
             return
-        answer = await found.execute(SQL_TAKES_WRITES)
-        if answer == IS_STANDBY:
+        (server,) = await found.fetch(SQL_SERVER)
+        if server["is_standby"]:
             raise StandbyError("is a standby")
-        if answer != TAKES_WRITES and self._target == "read-write":
+        if server["is_read_only"] and self._target == "read-write":
             lasts = await found.fetchval(SQL_LASTING_READ_ONLY)
             raise (ReadOnlyError if lasts else DatabaseUnavailable)(READ_ONLY)
-        self._server_of[host] = await found.fetchval(SQL_SERVER)
+        self._server_of[host] = server["started_at"]
 
     async def _fitting(self, options: Mapping[str, Any], host: Host) -> Connection:
         found, as_pooled = await self._open(options, host)
