@@ -31,7 +31,7 @@ from refresher.claiming import Claiming
 from refresher.domain.answers import Affects, Reaction, meaning
 from refresher.domain.app_limit import Answers, AppLimit, AppThrottle
 from refresher.domain.bisection import Bisection
-from refresher.domain.conclude import conclude
+from refresher.domain.conclude import Whose, conclude
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     AccessTokenRefused,
@@ -505,13 +505,15 @@ class Refresher:
         with self._capacity.under_way:
             ask = partial(self._ask_for_token, work)
             refused = partial(_report_refused_pair, work)
-            by_itself = partial(self._is_tokens_own, work)
-            return await self._keeper.keep(work.claim, ask, self._give_up, refused, by_itself)
+            whose = partial(self._whose, work)
+            return await self._keeper.keep(work.claim, ask, self._give_up, refused, whose)
 
-    def _is_tokens_own(self, work: Work) -> bool:
-        """Whether a token request was sent and has failed while others' do not."""
-        open_id = work.claim.open_id
-        return bool(work.errors) and self._capacity.token_fails_by_itself(open_id)
+    def _whose(self, work: Work) -> Whose:
+        """Whose failure that of a token request is; without an error noted, none was sent."""
+        if not work.errors or self._capacity.is_open:
+            return Whose.ANOTHERS
+        is_own = self._capacity.token_fails_by_itself(work.claim.open_id)
+        return Whose.OWN if is_own else Whose.UNKNOWN
 
     async def _ask_for_token(self, work: Work, refresh_token: RefreshToken) -> TokenPair:
         """Raises `UpstreamError`."""

@@ -9,7 +9,7 @@ from math import inf
 from time import monotonic
 from typing import Final, Protocol
 
-from refresher.domain.conclude import conclude_token
+from refresher.domain.conclude import Whose, conclude_token
 from refresher.domain.due import account_share
 from refresher.domain.errors import (
     ClientRefused,
@@ -85,13 +85,13 @@ class TokenKeeper:
         ask: Ask,
         give_up: asyncio.Event,
         refused: Callable[[Exception], None],
-        by_itself: Callable[[], bool],
+        whose: Callable[[], Whose],
     ) -> Release:
         """Refresh the access token, with one request at most; how to release the account.
 
         `refused` hears once of what refuses to store a new pair, which is tried again and again.
-        After `give_up` it is given up, which is said. `by_itself`: whether a request that has
-        failed is this account's own trouble.
+        After `give_up` it is given up, which is said. `whose` tells of a request that has failed
+        whose trouble that is.
         """
         if monotonic() < self._suspended_until:
             return self._concluded(claim, ClientRefused(SUSPENDED))
@@ -101,17 +101,15 @@ class TokenKeeper:
             refresh_token = None
         except TokenUnreadable:
             emit(ACCOUNT_BLOCKED, open_id=claim.open_id)
-            return self._concluded(claim, TokenRequestFailed(UNREADABLE))
+            return self._concluded(claim, TokenRequestFailed(UNREADABLE), Whose.ANOTHERS)
         if refresh_token is None:
             return self._concluded(claim, None)
         if not usable_token(refresh_token.token):
-            return await self._refused(
-                claim, refresh_token, GrantRefused(UNUSABLE), by_itself=False
-            )
+            return await self._refused(claim, refresh_token, GrantRefused(UNUSABLE), Whose.UNKNOWN)
         try:
             pair = await ask(refresh_token)
         except UpstreamError as error:
-            return await self._refused(claim, refresh_token, error, by_itself=by_itself())
+            return await self._refused(claim, refresh_token, error, whose())
         with suppress(DatabaseUnavailable):
             await self._store_pair(claim, refresh_token, pair, give_up, refused)
             await self._note_name(claim, pair)
@@ -175,14 +173,14 @@ class TokenKeeper:
             emit(ACCOUNT_MISNAMED, open_id=claim.open_id, token_open_id=other)
 
     async def _refused(
-        self, claim: Claim, refresh_token: RefreshToken, error: UpstreamError, *, by_itself: bool
+        self, claim: Claim, refresh_token: RefreshToken, error: UpstreamError, whose: Whose
     ) -> Release:
         if isinstance(error, ClientRefused):
             await self._suspend(error)
         if isinstance(error, GrantRefused) and refresh_token.interrupted:
             error = GrantRefused(LOST, status=error.status, log_id=error.log_id, detail=error.code)
         await self._end(claim, unknown=refresh_token.interrupted or _is_open(error))
-        release = self._concluded(claim, error, by_itself=by_itself)
+        release = self._concluded(claim, error, whose)
         emit(
             TOKEN_FAILED,
             open_id=claim.open_id,
@@ -211,14 +209,14 @@ class TokenKeeper:
             await self._outage.attempt(self._store.client_refused)
 
     def _concluded(
-        self, claim: Claim, error: UpstreamError | None, *, by_itself: bool = False
+        self, claim: Claim, error: UpstreamError | None, whose: Whose = Whose.UNKNOWN
     ) -> Release:
         retry = (
             CLIENT_REFUSED_SECONDS
             if isinstance(error, ClientRefused)
             else growing_seconds(claim.token.failures, self._chance())
         )
-        return conclude_token(claim, error, self._chance(), retry, by_itself=by_itself)
+        return conclude_token(claim, error, self._chance(), retry, whose=whose)
 
 
 def _is_open(error: UpstreamError) -> bool:

@@ -20,7 +20,7 @@ from refresher.capacity import Capacity
 from refresher.claiming import Claiming
 from refresher.domain.breaker import LOST_PROBES
 from refresher.domain.claiming import chunks_of
-from refresher.domain.conclude import conclude, conclude_token
+from refresher.domain.conclude import Whose, conclude, conclude_token
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     AccessTokenRefused,
@@ -327,7 +327,7 @@ def test_a_dead_token_that_cannot_be_refreshed_isolates(error, isolated):
     taken = claim(9 if isolated else 0, isolated=isolated, token=DEAD)
     while now < DAY_SECONDS:
         retry = growing_seconds(taken.token.failures, random.random())
-        release = conclude_token(taken, error, random.random(), retry, by_itself=True)
+        release = conclude_token(taken, error, random.random(), retry, whose=Whose.OWN)
         now += max(release.retry_seconds, release.token_retry_seconds)
         requests += 1
         taken = replace(
@@ -358,8 +358,26 @@ def test_an_isolated_account_waits_no_less_for_its_token(failures, chance):
 )
 def test_only_a_failure_of_a_dead_token_isolates(token, error, own):
     """One that lives is used; what is refused is the app's client, not the account."""
-    release = conclude_token(claim(9, token=token), error, 0.5, 30.0, by_itself=True)
+    release = conclude_token(claim(9, token=token), error, 0.5, 30.0, whose=Whose.OWN)
     assert bool(release.isolated_reason) == (own and token.dead)
+
+
+@pytest.mark.parametrize(
+    ("error", "whose", "failures"),
+    [
+        pytest.param(MALFORMED, Whose.OWN, 3, id="its own"),
+        pytest.param(MALFORMED, Whose.UNKNOWN, 3, id="not known whose"),
+        pytest.param(MALFORMED, Whose.ANOTHERS, 2, id="nobody is answered"),
+        pytest.param(TokenRequestFailed("upstream_down"), Whose.ANOTHERS, 2, id="not sent"),
+        pytest.param(ClientRefused("invalid_client"), Whose.UNKNOWN, 2, id="the app's"),
+    ],
+)
+def test_what_is_not_the_accounts_does_not_count(error, whose, failures):
+    """A secret that is put right after hours, or TikTok that comes back, isolates nobody."""
+    release = conclude_token(claim(2, token=DEAD), error, 0.5, 30.0, whose=whose)
+    assert release.failures == failures
+    assert bool(release.isolated_reason) == (whose is Whose.OWN)
+    assert release.retry_seconds == release.token_retry_seconds == 30.0 or whose is Whose.OWN
 
 
 def test_an_account_that_was_not_asked_after_all_stays_as_it_was():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from enum import Enum
 from typing import Final
 
 from refresher.domain.answers import Meaning, Reaction, meaning
@@ -21,6 +22,14 @@ PARKED_STATES: Final = {
     Reaction.REAUTHORIZE: "needs_reauthorization",
     Reaction.EXTEND_SCOPE: "needs_scope",
 }
+
+
+class Whose(Enum):
+    """Whose failure a token request's is, as far as is known when it fails."""
+
+    OWN = "the account's: others are answered"
+    UNKNOWN = "counted for the account, but no proof"
+    ANOTHERS = "nobody is answered, or it was not sent"
 
 
 def conclude(
@@ -148,13 +157,13 @@ def conclude_token(
     chance: float,
     retry: float,
     *,
-    by_itself: bool = False,
+    whose: Whose = Whose.UNKNOWN,
 ) -> Release:
     """The release of a claim that was for the token alone; `error` is what refreshing it met.
 
     After a failure it is tried again in `retry` seconds, later where the reply wishes so; a token
-    that still lives is used meanwhile, the account of a dead one waits as long; where its token
-    fails `by_itself`, it is isolated after a few. An isolated one waits no less than it would.
+    that still lives is used meanwhile, the account of a dead one waits as long; after a few that
+    are its own it is isolated. An isolated one waits no less than it would.
     """
     release = conclude(claim, [error] if error else [], chance)
     if error is None:
@@ -176,32 +185,31 @@ def conclude_token(
         token_retry_seconds=retry,
         isolated_reason=claim.isolated_reason,
     )
-    return (
-        _with_a_dead_token(claim, waiting, error, chance, by_itself=by_itself)
-        if claim.token.dead
-        else waiting
-    )
+    return _with_a_dead_token(claim, waiting, error, chance, whose) if claim.token.dead else waiting
 
 
 def _with_a_dead_token(
-    claim: Claim, waiting: Release, error: UpstreamError, chance: float, *, by_itself: bool
+    claim: Claim, waiting: Release, error: UpstreamError, chance: float, whose: Whose
 ) -> Release:
     """The account waits as long as its token, and longer where it is isolated."""
     isolated = claim.isolated_since is not None
-    is_own = by_itself and meaning(error, claim.token).reaction is Reaction.RETRY
+    means = meaning(error, claim.token)
+    is_own = whose is Whose.OWN and means.reaction is Reaction.RETRY
+    # An isolated account's wait grows with its own failures only.
+    is_counted = is_own or (means.counted and whose is not Whose.ANOTHERS and not isolated)
     after = back_off(
         claim.failures,
         chance,
         isolated=isolated,
         by_itself=is_own,
-        nobody_answered=isolated and not is_own,
+        nobody_answered=not is_counted,
     )
     retry = waiting.token_retry_seconds
     if after.isolated:
         retry = max(retry, after.seconds)
     return replace(
         waiting,
-        failures=after.failures,
+        failures=after.failures if is_counted else claim.failures,
         retry_seconds=retry,
         token_retry_seconds=retry,
         isolated_reason=_named(error) if after.isolated and is_own else claim.isolated_reason,
