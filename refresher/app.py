@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
+from math import inf
+from time import monotonic
 from typing import Final
 
 from refresher import events
 from refresher.domain.due import DuePolicy
-from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.domain.pacing import lease_seconds
 from refresher.logs import emit
@@ -215,19 +217,20 @@ async def work(
     _collect_garbage_rarely()
     at_once = asyncio.Event()
     at_once.set()
+    on_each = partial(_on_each, app.outage)
     loops = (
-        _on_each(
+        on_each(
             "tend tokens",
             app.schedule.every(TEND_TOKENS_SECONDS, at_once),
             partial(_tend_tokens, app),
         ),
-        _on_each(
+        on_each(
             "summary",
             app.schedule.every(summary_seconds, asyncio.Event()),
             Summarizer(app).summarize,
         ),
-        _on_each("audit", app.schedule.every(AUDIT_SECONDS, asyncio.Event()), partial(_audit, app)),
-        _on_each(
+        on_each("audit", app.schedule.every(AUDIT_SECONDS, asyncio.Event()), partial(_audit, app)),
+        on_each(
             "ignored tokens",
             app.schedule.every(IGNORED_TOKENS_SECONDS, asyncio.Event()),
             partial(_tell_ignored_tokens, app),
@@ -377,17 +380,29 @@ async def _on_first(event: asyncio.Event, act: Callable[[], None]) -> None:
     act()
 
 
-async def _on_each(name: str, tick: asyncio.Event, unit: Callable[[], Awaitable[None]]) -> None:
+async def _on_each(
+    outage: Outage, name: str, tick: asyncio.Event, unit: Callable[[], Awaitable[None]]
+) -> None:
     """Run the unit on every tick, whatever becomes of it; `name` is the loop's in the log."""
+    failing_since, said = inf, False
     while True:
         await tick.wait()
         tick.clear()
         try:
             await unit()
-        except DatabaseUnavailable:
-            continue  # the flow has said so; the next tick tries again
+        except DatabaseUnavailable as error:
+            if is_away(error):
+                continue  # the flow says so
+            # A lock or a slow moment may pass, and a time-out may be an outage: it is told of once
+            # it fails again while others are answered.
+            if not said and outage.answered_at >= failing_since:
+                said = True
+                emit(events.LOOP_FAILED, loop=name, exc_info=error)
+            failing_since = min(failing_since, monotonic())
         except Exception as error:  # noqa: BLE001 - a summary must not end the refreshing
             emit(events.LOOP_FAILED, loop=name, exc_info=error)
+        else:
+            failing_since, said = inf, False
 
 
 async def _what_is_missing(pool: Pool) -> str | None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from typing import Final, TypeVar
 
@@ -26,6 +27,8 @@ class Outage:
         self._chance = chance
         self._since: float | None = None
         self._busy_since: float | None = None
+        #: When the last of the statements was begun that were answered, in monotonic seconds.
+        self.answered_at = -inf
 
     @property
     def lasts(self) -> bool:
@@ -92,6 +95,7 @@ class Outage:
     def _answered(self, started: float) -> None:
         """What was asked before the outage began does not show that it is over."""
         self._busy_since = None
+        self.answered_at = max(self.answered_at, started)
         if self._since is not None and started >= self._since:
             emit(DATABASE_RECOVERED, away_seconds=round(monotonic() - self._since, 1))
             self._since = None

@@ -5,7 +5,12 @@ import json
 from contextlib import suppress
 from functools import partial
 
+import pytest
+
 from refresher import app, logs
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed
+from refresher.outage import Outage
+from refresher.postgres.database import RightMissingError
 from refresher.settings import read_settings
 
 
@@ -23,7 +28,9 @@ async def test_a_loop_that_fails_is_named(capfd):
 
     tick.set()
     settings = read_settings(database_url="postgresql://db/refresher")
-    loop = asyncio.create_task(app._on_each("tend tokens", tick, partial(unit, settings)))
+    loop = asyncio.create_task(
+        app._on_each(Outage(lambda: 0.5), "tend tokens", tick, partial(unit, settings))
+    )
     await went_on.wait()
     loop.cancel()
     with suppress(asyncio.CancelledError):
@@ -33,6 +40,47 @@ async def test_a_loop_that_fails_is_named(capfd):
     assert (event["event"], event["loop"]) == ("loop.failed", "tend tokens")
     assert "ZeroDivisionError" in event["exception"]
     assert "database_url" not in said
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "answers", "said"),
+    [
+        pytest.param([StatementFailed("statement timeout")] * 5, True, 1, id="fails-for-good"),
+        pytest.param([StatementFailed("no answer in time")] * 5, False, 0, id="nobody-is-answered"),
+        pytest.param([RightMissingError("permission denied")] * 5, True, 1, id="may-not"),
+        pytest.param(
+            [DatabaseBusy("lock"), None, DatabaseBusy("lock"), None], True, 0, id="passes"
+        ),
+        pytest.param([StatementFailed("a"), StatementFailed("b"), None] * 2, True, 2, id="twice"),
+        pytest.param([DatabaseUnavailable("connection refused")] * 5, True, 0, id="away"),
+    ],
+)
+async def test_a_loop_that_the_database_refuses_is_named(capfd, outcomes, answers, said):
+    """Once, while the database answers others; an outage the flow tells of."""
+    logs.configure(log_format="json", level="info")
+    tick, done, coming = asyncio.Event(), asyncio.Event(), iter(outcomes)
+    outage = Outage(lambda: 0.5)
+
+    async def unit():
+        tick.set()
+        if answers:
+            await outage.attempt(partial(asyncio.sleep, 0))
+        if (outcome := next(coming, done)) is done:
+            done.set()
+            await asyncio.Event().wait()
+        if isinstance(outcome, Exception):
+            raise outcome
+
+    tick.set()
+    loop = asyncio.create_task(app._on_each(outage, "summary", tick, unit))
+    await done.wait()
+    loop.cancel()
+    with suppress(asyncio.CancelledError):
+        await loop
+    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [(event["event"], event["loop"]) for event in events] == [
+        ("loop.failed", "summary")
+    ] * said
 
 
 async def test_names_that_no_setting_has_are_said(serve, start, tmp_path):
