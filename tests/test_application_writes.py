@@ -227,6 +227,26 @@ async def test_a_cover_that_comes_with_a_new_video_is_in_no_answers_way(stored, 
     assert row["cover_image_url"] == url(row["cover_expires_at"])
 
 
+@pytest.mark.parametrize("replication", ["origin", "replica"])
+async def test_a_copy_of_a_refreshed_row_is_left_as_it_comes(stored, replication):
+    """As a restore of the data, or a blue/green upgrade, writes it: due or not."""
+    row = await stored.fetchrow(
+        "UPDATE refresher.videos SET cover_image_url = $1, refreshed_at = now(),"
+        " cover_expires_at = now() + interval '1 hour', due_at = now() - interval '1 second'"
+        " WHERE video_id = 'ana7' RETURNING *",
+        UNREADABLE,
+    )
+    async with stored.acquire() as restoring:
+        await restoring.execute("DELETE FROM refresher.videos WHERE video_id = 'ana7'")
+        await restoring.execute(f"SET session_replication_role = {replication}")
+        await restoring.copy_records_to_table(
+            "videos", schema_name="refresher", columns=list(row.keys()), records=[tuple(row)]
+        )
+        await restoring.execute("RESET session_replication_role")
+    restored = await video(stored, "ana7")
+    assert restored["cover_expires_at"] == row["cover_expires_at"]
+
+
 async def test_what_a_new_video_brings_is_left_where_nothing_is_wrong_with_it(stored):
     """A cover that lives as its URL says, a dead one, one that is due later, none."""
     later = datetime.now(UTC).replace(microsecond=0) + timedelta(days=10)

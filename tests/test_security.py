@@ -44,7 +44,11 @@ async def roles(server, empty_database):
     names = [f"{role}_{suffix}" for role in ("owner", "daemon", "app")]
     urls = [url_of(empty_database, role) for role in names]
     as_superuser, as_owner = blocks
-    await administer(empty_database, as_superuser)
+    await administer(
+        empty_database,
+        as_superuser,
+        f"ALTER DEFAULT PRIVILEGES FOR ROLE {names[0]} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+    )
     if password := urlsplit(urls[0]).password:
         await administer(server, *(f"ALTER ROLE {role} PASSWORD '{password}'" for role in names))
     await migrate(urls[0])

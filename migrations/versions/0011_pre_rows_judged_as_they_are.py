@@ -225,12 +225,14 @@ BEGIN
 END
 $$
 """
-# Not for rows that come from another partition, nor for those that say when they are due.
+# Not for rows that come from another partition, nor for those that say when they are due, nor for
+# a copy of a row that has been refreshed: its expiry is the answer's.
 VIDEOS_GIVEN = """
 CREATE TRIGGER videos_given
 BEFORE INSERT ON refresher.videos
 FOR EACH ROW
 WHEN (NEW.cover_image_url IS NOT NULL AND NEW.cover_expires_at > now() AND NEW.due_at <= now()
+      AND NEW.refreshed_at IS NULL
       AND coalesce(current_setting('refresher.moving', true), '') = '')
 EXECUTE FUNCTION refresher.video_given()
 """
