@@ -40,6 +40,7 @@ from refresher.domain.model import (
     VideoId,
 )
 from refresher.domain.pacing import (
+    DOUBT_SECONDS,
     FIRST_ISOLATION_SECONDS,
     ISOLATED_AFTER,
     LONGEST_ISOLATION_SECONDS,
@@ -94,6 +95,9 @@ def troubles(*events):
         pytest.param(["a-", "b+", "c+", "d+", "e+"], True, id="others-since"),
         pytest.param(["a-", "b+", "c+", "d+", "e+", "a+"], False, id="and-it-itself"),
         pytest.param(["a-", "b-", "c-", "d+", "e+"], False, id="many-fail"),
+        pytest.param(["a-", *["b+"] * 8, "c-"], False, id="another-begins-to"),
+        pytest.param(["a-", *["b+"] * 8, "c-", "b+"], True, id="another-fails-by-itself"),
+        pytest.param(["a-", *["b+"] * 8, "c-", "b+", "c-"], True, id="which-is-known"),
         pytest.param(["a-", "b+", "a-", "c+", "a-", "d+", "a-", "e+"], True, id="again-and-again"),
     ],
 )
@@ -184,6 +188,7 @@ async def test_whose_failure_a_token_request_is(others, own):
         told(f"good-{number}", ["1"], "+")
     for outcome in others:
         told("b", (), outcome)
+    told("good-0", ["1"], "+")
     assert capacity.token_fails_by_itself("a") == own
     told("a", ["1"], "+")
     assert not capacity.token_fails_by_itself("a"), "its token lives"
@@ -250,10 +255,11 @@ def claim(failures=0, *, isolated=False, videos=1, token=None):
 
 @given(failures=st.integers(0, 100), chance=chances)
 def test_an_isolated_account_waits_half_to_all_of_a_growing_time(failures, chance):
-    """Minutes at first, a day at last, and hardly longer than it has lasted."""
+    """A minute at first, then minutes, a day at last, and hardly longer than it has lasted."""
     wait = isolation_seconds(failures, chance)
-    growth = 2 ** max(0, min(failures, 30) - ISOLATED_AFTER)
-    longest = min(FIRST_ISOLATION_SECONDS * growth, LONGEST_ISOLATION_SECONDS)
+    ladder = [DOUBT_SECONDS, *(FIRST_ISOLATION_SECONDS * 2**step for step in range(9))]
+    step = max(0, failures - ISOLATED_AFTER)
+    longest = ladder[step] if step < len(ladder) else LONGEST_ISOLATION_SECONDS
     assert longest / 2 <= wait <= longest
 
 
@@ -264,7 +270,7 @@ def test_an_account_that_fails_by_itself_is_isolated_in_the_end(failures, by_its
     assert after.isolated == (by_itself and failures + 1 >= ISOLATED_AFTER)
     if after.isolated:
         assert after.failures == ISOLATED_AFTER
-        assert after.seconds <= FIRST_ISOLATION_SECONDS
+        assert after.seconds <= DOUBT_SECONDS
 
 
 @given(failures=st.integers(0, 2), tries=st.integers(1, 500), chance=chances)
@@ -776,19 +782,19 @@ async def test_bad_accounts_hold_nobody_up(serve, start, kind):
     await eventually(fresh, "all good covers", seconds=25)
     await daemon.until_event("account.isolated")
     assert daemon.events("upstream.lost") == []
-    # New videos are asked for within a poll, as ever.
+    # New videos are asked for within a poll (of five seconds), as ever.
     await world.add_videos("good-1", 1)
 
     async def asked_for():
         return await good_ones_valid(world) == 801
 
-    await eventually(asked_for, "the new video", seconds=5)
+    await eventually(asked_for, "the new video", seconds=7)
     await until(max(begun + 30, monotonic()))
     assert daemon.events("upstream.lost") == []
     assert asked(world, "bad") <= 200
     (first, *_) = daemon.events("account.isolated")
     assert first["failures"] == ISOLATED_AFTER
-    assert 150 <= first["retry_in_seconds"] <= 300
+    assert 30 <= first["retry_in_seconds"] <= 60
     told = Counter(event["open_id"] for event in daemon.events("account.isolated"))
     assert set(told.values()) == {1}
 
@@ -1024,7 +1030,7 @@ async def test_an_account_whose_token_cannot_be_refreshed_is_isolated(serve, sta
     await eventually(isolated, "it to be isolated", seconds=60)
     (said,) = daemon.events("account.isolated")
     assert (said["open_id"], said["status"]) == ("ana", 500)
-    assert 150 <= said["retry_in_seconds"] <= 300
+    assert 30 <= said["retry_in_seconds"] <= 60
     assert len(requests) <= ISOLATED_AFTER + 2
     (listed, *_) = await list_accounts(world.pool)
     assert "HTTP 500" in listed.isolated_reason

@@ -22,9 +22,11 @@ WRITING_SECONDS: Final = 5.0
 FIRST_RETRY_SECONDS: Final = 2.0
 LONGEST_RETRY_SECONDS: Final = 300.0
 #: After so many failed claims in a row an account that fails by itself is isolated. It is tried
-#: again after minutes, in the end after a day: a fifth of all accounts then takes under 2 % of the
-#: requests. The wait is hardly longer than the trouble has lasted.
+#: again within a minute, as it may have been the host's beginning to fail; then after minutes, in
+#: the end after a day: a fifth of all accounts then takes under 2 % of the requests. The wait is
+#: hardly longer than the trouble has lasted.
 ISOLATED_AFTER: Final = 3
+DOUBT_SECONDS: Final = 60.0
 FIRST_ISOLATION_SECONDS: Final = 300.0
 LONGEST_ISOLATION_SECONDS: Final = 86_400.0
 FIRST_PAUSE_SECONDS: Final = 5.0
@@ -97,8 +99,9 @@ def back_off(
 
 def isolation_seconds(failures: int, chance: float) -> float:
     """How long an isolated account is left alone: half to all of a growing time."""
-    growing = FIRST_ISOLATION_SECONDS * _doubled(max(0, failures - ISOLATED_AFTER))
-    return min(growing, LONGEST_ISOLATION_SECONDS) * (1 + chance) / 2
+    again = failures - ISOLATED_AFTER
+    longest = FIRST_ISOLATION_SECONDS * _doubled(again - 1) if again > 0 else DOUBT_SECONDS
+    return min(longest, LONGEST_ISOLATION_SECONDS) * (1 + chance) / 2
 
 
 def pause_seconds(failures: int, chance: float, retry_after_seconds: float | None) -> float:

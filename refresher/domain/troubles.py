@@ -77,8 +77,12 @@ class Troubles:
         return self._last_answer > self._since.get(account, inf)
 
     def is_own(self, account: str, now: float) -> bool:
-        """Whether its failures are its own: others are answered, and hardly any of them fails."""
-        return self.is_known(account) and self.is_host_well(now)
+        """Whether its failures are its own: others are answered, and hardly any of them fails.
+
+        And nobody else has begun to fail since: that may be the host's beginning to.
+        """
+        newest = next(reversed(self._since.values()), -inf)
+        return self.is_known(account) and self._last_answer > newest and self.is_host_well(now)
 
     def is_alone(self, account: str) -> bool:
         """Whether no other account is in trouble."""
