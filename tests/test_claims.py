@@ -684,7 +684,7 @@ async def test_a_lease_is_renewed_beside_a_write_back(pool):
         values = (
             ([claim.open_id], [claim.lease_epoch], timedelta(seconds=60))
             if statement is SQL_RENEW
-            else (claim.open_id, claim.lease_epoch, timedelta(seconds=1), timedelta(0))
+            else (claim.open_id, claim.lease_epoch, timedelta(seconds=1), *[timedelta(0)] * 2)
         )
         async with pool.acquire() as other, other.transaction():
             assert await other.fetch(statement, *values)

@@ -270,6 +270,16 @@ async def test_a_slow_network_is_no_outage(running, own_server, own_database):
     assert run.daemon.events("database.lost") == []
 
 
+@pytest.mark.long
+async def test_a_database_far_away_is_used_all_the_same(running, own_server, own_database):
+    """A statement takes 0.6 s: longer than a slot may be missed by, and slots begin later."""
+    async with Proxy("127.0.0.1", own_server.port) as proxy:
+        proxy.slow(0.3)
+        url = own_server.url_of(own_database, proxy.port)
+        async with running(url, concurrency=16, lease_seconds=12) as run:
+            await run.finishes()
+
+
 async def test_a_locked_table_is_no_outage(running, own_server, own_database):
     """Somebody migrates the videos for a while: results wait, and little is asked meanwhile."""
     async with running() as run:

@@ -11,11 +11,14 @@ from refresher.domain.pacing import (
     FIRST_PAUSE_SECONDS,
     FIRST_RETRY_SECONDS,
     HEADROOM_SECONDS,
+    LATE_CLAIM_SECONDS,
+    LATE_KEPT_SECONDS,
     LATEST_SECONDS,
     LONGEST_PAUSE_SECONDS,
     LONGEST_RETRY_SECONDS,
     WINDOW_SECONDS,
     DatabaseTime,
+    Lateness,
     pause_seconds,
     retry_seconds,
     step_seconds,
@@ -52,6 +55,22 @@ def test_the_worst_case_stays_under_the_limit(limit):
     """The first ones late, all at once, and the others on time: the window is full, not more."""
     slots = [number * step_seconds(limit) for number in range(2 * limit + 1)]
     assert fullest_window(max(slot, HEADROOM_SECONDS - HAIR) for slot in slots) == limit
+
+
+def test_slots_begin_later_where_claims_come_late():
+    """By as much as the latest ones did, until they have come sooner for a while."""
+    lateness = Lateness()
+    lateness.note(LATE_CLAIM_SECONDS, 0.0)
+    assert lateness.ahead_seconds(0.0) == 0
+    lateness.note(3.0, 1.0)
+    lateness.note(0.1, 2.0)
+    lateness.note(-5.0, 3.0)
+    assert lateness.ahead_seconds(1.0 + LATE_KEPT_SECONDS) == 3
+    lateness.note(4.0, 5.0)
+    assert lateness.ahead_seconds(5.0 + LATE_KEPT_SECONDS) == 4
+    assert lateness.ahead_seconds(5.1 + LATE_KEPT_SECONDS) == 0
+    lateness.note(0.1, 16.0)
+    assert lateness.ahead_seconds(16.0) == 0
 
 
 def test_little_of_the_limit_is_given_away():

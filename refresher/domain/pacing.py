@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
 from typing import Final
 
 WINDOW_SECONDS: Final = 60.0
@@ -9,6 +10,10 @@ WINDOW_SECONDS: Final = 60.0
 HEADROOM_SECONDS: Final = 1.2
 #: A slot missed by more than this is given up; the rest of the headroom is the network's.
 LATEST_SECONDS: Final = 0.5
+#: Where claims come so much later than their slots begin, the next ones begin that much later. This
+#: is kept to for so long after the last claim that came as late.
+LATE_CLAIM_SECONDS: Final = 0.25
+LATE_KEPT_SECONDS: Final = 10.0
 #: Slots of an account in work that have just passed are still reserved: what is sent late in them
 #: keeps its distance as any other.
 PAST_SECONDS: Final = 0.4
@@ -152,6 +157,28 @@ def lease_seconds(longest: float, request_timeout_seconds: float) -> float:
 def _doubled(times: int) -> float:
     """Two to the power of `times`, up to where every longest wait is long passed."""
     return float(1 << min(times, 16))
+
+
+class Lateness:
+    """How much later than their slots claims arrive. Times are monotonic.
+
+    A trigger that takes long, or a database far away: what is reserved from now on would have
+    passed before it is told, for ever.
+    """
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._at = -inf
+
+    def note(self, seconds: float, now: float) -> None:
+        """A claim has arrived so long after the time from which its slots would have begun."""
+        if seconds >= self.ahead_seconds(now):
+            self._seconds, self._at = seconds, now
+
+    def ahead_seconds(self, now: float) -> float:
+        """How much later than now the next slots are to begin; 0 where they come soon enough."""
+        lasts = now - self._at <= LATE_KEPT_SECONDS
+        return self._seconds if lasts and self._seconds > LATE_CLAIM_SECONDS else 0.0
 
 
 @dataclass(frozen=True, slots=True)

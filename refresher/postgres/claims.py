@@ -37,6 +37,7 @@ from refresher.domain.pacing import (
     RATE_RECOVERY_PER_MINUTE,
     WINDOW_SECONDS,
     DatabaseTime,
+    Lateness,
     step_seconds,
 )
 from refresher.postgres.database import APPLICATION_NAME, Pool, connection
@@ -96,8 +97,7 @@ CASE WHEN share < 1
 # last slot: without those that have just passed a twentieth of its quota would be lost between two
 # claims. One that was idle begins now: in the past its chunks would be late before they are sent.
 FROM_NOW: Final = f"""
-CASE WHEN {{slot}} >= clock_timestamp() - interval '{PAST_SECONDS} seconds' THEN {{slot}}
-     ELSE clock_timestamp() END
+CASE WHEN {{slot}} >= {{now}} - interval '{PAST_SECONDS} seconds' THEN {{slot}} ELSE {{now}} END
 """
 #: An access token that is not to be sent any more.
 DEAD: Final = """
@@ -272,9 +272,11 @@ app AS MATERIALIZED (
     SELECT next_slot_at FROM refresher.app, pace WHERE app_step > '0' FOR UPDATE OF app
 ),
 start AS MATERIALIZED (
-    -- After the reading, however long it took.
-    SELECT clock_timestamp() AS at,
-           (SELECT {FROM_NOW.format(slot="next_slot_at")} FROM app) AS app_at,
+    -- After the reading, however long it took, and as much later as claims came late of late.
+    SELECT clock_timestamp() + $13::interval AS at,
+           (SELECT {
+        FROM_NOW.format(slot="next_slot_at", now="(clock_timestamp() + $13::interval)")
+    } FROM app) AS app_at,
            -- From here on only an application's trigger may wait, and not for long.
            set_config('lock_timeout', '200ms', true) AS impatient
     FROM (SELECT count(*) FROM asked) AS read_first, (SELECT count(*) FROM app) AS locked_first
@@ -303,7 +305,8 @@ granted AS MATERIALIZED (
            starved + due_videos + alone > least(chosen, 20 * (budget.chunks - chunks_before))
                AS cut_off,
            greatest(
-               {FROM_NOW.format(slot="next_slot_at")}, start.app_at + chunks_before * app_step
+               {FROM_NOW.format(slot="next_slot_at", now="start.at")},
+               start.app_at + chunks_before * app_step
            ) AS first_slot
     FROM counted, budget, start
     WHERE chunks_before < budget.chunks
@@ -336,7 +339,8 @@ leased AS (
               a.isolated_since, a.isolated_reason
 )
 SELECT l.*, g.open_id AS granted, locked.passed_by,
-       g.first_slot, now() AS now, g.renewable, g.dead, g.token_due,
+       g.first_slot, now() AS now, (SELECT at FROM start) AS slots_from,
+       g.renewable, g.dead, g.token_due,
        (SELECT app_step > $6::interval FROM pace) AS app_limited,
        g.cut_off OR g.part_only AS unfinished,
        CASE WHEN locked.last AND g.read_to = '' AND NOT (g.part_only OR g.token_due)
@@ -391,8 +395,8 @@ PROBE_ORDER: Final = """
 open_id = ANY ({tried}::text[]), isolated_since IS NOT NULL, failures > 0, random()
 """
 SQL_PROBE: Final = _claim_statement(
-    who=CANDIDATES.format(tried="$13"),
-    first=PROBE_ORDER.format(tried="$13"),
+    who=CANDIDATES.format(tried="$14"),
+    first=PROBE_ORDER.format(tried="$14"),
     if_nothing_else_is_due="CASE WHEN starved + alone > 0 THEN 1 ELSE least(top_ups, 20) END",
     due_videos=f"CASE WHEN g.due_videos + g.starved + g.alone > 0 THEN {DUE_OF_CHOSEN} ELSE 0 END",
 )
@@ -430,17 +434,20 @@ app AS MATERIALIZED (
     WHERE app_step > '0' AND (SELECT count(*) FROM own) > 0
     FOR UPDATE OF app
 ),
+start AS MATERIALIZED (
+    SELECT clock_timestamp() + $5::interval AS at FROM (SELECT count(*) FROM app) AS locked_first
+),
 slot AS MATERIALIZED (
     SELECT open_id, {OWN_STEP} AS own_step,
-           greatest({FROM_NOW.format(slot="next_slot_at")},
-                    (SELECT {FROM_NOW.format(slot="next_slot_at")} FROM app)) AS at
-    FROM own, pace
+           greatest({FROM_NOW.format(slot="next_slot_at", now="start.at")},
+                    (SELECT {FROM_NOW.format(slot="next_slot_at", now="start.at")} FROM app)) AS at
+    FROM own, pace, start
 ),
 spent AS (
     UPDATE refresher.app
     -- Not the account's own slot: those before it are for others.
-    SET next_slot_at = {FROM_NOW.format(slot="app.next_slot_at")} + app_step
-    FROM slot, pace
+    SET next_slot_at = {FROM_NOW.format(slot="app.next_slot_at", now="start.at")} + app_step
+    FROM slot, pace, start
     WHERE app_step > '0'
 )
 UPDATE refresher.accounts AS a
@@ -710,6 +717,7 @@ class Claims:
         self._chunks_each = self._videos_each = 1.0
         # What could not be sealed is left to `seal_all`: a claim that is late has missed its slots.
         self._left_unsealed: set[OpenId] = set()
+        self._lateness = Lateness()
         #: Whether the last claim had to pass by accounts whose rows others held.
         self.passed_by = False
         #: Accounts whose lease something has undone in the last claim: a trigger, no doubt.
@@ -730,6 +738,7 @@ class Claims:
         """
         async with connection(self._pool) as taken:
             sent = monotonic()
+            ahead = self._lateness.ahead_seconds(sent)
             rows = await taken.fetch(
                 SQL_CLAIM if tried is None else SQL_PROBE,
                 chunk_budget,
@@ -744,6 +753,7 @@ class Claims:
                 self._accounts_for(chunk_budget),
                 left_out,
                 only,
+                timedelta(seconds=ahead),
                 *(() if tried is None else (list(tried),)),
             )
             leased = [row for row in rows if row["open_id"] is not None]
@@ -753,6 +763,8 @@ class Claims:
                 sealed = await seal_seen(taken, self._sealer, to_seal, self._leave_unsealed)
         claims = [self._claim(row, sealed.get(row["open_id"], 0), sent) for row in leased]
         if claims:
+            slots_from = claims[0].time.monotonic_of(rows[0]["slots_from"])
+            self._lateness.note(monotonic() - slots_from + ahead, monotonic())
             self._chunks_each = max(1.0, sum(claim.chunks for claim in claims) / len(claims))
             self._videos_each = max(1.0, sum(len(claim.videos) for claim in claims) / len(claims))
         self.passed_by = rows[0]["passed_by"]
@@ -871,9 +883,18 @@ class Claims:
         slots is taken now.
         """
         async with connection(self._pool) as taken:
+            ahead = self._lateness.ahead_seconds(monotonic())
             slot: datetime | None = await taken.fetchval(
-                SQL_RESERVE, claim.open_id, claim.lease_epoch, self._step, self._app_step
+                SQL_RESERVE,
+                claim.open_id,
+                claim.lease_epoch,
+                self._step,
+                self._app_step,
+                timedelta(seconds=ahead),
             )
+        if slot is not None:
+            now = monotonic()
+            self._lateness.note(now - claim.time.monotonic_of(slot) + ahead, now)
         return slot
 
     async def tell_answers(self, answers: Answers) -> bool:
