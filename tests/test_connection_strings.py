@@ -364,7 +364,7 @@ async def test_what_is_ignored_is_said_by_commands(own_server, start):
     """On a line of its own."""
     done = await start(command="status", database_url=f"{own_server.url}?pgbouncer=true")
     await done.ended()
-    assert "ignored, as it cannot matter: pgbouncer" in done.output.read_text()
+    assert "left out: pgbouncer;" in done.output.read_text()
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["end", "HTTP"])
