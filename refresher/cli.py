@@ -717,7 +717,8 @@ def _database_url(settings: Settings) -> str:
 
 def _say_ignored(database_url: str) -> None:
     if ignored := ignored_parameters(database_url):
-        _say(f"REFRESHER_DATABASE_URL: left out: {', '.join(ignored)}; docs/connection-strings.md says why")
+        names = ", ".join(ignored)
+        _say(f"REFRESHER_DATABASE_URL: left out: {names}; docs/connection-strings.md says why")
 
 
 def _with_database(settings: Settings, unit: Callable[[Pool], Coroutine[Any, Any, T]]) -> T:
