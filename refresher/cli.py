@@ -42,11 +42,13 @@ from refresher.domain.standing import standing_line
 from refresher.events import DAEMON_FAILED
 from refresher.postgres import imports, status
 from refresher.postgres.database import (
+    ROWS_REFUSED,
     SCHEMA_REVISION,
     Pool,
     SchemaNotMigratedError,
     check_migrated,
     connected,
+    first_line,
     ignored_parameters,
 )
 from refresher.postgres.fleet import read_fleet
@@ -124,6 +126,9 @@ def main() -> None:
         _fail(f"database: {error}")
     except OPERATOR_ERRORS as error:
         _fail(str(error))
+    except ROWS_REFUSED as error:
+        reason = first_line(error)
+        _fail(f"database: {reason} (a trigger or constraint of yours on schema refresher?)")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet
 
 from refresher.postgres.sealing import SEALED, Sealer
 from tests.conftest import check_output, environment
+from tests.test_refused import on_update
 
 
 @pytest.fixture
@@ -357,13 +358,32 @@ async def test_hosts_that_cannot_be_are_said_in_one_line(refresher, command, hos
     assert "REFRESHER_DATABASE_URL: expected a URL as postgresql://" in err
 
 
-async def test_an_unexpected_error_shows_no_row(refresher, csv_file, pool):
-    """PostgreSQL quotes the row it refuses; exit 1, one line, no token."""
-    await pool.execute("ALTER TABLE refresher.accounts ADD CHECK (open_id <> 'ana')")
+async def test_what_an_application_refuses_is_said_as_that(refresher, csv_file, pool):
+    """PostgreSQL quotes the row it refuses; exit 2, one line, no token."""
+    await pool.execute(
+        "ALTER TABLE refresher.accounts ADD CONSTRAINT plan CHECK (open_id <> 'ana')"
+    )
     file = csv_file("open_id,access_token\nana,act.one\n")
     code, _, err = await refresher("accounts", "import", file)
+    assert (code, err.count("\n")) == (2, 1)
+    assert 'violates check constraint "plan" (a trigger or constraint of yours' in err
+    await pool.execute("ALTER TABLE refresher.accounts DROP CONSTRAINT plan")
+    await refresher("accounts", "import", file)
+    await on_update(pool, "RAISE 'no plan for %', OLD.open_id;")
+    code, _, err = await refresher("accounts", "pause", "ana")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "database: no plan for ana (a trigger" in err
+
+
+async def test_an_unexpected_error_shows_no_row(refresher, csv_file, pool):
+    """PostgreSQL quotes what it cannot read; exit 1, one line, no token."""
+    await on_update(pool, "PERFORM NEW.access_token::integer;")
+    file = csv_file("open_id,access_token\nana,act.one\n")
+    assert (await refresher("accounts", "import", file))[0] == 0
+    code, _, err = await refresher("accounts", "pause", "ana")
     assert (code, err.count("\n")) == (1, 1)
-    assert "unexpected CheckViolationError" in err
+    assert "unexpected InvalidTextRepresentationError" in err
+    assert "act.one" not in err
 
 
 async def test_once_answers_everything_due(refresher, serve):

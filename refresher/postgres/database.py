@@ -155,6 +155,10 @@ DRIVER_ERRORS: Final = (
 )
 
 
+#: What a trigger raises, and a constraint: a row's own matter.
+ROWS_REFUSED: Final = (asyncpg.RaiseError, asyncpg.IntegrityConstraintViolationError)
+
+
 class DatabaseRefusedError(DatabaseUnavailable):
     """The database does not let us in: at start the operator's mistake, later to be waited out."""
 
