@@ -73,7 +73,7 @@ async def test_an_account_that_cannot_be_claimed_stops_nobody(serve, start, pool
 
 
 SLOW_FOR_ONE = "IF OLD.open_id = 'account-7' THEN PERFORM pg_sleep(1.5); END IF;"
-SLOW_FOR_ALL = "PERFORM pg_sleep(0.07);"
+SLOW_FOR_ALL = "PERFORM pg_sleep(0.2);"
 
 
 @pytest.mark.parametrize("body", [SLOW_FOR_ONE, SLOW_FOR_ALL], ids=["one", "all"])
@@ -84,8 +84,6 @@ async def test_slots_are_not_missed_for_a_trigger_that_takes_long(serve, start, 
     await on_update(pool, body)
     daemon = await start(world)
     await world.until_valid(ACCOUNTS * VIDEOS_EACH)
-    lasting = [line for line in daemon.events("account.refreshed") if line["postponed"]]
-    assert len(lasting) <= 2 * ACCOUNTS
     assert await daemon.stopped() == 0
 
 
