@@ -190,7 +190,7 @@ def test_an_idle_time_widens_no_window():
 def test_a_run_of_failures_opens(failing, opens):
     """Five in a row, of two accounts or more; `-` is a success."""
     assert (RUN, ACCOUNTS) == (5, 2)
-    assert FIRST_WINDOW == RUN, "as many as have to fail, or more are lost with them"
+    assert FIRST_WINDOW - (RUN - 1) == 4, "places that failing accounts leave to the others"
     under_test = breaker()
     for account in failing:
         assert not under_test.is_open
@@ -336,11 +336,11 @@ def test_how_long_it_was_open():
     accounts=st.just(0) | st.integers(2, 50),
 )
 def test_an_api_that_is_down_costs_few_requests(most, latencies, chances, accounts):
-    """At most two first windows until it opens and seven probes: 17 requests in 20 s, from idle."""
+    """At most two first windows until it opens and seven probes: 23 requests in 20 s, from idle."""
     waits = cycle(latencies)
     down = world(most, lambda _: (True, next(waits)), accounts=accounts, chances=chances)
     down.run(until=20.0)
-    assert len(down.sent) <= 17
+    assert len(down.sent) <= 23
     assert len(down.openings) <= 1
     if not accounts:
         assert len(down.sent) <= FIRST_WINDOW + RUN - 1 + 7

@@ -10,7 +10,7 @@ from tests.conftest import eventually, free_port, until
 
 @pytest.mark.parametrize("mode", ["failed", "cut", "hang"])
 async def test_an_outage_costs_few_calls(serve, start, mode):
-    """Down for 20 s, 5,000 covers due: six calls and seven probes at most; fresh 30 s after."""
+    """Down for 20 s, 5,000 covers due: nine calls and seven probes at most; fresh 30 s after."""
     world = await serve(latency_seconds=0.02)
     for number in range(50):
         await world.add_account(f"account-{number}", videos=100)
@@ -25,7 +25,7 @@ async def test_an_outage_costs_few_calls(serve, start, mode):
         session.get(f"http://127.0.0.1:{port}/livez") as response,
     ):
         assert response.status == 200
-    assert len(world.emulator.record) <= 6 + 7
+    assert len(world.emulator.record) <= 9 + 7
     world.emulator.down = None
     await world.until_valid(5000, seconds=30)
     assert len(daemon.events("upstream.lost")) == len(daemon.events("upstream.recovered")) == 1

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
-#: As many as have to fail before it opens: more would only be lost with them.
-FIRST_WINDOW: Final = 5
+#: While only bad accounts are due nobody is answered, and their failures take up to four of these.
+#: What is left has to do for a new video of another account, also where each failure takes long.
+FIRST_WINDOW: Final = 8
 #: After so long without a request nobody knows how the API is: as at first.
 IDLE_SECONDS: Final = 10.0
 #: It opens after so many failures in a row, of so many accounts at least: an account that fails
