@@ -22,9 +22,11 @@ from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.domain.pacing import lease_seconds
+from refresher.flow.outage import Outage
+from refresher.flow.refresh import Refresher, Tally, cancelled
+from refresher.flow.tokens import TokenKeeper
 from refresher.logs import emit
 from refresher.operations import served
-from refresher.outage import Outage
 from refresher.postgres.audit import AUDIT_SECONDS, audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import (
@@ -48,11 +50,9 @@ from refresher.postgres.tokens import (
     ignored_tokens,
 )
 from refresher.postgres.write_back import WriteBack
-from refresher.refresh import Refresher, Tally, cancelled
 from refresher.schedule import Schedule
 from refresher.settings import Settings, split_keys
 from refresher.tiktok.client import Client, opened
-from refresher.tokens import TokenKeeper
 
 SUMMARY_SECONDS: Final = 60.0
 TEND_TOKENS_SECONDS: Final = 3600.0

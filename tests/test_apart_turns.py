@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from refresher.apart import LONGEST_TRY_SECONDS, Apart
-from refresher.capacity import UnderWay
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
 from refresher.domain.model import Holder
-from refresher.outage import Outage
+from refresher.flow.apart import LONGEST_TRY_SECONDS, Apart
+from refresher.flow.capacity import UnderWay
+from refresher.flow.outage import Outage
 from tests.conftest import eventually
 
 PATIENCE_SECONDS = 30
@@ -206,7 +206,7 @@ async def test_a_short_wait_is_not_said():
 @pytest.mark.parametrize("waits", [False, True])
 async def test_a_lock_that_is_known_says_nothing_of_the_database(monkeypatch, waits):
     """It counts towards `database.lost` only where it is not waited for apart."""
-    monkeypatch.setattr("refresher.outage.BUSY_SECONDS", 0.0)
+    monkeypatch.setattr("refresher.flow.outage.BUSY_SECONDS", 0.0)
     outage = Outage(lambda: 0.0)
 
     async def busy():

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from refresher.batcher import Batcher
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed
+from refresher.flow.batcher import Batcher
 
 FOR_EVER = 3600.0
 SOON = 0.001

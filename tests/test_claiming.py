@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 from structlog.testing import capture_logs
 
-from refresher import claiming
-from refresher.claiming import SEARCH_SECONDS, Claiming
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed, is_away
 from refresher.domain.parts import PARTS
+from refresher.flow import claiming
+from refresher.flow.claiming import SEARCH_SECONDS, Claiming
 
 
 @dataclass

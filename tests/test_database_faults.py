@@ -12,9 +12,9 @@ from time import monotonic
 import asyncpg
 import pytest
 
-from refresher.capacity import CHUNKS_UNDER_WAY
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.model import CHUNK_SIZE
+from refresher.flow.capacity import CHUNKS_UNDER_WAY
 from refresher.postgres import database
 from refresher.postgres.database import connected, connection
 from refresher.postgres.migrate import migrate

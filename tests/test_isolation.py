@@ -16,8 +16,6 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from benchmarks.bad_accounts import KINDS, Run, measure, show
-from refresher.capacity import Capacity
-from refresher.claiming import Claiming
 from refresher.domain.breaker import LOST_PROBES
 from refresher.domain.claiming import chunks_of
 from refresher.domain.conclude import Whose, conclude, conclude_token
@@ -57,6 +55,8 @@ from refresher.domain.troubles import (
     WATCHED_SECONDS,
     Troubles,
 )
+from refresher.flow.capacity import Capacity
+from refresher.flow.claiming import Claiming
 from refresher.postgres.claims import Claims
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.postgres.status import count_isolated, list_accounts, set_state

@@ -7,10 +7,10 @@ import pytest
 from refresher.app import summary_fields
 from refresher.domain.model import Release
 from refresher.events import FRESHNESS_SUMMARIZED
+from refresher.flow.refresh import Tally
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.status import Summary, read_summary
-from refresher.refresh import Tally
 from tests.conftest import eventually, until
 from tests.test_previous_version import Of0001, Of0002
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from refresher import outage as module
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
-from refresher.outage import BUSY_SECONDS, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Outage
+from refresher.flow import outage as module
+from refresher.flow.outage import BUSY_SECONDS, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Outage
 
 PATIENCE_SECONDS = 30
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from refresher.refresh import TELLING_SECONDS
+from refresher.flow.refresh import TELLING_SECONDS
 from refresher.tiktok.emulator import WINDOW_SECONDS, EmulatorOptions
 from tests.conftest import eventually, until
 

@@ -33,8 +33,8 @@ from refresher.events import (
     TOKEN_LOST,
     TOKEN_REFRESHED,
 )
+from refresher.flow.outage import Outage
 from refresher.logs import emit
-from refresher.outage import Outage
 
 SUSPENDED: Final = "suspended"
 UNREADABLE: Final = "token_unreadable"

@@ -23,11 +23,6 @@ from math import inf
 from time import monotonic
 from typing import Final, Protocol, TypeVar, cast
 
-from refresher.apart import SAID_SECONDS, Apart
-from refresher.batcher import Batcher
-from refresher.capacity import Capacity, Held, Sent
-from refresher.claiming import Accounts as Claimable
-from refresher.claiming import Claiming
 from refresher.domain.answers import Affects, Reaction, meaning
 from refresher.domain.app_limit import Answers, AppLimit, AppThrottle
 from refresher.domain.bisection import Bisection
@@ -84,9 +79,14 @@ from refresher.events import (
     RELEASE_FREED,
     VIDEO_REJECTED,
 )
+from refresher.flow.apart import SAID_SECONDS, Apart
+from refresher.flow.batcher import Batcher
+from refresher.flow.capacity import Capacity, Held, Sent
+from refresher.flow.claiming import Accounts as Claimable
+from refresher.flow.claiming import Claiming
+from refresher.flow.outage import LATER_ATTEMPT, Outage
+from refresher.flow.tokens import TokenKeeper
 from refresher.logs import emit
-from refresher.outage import LATER_ATTEMPT, Outage
-from refresher.tokens import TokenKeeper
 
 T = TypeVar("T")
 R = TypeVar("R")

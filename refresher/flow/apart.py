@@ -11,7 +11,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, is_away
 from refresher.domain.model import Holder, OpenId
-from refresher.outage import Outage
+from refresher.flow.outage import Outage
 
 Item = TypeVar("Item", bound="OfAccount")
 Result = TypeVar("Result")
