@@ -26,8 +26,8 @@ from benchmarks.arguments import parser_of, whole
 from benchmarks.live import Daemon, daemon, postgres, print_table, print_verdict
 from benchmarks.world import FIRST_ID, Server
 from refresher.domain.model import CHUNK_SIZE
+from refresher.emulator.server import Emulator, EmulatorOptions
 from refresher.postgres.migrate import migrate
-from refresher.tiktok.emulator import Emulator, EmulatorOptions
 
 DATABASE: Final = "app_limit"
 MINUTE: Final = 60.0

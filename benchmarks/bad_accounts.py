@@ -29,8 +29,8 @@ from benchmarks.arguments import parser_of, whole
 from benchmarks.live import print_verdict
 from benchmarks.world import module
 from refresher.demo import temporary_postgres
+from refresher.emulator.server import Emulator, EmulatorOptions, Query
 from refresher.postgres.migrate import migrate
-from refresher.tiktok.emulator import Emulator, EmulatorOptions, Query
 
 VIDEOS: Final = 20
 COVER_SECONDS: Final = 60

@@ -23,8 +23,8 @@ import uvloop
 from benchmarks.arguments import parser_of, real, whole
 from benchmarks.live import postgres, print_table, print_verdict
 from benchmarks.world import module
+from refresher.emulator.server import Emulator, EmulatorOptions
 from refresher.postgres.migrate import migrate
-from refresher.tiktok.emulator import Emulator, EmulatorOptions
 
 FIRST_ID: Final = 7_000_000_000_000_000_000
 COVER_SECONDS: Final = 60

@@ -23,11 +23,11 @@ import uvloop
 from benchmarks.arguments import parser_of, real, whole
 from benchmarks.live import daemon, postgres, print_table, print_verdict, quantile
 from refresher.csv_files import VideoRow
+from refresher.emulator.server import Emulator, EmulatorOptions
 from refresher.postgres.audit import audit_step
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.imports import import_videos
 from refresher.postgres.migrate import migrate
-from refresher.tiktok.emulator import Emulator, EmulatorOptions
 
 FIRST_ID: Final = 7_000_000_000_000_000_000
 #: Accounts that videos are inserted into, in turns, and those that are imported into.

@@ -313,7 +313,7 @@ def emulator(
 ) -> None:
     """Serve the TikTok emulator: the query and token endpoints, and the covers themselves."""
     from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, populate, serve_emulator
-    from refresher.tiktok.emulator import Emulator, EmulatorOptions
+    from refresher.emulator.server import Emulator, EmulatorOptions
 
     try:
         options = EmulatorOptions(

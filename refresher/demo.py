@@ -12,13 +12,13 @@ from typing import Final
 from refresher import app as composition
 from refresher.csv_files import BadFileError, read_accounts, read_videos
 from refresher.embedded import folder_for_servers, served
+from refresher.emulator.server import DEFAULT_SCOPE, Emulator, EmulatorOptions
 from refresher.flow.refresh import Tally
 from refresher.postgres.database import Pool
 from refresher.postgres.imports import import_accounts, import_videos
 from refresher.postgres.migrate import migrate
 from refresher.postgres.status import Summary, read_now, read_summary
 from refresher.settings import read_settings
-from refresher.tiktok.emulator import DEFAULT_SCOPE, Emulator, EmulatorOptions
 
 SAMPLE: Final = Path(str(files("refresher"))) / "sample"
 SAMPLE_ACCOUNTS: Final = SAMPLE / "accounts.csv"

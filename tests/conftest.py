@@ -23,10 +23,10 @@ import structlog
 
 from refresher.demo import temporary_postgres
 from refresher.domain.model import Write
+from refresher.emulator.server import Emulator, EmulatorOptions
 from refresher.events import EVENTS
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.migrate import migrate
-from refresher.tiktok.emulator import Emulator, EmulatorOptions
 
 #: How long a property takes is no property.
 hypothesis.settings.register_profile("suite", deadline=None)

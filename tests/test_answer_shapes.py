@@ -24,8 +24,8 @@ from refresher.domain.errors import (
     UpstreamError,
     UpstreamFailed,
 )
+from refresher.emulator.server import Emulator, EmulatorOptions
 from refresher.tiktok.client import LARGEST_ANSWER_BYTES, Client, opened
-from refresher.tiktok.emulator import Emulator, EmulatorOptions
 from refresher.tiktok.wire import LOG_ID_HEADER
 from tests.conftest import eventually
 

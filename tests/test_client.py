@@ -19,8 +19,8 @@ from refresher.domain.errors import (
     UpstreamError,
     UpstreamFailed,
 )
+from refresher.emulator.server import Emulator, EmulatorOptions
 from refresher.tiktok.client import LARGEST_ANSWER_BYTES, Client, opened
-from refresher.tiktok.emulator import Emulator, EmulatorOptions
 
 TOKEN = "act.ana!4523.va"
 IDS = [str(98_765_432_109_876_543_210 + n) for n in range(20)]

@@ -18,7 +18,7 @@ from yarl import URL
 
 from refresher import cli
 from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, populate
-from refresher.tiktok.emulator import (
+from refresher.emulator.server import (
     COVER_JPEG,
     Arrival,
     CoverSigner,

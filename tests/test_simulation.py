@@ -15,12 +15,12 @@ from refresher.domain.due import DuePolicy, account_share
 from refresher.domain.fleet import NO_COVER, Cohort, Fleet
 from refresher.domain.model import CHUNK_SIZE, OpenId, Video, VideoId
 from refresher.domain.reconcile import reconcile, refused_alone
+from refresher.emulator.server import Emulator, EmulatorOptions
 from refresher.simulation import report
 from refresher.simulation.engine import Engine, after_answer, fresh_cohort
 from refresher.simulation.fleet import LARGEST, sizes, steady_fleet
 from refresher.simulation.forecast import Requests, forecast
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, START, Plan
-from refresher.tiktok.emulator import Emulator, EmulatorOptions
 
 POLICY = DuePolicy(
     lead=timedelta(hours=1),

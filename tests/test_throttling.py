@@ -4,8 +4,8 @@ from datetime import datetime
 
 import pytest
 
+from refresher.emulator.server import WINDOW_SECONDS, EmulatorOptions
 from refresher.flow.refresh import TELLING_SECONDS
-from refresher.tiktok.emulator import WINDOW_SECONDS, EmulatorOptions
 from tests.conftest import eventually, until
 
 

@@ -19,10 +19,10 @@ from aiohttp import web
 from cryptography.fernet import Fernet
 
 from refresher.domain.model import TokenPair
+from refresher.emulator.server import EmulatorOptions
 from refresher.postgres.claims import Claims
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.postgres.tokens import TokenStore, consents_ending
-from refresher.tiktok.emulator import EmulatorOptions
 from tests.conftest import administer, check_output, environment, eventually, until
 from tests.test_refused import profile_held
 

@@ -1,1 +1,1 @@
-"""TikTok's endpoint, both sides: the wire format, the client and the emulator."""
+"""TikTok's endpoint, the client side: the wire format and the client."""

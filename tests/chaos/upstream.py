@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from refresher.tiktok.emulator import Emulator, EmulatorOptions, Query, TokenArrival
+from refresher.emulator.server import Emulator, EmulatorOptions, Query, TokenArrival
 
 #: How an account fails that is restricted, whatever is asked for: status and body.
 RESTRICTIONS = (

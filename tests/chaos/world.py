@@ -14,10 +14,10 @@ from typing import Any
 import asyncpg
 from cryptography.fernet import Fernet
 
+from refresher.emulator.server import EmulatorOptions
 from refresher.postgres.database import DRIVER_ERRORS
 from refresher.postgres.migrate import migrate
 from refresher.postgres.sealing import Sealer
-from refresher.tiktok.emulator import EmulatorOptions
 from tests.chaos.journal import Journal
 from tests.chaos.network import Network
 from tests.chaos.plan import REPLICAS
