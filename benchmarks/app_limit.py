@@ -26,7 +26,8 @@ from benchmarks.arguments import parser_of, whole
 from benchmarks.live import Daemon, daemon, postgres, print_table, print_verdict
 from benchmarks.world import FIRST_ID, Server
 from refresher.domain.model import CHUNK_SIZE
-from refresher.emulator.server import Emulator, EmulatorOptions
+from refresher.emulator.options import EmulatorOptions
+from refresher.emulator.server import Emulator
 from refresher.postgres.migrate import migrate
 
 DATABASE: Final = "app_limit"

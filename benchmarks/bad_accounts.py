@@ -29,7 +29,9 @@ from benchmarks.arguments import parser_of, whole
 from benchmarks.live import print_verdict
 from benchmarks.world import module
 from refresher.demo import temporary_postgres
-from refresher.emulator.server import Emulator, EmulatorOptions, Query
+from refresher.emulator.options import EmulatorOptions
+from refresher.emulator.requests import Query
+from refresher.emulator.server import Emulator
 from refresher.postgres.migrate import migrate
 
 VIDEOS: Final = 20

@@ -23,7 +23,8 @@ import uvloop
 from benchmarks.arguments import parser_of, real, whole
 from benchmarks.live import postgres, print_table, print_verdict
 from benchmarks.world import module
-from refresher.emulator.server import Emulator, EmulatorOptions
+from refresher.emulator.options import EmulatorOptions
+from refresher.emulator.server import Emulator
 from refresher.postgres.migrate import migrate
 
 FIRST_ID: Final = 7_000_000_000_000_000_000

@@ -23,7 +23,8 @@ import uvloop
 from benchmarks.arguments import parser_of, real, whole
 from benchmarks.live import daemon, postgres, print_table, print_verdict, quantile
 from refresher.csv_files import VideoRow
-from refresher.emulator.server import Emulator, EmulatorOptions
+from refresher.emulator.options import EmulatorOptions
+from refresher.emulator.server import Emulator
 from refresher.postgres.audit import audit_step
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.imports import import_videos

@@ -31,7 +31,7 @@ from benchmarks.arguments import parser_of, real, whole
 from benchmarks.live import daemon, print_table, print_verdict
 from benchmarks.uneven_fleet import thinned
 from benchmarks.world import FIRST_ID, Server, module, postgres
-from refresher.emulator.server import RECORD_PATH
+from refresher.emulator.record import RECORD_PATH
 from refresher.postgres.migrate import migrate
 from refresher.simulation.fleet import sizes
 

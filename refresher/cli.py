@@ -313,7 +313,8 @@ def emulator(
 ) -> None:
     """Serve the TikTok emulator: the query and token endpoints, and the covers themselves."""
     from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, populate, serve_emulator
-    from refresher.emulator.server import Emulator, EmulatorOptions
+    from refresher.emulator.options import EmulatorOptions
+    from refresher.emulator.server import Emulator
 
     try:
         options = EmulatorOptions(

@@ -12,7 +12,8 @@ from typing import Final
 from refresher import app as composition
 from refresher.csv_files import BadFileError, read_accounts, read_videos
 from refresher.embedded import folder_for_servers, served
-from refresher.emulator.server import DEFAULT_SCOPE, Emulator, EmulatorOptions
+from refresher.emulator.options import DEFAULT_SCOPE, EmulatorOptions
+from refresher.emulator.server import Emulator
 from refresher.flow.refresh import Tally
 from refresher.postgres.database import Pool
 from refresher.postgres.imports import import_accounts, import_videos

@@ -23,7 +23,8 @@ import structlog
 
 from refresher.demo import temporary_postgres
 from refresher.domain.model import Write
-from refresher.emulator.server import Emulator, EmulatorOptions
+from refresher.emulator.options import EmulatorOptions
+from refresher.emulator.server import Emulator
 from refresher.events import EVENTS
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.migrate import migrate

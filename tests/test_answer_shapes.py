@@ -24,7 +24,8 @@ from refresher.domain.errors import (
     UpstreamError,
     UpstreamFailed,
 )
-from refresher.emulator.server import Emulator, EmulatorOptions
+from refresher.emulator.options import EmulatorOptions
+from refresher.emulator.server import Emulator
 from refresher.tiktok.client import LARGEST_ANSWER_BYTES, Client, opened
 from refresher.tiktok.wire import LOG_ID_HEADER
 from tests.conftest import eventually

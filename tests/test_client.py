@@ -19,7 +19,8 @@ from refresher.domain.errors import (
     UpstreamError,
     UpstreamFailed,
 )
-from refresher.emulator.server import Emulator, EmulatorOptions
+from refresher.emulator.options import EmulatorOptions
+from refresher.emulator.server import Emulator
 from refresher.tiktok.client import LARGEST_ANSWER_BYTES, Client, opened
 
 TOKEN = "act.ana!4523.va"

@@ -15,7 +15,8 @@ from refresher.domain.due import DuePolicy, account_share
 from refresher.domain.fleet import NO_COVER, Cohort, Fleet
 from refresher.domain.model import CHUNK_SIZE, OpenId, Video, VideoId
 from refresher.domain.reconcile import reconcile, refused_alone
-from refresher.emulator.server import Emulator, EmulatorOptions
+from refresher.emulator.options import EmulatorOptions
+from refresher.emulator.server import Emulator
 from refresher.simulation import report
 from refresher.simulation.engine import Engine, after_answer, fresh_cohort
 from refresher.simulation.fleet import LARGEST, sizes, steady_fleet

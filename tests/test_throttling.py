@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from refresher.emulator.server import WINDOW_SECONDS, EmulatorOptions
+from refresher.emulator.options import WINDOW_SECONDS, EmulatorOptions
 from refresher.flow.refresh import TELLING_SECONDS
 from tests.conftest import eventually, until
 

@@ -19,7 +19,7 @@ from aiohttp import web
 from cryptography.fernet import Fernet
 
 from refresher.domain.model import TokenPair
-from refresher.emulator.server import EmulatorOptions
+from refresher.emulator.options import EmulatorOptions
 from refresher.postgres.claims import Claims
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.postgres.tokens import TokenStore, consents_ending

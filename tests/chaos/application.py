@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from refresher.emulator.server import DEFAULT_SCOPE
+from refresher.emulator.options import DEFAULT_SCOPE
 from tests.chaos.plan import ACCOUNTS
 from tests.chaos.world import ACCESS_TOKEN_TTL_SECONDS, World, new_token
 

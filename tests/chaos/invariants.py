@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from refresher.domain.due import wait_after_miss, wait_after_refusal
 from refresher.domain.pacing import HEADROOM_SECONDS, WINDOW_SECONDS
-from refresher.emulator.server import TokenArrival
+from refresher.emulator.record import TokenArrival
 from refresher.events import EVENTS
 from tests.chaos.journal import PROCESS_FAULTS, Journal
 from tests.conftest import check_output

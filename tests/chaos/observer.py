@@ -11,7 +11,7 @@ from time import monotonic
 
 import aiohttp
 
-from refresher.emulator.server import token_digest
+from refresher.emulator.record import token_digest
 from tests.chaos import invariants
 from tests.chaos.invariants import Parked, StoredAccount, StoredVideo, TokenRequested
 from tests.chaos.replicas import BREATH_SECONDS, Replica

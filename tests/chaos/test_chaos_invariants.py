@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from refresher.emulator.server import TokenArrival
+from refresher.emulator.record import TokenArrival
 from tests.chaos import invariants
 from tests.chaos.invariants import Parked, StoredAccount, StoredVideo, TokenRequested
 from tests.chaos.journal import Journal

@@ -9,7 +9,10 @@ from typing import Any
 
 from aiohttp import web
 
-from refresher.emulator.server import Emulator, EmulatorOptions, Query, TokenArrival
+from refresher.emulator.options import EmulatorOptions
+from refresher.emulator.record import TokenArrival
+from refresher.emulator.requests import Query
+from refresher.emulator.server import Emulator
 
 #: How an account fails that is restricted, whatever is asked for: status and body.
 RESTRICTIONS = (

@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 from cryptography.fernet import Fernet
 
-from refresher.emulator.server import EmulatorOptions
+from refresher.emulator.options import EmulatorOptions
 from refresher.postgres.database import DRIVER_ERRORS
 from refresher.postgres.migrate import migrate
 from refresher.postgres.sealing import Sealer

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from refresher.demo import SAMPLE_VIDEOS
-from refresher.emulator.server import video_of
+from refresher.emulator.videos import video_of
 
 pytestmark = pytest.mark.compose
 
