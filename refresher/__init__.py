@@ -1,1 +1,1 @@
-"""Keeps every stored TikTok cover alive. Start reading at cli.py; the flow is refresh.py."""
+"""Keeps every stored TikTok cover alive. Start reading at cli/; the flow is flow/refresh.py."""

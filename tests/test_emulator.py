@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from refresher import cli
+from refresher.cli.main import emulator as emulator_command
 from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, populate
 from refresher.emulator.covers import COVER_JPEG, CoverSigner
 from refresher.emulator.options import EmulatorOptions
@@ -475,7 +475,7 @@ async def test_tokens_are_as_documented_where_nothing_else_is_said():
         first = await client.refresh()
         assert (first["expires_in"], first["refresh_expires_in"]) == (7200, 180 * 86_400)
         assert (await client.refresh())["error"] == "invalid_grant"
-    defaults = {name: it.default for name, it in signature(cli.emulator).parameters.items()}
+    defaults = {name: it.default for name, it in signature(emulator_command).parameters.items()}
     assert defaults["access_token_ttl"] == EmulatorOptions().access_token_ttl_seconds
     assert defaults["refresh_token_rotation"] == EmulatorOptions().refresh_token_rotation
 
