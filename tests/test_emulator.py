@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from refresher.cli.main import emulator as emulator_command
+from refresher.cli.demo import emulator as emulator_command
 from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, populate
 from refresher.emulator.covers import COVER_JPEG, CoverSigner
 from refresher.emulator.options import EmulatorOptions

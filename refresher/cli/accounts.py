@@ -1,0 +1,91 @@
+"""`accounts`: import, list, pause and resume."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from refresher.cli.database import sealer_of, settings_in_force, with_database
+from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
+from refresher.cli.options import TAKES_HYPHENS
+from refresher.cli.output import WIDE, fail, short
+from refresher.csv_files import ACCOUNT_COLUMNS, ACCOUNT_NEEDS, read_accounts
+from refresher.domain.standing import standing_line
+from refresher.postgres import imports, status
+from refresher.postgres.database import Pool
+from refresher.settings import Settings
+
+accounts = typer.Typer(help="The accounts whose videos are kept alive.")
+
+
+@accounts.command("import")
+def import_accounts(
+    file: Annotated[Path, csv_file(ACCOUNT_COLUMNS, ACCOUNT_NEEDS)],
+    dry_run: DryRun = False,
+    strict: Strict = False,
+) -> None:
+    """Add accounts, or re-authorize known ones, from a CSV file; all or nothing."""
+    sealer = sealer_of(settings_in_force())
+
+    async def read(pool: Pool) -> None:
+        rows = read_accounts(file, doubts=doubts_of(strict=strict))
+        imported = await imports.import_accounts(pool, rows, sealer, dry_run=dry_run)
+        older = imported.rows - imported.stored - imported.used_up
+        left = f", {older} left alone: the stored tokens are newer" if older else ""
+        if imported.used_up:
+            left += f", {imported.used_up} left alone: their refresh tokens are used up"
+        would = " would be" if dry_run else ""
+        print(f"{imported.stored} accounts{would} added or re-authorized{left}")
+
+    import_file(file, read)
+
+
+@accounts.command("list")
+def list_accounts() -> None:
+    """All accounts with state, videos and next wake-up."""
+    table = Table(
+        "open_id",
+        "state",
+        "reason",
+        "since",
+        "videos",
+        "valid",
+        "wakes at",
+        box=None,
+        pad_edge=False,
+    )
+    for account in with_database(settings_in_force(), status.list_accounts):
+        table.add_row(
+            account.open_id,
+            account.state,
+            account.isolated_reason or account.state_reason or "",
+            short(account.isolated_since or account.state_since),
+            f"{account.videos:,}",
+            f"{account.valid:,}",
+            short(account.wake_at),
+        )
+    # Piped into a file or another program, no line may be folded to the width of a terminal.
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+@accounts.command(context_settings=TAKES_HYPHENS)
+def pause(open_id: str) -> None:
+    """Stop working an account until it is resumed."""
+    _set_state(settings_in_force(), open_id, "paused", "paused by the operator")
+
+
+@accounts.command(context_settings=TAKES_HYPHENS)
+def resume(open_id: str) -> None:
+    """Work an account again, and end its back-off."""
+    _set_state(settings_in_force(), open_id, "active", None)
+
+
+def _set_state(settings: Settings, open_id: str, state: str, reason: str | None) -> None:
+    standing = with_database(settings, lambda pool: status.set_state(pool, open_id, state, reason))
+    if standing is None:
+        hint = "; of options tells refresher accounts --help" if open_id.startswith("-") else ""
+        fail(f"open_id: expected a known account, not {open_id!r}{hint}")
+    print(standing_line(open_id, standing, managed=settings.refreshes_tokens))

@@ -1,0 +1,82 @@
+"""The daemon and what prepares its database: `run`, `once` and `migrate`."""
+
+import sys
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.progress import Progress
+
+from refresher import app as composition
+from refresher import logs
+from refresher.cli.database import database_url_of, say_ignored, settings_in_force
+from refresher.cli.errors import OPERATOR_ERRORS
+from refresher.cli.output import EXIT_INCOMPLETE, fail, say
+from refresher.events import DAEMON_FAILED
+from refresher.postgres.database import SCHEMA_REVISION
+
+
+def run() -> None:
+    """The daemon. SIGTERM or SIGINT: finish what is in flight, give leases back, exit."""
+    settings = settings_in_force()
+    logs.configure(log_format=settings.log_format, level=settings.log_level)
+    try:
+        uvloop.run(composition.run(settings))
+    except OPERATOR_ERRORS:
+        raise
+    except Exception as error:
+        logs.emit(DAEMON_FAILED, exc_info=error)
+        raise typer.Exit(EXIT_INCOMPLETE) from None
+
+
+def once() -> None:
+    """Everything due now, then exit: 0 when every due video was answered, else 1."""
+    settings = settings_in_force()
+    say_ignored(database_url_of(settings))
+    logs.configure(log_format=settings.log_format, level="warning")
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("due videos", total=None)
+
+        def on_progress(answered: int, due: int) -> None:
+            progress.update(task, completed=answered, total=due)
+
+        left = uvloop.run(composition.once(settings, on_progress))
+    if left:
+        say(
+            f"{left} due videos could not be answered: their accounts are parked, in back-off, "
+            "stopped by a lock or sealed with an unknown key, see refresher accounts list and the "
+            "log"
+        )
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def migrate(
+    video_partitions: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=1024,
+            help="Also partition videos by the hash of open_id: for good, and with nobody reading"
+            " or writing accounts and videos meanwhile.",
+        ),
+    ] = None,
+) -> None:
+    """Bring the database to the current schema; safe to run from several places at once."""
+    from refresher.postgres.migrate import migrate as migrate_database
+    from refresher.postgres.partitioning import PartitioningRefusedError, partition_videos
+
+    database_url = database_url_of(settings_in_force())
+    say_ignored(database_url)
+    migrated = uvloop.run(migrate_database(database_url))
+    if video_partitions is None:
+        print(f"migrated to revision {SCHEMA_REVISION}" if migrated else "nothing to migrate")
+        return
+    try:
+        rows = uvloop.run(partition_videos(database_url, video_partitions))
+    except PartitioningRefusedError as error:
+        fail(str(error))
+    if rows is None:
+        print(f"already in {video_partitions} partitions")
+    else:
+        print(f"{rows:,} videos in {video_partitions} partitions")

@@ -1,0 +1,16 @@
+"""What several commands take."""
+
+from typing import Final
+
+from refresher.cli.output import fail
+from refresher.domain.expiry import LONGEST_LIFE_SECONDS
+
+#: An open_id may begin with a hyphen, as an option does.
+TAKES_HYPHENS: Final = {"ignore_unknown_options": True}
+
+
+def whole(option: str, value: str, least: int = 1) -> int:
+    most = int(LONGEST_LIFE_SECONDS)
+    if not value.isdecimal() or not least <= int(value) <= most:
+        fail(f"{option}: expected hourly or seconds, {least} to {most}, not {value!r}")
+    return int(value)

@@ -1,0 +1,69 @@
+"""`status`."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from refresher.cli.database import settings_in_force, with_database
+from refresher.cli.output import WIDE
+from refresher.postgres import status
+from refresher.postgres.database import Pool
+
+
+def show_status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Freshness, backlog, accounts by state, quota use, and who holds leases just now."""
+    from refresher.postgres.partitioning import count_partitions
+
+    settings = settings_in_force()
+
+    async def read(pool: Pool) -> dict[str, Any]:
+        summary = await status.read_summary(pool)
+        quota = await status.read_quota(pool)
+        partitions = await count_partitions(pool)
+        return {
+            **asdict(summary),
+            "isolated_accounts": await status.count_isolated(pool),
+            "quota": {
+                "since": quota.since.isoformat(),
+                "requests": quota.requests,
+                "busiest_account_requests": quota.busiest,
+                "limit_per_account_and_minute": settings.rate_limit_per_token,
+            },
+            "replicas": dict(await status.read_replicas(pool)),
+            **({} if partitions is None else {"video_partitions": partitions}),
+        }
+
+    facts = with_database(settings, read)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _print_facts(facts)
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    quota, reachable = facts["quota"], facts["valid"] + facts["expired"] + facts["uncovered"]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("freshness", f"{facts['valid'] / reachable:.2%}" if reachable else "no covers")
+    for name in ("videos", "valid", "expired", "uncovered", "missing", "unreachable", "due"):
+        table.add_row(name, f"{facts[name]:,}")
+    table.add_row("oldest overdue", f"{facts['oldest_overdue_seconds']:,} s")
+    for state, count in facts["accounts"].items():
+        table.add_row(f"accounts {state}", f"{count:,}")
+    table.add_row("accounts isolated", f"{facts['isolated_accounts']:,}")
+    table.add_row(
+        "quota",
+        f"{quota['requests']:,} requests since {quota['since']}, "
+        f"{quota['busiest_account_requests']:,} by the busiest account",
+    )
+    for replica, leases in (facts["replicas"] or {"": 0}).items():
+        table.add_row("leases now", f"{leases:,} {replica}")
+    if "video_partitions" in facts:
+        table.add_row("video partitions", f"{facts['video_partitions']:,}")
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
