@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from refresher.domain.connection_string import EXPECTED_URL, read_connection_string
+from refresher.domain.limits import HIGHEST_LIMIT, YEAR_SECONDS
 from refresher.setting_files import BadSettingFileError, Found, read_env_file, read_secrets
 
 PREFIX: Final = "REFRESHER_"
@@ -81,8 +82,6 @@ def split_keys(value: SecretStr | None) -> list[str]:
 
 SECRETS: Final = {"database_url", "token_keys", "tiktok_client_key", "tiktok_client_secret"}
 LAST_PORT: Final = 65535
-HIGHEST_LIMIT: Final = 1_000_000
-YEAR_SECONDS: Final = 86_400 * 365
 Limit = Annotated[int, Field(ge=0, le=HIGHEST_LIMIT)]
 Seconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=YEAR_SECONDS)]

@@ -685,7 +685,7 @@ async def test_a_daemon_frozen_in_a_refresh_does_no_harm(serve, start, pool):
 
 ZYGOTE = """
 import os, signal, sys, json
-import refresher.cli, refresher.tiktok.client, uvloop, asyncpg.protocol
+import refresher.app, refresher.cli, refresher.tiktok.client, uvloop, asyncpg.protocol
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:
     order = json.loads(line)

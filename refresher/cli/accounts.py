@@ -5,18 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from refresher.cli.database import sealer_of, settings_in_force, with_database
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
 from refresher.cli.options import TAKES_HYPHENS
-from refresher.cli.output import WIDE, fail, short
-from refresher.csv_files import ACCOUNT_COLUMNS, ACCOUNT_NEEDS, read_accounts
-from refresher.domain.standing import standing_line
-from refresher.postgres import imports, status
-from refresher.postgres.database import Pool
-from refresher.settings import Settings
+from refresher.cli.output import WIDE, Misuse, short
+from refresher.csv_files import ACCOUNT_COLUMNS, ACCOUNT_NEEDS
 
 accounts = typer.Typer(help="The accounts whose videos are kept alive.")
 
@@ -28,7 +21,13 @@ def import_accounts(
     strict: Strict = False,
 ) -> None:
     """Add accounts, or re-authorize known ones, from a CSV file; all or nothing."""
-    sealer = sealer_of(settings_in_force())
+    from refresher.cli.database import sealer_of
+    from refresher.csv_files import read_accounts
+    from refresher.postgres import imports
+    from refresher.postgres.database import Pool
+    from refresher.settings import read_settings
+
+    sealer = sealer_of(read_settings())
 
     async def read(pool: Pool) -> None:
         rows = read_accounts(file, doubts=doubts_of(strict=strict))
@@ -46,6 +45,13 @@ def import_accounts(
 @accounts.command("list")
 def list_accounts() -> None:
     """All accounts with state, videos and next wake-up."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from refresher.cli.database import with_database
+    from refresher.postgres import status
+    from refresher.settings import read_settings
+
     table = Table(
         "open_id",
         "state",
@@ -57,7 +63,7 @@ def list_accounts() -> None:
         box=None,
         pad_edge=False,
     )
-    for account in with_database(settings_in_force(), status.list_accounts):
+    for account in with_database(read_settings(), status.list_accounts):
         table.add_row(
             account.open_id,
             account.state,
@@ -74,18 +80,24 @@ def list_accounts() -> None:
 @accounts.command(context_settings=TAKES_HYPHENS)
 def pause(open_id: str) -> None:
     """Stop working an account until it is resumed."""
-    _set_state(settings_in_force(), open_id, "paused", "paused by the operator")
+    _set_state(open_id, "paused", "paused by the operator")
 
 
 @accounts.command(context_settings=TAKES_HYPHENS)
 def resume(open_id: str) -> None:
     """Work an account again, and end its back-off."""
-    _set_state(settings_in_force(), open_id, "active", None)
+    _set_state(open_id, "active", None)
 
 
-def _set_state(settings: Settings, open_id: str, state: str, reason: str | None) -> None:
+def _set_state(open_id: str, state: str, reason: str | None) -> None:
+    from refresher.cli.database import with_database
+    from refresher.domain.standing import standing_line
+    from refresher.postgres import status
+    from refresher.settings import read_settings
+
+    settings = read_settings()
     standing = with_database(settings, lambda pool: status.set_state(pool, open_id, state, reason))
     if standing is None:
         hint = "; of options tells refresher accounts --help" if open_id.startswith("-") else ""
-        fail(f"open_id: expected a known account, not {open_id!r}{hint}")
+        raise Misuse(f"open_id: expected a known account, not {open_id!r}{hint}")
     print(standing_line(open_id, standing, managed=settings.refreshes_tokens))

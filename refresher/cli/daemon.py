@@ -4,22 +4,21 @@ import sys
 from typing import Annotated
 
 import typer
-import uvloop
-from rich.console import Console
-from rich.progress import Progress
 
-from refresher import app as composition
-from refresher import logs
-from refresher.cli.database import database_url_of, say_ignored, settings_in_force
-from refresher.cli.errors import OPERATOR_ERRORS
-from refresher.cli.output import EXIT_INCOMPLETE, fail, say
-from refresher.events import DAEMON_FAILED
-from refresher.postgres.database import SCHEMA_REVISION
+from refresher.cli.output import Incomplete, Misuse
 
 
 def run() -> None:
     """The daemon. SIGTERM or SIGINT: finish what is in flight, give leases back, exit."""
-    settings = settings_in_force()
+    import uvloop
+
+    from refresher import app as composition
+    from refresher import logs
+    from refresher.cli.errors import OPERATOR_ERRORS
+    from refresher.events import DAEMON_FAILED
+    from refresher.settings import read_settings
+
+    settings = read_settings()
     logs.configure(log_format=settings.log_format, level=settings.log_level)
     try:
         uvloop.run(composition.run(settings))
@@ -27,12 +26,21 @@ def run() -> None:
         raise
     except Exception as error:
         logs.emit(DAEMON_FAILED, exc_info=error)
-        raise typer.Exit(EXIT_INCOMPLETE) from None
+        raise Incomplete from None
 
 
 def once() -> None:
     """Everything due now, then exit: 0 when every due video was answered, else 1."""
-    settings = settings_in_force()
+    import uvloop
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from refresher import app as composition
+    from refresher import logs
+    from refresher.cli.database import database_url_of, say_ignored
+    from refresher.settings import read_settings
+
+    settings = read_settings()
     say_ignored(database_url_of(settings))
     logs.configure(log_format=settings.log_format, level="warning")
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
@@ -43,12 +51,11 @@ def once() -> None:
 
         left = uvloop.run(composition.once(settings, on_progress))
     if left:
-        say(
+        raise Incomplete(
             f"{left} due videos could not be answered: their accounts are parked, in back-off, "
             "stopped by a lock or sealed with an unknown key, see refresher accounts list and the "
             "log"
         )
-        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 def migrate(
@@ -63,10 +70,15 @@ def migrate(
     ] = None,
 ) -> None:
     """Bring the database to the current schema; safe to run from several places at once."""
+    import uvloop
+
+    from refresher.cli.database import database_url_of, say_ignored
+    from refresher.postgres.database import SCHEMA_REVISION
     from refresher.postgres.migrate import migrate as migrate_database
     from refresher.postgres.partitioning import PartitioningRefusedError, partition_videos
+    from refresher.settings import read_settings
 
-    database_url = database_url_of(settings_in_force())
+    database_url = database_url_of(read_settings())
     say_ignored(database_url)
     migrated = uvloop.run(migrate_database(database_url))
     if video_partitions is None:
@@ -75,7 +87,7 @@ def migrate(
     try:
         rows = uvloop.run(partition_videos(database_url, video_partitions))
     except PartitioningRefusedError as error:
-        fail(str(error))
+        raise Misuse(str(error)) from None
     if rows is None:
         print(f"already in {video_partitions} partitions")
     else:

@@ -8,13 +8,9 @@ from refresher.cli.output import say
 from refresher.postgres.database import Pool, check_migrated, connected, ignored_parameters
 from refresher.postgres.role import check_role
 from refresher.postgres.sealing import Sealer
-from refresher.settings import Settings, read_settings, split_keys
+from refresher.settings import Settings, split_keys
 
 T = TypeVar("T")
-
-
-def settings_in_force() -> Settings:
-    return read_settings()
 
 
 def sealer_of(settings: Settings) -> Sealer:

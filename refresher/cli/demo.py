@@ -5,14 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
-import uvloop
-from rich.console import Console
-from rich.table import Table
 
-from refresher import logs
-from refresher.app import chunk_fill
 from refresher.cli.options import whole
-from refresher.cli.output import fail
+from refresher.cli.output import Misuse
 
 DEMO_WORDS: Final = """\
 A PostgreSQL of its own, an emulated TikTok whose covers live 60 seconds, and the daemon, with 20
@@ -28,6 +23,12 @@ def demo(
     ] = None,
 ) -> None:
     """Embedded PostgreSQL, emulator, sample data and the daemon; nothing to configure."""
+    import uvloop
+    from rich.console import Console
+    from rich.table import Table
+
+    from refresher import logs
+    from refresher.app import chunk_fill
     from refresher.demo import run_demo
 
     print(DEMO_WORDS, flush=True)
@@ -35,7 +36,7 @@ def demo(
     try:
         summary, tally = uvloop.run(run_demo(seconds))
     except ModuleNotFoundError as error:
-        fail(f"{error.name} is missing: install cover-refresher[demo]")
+        raise Misuse(f"{error.name} is missing: install cover-refresher[demo]") from None
     table = Table("videos", "valid", "expired", "missing", "requests", "chunk fill", "throttled")
     table.add_row(
         f"{summary.videos:,}",
@@ -133,7 +134,7 @@ def emulator(
         )
     except ValueError as error:
         # Each option is within its own bounds: these are shares that come to more than all.
-        fail(f"--...-share: {error}")
+        raise Misuse(f"--...-share: {error}") from None
     world = Emulator(options)
     populate(world, accounts_file or SAMPLE_ACCOUNTS, videos_file or SAMPLE_VIDEOS)
     serving = serve_emulator(world, host, port, on_start=lambda url: print(url, flush=True))
@@ -141,21 +142,23 @@ def emulator(
 
 
 def _serve(serving: Coroutine[Any, Any, None], host: str, port: int) -> None:
+    import uvloop
+
     try:
         uvloop.run(serving)
     except UnicodeError:
-        fail(f"--host: expected a name or an address, not {host!r}")
+        raise Misuse(f"--host: expected a name or an address, not {host!r}") from None
     except OSError as error:
-        fail(f"--host, --port: {host}:{port}: {error.strerror}")
+        raise Misuse(f"--host, --port: {host}:{port}: {error.strerror}") from None
 
 
 def _rotation(value: str) -> Literal["strict", "lenient"]:
     if value not in {"strict", "lenient"}:
-        fail(f"--refresh-token-rotation: expected strict or lenient, not {value!r}")
+        raise Misuse(f"--refresh-token-rotation: expected strict or lenient, not {value!r}")
     return "strict" if value == "strict" else "lenient"
 
 
 def _fate(value: str) -> Literal["live", "die"]:
     if value not in {"live", "die"}:
-        fail(f"--old-access-tokens: expected live or die, not {value!r}")
+        raise Misuse(f"--old-access-tokens: expected live or die, not {value!r}")
     return "live" if value == "live" else "die"

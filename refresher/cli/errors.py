@@ -1,10 +1,11 @@
-"""What the operator can put right."""
+"""Errors of the whole program that the operator can put right. Loaded only when one is raised."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from refresher.csv_files import BadFileError
 from refresher.domain.errors import DatabaseUnavailable, TokenUnreadable
-from refresher.postgres.database import SchemaNotMigratedError
+from refresher.postgres.database import ROWS_REFUSED, SchemaNotMigratedError, first_line
 from refresher.settings import SettingsError
 
 #: What the operator can put right: one line, no traceback.
@@ -16,3 +17,17 @@ OPERATOR_ERRORS: Final = (
     TokenUnreadable,
     OSError,
 )
+
+
+def complaints(error: Exception) -> Sequence[str]:
+    """What to tell the operator, a line each; empty where the operator can do nothing about it."""
+    if isinstance(error, BadFileError):
+        return error.complaints
+    if isinstance(error, DatabaseUnavailable):
+        return [f"database: {error}"]
+    if isinstance(error, OPERATOR_ERRORS):
+        return [str(error)]
+    if isinstance(error, ROWS_REFUSED):
+        reason = first_line(error)
+        return [f"database: {reason} (a trigger or constraint of yours on schema refresher?)"]
+    return []

@@ -1,16 +1,19 @@
 """What `accounts import` and `videos import` share."""
 
-from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refresher.cli.database import settings_in_force, with_database
 from refresher.cli.output import say
-from refresher.csv_files import BadFileError, Doubts, named
-from refresher.postgres import imports
-from refresher.postgres.database import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from pathlib import Path
+
+    from refresher.csv_files import Doubts
+    from refresher.postgres.database import Pool
 
 
 def csv_file(columns: Sequence[str], needed: Sequence[str]) -> Any:
@@ -34,12 +37,19 @@ Strict = Annotated[
 
 
 def doubts_of(*, strict: bool) -> Doubts:
+    from refresher.csv_files import Doubts
+
     return Doubts(strict, lambda doubt: say(f"warning: {doubt}"))
 
 
 def import_file(file: Path, read: Callable[[Pool], Coroutine[Any, Any, None]]) -> None:
+    from refresher.cli.database import with_database
+    from refresher.csv_files import BadFileError, named
+    from refresher.postgres import imports
+    from refresher.settings import read_settings
+
     try:
-        with_database(settings_in_force(), read)
+        with_database(read_settings(), read)
     except imports.ImportRefusedError as error:
         complaints = (f"{named(file)}:{line}: {told}" for line, told in error.complaints)
         raise BadFileError(*complaints, more=error.more) from None

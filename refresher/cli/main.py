@@ -1,17 +1,21 @@
-"""The command line: its commands, its errors and its exit codes."""
+"""The command line: its commands, and the only place that decides on exit codes.
+
+`refresher --help` loads this package and Typer alone. What a command needs, it imports when it
+runs.
+"""
 
 import sys
+from collections.abc import Sequence
+from typing import Final
 
 import typer
-from pydantic import ValidationError
 
 from refresher.cli import accounts, daemon, demo, simulate, status, tokens, videos
-from refresher.cli.errors import OPERATOR_ERRORS
-from refresher.cli.output import EXIT_INCOMPLETE, EXIT_USAGE, fail, say
-from refresher.csv_files import BadFileError
-from refresher.domain.errors import DatabaseUnavailable
-from refresher.postgres.database import ROWS_REFUSED, first_line
-from refresher.settings import expected
+from refresher.cli.output import Incomplete, Misuse, say
+
+EXIT_INCOMPLETE: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
 
 app = typer.Typer(
     name="refresher",
@@ -36,30 +40,37 @@ def main() -> None:
     """The console script."""
     try:
         code = app(standalone_mode=False)
-    except typer.TyperException as error:
-        fail(_misuse(error))
-    except BadFileError as error:
-        for complaint in error.complaints:
-            say(complaint)
-        sys.exit(EXIT_USAGE)
-    except DatabaseUnavailable as error:
-        fail(f"database: {error}")
-    except OPERATOR_ERRORS as error:
-        fail(str(error))
-    except ROWS_REFUSED as error:
-        reason = first_line(error)
-        fail(f"database: {reason} (a trigger or constraint of yours on schema refresher?)")
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = EXIT_INTERRUPTED
     except Exception as error:
-        # Its text may quote a row of the database, so it passes the redaction; no traceback does.
-        say(f"unexpected {type(error).__name__}: {error}")
-        sys.exit(EXIT_INCOMPLETE)
+        lines, code = _explained(error)
+        for line in lines:
+            say(line)
     sys.exit(code)
+
+
+def _explained(error: Exception) -> tuple[Sequence[str], int]:
+    """What to say, and the exit code."""
+    if isinstance(error, Incomplete):
+        return error.args, EXIT_INCOMPLETE
+    if isinstance(error, Misuse):
+        return error.args, EXIT_USAGE
+    if isinstance(error, typer.TyperException):
+        return [_misuse(error)], EXIT_USAGE
+    from refresher.cli.errors import complaints
+
+    if lines := complaints(error):
+        return lines, EXIT_USAGE
+    # Its text may quote a row of the database, so it passes the redaction; no traceback does.
+    return [f"unexpected {type(error).__name__}: {error}"], EXIT_INCOMPLETE
 
 
 def _misuse(error: typer.TyperException) -> str:
     """Of a bad value the option and what was expected; of all else what Typer says."""
+    from pydantic import ValidationError
+
+    from refresher.settings import expected
+
     cause = error.__cause__
     if (
         isinstance(error, typer.BadParameter)

@@ -2,15 +2,17 @@
 
 from typing import Final
 
-from refresher.cli.output import fail
-from refresher.domain.expiry import LONGEST_LIFE_SECONDS
+from refresher.cli.output import Misuse
 
 #: An open_id may begin with a hyphen, as an option does.
 TAKES_HYPHENS: Final = {"ignore_unknown_options": True}
 
 
 def whole(option: str, value: str, least: int = 1) -> int:
+    """A number of seconds that is not `hourly`. Raises `Misuse`."""
+    from refresher.domain.expiry import LONGEST_LIFE_SECONDS
+
     most = int(LONGEST_LIFE_SECONDS)
     if not value.isdecimal() or not least <= int(value) <= most:
-        fail(f"{option}: expected hourly or seconds, {least} to {most}, not {value!r}")
+        raise Misuse(f"{option}: expected hourly or seconds, {least} to {most}, not {value!r}")
     return int(value)

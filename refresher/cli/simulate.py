@@ -1,24 +1,23 @@
 """`simulate`."""
 
-import json
-from collections.abc import Callable
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from refresher.app import due_policy
-from refresher.cli.database import with_database
 from refresher.cli.options import whole
-from refresher.cli.output import fail
-from refresher.domain.fleet import Fleet
-from refresher.postgres.fleet import read_fleet
-from refresher.settings import HIGHEST_LIMIT, YEAR_SECONDS, Settings, read_settings
-from refresher.simulation import report
-from refresher.simulation.fleet import sizes, steady_fleet
-from refresher.simulation.forecast import Forecast, forecast
-from refresher.simulation.plan import DAY_SECONDS, SHORTEST_TTL, Plan, Ttl
+from refresher.cli.output import Misuse
+from refresher.domain.limits import HIGHEST_LIMIT, YEAR_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from refresher.domain.fleet import Fleet
+    from refresher.settings import Settings
+    from refresher.simulation.forecast import Forecast
+    from refresher.simulation.plan import Plan, Ttl
 
 
 def simulate(
@@ -56,6 +55,10 @@ def simulate(
     ] = None,
 ) -> None:
     """How many covers a quota keeps alive: the daemon's decisions under a virtual clock."""
+    from rich.console import Console
+
+    from refresher.simulation.forecast import forecast
+
     fleet_of = _fleet_source(videos_made, accounts_made, seed, stored=from_database)
     draw = _drawing(plot)
     settings = _settings_to_simulate(
@@ -69,8 +72,16 @@ def simulate(
     with Console(stderr=True).status("simulating"):
         told = forecast(fleet_of(settings, plan), plan)
     draw(told, plan)
+    _print_forecast(told, plan, seed=None if from_database else seed, as_json=as_json)
+
+
+def _print_forecast(told: Forecast, plan: Plan, *, seed: int | None, as_json: bool) -> None:
+    import json
+
+    from refresher.simulation import report
+
     if as_json:
-        print(json.dumps(report.facts(told, plan, None if from_database else seed), indent=2))
+        print(json.dumps(report.facts(told, plan, seed), indent=2))
         return
     lines = list(report.lines(told, plan))
     width = max(len(name) for name, _ in lines)
@@ -84,22 +95,27 @@ def _fleet_source(
     if stored and videos_made is accounts_made is None:
         return _stored_fleet
     if stored or videos_made is None or accounts_made is None:
-        fail("expected --videos and --accounts, or --from-database alone")
+        raise Misuse("expected --videos and --accounts, or --from-database alone")
 
     def made(_: Settings, plan: Plan) -> Fleet:
+        from refresher.simulation.fleet import sizes, steady_fleet
+
         try:
             counts = sizes(videos_made, accounts_made)
         except ValueError as error:
-            fail(f"--videos: {error}")
+            raise Misuse(f"--videos: {error}") from None
         return steady_fleet(counts, plan, seed)
 
     return made
 
 
 def _stored_fleet(settings: Settings, _: Plan) -> Fleet:
+    from refresher.cli.database import with_database
+    from refresher.postgres.fleet import read_fleet
+
     fleet = with_database(settings, read_fleet)
     if not fleet.videos:
-        fail("no active account has a video: nothing to simulate")
+        raise Misuse("no active account has a video: nothing to simulate")
     return fleet
 
 
@@ -108,15 +124,17 @@ def _drawing(file: Path | None) -> Callable[[Forecast, Plan], None]:
     if file is None:
         return lambda _forecast, _plan: None
     if file.suffix != ".png" or file.is_dir() or not file.parent.is_dir():
-        fail(f"--plot: expected FILE.png in a folder that exists, not {str(file)!r}")
+        raise Misuse(f"--plot: expected FILE.png in a folder that exists, not {str(file)!r}")
     try:
         from refresher.simulation.plot import draw
     except ModuleNotFoundError:
-        fail("--plot: matplotlib is missing: pip install '.[plot]'")
+        raise Misuse("--plot: matplotlib is missing: pip install '.[plot]'") from None
     return lambda told, plan: draw(told, plan, file)
 
 
 def _settings_to_simulate(*, stored: bool, **given: float | None) -> Settings:
+    from refresher.settings import read_settings
+
     overrides: dict[str, object] = {
         name: value for name, value in given.items() if value is not None
     }
@@ -127,6 +145,9 @@ def _settings_to_simulate(*, stored: bool, **given: float | None) -> Settings:
 
 
 def _plan(settings: Settings, ttl: str, days: float) -> Plan:
+    from refresher.app import due_policy
+    from refresher.simulation.plan import DAY_SECONDS, SHORTEST_TTL, Plan
+
     lives: Ttl = "hourly" if ttl == "hourly" else whole("--ttl", ttl, SHORTEST_TTL)
     return Plan(
         policy=due_policy(settings),

@@ -1,27 +1,27 @@
 """`status`."""
 
-import json
 import sys
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from refresher.cli.database import settings_in_force, with_database
 from refresher.cli.output import WIDE
-from refresher.postgres import status
-from refresher.postgres.database import Pool
 
 
 def show_status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Freshness, backlog, accounts by state, quota use, and who holds leases just now."""
-    from refresher.postgres.partitioning import count_partitions
+    import json
+    from dataclasses import asdict
 
-    settings = settings_in_force()
+    from refresher.cli.database import with_database
+    from refresher.postgres import status
+    from refresher.postgres.database import Pool
+    from refresher.postgres.partitioning import count_partitions
+    from refresher.settings import read_settings
+
+    settings = read_settings()
 
     async def read(pool: Pool) -> dict[str, Any]:
         summary = await status.read_summary(pool)
@@ -48,6 +48,9 @@ def show_status(
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     quota, reachable = facts["quota"], facts["valid"] + facts["expired"] + facts["uncovered"]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("freshness", f"{facts['valid'] / reachable:.2%}" if reachable else "no covers")

@@ -2,17 +2,17 @@
 
 import typer
 
-from refresher.cli.database import sealer_of, settings_in_force, with_database
-from refresher.postgres.sealing import rotate_all
-from refresher.settings import SettingsError
-
 tokens = typer.Typer(help="The tokens in the database.")
 
 
 @tokens.command()
 def rotate() -> None:
     """Encrypt every stored token with the first key of REFRESHER_TOKEN_KEYS; may be repeated."""
-    settings = settings_in_force()
+    from refresher.cli.database import sealer_of, with_database
+    from refresher.postgres.sealing import rotate_all
+    from refresher.settings import SettingsError, read_settings
+
+    settings = read_settings()
     sealer = sealer_of(settings)
     if not sealer.seals:
         raise SettingsError("REFRESHER_TOKEN_KEYS is not set: expected the key to encrypt with")

@@ -1,29 +1,23 @@
 """`videos import`."""
 
+from __future__ import annotations
+
 import sys
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-from refresher.app import due_policy
-from refresher.cli.database import settings_in_force
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
-from refresher.csv_files import (
-    VIDEO_COLUMNS,
-    VIDEO_NEEDS,
-    VideoRow,
-    count_lines,
-    named,
-    read_videos,
-)
-from refresher.domain.due import account_share, due_after_refresh
-from refresher.domain.model import OpenId
-from refresher.postgres import imports, status
-from refresher.postgres.database import Pool
+from refresher.csv_files import VIDEO_COLUMNS, VIDEO_NEEDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from refresher.csv_files import VideoRow
+    from refresher.domain.due import DuePolicy
+    from refresher.postgres.database import Pool
 
 videos = typer.Typer(help="The videos whose covers are kept alive.")
 
@@ -35,18 +29,21 @@ def import_videos(
     strict: Strict = False,
 ) -> None:
     """Add videos of known accounts from a CSV file; all or nothing."""
-    policy = due_policy(settings_in_force())
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from refresher.app import due_policy
+    from refresher.csv_files import count_lines, named, read_videos
+    from refresher.postgres import imports
+    from refresher.postgres.status import read_now
+    from refresher.settings import read_settings
+
+    policy = due_policy(read_settings())
     lines = count_lines(file)
 
     async def read(pool: Pool) -> None:
-        now = await status.read_now(pool)
-
-        def due_at(row: VideoRow) -> datetime | None:
-            if row.cover_expires_at is None or row.cover_expires_at <= now:
-                return None
-            share = account_share(OpenId(row.open_id))
-            return due_after_refresh(policy, share, now, row.cover_expires_at)
-
+        now = await read_now(pool)
+        due_at = _first_due(policy, now)
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
             task = progress.add_task(named(file), total=lines)
             rows = read_videos(
@@ -61,3 +58,17 @@ def import_videos(
         print(f"{imported.stored} videos{would} added, {known} were known already")
 
     import_file(file, read)
+
+
+def _first_due(policy: DuePolicy, now: datetime) -> Callable[[VideoRow], datetime | None]:
+    """When an imported video is due first: None, which is at once, unless its cover still lives."""
+    from refresher.domain.due import account_share, due_after_refresh
+    from refresher.domain.model import OpenId
+
+    def due_at(row: VideoRow) -> datetime | None:
+        if row.cover_expires_at is None or row.cover_expires_at <= now:
+            return None
+        share = account_share(OpenId(row.open_id))
+        return due_after_refresh(policy, share, now, row.cover_expires_at)
+
+    return due_at
