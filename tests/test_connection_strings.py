@@ -21,6 +21,8 @@ from tests.conftest import administer, eventually
 HUSH = faults.PASSWORD
 AS_NOBODY = """
 import os, sys
+import rich.console, rich.table
+import refresher.cli.database, refresher.cli.errors, refresher.postgres.status
 from refresher.cli import app, main
 app(["accounts", "list", "--help"], standalone_mode=False)  # imports what is left
 os.setuid(65534)
