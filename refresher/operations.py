@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import Final
-
-from aiohttp import web
+from typing import TYPE_CHECKING, Final
 
 from refresher.events import OPERATIONS_SERVED
 from refresher.logs import emit
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 ANSWER_SECONDS: Final = 1.0
 
@@ -27,6 +28,9 @@ async def served(
         yield
         return
 
+    # Loaded only where something is served: it takes as long as the database driver.
+    from aiohttp import web  # noqa: PLC0415
+
     runner = web.AppRunner(_application(ready), access_log=None)
     await runner.setup()
     host, _, port = address.rpartition(":")
@@ -42,7 +46,9 @@ async def served(
         await runner.cleanup()
 
 
-def _application(ready: Callable[[], Awaitable[str | None]]) -> web.Application:
+def _application(ready: Callable[[], Awaitable[str | None]]) -> "web.Application":
+    from aiohttp import web  # noqa: PLC0415
+
     async def livez(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
