@@ -22,7 +22,7 @@ import uvloop
 
 from benchmarks.arguments import parser_of, real, whole
 from benchmarks.live import daemon, postgres, print_table, print_verdict, quantile
-from refresher.csv_files import VideoRow
+from refresher.csv_files.rows import VideoRow
 from refresher.emulator.options import EmulatorOptions
 from refresher.emulator.server import Emulator
 from refresher.postgres.audit import audit_step

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from refresher import app as composition
-from refresher.csv_files import BadFileError, read_accounts, read_videos
+from refresher.csv_files.complaints import BadFileError
+from refresher.csv_files.rows import read_accounts, read_videos
 from refresher.embedded import folder_for_servers, served
 from refresher.emulator.options import DEFAULT_SCOPE, EmulatorOptions
 from refresher.emulator.server import Emulator

@@ -9,7 +9,7 @@ from time import monotonic
 import asyncpg
 import pytest
 
-from refresher.csv_files import AccountRow
+from refresher.csv_files.rows import AccountRow
 from refresher.domain.conclude import conclude
 from refresher.domain.expiry import named_expiry
 from refresher.domain.model import ChunkWrite, Sample, TokenPair, Write

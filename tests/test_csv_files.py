@@ -4,15 +4,10 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from refresher.csv_files import (
-    ACCOUNT_COLUMNS,
-    AccountRow,
-    BadFileError,
-    VideoRow,
-    count_lines,
-    read_accounts,
-    read_videos,
-)
+from refresher.csv_files.columns import ACCOUNT_COLUMNS
+from refresher.csv_files.complaints import BadFileError
+from refresher.csv_files.rows import AccountRow, VideoRow, read_accounts, read_videos
+from refresher.csv_files.sheet import count_lines
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 URL = f"https://example.com/a~b:c.jpeg?x-expires={int(NOW.timestamp()) + 3600}&s=a%2Fb,c"

@@ -9,7 +9,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from refresher.csv_files import BadFileError, Doubts, read_accounts, read_videos
+from refresher.csv_files.complaints import BadFileError, Doubts
+from refresher.csv_files.rows import read_accounts, read_videos
 from refresher.logs import redacted_text
 from refresher.postgres.imports import NothingToImportError, import_accounts, import_videos
 from tests.conftest import check_output, environment

@@ -9,7 +9,7 @@ import typer
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
 from refresher.cli.options import TAKES_HYPHENS
 from refresher.cli.output import WIDE, Misuse, short
-from refresher.csv_files import ACCOUNT_COLUMNS, ACCOUNT_NEEDS
+from refresher.csv_files.columns import ACCOUNT_COLUMNS, ACCOUNT_NEEDS
 
 accounts = typer.Typer(help="The accounts whose videos are kept alive.")
 
@@ -22,7 +22,7 @@ def import_accounts(
 ) -> None:
     """Add accounts, or re-authorize known ones, from a CSV file; all or nothing."""
     from refresher.cli.database import sealer_of
-    from refresher.csv_files import read_accounts
+    from refresher.csv_files.rows import read_accounts
     from refresher.postgres import imports
     from refresher.postgres.database import Pool
     from refresher.settings import read_settings

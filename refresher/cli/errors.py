@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from refresher.csv_files import BadFileError
+from refresher.csv_files.complaints import BadFileError
 from refresher.domain.errors import DatabaseUnavailable, TokenUnreadable
 from refresher.postgres.database import ROWS_REFUSED, SchemaNotMigratedError, first_line
 from refresher.settings import SettingsError

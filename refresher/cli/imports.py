@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
-    from refresher.csv_files import Doubts
+    from refresher.csv_files.complaints import Doubts
     from refresher.postgres.database import Pool
 
 
@@ -37,14 +37,14 @@ Strict = Annotated[
 
 
 def doubts_of(*, strict: bool) -> Doubts:
-    from refresher.csv_files import Doubts
+    from refresher.csv_files.complaints import Doubts
 
     return Doubts(strict, lambda doubt: say(f"warning: {doubt}"))
 
 
 def import_file(file: Path, read: Callable[[Pool], Coroutine[Any, Any, None]]) -> None:
     from refresher.cli.database import with_database
-    from refresher.csv_files import BadFileError, named
+    from refresher.csv_files.complaints import BadFileError, named
     from refresher.postgres import imports
     from refresher.settings import read_settings
 

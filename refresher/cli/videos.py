@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
-from refresher.csv_files import VIDEO_COLUMNS, VIDEO_NEEDS
+from refresher.csv_files.columns import VIDEO_COLUMNS, VIDEO_NEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from refresher.csv_files import VideoRow
+    from refresher.csv_files.rows import VideoRow
     from refresher.domain.due import DuePolicy
     from refresher.postgres.database import Pool
 
@@ -33,7 +33,9 @@ def import_videos(
     from rich.progress import Progress
 
     from refresher.app import due_policy
-    from refresher.csv_files import count_lines, named, read_videos
+    from refresher.csv_files.complaints import named
+    from refresher.csv_files.rows import read_videos
+    from refresher.csv_files.sheet import count_lines
     from refresher.postgres import imports
     from refresher.postgres.status import read_now
     from refresher.settings import read_settings

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from refresher.csv_files import MOST_NAMED, AccountRow, VideoRow
+from refresher.csv_files.complaints import MOST_NAMED
+from refresher.csv_files.rows import AccountRow, VideoRow
 from refresher.domain.errors import TokenUnreadable
 from refresher.postgres.database import SCAN_SECONDS, Pool, connection
 from refresher.postgres.sealing import Sealer
