@@ -12,8 +12,9 @@ from refresher.domain.claiming import APP_HORIZON_SECONDS
 from refresher.domain.conclude import conclude
 from refresher.domain.model import ChunkWrite, Park, Release, Sample, Write
 from refresher.domain.pacing import HORIZON_SECONDS, PAST_SECONDS
-from refresher.postgres.claims import ROWS_READ, SQL_CLAIM, SQL_RENEW, SQL_RESERVE, Claims
+from refresher.postgres.claims import EXTEND, RESERVE, ROWS_READ, Claims
 from refresher.postgres.database import connected
+from refresher.postgres.statements import Statement, source
 from refresher.postgres.write_back import write_back
 
 
@@ -578,9 +579,10 @@ async def test_a_claim_of_a_part_has_not_seen_all(pool, monkeypatch):
 async def late_to_lock(pool, monkeypatch):
     """Claims that, between their snapshot and their first lock, wait for this connection."""
     look = "FROM refresher.app LIMIT 1"
-    assert SQL_CLAIM.count(look) == 1
-    waiting = SQL_CLAIM.replace(look, "FROM refresher.app, pg_advisory_xact_lock(7) LIMIT 1")
-    monkeypatch.setattr("refresher.postgres.claims.SQL_CLAIM", waiting)
+    claim = source("claim")
+    assert claim.count(look) == 1
+    waiting = claim.replace(look, "FROM refresher.app, pg_advisory_xact_lock(7) LIMIT 1")
+    monkeypatch.setattr("refresher.postgres.claims.CLAIM", Statement(waiting))
     async with pool.acquire() as holder:
         await holder.execute("SELECT pg_advisory_lock(7)")
         yield holder
@@ -680,14 +682,19 @@ async def test_a_lease_is_renewed_beside_a_write_back(pool):
     await store(pool, "ana", 1)
     claims = replica(pool)
     (claim,) = await claims.claim(10)
-    for misses, statement in enumerate((SQL_RENEW, SQL_RESERVE), 1):
-        values = (
-            ([claim.open_id], [claim.lease_epoch], timedelta(seconds=60))
-            if statement is SQL_RENEW
-            else (claim.open_id, claim.lease_epoch, timedelta(seconds=1), *[timedelta(0)] * 2)
-        )
+    extending = EXTEND(
+        open_ids=[claim.open_id], lease_epochs=[claim.lease_epoch], lease=timedelta(seconds=60)
+    )
+    reserving = RESERVE(
+        open_id=claim.open_id,
+        lease_epoch=claim.lease_epoch,
+        step=timedelta(seconds=1),
+        app_step=timedelta(0),
+        ahead=timedelta(0),
+    )
+    for misses, asked in enumerate((extending, reserving), 1):
         async with pool.acquire() as other, other.transaction():
-            assert await other.fetch(statement, *values)
+            assert await other.fetch(*asked)
             due_at = claim.lease_expires_at + timedelta(seconds=misses)
             write = Write(ids(claim), due_at, misses=misses)
             chunk = ChunkWrite(claim.open_id, claim.lease_epoch, [write], claim.ctids)

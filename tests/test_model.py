@@ -61,10 +61,8 @@ from refresher.domain.pacing import (
 )
 from refresher.domain.reconcile import put_aside, reconcile, refused_alone
 from refresher.postgres.audit import audit_step
-from refresher.postgres.claims import (
-    ASSUMED_STEP_SECONDS,
-    Claims,
-)
+from refresher.postgres.claims import Claims
+from refresher.postgres.constants import ASSUMED_STEP_SECONDS
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.sealing import Sealer, rotate_all, seal_all
 from refresher.postgres.status import read_summary, set_state

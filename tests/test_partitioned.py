@@ -24,7 +24,7 @@ async def partitioned(database):
 
 
 async def partitions(pool):
-    return await pool.fetchval(partitioning.SQL_PARTITIONS)
+    return await pool.fetchval(*partitioning.PARTITIONS())
 
 
 # What an application, an operator or a later revision sees of the table, whatever holds its rows.

@@ -25,19 +25,18 @@ from refresher.domain.model import (
     Write,
 )
 from refresher.postgres import partitioning
-from refresher.postgres.audit import AUDIT_SECONDS, SQL_AUDIT, WALK_STEPS, audit_step
-from refresher.postgres.claims import SQL_CLAIM, Claims
+from refresher.postgres.audit import AUDIT, AUDIT_SECONDS, WALK_STEPS, audit_step
+from refresher.postgres.claims import CLAIM, Claims
 from refresher.postgres.database import SCAN_SECONDS, Connector
 from refresher.postgres.sealing import Sealer
-from refresher.postgres.status import SQL_SUMMARY, read_summary
+from refresher.postgres.status import SUMMARY, read_summary
 from refresher.postgres.tokens import TokenStore, consents_ending, ignored_tokens
-from refresher.postgres.write_back import SQL_WRITE_BACK, _write, write_free_rows
+from refresher.postgres.write_back import WRITE_BACK, _write, write_free_rows
 from refresher.settings import read_settings
 from tests.conftest import eventually
 
 ROOT = Path(__file__).parents[1]
-#: They make the tables, and run when an operator does.
-SCHEMA_FILES = {"migrate.py", "partitioning.py"}
+SQL = Path(partitioning.__file__).parent / "sql"
 
 #: Of the accounts, the first ones are due, those after them are leased; they and some more have
 #: videos.
@@ -166,10 +165,10 @@ async def hot_path(connection):
     step = ACCOUNTS // WALK_STEPS + 1
     acts = [
         (lambda _: claims.claim(128), Bound(2 * DUE, DUE)),
-        (partial(write, SQL_WRITE_BACK, chunks), Bound(LEASED, 20 * LEASED)),
-        (partial(write, SQL_WRITE_BACK, moved), Bound(LEASED, 2 * 20 * LEASED)),
+        (partial(write, WRITE_BACK, chunks), Bound(LEASED, 20 * LEASED)),
+        (partial(write, WRITE_BACK, moved), Bound(LEASED, 2 * 20 * LEASED)),
         (lambda pool: write_free_rows(pool, chunks), Bound(LEASED, 2 * 20 * LEASED)),
-        (partial(write, SQL_WRITE_BACK, missed), Bound(20 * LEASED, 20 * LEASED)),
+        (partial(write, WRITE_BACK, missed), Bound(20 * LEASED, 20 * LEASED)),
         (lambda pool: write_free_rows(pool, missed), Bound(20 * LEASED, 2 * 20 * LEASED)),
         (lambda _: claims.release(releases), Bound(3 * LEASED, LEASED)),
         (lambda _: claims.release(sampled), Bound(3 * LEASED, (1 + len(samples)) * LEASED)),
@@ -269,7 +268,7 @@ async def test_no_statement_reads_what_it_is_not_about(fleet):
             assert sum(node["Actual Loops"] for node in videos) <= bound.looks_into_videos, told
             assert rows_read(videos) <= bound.looks_into_videos * VIDEOS_EACH, told
             assert rows_read(accounts) <= bound.accounts, told
-            if statement == SQL_WRITE_BACK and bound.looks_into_videos == 20 * LEASED:
+            if statement == WRITE_BACK.text and bound.looks_into_videos == 20 * LEASED:
                 assert {node["Node Type"] for node in videos} == {"Tid Scan"}, told
                 counts = [node for node in plan if node["Node Type"] == "Aggregate"]
                 assert all(node["Actual Loops"] <= 1 for node in counts), told
@@ -306,25 +305,19 @@ async def test_an_idle_poll_costs_at_most_two_statements(database, asked):
         await running
         await composition.Summarizer(app).summarize()
         await audit_step(app.pool)
-    assert asked[:-2] == [SQL_CLAIM] * len(asked[:-2])
-    assert asked[-2:] == [SQL_SUMMARY, SQL_AUDIT]
+    assert asked[:-2] == [CLAIM.text] * len(asked[:-2])
+    assert asked[-2:] == [SUMMARY.text, AUDIT.text]
     audits = settings.poll_seconds / AUDIT_SECONDS
     summaries = settings.poll_seconds / composition.SUMMARY_SECONDS
     assert 1 + audits + summaries <= 2
 
 
 async def _claimed(asked, times):
-    return asked.count(SQL_CLAIM) >= times
+    return asked.count(CLAIM.text) >= times
 
 
 def test_scaling_md_says_of_every_statement_whether_it_names_the_account():
     """Whoever adds one has thought of partitions and of several databases."""
-    folder = Path(partitioning.__file__).parent
-    files = [file for file in folder.glob("*.py") if file.name not in SCHEMA_FILES]
-    statements = {
-        name
-        for file in files
-        for name in re.findall(r"^(SQL_\w+): Final", file.read_text(), re.MULTILINE)
-    }
-    told = set(re.findall(r"`(SQL_\w+)`", (ROOT / "docs/scaling.md").read_text()))
+    statements = {file.name for file in SQL.glob("*.sql")}
+    told = set(re.findall(r"`(\w+\.sql)`", (ROOT / "docs/scaling.md").read_text()))
     assert told == statements

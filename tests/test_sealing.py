@@ -12,13 +12,13 @@ from refresher.domain.errors import TokenUnreadable
 from refresher.postgres.database import connection
 from refresher.postgres.sealing import (
     SEALED,
-    SEALED_IN_SQL,
     Sealer,
     check_readable,
     rotate_all,
     seal_all,
     seal_seen,
 )
+from refresher.postgres.statements import source
 from tests.conftest import eventually
 
 OLD, NEW, OTHER = (Fernet.generate_key().decode() for _ in range(3))
@@ -86,7 +86,7 @@ async def test_the_database_knows_what_is_sealed(pool):
     """As the code does: what is plain to one is plain to the other."""
     sealed = Sealer([OLD]).seal("act.x")
     for text in (sealed, sealed + "\n", sealed + "é", "é" + sealed, sealed[:-3] + "é==", "act.x"):
-        looks = await pool.fetchval(f"SELECT $1::text ~ {SEALED_IN_SQL}", text)
+        looks = await pool.fetchval(f"SELECT $1::text ~ {source('fragments/sealed_pattern')}", text)
         assert looks == bool(SEALED.fullmatch(text)), ascii(text[-4:])
 
 

@@ -26,6 +26,7 @@ from refresher.domain.connection_string import (
 )
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed
 from refresher.postgres.staggered import first_of
+from refresher.postgres.statements import statement
 from refresher.postgres.times import set_time_codec
 from refresher.postgres.tls import LocalFileError, tls_arguments
 
@@ -86,27 +87,14 @@ LONGEST_PAUSE_SECONDS: Final = 60.0
 
 #: The revision this code was written for; a later one only adds (expand and contract).
 SCHEMA_REVISION: Final = "0011"
-SQL_REVISION: Final = "SELECT max(version_num) FROM refresher.alembic_version"
+REVISION: Final = statement("revision")
 
-# Over the simple protocol, which prepares nothing, an answer is its number of rows.
+# Not in a file: over the simple protocol, which prepares nothing, there are no parameters, and an
+# answer is its number of rows.
 SQL_IS_PROCESS: Final = "SELECT WHERE pg_backend_pid() = {}"
 IS_PROCESS: Final = "SELECT 1"
-# The server itself is asked: a pooler tells of the server as it was when it first connected. Its
-# start tells one server from another, whichever pooler leads to it; as a number, since its text
-# depends on the session's time zone, which a pooler may set.
-SQL_SERVER: Final = """
-SELECT pg_is_in_recovery() AS is_standby,
-    current_setting('transaction_read_only') = 'on' AS is_read_only,
-    extract(epoch FROM pg_postmaster_start_time())::float8 AS started_at
-"""
-# Set for the role or the database it lasts until somebody changes it. A server that sets it, as
-# some do whose disk is full, may take it back, and a standby may be promoted.
-SQL_LASTING_READ_ONLY: Final = """
-SELECT source IN ('database', 'user', 'database user', 'client')
-FROM pg_settings
-WHERE name = 'default_transaction_read_only'
-    AND setting = 'on'
-"""
+SERVER: Final = statement("server")
+LASTING_READ_ONLY: Final = statement("lasting_read_only")
 READ_ONLY: Final = (
     "takes no writes: default_transaction_read_only is on for the role, the database or the server"
 )
@@ -450,11 +438,11 @@ class Connector:
         """Of several hosts we mean the one that takes writes, unless the URL says otherwise."""
         if self._target == "any":
             return
-        (server,) = await found.fetch(SQL_SERVER)
+        (server,) = await found.fetch(*SERVER())
         if server["is_standby"]:
             raise StandbyError("is a standby")
         if server["is_read_only"] and self._target == "read-write":
-            lasts = await found.fetchval(SQL_LASTING_READ_ONLY)
+            lasts = await found.fetchval(*LASTING_READ_ONLY())
             raise (ReadOnlyError if lasts else DatabaseUnavailable)(READ_ONLY)
         self._server_of[host] = server["started_at"]
 
@@ -735,7 +723,7 @@ async def check_migrated(pool: Pool) -> None:
     """Raises `SchemaNotMigratedError`, or `DatabaseUnavailable`."""
     async with connection(pool) as asked:
         try:
-            revision = await asked.fetchval(SQL_REVISION)
+            revision = await asked.fetchval(*REVISION())
         except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
             revision = None
     if revision is None or revision < SCHEMA_REVISION:

@@ -7,36 +7,13 @@ from asyncpg import Record
 from refresher.domain.fleet import NO_COVER, Cohort, Fleet
 from refresher.domain.model import OpenId
 from refresher.postgres.database import REPORT_SECONDS, Pool, connection
+from refresher.postgres.statements import statement
 from refresher.postgres.status import read_now
 
 #: Accounts read by one statement.
 PAGE: Final = 1000
 
-# By the second, so that videos of one answer are one cohort. Accounts are read by their primary key
-# and their videos by theirs, page after page: no snapshot stays open over all rows.
-SQL_FLEET: Final = """
-SELECT a.open_id, v.*
-FROM (
-    SELECT open_id
-    FROM refresher.accounts
-    WHERE state = 'active' AND open_id > $1
-    ORDER BY open_id
-    LIMIT $2
-) AS a
-LEFT JOIN LATERAL (
-    SELECT floor(extract(epoch FROM due_at))::float8 AS due,
-           floor(extract(epoch FROM CASE WHEN cover_image_url IS NOT NULL
-                                         THEN cover_expires_at END))::float8 AS expires,
-           misses,
-           missing_since IS NOT NULL AS missing,
-           refusal IS NOT NULL AS alone,
-           count(*) AS videos
-    FROM refresher.videos
-    WHERE open_id = a.open_id
-    GROUP BY 1, 2, 3, 4, 5
-) AS v ON true
-ORDER BY a.open_id, v.due
-"""
+FLEET: Final = statement("fleet")
 
 
 async def read_fleet(pool: Pool) -> Fleet:
@@ -46,7 +23,7 @@ async def read_fleet(pool: Pool) -> Fleet:
     page, last = PAGE, ""
     while page == PAGE:
         async with connection(pool) as taken:
-            rows = await taken.fetch(SQL_FLEET, last, PAGE, timeout=REPORT_SECONDS)
+            rows = await taken.fetch(*FLEET(after=last, page=PAGE), timeout=REPORT_SECONDS)
         known = len(accounts)
         for row in rows:
             cohorts = accounts.setdefault(OpenId(row["open_id"]), [])

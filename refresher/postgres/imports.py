@@ -11,127 +11,27 @@ from refresher.csv_files.rows import AccountRow, VideoRow
 from refresher.domain.errors import TokenUnreadable
 from refresher.postgres.database import SCAN_SECONDS, Pool, connection
 from refresher.postgres.sealing import Sealer
+from refresher.postgres.statements import Bound, Statement, statement
 from refresher.postgres.tokens import fingerprint
 
 if TYPE_CHECKING:
     import asyncpg
     from asyncpg.pool import PoolConnectionProxy
 
-SQL_STAGE_ACCOUNTS: Final = """
-CREATE TEMPORARY TABLE staged_accounts (
-    line bigint, open_id text, access_token text, access_token_expires_at timestamptz,
-    refresh_token text, refresh_token_expires_at timestamptz, scope text
-) ON COMMIT DROP
-"""
+STAGE_ACCOUNTS: Final = statement("stage_accounts")
+REPEATED_ACCOUNT: Final = statement("repeated_account")
+KNOWN_TOKENS: Final = statement("known_tokens")
+LOCK_KNOWN_TOKENS: Final = statement("lock_known_tokens")
+LEAVE_OUT: Final = statement("leave_out")
+KEEP_KNOWN_TOKENS: Final = statement("keep_known_tokens")
+STORABLE_ACCOUNTS: Final = statement("storable_accounts")
+STORE_ACCOUNTS: Final = statement("store_accounts")
 
-SQL_REPEATED_ACCOUNT: Final = f"""
-SELECT max(line) AS line, count(*) OVER () AS wrong, open_id AS value,
-       'open_id: expected each once (first in line ' || min(line) || ')' AS expected
-FROM staged_accounts
-GROUP BY open_id
-HAVING count(*) > 1
-ORDER BY 1
-LIMIT {MOST_NAMED}
-"""
-
-# Sealed text is new each time: a token that is stored already must not look like another one, which
-# would make a parked account active and forget when the token expires.
-SQL_KNOWN_TOKENS: Final = """
-SELECT s.open_id, s.access_token, s.refresh_token,
-       a.access_token AS known_access_token, a.refresh_token AS known_refresh_token,
-       coalesce(u.fingerprints, '{}') AS used_up
-FROM staged_accounts AS s JOIN refresher.accounts AS a USING (open_id)
-                          LEFT JOIN refresher.used_tokens AS u USING (open_id)
-ORDER BY open_id
-"""
-SQL_LOCK_KNOWN_TOKENS: Final = f"{SQL_KNOWN_TOKENS} FOR NO KEY UPDATE OF a"
-
-# The account's own newer pair stays; a trigger would see to it, too, but not say so here.
-SQL_LEAVE_OUT: Final = "DELETE FROM staged_accounts WHERE open_id = ANY ($1::text[])"
-
-SQL_KEEP_KNOWN_TOKENS: Final = """
-UPDATE staged_accounts AS s
-SET access_token = k.access_token,
-    refresh_token = k.refresh_token
-FROM unnest($1::text[], $2::text[], $3::text[]) AS k (open_id, access_token, refresh_token)
-WHERE s.open_id = k.open_id
-"""
-
-# What SQL_STORE_ACCOUNTS would do; it takes no lock.
-SQL_STORABLE_ACCOUNTS: Final = """
-SELECT count(*)
-FROM staged_accounts AS s LEFT JOIN refresher.accounts AS a USING (open_id)
-WHERE a.access_token_expires_at IS NULL
-   OR s.access_token_expires_at IS NULL
-   OR s.access_token_expires_at >= a.access_token_expires_at
-"""
-
-# New tokens for a known account re-authorize it: a trigger makes a parked one active again.
-SQL_STORE_ACCOUNTS: Final = """
-INSERT INTO refresher.accounts AS a (open_id, access_token, access_token_expires_at,
-                                     refresh_token, refresh_token_expires_at, scope)
-SELECT open_id, access_token, access_token_expires_at,
-       refresh_token, refresh_token_expires_at, scope
-FROM staged_accounts
-ORDER BY open_id
-ON CONFLICT (open_id) DO UPDATE
-SET access_token = EXCLUDED.access_token,
-    access_token_expires_at = EXCLUDED.access_token_expires_at,
-    -- A file that does not bring these must not take them away.
-    refresh_token = coalesce(EXCLUDED.refresh_token, a.refresh_token),
-    refresh_token_expires_at = CASE WHEN EXCLUDED.refresh_token IS NULL
-        THEN a.refresh_token_expires_at ELSE EXCLUDED.refresh_token_expires_at END,
-    scope = coalesce(EXCLUDED.scope, a.scope)
--- A file of before a refresh holds tokens that are used up: the stored ones are newer.
-WHERE a.access_token_expires_at IS NULL
-   OR EXCLUDED.access_token_expires_at IS NULL
-   OR EXCLUDED.access_token_expires_at >= a.access_token_expires_at
-"""
-
-SQL_STAGE_VIDEOS: Final = """
-CREATE TEMPORARY TABLE staged_videos (
-    line bigint, open_id text, video_id text, cover_image_url text,
-    cover_expires_at timestamptz, due_at timestamptz
-) ON COMMIT DROP
-"""
-
-SQL_REPEATED_VIDEO: Final = f"""
-SELECT max(line) AS line, count(*) OVER () AS wrong, open_id || ',' || video_id AS value,
-       'open_id,video_id: expected each once (first in line ' || min(line) || ')' AS expected
-FROM staged_videos
-GROUP BY open_id, video_id
-HAVING count(*) > 1
-ORDER BY 1
-LIMIT {MOST_NAMED}
-"""
-
-SQL_UNKNOWN_ACCOUNT: Final = f"""
-SELECT line, count(*) OVER () AS wrong, open_id AS value,
-       'open_id: expected a known account' AS expected
-FROM staged_videos AS s
-WHERE NOT EXISTS (SELECT FROM refresher.accounts AS a WHERE a.open_id = s.open_id)
-ORDER BY line
-LIMIT {MOST_NAMED}
-"""
-
-# A video that is stored already stays as it is. One that comes with its URL needs no reserve.
-SQL_STORE_VIDEOS: Final = """
-INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at, due_at, reserve)
-SELECT open_id, video_id, cover_image_url, cover_expires_at, coalesce(due_at, now()),
-       CASE WHEN cover_image_url IS NULL THEN repeat('.', 340) END
-FROM staged_videos
-ORDER BY open_id, video_id
-ON CONFLICT DO NOTHING
-"""
-
-
-SQL_STORABLE_VIDEOS: Final = """
-SELECT count(*)
-FROM staged_videos AS s
-WHERE NOT EXISTS (
-    SELECT FROM refresher.videos AS v WHERE v.open_id = s.open_id AND v.video_id = s.video_id
-)
-"""
+STAGE_VIDEOS: Final = statement("stage_videos")
+REPEATED_VIDEO: Final = statement("repeated_video")
+UNKNOWN_ACCOUNT: Final = statement("unknown_account")
+STORE_VIDEOS: Final = statement("store_videos")
+STORABLE_VIDEOS: Final = statement("storable_videos")
 
 
 class ImportRefusedError(Exception):
@@ -183,16 +83,16 @@ async def import_accounts(
         )
         for row in rows
     )
-    async with _staged(pool, "staged_accounts", SQL_STAGE_ACCOUNTS, records) as staged:
-        await staged.refuse(SQL_REPEATED_ACCOUNT)
+    async with _staged(pool, "staged_accounts", STAGE_ACCOUNTS(), records) as staged:
+        await staged.refuse(REPEATED_ACCOUNT)
         known = await staged.known_tokens(lock=not dry_run)
         used_up = [row["open_id"] for row in known if _is_used_up(sealer, row)]
         await staged.leave_out(used_up)
         if dry_run:
-            imported = await staged.storable(SQL_STORABLE_ACCOUNTS)
+            imported = await staged.storable(STORABLE_ACCOUNTS())
         else:
             await staged.keep_known_tokens(sealer, known)
-            imported = await staged.store(SQL_STORE_ACCOUNTS)
+            imported = await staged.store(STORE_ACCOUNTS())
         return replace(imported, used_up=len(used_up))
 
 
@@ -215,12 +115,12 @@ async def import_videos(
         )
         for row in rows
     )
-    async with _staged(pool, "staged_videos", SQL_STAGE_VIDEOS, records) as staged:
-        await staged.refuse(SQL_REPEATED_VIDEO)
-        await staged.refuse(SQL_UNKNOWN_ACCOUNT)
+    async with _staged(pool, "staged_videos", STAGE_VIDEOS(), records) as staged:
+        await staged.refuse(REPEATED_VIDEO)
+        await staged.refuse(UNKNOWN_ACCOUNT)
         if dry_run:
-            return await staged.storable(SQL_STORABLE_VIDEOS)
-        return await staged.store(SQL_STORE_VIDEOS)
+            return await staged.storable(STORABLE_VIDEOS())
+        return await staged.store(STORE_VIDEOS())
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +130,9 @@ class _Staged:
     connection: "PoolConnectionProxy[asyncpg.Record]"
     rows: int
 
-    async def refuse(self, query: str) -> None:
+    async def refuse(self, query: Statement) -> None:
         """The query finds the first lines with something wrong, and says what was expected."""
-        found = await self.connection.fetch(query, timeout=SCAN_SECONDS)
+        found = await self.connection.fetch(*query(most=MOST_NAMED), timeout=SCAN_SECONDS)
         if found:
             raise ImportRefusedError(
                 [(row["line"], f"{row['expected']}, not {row['value']!r}") for row in found],
@@ -242,12 +142,12 @@ class _Staged:
     async def known_tokens(self, *, lock: bool) -> "Sequence[asyncpg.Record]":
         """The tokens of the accounts that are stored already, beside those of the file."""
         # Read to the end before anything is written: memory is what a row of tokens takes.
-        statement = SQL_LOCK_KNOWN_TOKENS if lock else SQL_KNOWN_TOKENS
-        return await self.connection.fetch(statement, timeout=SCAN_SECONDS)
+        asked = LOCK_KNOWN_TOKENS() if lock else KNOWN_TOKENS()
+        return await self.connection.fetch(*asked, timeout=SCAN_SECONDS)
 
     async def leave_out(self, open_ids: Sequence[str]) -> None:
         if open_ids:
-            await self.connection.execute(SQL_LEAVE_OUT, open_ids, timeout=SCAN_SECONDS)
+            await self.connection.execute(*LEAVE_OUT(open_ids=open_ids), timeout=SCAN_SECONDS)
 
     async def keep_known_tokens(self, sealer: Sealer, known: "Sequence[asyncpg.Record]") -> None:
         """Tokens that are stored already stay as they are, sealed text and all."""
@@ -260,14 +160,19 @@ class _Staged:
             for row in known
         ]
         if kept:
-            columns = map(list, zip(*kept, strict=True))
-            await self.connection.execute(SQL_KEEP_KNOWN_TOKENS, *columns, timeout=SCAN_SECONDS)
+            open_ids, access_tokens, refresh_tokens = zip(*kept, strict=True)
+            await self.connection.execute(
+                *KEEP_KNOWN_TOKENS(
+                    open_ids=open_ids, access_tokens=access_tokens, refresh_tokens=refresh_tokens
+                ),
+                timeout=SCAN_SECONDS,
+            )
 
-    async def storable(self, query: str) -> Imported:
-        return Imported(self.rows, await self.connection.fetchval(query, timeout=SCAN_SECONDS))
+    async def storable(self, asked: Bound) -> Imported:
+        return Imported(self.rows, await self.connection.fetchval(*asked, timeout=SCAN_SECONDS))
 
-    async def store(self, statement: str) -> Imported:
-        stored = await self.connection.execute(statement, timeout=SCAN_SECONDS)
+    async def store(self, asked: Bound) -> Imported:
+        stored = await self.connection.execute(*asked, timeout=SCAN_SECONDS)
         return Imported(self.rows, _count(stored))
 
 
@@ -289,10 +194,10 @@ def _is_used_up(sealer: Sealer, row: "asyncpg.Record") -> bool:
 
 @asynccontextmanager
 async def _staged(
-    pool: Pool, table: str, create: str, records: Iterable[tuple[object, ...]]
+    pool: Pool, table: str, create: Bound, records: Iterable[tuple[object, ...]]
 ) -> AsyncIterator[_Staged]:
     async with connection(pool) as taken, taken.transaction():
-        await taken.execute(create)
+        await taken.execute(*create)
         copied = await taken.copy_records_to_table(table, records=records, timeout=SCAN_SECONDS)
         if not _count(copied):
             raise NothingToImportError

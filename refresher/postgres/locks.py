@@ -4,27 +4,9 @@ from typing import Final
 
 from refresher.domain.model import Holder
 from refresher.postgres.database import Pool, connection
+from refresher.postgres.statements import statement
 
-# Whom the waiting session waits for; and where that one waits, too, whom that one waits for: the
-# last of the chain is who can let go. 0 is a prepared transaction. Never its query.
-SQL_HOLDER: Final = """
-WITH RECURSIVE waiting AS (
-    SELECT pid, 0 AS depth
-    FROM pg_stat_activity
-    WHERE application_name = $1 AND datname = current_database()
-    UNION ALL
-    SELECT blocking.pid, w.depth + 1
-    FROM waiting AS w
-    CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS blocking (pid)
-    WHERE w.depth < 5
-)
-SELECT w.pid, a.application_name,
-       CASE WHEN isfinite(a.xact_start) THEN a.xact_start END AS since
-FROM waiting AS w LEFT JOIN pg_stat_activity AS a USING (pid)
-WHERE w.depth > 0
-ORDER BY w.depth DESC, a.xact_start
-LIMIT 1
-"""
+LOCK_HOLDER: Final = statement("lock_holder")
 
 
 async def holder(pool: Pool, name: str) -> Holder | None:
@@ -33,5 +15,5 @@ async def holder(pool: Pool, name: str) -> Holder | None:
     Raises `DatabaseUnavailable`.
     """
     async with connection(pool) as taken:
-        row = await taken.fetchrow(SQL_HOLDER, name)
+        row = await taken.fetchrow(*LOCK_HOLDER(session_name=name))
     return Holder(row["pid"], row["application_name"], row["since"]) if row else None

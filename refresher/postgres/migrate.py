@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from refresher.postgres.database import SCAN_SECONDS, Connector, available
+from refresher.postgres.statements import statement
 
 #: Any number that nobody else uses: two starters must not apply the same revision.
 MIGRATION_LOCK: Final = 0x7265667265736865
@@ -25,22 +26,7 @@ SQL_LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '10s'"
 SQL_HAS_SCHEMA: Final = "SELECT to_regnamespace('refresher') IS NOT NULL"
 SQL_SCHEMA: Final = "CREATE SCHEMA refresher"
 
-# The triggers that fire for rows of a subscription, where somebody has enabled all triggers of
-# their table (`pg_restore --disable-triggers` does): then they are as any other. What is disabled
-# stays so, and only an owner can change it. A partition's trigger follows its table's.
-SQL_TRIGGERS_TO_ENABLE: Final = """
-SELECT DISTINCT
-       format('ALTER TABLE refresher.%I ENABLE %s TRIGGER %I', tables.name, mode, tgname)
-FROM (VALUES ('videos', 'REPLICA', ARRAY['videos_rewritten_elsewhere', 'videos_replicated']),
-             ('videos', 'ALWAYS', ARRAY['videos_given']),
-             ('accounts', 'ALWAYS', ARRAY['tokens_added', 'tokens_kept', 'tokens_replaced']))
-     AS tables (name, mode, triggers)
-CROSS JOIN LATERAL to_regclass('refresher.' || tables.name) AS named
-JOIN pg_trigger ON tgname = ANY (tables.triggers) AND tgenabled = 'O'
-JOIN pg_class ON pg_class.oid = tgrelid AND pg_has_role(relowner, 'USAGE')
-WHERE tgrelid = named OR tgrelid IN (SELECT relid FROM pg_partition_tree(named))
-ORDER BY 1
-"""
+TRIGGERS_TO_ENABLE: Final = statement("schema/triggers_to_enable")
 
 
 async def migrate(database_url: str) -> bool:
@@ -94,12 +80,12 @@ async def _apply(engine: AsyncEngine) -> bool:
 
 async def _enable_triggers(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
-        statements = (await connection.exec_driver_sql(SQL_TRIGGERS_TO_ENABLE)).scalars().all()
-    for statement in statements:
+        alterations = (await connection.exec_driver_sql(TRIGGERS_TO_ENABLE.text)).scalars().all()
+    for alteration in alterations:
         # Each by itself: nobody waits for one table while we hold the other.
         async with engine.begin() as connection:
             await connection.exec_driver_sql(SQL_LOCK_TIMEOUT)
-            await connection.exec_driver_sql(statement)
+            await connection.exec_driver_sql(alteration)
 
 
 def _upgrade(connection: Connection) -> bool:

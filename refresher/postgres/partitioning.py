@@ -22,6 +22,7 @@ from refresher.postgres.database import (
     first_line,
 )
 from refresher.postgres.migrate import SQL_LOCK
+from refresher.postgres.statements import statement
 
 #: Nobody queues behind us for longer; an autovacuum gives way to whoever has waited for a second.
 LOCK_SECONDS: Final = 1.5
@@ -30,106 +31,20 @@ LOCK_TRIES: Final = 10
 DRAIN_POLLS: Final = 25
 DRAIN_POLL_SECONDS: Final = 0.02
 
-SQL_PARTITIONS: Final = """
-SELECT CASE WHEN relkind = 'p' THEN (
-    SELECT count(*) FROM pg_inherits WHERE inhparent = pg_class.oid
-) END
-FROM pg_class
-WHERE oid = 'refresher.videos'::regclass
-"""
+PARTITIONS: Final = statement("schema/partitions")
+OBSTACLES: Final = statement("schema/obstacles")
+DEFINITIONS: Final = statement("schema/definitions")
+STORAGE: Final = statement("schema/storage")
+OWNER: Final = statement("schema/owner")
+CREATE_PARTITIONED: Final = statement("schema/create_partitioned")
+UNASKED_RIGHTS: Final = statement("schema/unasked_rights")
 
+# Not in files: commands of a line, and those into which names and numbers are written, which cannot
+# be parameters.
 SQL_LOCK_TIMEOUT: Final = f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"
 # accounts, too: a foreign key to it is dropped and made, and all that the daemon does begins there.
 SQL_LOCK_ACCOUNTS: Final = "LOCK TABLE refresher.accounts IN ACCESS EXCLUSIVE MODE"
 SQL_LOCK_VIDEOS: Final = "LOCK TABLE refresher.videos IN ACCESS EXCLUSIVE MODE"
-
-# What a partitioned table cannot have, or we would lose.
-SQL_OBSTACLES: Final = """
-SELECT string_agg(what, ', ')
-FROM pg_class AS c CROSS JOIN LATERAL (
-    VALUES ('row-level security', c.relrowsecurity OR EXISTS (
-                SELECT FROM pg_policy WHERE polrelid = c.oid)),
-           ('a rule', c.relhasrules),
-           ('a publication of its own', EXISTS (
-                SELECT FROM pg_publication_rel WHERE prrelid = c.oid)),
-           ('a replica identity', c.relreplident <> 'd'),
-           ('inheritance', c.relhassubclass OR EXISTS (
-                SELECT FROM pg_inherits WHERE inhrelid = c.oid)),
-           ('a tablespace', c.reltablespace <> 0),
-           ('no write-ahead log', c.relpersistence <> 'p'),
-           ('a unique index without open_id', EXISTS (
-                SELECT FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = c.oid
-                WHERE i.indrelid = c.oid AND i.indisunique AND a.attname = 'open_id'
-                  AND a.attnum <> ALL (i.indkey))),
-           ('a trigger for each row with a transition table', EXISTS (
-                SELECT FROM pg_trigger
-                WHERE tgrelid = c.oid AND tgtype & 1 = 1
-                  AND coalesce(tgoldtable, tgnewtable) IS NOT NULL))
-) AS obstacle (what, stands)
-WHERE c.oid = 'refresher.videos'::regclass AND stands
-"""
-
-# The statements that make again what LIKE leaves out. Read while the table has its own name, they
-# speak of refresher.videos; keys come before what refers to them, rights last.
-SQL_DEFINITIONS: Final = """
-SELECT statement
-FROM (
-    SELECT CASE contype WHEN 'f' THEN 2 ELSE 1 END AS place,
-           format('ALTER TABLE refresher.videos ADD CONSTRAINT %I %s',
-                  conname, pg_get_constraintdef(oid)) AS statement
-    FROM pg_constraint
-    WHERE conrelid = 'refresher.videos'::regclass AND contype IN ('p', 'u', 'x', 'f')
-    UNION ALL
-    SELECT 1, pg_get_indexdef(indexrelid)
-    FROM pg_index
-    WHERE indrelid = 'refresher.videos'::regclass
-      AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype <> 'f')
-    UNION ALL
-    SELECT 3, pg_get_triggerdef(oid)
-    FROM pg_trigger
-    WHERE tgrelid = 'refresher.videos'::regclass AND NOT tgisinternal
-    UNION ALL
-    SELECT 4, format('ALTER TABLE refresher.videos %s TRIGGER %I',
-                     CASE tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS'
-                                    ELSE 'ENABLE REPLICA' END, tgname)
-    FROM pg_trigger
-    WHERE tgrelid = 'refresher.videos'::regclass AND NOT tgisinternal AND tgenabled <> 'O'
-    UNION ALL
-    SELECT 4, format('COMMENT ON TABLE refresher.videos IS %L', description)
-    FROM pg_description
-    WHERE objoid = 'refresher.videos'::regclass
-      AND classoid = 'pg_class'::regclass
-      AND objsubid = 0
-    UNION ALL
-    SELECT 5, format('GRANT %s ON refresher.videos TO %s%s', privilege_type,
-                     CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END,
-                     CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END)
-    FROM pg_class, aclexplode(coalesce(relacl, acldefault('r', relowner)))
-    WHERE pg_class.oid = 'refresher.videos'::regclass AND grantee <> relowner
-    UNION ALL
-    SELECT 5, format('GRANT %s (%I) ON refresher.videos TO %s%s', privilege_type, attname,
-                     CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END,
-                     CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END)
-    FROM pg_attribute, aclexplode(attacl)
-    WHERE attrelid = 'refresher.videos'::regclass
-) AS definitions
-ORDER BY place, statement
-"""
-
-# Storage parameters, the TOAST table's too: they belong to the partitions, which hold the rows.
-SQL_STORAGE: Final = """
-SELECT ' WITH (' || string_agg(parameter, ', ') || ')'
-FROM pg_class AS c LEFT JOIN pg_class AS toast ON toast.oid = c.reltoastrelid
-CROSS JOIN LATERAL (
-    SELECT unnest(c.reloptions)
-    UNION ALL
-    SELECT 'toast.' || unnest(toast.reloptions)
-) AS parameters (parameter)
-WHERE c.oid = 'refresher.videos'::regclass
-"""
-SQL_OWNER: Final = """
-SELECT relowner::regrole::text FROM pg_class WHERE oid = 'refresher.videos'::regclass
-"""
 
 # In a schema of its own for a moment, so that every name is free for what takes its place.
 SQL_SET_ASIDE: Final = """
@@ -139,22 +54,9 @@ ALTER TABLE refresher.videos SET SCHEMA refresher_set_aside
 SQL_DROP: Final = "DROP TABLE refresher_set_aside.videos"
 SQL_DROP_SCHEMA: Final = "DROP SCHEMA refresher_set_aside"
 
-SQL_CREATE: Final = """
-CREATE TABLE refresher.videos (
-    LIKE refresher_set_aside.videos INCLUDING ALL EXCLUDING INDEXES
-) PARTITION BY HASH (open_id)
-"""
 SQL_CREATE_PARTITION: Final = """
 CREATE TABLE refresher.videos_{number} PARTITION OF refresher.videos
 FOR VALUES WITH (MODULUS {partitions}, REMAINDER {number}){storage}
-"""
-# What the schema's default privileges give new tables is not what this one had.
-SQL_UNASKED_RIGHTS: Final = """
-SELECT DISTINCT format('REVOKE ALL ON %s FROM %s', c.oid::regclass,
-                       CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END)
-FROM pg_partition_tree('refresher.videos') AS tree JOIN pg_class AS c ON c.oid = tree.relid
-CROSS JOIN LATERAL aclexplode(c.relacl)
-WHERE grantee <> c.relowner
 """
 SQL_COPY: Final = "INSERT INTO refresher.videos SELECT * FROM refresher_set_aside.videos"
 # Autovacuum analyzes the partitions, never the table they make up.
@@ -184,13 +86,13 @@ async def partition_videos(database_url: str, partitions: int) -> int | None:
 async def count_partitions(pool: Pool) -> int | None:
     """Of refresher.videos; None where it is not partitioned. Raises `DatabaseUnavailable`."""
     async with connection(pool) as taken:
-        found: int | None = await taken.fetchval(SQL_PARTITIONS)
+        found: int | None = await taken.fetchval(*PARTITIONS())
     return found
 
 
 async def _partition(connection: Connection, partitions: int) -> int | None:
     await connection.execute(SQL_LOCK)
-    found = await connection.fetchval(SQL_PARTITIONS)
+    found = await connection.fetchval(*PARTITIONS())
     if found == partitions:
         return None
     if found is not None:
@@ -198,15 +100,15 @@ async def _partition(connection: Connection, partitions: int) -> int | None:
             f"refresher.videos has {found} partitions: expected these or none, not {partitions}"
         )
     await _lock_tables(connection)
-    if obstacles := await connection.fetchval(SQL_OBSTACLES):
+    if obstacles := await connection.fetchval(*OBSTACLES()):
         raise PartitioningRefusedError(
             f"refresher.videos has {obstacles}, which partitions would not keep: undo it first"
         )
-    definitions = _texts(await connection.fetch(SQL_DEFINITIONS))
+    definitions = _texts(await connection.fetch(*DEFINITIONS()))
     await _replace(connection, partitions)
     copied = await connection.execute(SQL_COPY)
-    for statement in (*definitions, SQL_DROP, SQL_DROP_SCHEMA, SQL_ANALYZE):
-        await connection.execute(statement)
+    for command in (*definitions, SQL_DROP, SQL_DROP_SCHEMA, SQL_ANALYZE):
+        await connection.execute(command)
     return int(copied.rpartition(" ")[2])
 
 
@@ -257,19 +159,19 @@ async def _make_autovacuum_yield(connection: Connection) -> None:
 
 async def _replace(connection: Connection, partitions: int) -> None:
     """Set the table aside and put an empty one with its partitions in its place."""
-    storage = await connection.fetchval(SQL_STORAGE) or ""
-    owner = await connection.fetchval(SQL_OWNER)
+    storage = await connection.fetchval(*STORAGE()) or ""
+    owner = await connection.fetchval(*OWNER())
     await connection.execute(SQL_SET_ASIDE)
     await _rehearse_drop(connection)
-    await connection.execute(SQL_CREATE)
+    await connection.execute(*CREATE_PARTITIONED())
     await connection.execute(f"ALTER TABLE refresher.videos OWNER TO {owner}")
     for number in range(partitions):
         await connection.execute(
             SQL_CREATE_PARTITION.format(number=number, partitions=partitions, storage=storage)
         )
         await connection.execute(f"ALTER TABLE refresher.videos_{number} OWNER TO {owner}")
-    for statement in _texts(await connection.fetch(SQL_UNASKED_RIGHTS)):
-        await connection.execute(statement)
+    for revocation in _texts(await connection.fetch(*UNASKED_RIGHTS())):
+        await connection.execute(revocation)
 
 
 async def _rehearse_drop(connection: Connection) -> None:

@@ -3,41 +3,17 @@
 from typing import Final
 
 from refresher.postgres.database import (
+    LASTING_READ_ONLY,
     POOL_SIZE,
     READ_ONLY,
-    SQL_LASTING_READ_ONLY,
     DatabaseRefusedError,
     Pool,
     connection,
 )
+from refresher.postgres.statements import statement
 
-# Of our tables those whose rows a policy may hide, and whether any lets this role see or change
-# some. Without one every row is hidden.
-SQL_HIDDEN: Final = """
-SELECT relname::text,
-       count(polname) FILTER (WHERE polcmd IN ('*', 'r'))
-       * count(polname) FILTER (WHERE polcmd IN ('*', 'w')) > 0 AS allowed
-FROM pg_class
-LEFT JOIN pg_policy
-    ON polrelid = pg_class.oid
-    AND polpermissive
-    AND EXISTS (
-        SELECT FROM unnest(polroles) AS chosen
-        WHERE chosen = 0 OR pg_has_role(current_user, chosen, 'USAGE')
-    )
-WHERE relnamespace = 'refresher'::regnamespace
-    AND relkind IN ('r', 'p')
-    AND row_security_active(pg_class.oid)
-GROUP BY relname
-ORDER BY relname
-"""
-SQL_CONNECTIONS: Final = """
-SELECT least(nullif(rolconnlimit, -1), nullif(datconnlimit, -1))
-FROM pg_roles, pg_database
-WHERE rolname = current_user
-    AND datname = current_database()
-    AND NOT rolsuper
-"""
+HIDDEN_TABLES: Final = statement("hidden_tables")
+CONNECTION_LIMIT: Final = statement("connection_limit")
 
 
 async def check_role(pool: Pool) -> list[str]:
@@ -47,9 +23,9 @@ async def check_role(pool: Pool) -> list[str]:
     `DatabaseUnavailable`.
     """
     async with connection(pool) as taken:
-        if await taken.fetchval(SQL_LASTING_READ_ONLY):
+        if await taken.fetchval(*LASTING_READ_ONLY()):
             raise DatabaseRefusedError(READ_ONLY)
-        hidden = await taken.fetch(SQL_HIDDEN)
+        hidden = await taken.fetch(*HIDDEN_TABLES())
     if none_seen := [row["relname"] for row in hidden if not row["allowed"]]:
         raise DatabaseRefusedError(
             f"row-level security hides every row of refresher.{', refresher.'.join(none_seen)} from"
@@ -61,5 +37,5 @@ async def check_role(pool: Pool) -> list[str]:
 async def connection_limit(pool: Pool) -> int | None:
     """Of the role or the database, where it is lower than what we open. `DatabaseUnavailable`."""
     async with connection(pool) as taken:
-        limit: int | None = await taken.fetchval(SQL_CONNECTIONS)
+        limit: int | None = await taken.fetchval(*CONNECTION_LIMIT())
     return limit if limit is not None and limit < POOL_SIZE else None

@@ -11,65 +11,22 @@ from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import OpenId
 from refresher.postgres.database import STATEMENT_SECONDS, Pool, available, connection
 from refresher.postgres.parts import Refused, in_parts
+from refresher.postgres.statements import Statement, statement
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 #: What Fernet makes: a version byte of 0x80, then a time stamp whose first bytes are zero. TikTok's
-#: tokens hold a dot and never look so.
+#: tokens hold a dot and never look so. `sealed_pattern.sql` says the same to the server.
 SEALED: Final = re.compile(r"gAAAA[\w-]{90,}={0,2}", re.ASCII)
-SEALED_IN_SQL: Final = "'^gAAAA[A-Za-z0-9_-]{90,}={0,2}$'"
-ROWS_AT_ONCE: Final = 500
 #: Sealing may wait until the next time; the claim that it is a part of should not.
 SEAL_SECONDS: Final = 1.0
 
-# The generation is raised by ourselves, so the trigger does not take it for a new authorization.
-# What has changed since it was read is left alone.
-SQL_STORE_SEALED: Final = """
-WITH impatient AS MATERIALIZED (
-    SELECT set_config('lock_timeout', {lock_timeout}, true)
-),
-held AS MATERIALIZED (
-    SELECT a.open_id, s.access_token, s.refresh_token
-    FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[])
-         AS s (open_id, generation, access_token, refresh_token)
-    JOIN refresher.accounts AS a
-      ON a.open_id = s.open_id AND a.tokens_generation = s.generation
-    ORDER BY a.open_id
-    FOR NO KEY UPDATE OF a {waiting}
-)
-UPDATE refresher.accounts AS a
-SET access_token = h.access_token,
-    refresh_token = h.refresh_token,
-    tokens_generation = a.tokens_generation + 1
-FROM held AS h
-WHERE a.open_id = h.open_id
-  AND (SELECT count(*) FROM impatient) > 0
-RETURNING a.open_id
-"""
-# A row that somebody holds locked is sealed the next time it is seen: claims do not wait for it.
-SQL_SEAL: Final = SQL_STORE_SEALED.format(waiting="SKIP LOCKED", lock_timeout="'200ms'")
-# Once a key is dropped, what was left sealed with it is lost: rather wait, or fail and say so.
-SQL_ROTATE: Final = SQL_STORE_SEALED.format(
-    waiting="", lock_timeout="current_setting('lock_timeout')"
-)
-
-SQL_ROWS: Final = f"""
-SELECT open_id, access_token, refresh_token, tokens_generation
-FROM refresher.accounts
-WHERE open_id > $1 AND {{chosen}}
-ORDER BY open_id
-LIMIT {ROWS_AT_ONCE}
-"""
-SQL_PLAIN_ROWS: Final = SQL_ROWS.format(
-    chosen=f"(access_token !~ {SEALED_IN_SQL} OR refresh_token !~ {SEALED_IN_SQL})"
-)
-SQL_SEALED_ROWS: Final = SQL_ROWS.format(
-    chosen=f"(access_token ~ {SEALED_IN_SQL} OR refresh_token ~ {SEALED_IN_SQL})"
-)
-SQL_ALL_ROWS: Final = SQL_ROWS.format(
-    chosen="(access_token IS NOT NULL OR refresh_token IS NOT NULL)"
-)
+SEAL: Final = statement("seal")
+ROTATE: Final = statement("rotate")
+PLAIN_TOKENS: Final = statement("plain_tokens")
+SEALED_TOKENS: Final = statement("sealed_tokens")
+ALL_TOKENS: Final = statement("all_tokens")
 
 
 class Sealer:
@@ -140,7 +97,7 @@ async def seal_seen(
 
     async def seal(changes: Sequence[_Change]) -> Sequence[str]:
         with available():
-            return await _store(taken, SQL_SEAL, changes, SEAL_SECONDS)
+            return await _store(taken, SEAL, changes, SEAL_SECONDS)
 
     changes = [change for row in rows if (change := _changed(row, sealer.seal))]
     sealed = await in_parts(
@@ -156,7 +113,7 @@ async def seal_all(pool: Pool, sealer: Sealer, refused: Refused = _nobody_hears)
     """
     sealed = 0
     if sealer.seals:
-        async for rows in _pages(pool, SQL_PLAIN_ROWS):
+        async for rows in _pages(pool, PLAIN_TOKENS):
             async with connection(pool) as taken:
                 sealed += len(await seal_seen(taken, sealer, rows, refused))
     return sealed
@@ -187,7 +144,7 @@ async def rotate_all(pool: Pool, sealer: Sealer) -> int:
 async def check_readable(pool: Pool, sealer: Sealer) -> None:
     """Raises `TokenUnreadable` where there are sealed tokens and not one of them can be read."""
     unreadable = 0
-    async for rows in _pages(pool, SQL_SEALED_ROWS):
+    async for rows in _pages(pool, SEALED_TOKENS):
         for row in rows:
             if _is_readable(row, sealer):
                 return
@@ -210,23 +167,23 @@ class _Walk(NamedTuple):
 async def _rotate(pool: Pool, sealer: Sealer) -> _Walk:
     rotated, overtaken = 0, 0
     unreadable: list[str] = []
-    async for rows in _pages(pool, SQL_ALL_ROWS):
+    async for rows in _pages(pool, ALL_TOKENS):
         readable = [row for row in rows if _is_readable(row, sealer)]
         changes = [change for row in readable if (change := _changed(row, sealer.rotate))]
         unreadable += {row["open_id"] for row in rows} - {row["open_id"] for row in readable}
         async with connection(pool) as taken:
-            stored = await _store(taken, SQL_ROTATE, changes)
+            stored = await _store(taken, ROTATE, changes)
         rotated += len(stored)
         overtaken += len(changes) - len(stored)
     return _Walk(rotated, overtaken, unreadable)
 
 
-async def _pages(pool: Pool, statement: str) -> AsyncIterator[Sequence[Record]]:
+async def _pages(pool: Pool, statement: Statement) -> AsyncIterator[Sequence[Record]]:
     """The rows that a statement finds after an open_id, some at a time."""
     last = ""
     while True:
         async with connection(pool) as taken:
-            rows = await taken.fetch(statement, last)
+            rows = await taken.fetch(*statement(after=last))
         if not rows:
             return
         yield rows
@@ -258,12 +215,18 @@ def _changed(row: Record, seal: Callable[[str | None], str | None]) -> _Change |
 
 async def _store(
     taken: "PoolConnectionProxy[Record]",
-    statement: str,
+    statement: Statement,
     changes: Sequence[_Change],
     seconds: float = STATEMENT_SECONDS,
 ) -> Sequence[str]:
     """The accounts that could be changed."""
     if not changes:
         return ()
-    stored = await taken.fetch(statement, *map(list, zip(*changes, strict=True)), timeout=seconds)
+    asked = statement(
+        open_ids=[change.open_id for change in changes],
+        generations=[change.generation for change in changes],
+        access_tokens=[change.access_token for change in changes],
+        refresh_tokens=[change.refresh_token for change in changes],
+    )
+    stored = await taken.fetch(*asked, timeout=seconds)
     return [row["open_id"] for row in stored]

@@ -1,0 +1,60 @@
+"""The numbers that the statements share with Python, each under its one name."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from refresher.domain.app_limit import REMEMBERED_SECONDS
+from refresher.domain.claiming import ALONE_WAITS_SECONDS, APP_REACH_SECONDS
+from refresher.domain.model import CHUNK_SIZE
+from refresher.domain.pacing import (
+    APP_RATE_DOUBLED_SECONDS,
+    APP_RATE_KEPT_SECONDS,
+    CLIENT_REFUSED_SECONDS,
+    HEADROOM_SECONDS,
+    LEAST_RATE_SHARE,
+    PAST_SECONDS,
+    RATE_DECREASE,
+    RATE_RECOVERY_PER_MINUTE,
+    WINDOW_SECONDS,
+    step_seconds,
+)
+
+#: Accounts of one statement that ends waiting.
+FREED_AT_ONCE: Final = 500
+#: The distance of two slots of a throttled account for which no limit is configured.
+ASSUMED_STEP_SECONDS: Final = step_seconds(600)
+
+CONSTANTS: Final[Mapping[str, float]] = {
+    "alone_waits_seconds": ALONE_WAITS_SECONDS,
+    "app_rate_doubled_seconds": APP_RATE_DOUBLED_SECONDS,
+    "app_rate_kept_seconds": APP_RATE_KEPT_SECONDS,
+    "app_window_seconds": WINDOW_SECONDS + HEADROOM_SECONDS + APP_REACH_SECONDS,
+    "assumed_step_seconds": ASSUMED_STEP_SECONDS,
+    # What an account that was never counted is taken to have.
+    "assumed_videos": 100,
+    "chunk_size": CHUNK_SIZE,
+    # Who was refused waits for so long at most.
+    "credentials_waited_for_seconds": 2 * CLIENT_REFUSED_SECONDS + 30,
+    "freed_at_once": FREED_AT_ONCE,
+    "least_rate_share": LEAST_RATE_SHARE,
+    # Videos that a claim may read in all. No further account may make it more than so many: the
+    # slowest claims are those that come to a large account after others.
+    "most_rows_read": 1_500,
+    "past_seconds": PAST_SECONDS,
+    # A probe chooses among twice as many accounts.
+    "probe_candidates": 500,
+    "rate_decrease": RATE_DECREASE,
+    "rate_recovery_per_minute": RATE_RECOVERY_PER_MINUTE,
+    "remembered_seconds": REMEMBERED_SECONDS,
+    # Accounts whose tokens are read at once.
+    "sealed_at_once": 500,
+    # A kind of summary reads no more than this share of one account, where it may not read all.
+    "share_of_one": 20,
+    # A replica that keeps to the app's rate tells its answers more often than that.
+    "told_within_seconds": 10.0,
+    # The order in which a claim takes an account's videos.
+    "turn_starved": 0,
+    "turn_due": 1,
+    "turn_alone": 2,
+    "turn_top_up": 3,
+}

@@ -1,0 +1,1 @@
+{{ tokens_of which="(access_token IS NOT NULL OR refresh_token IS NOT NULL)" }}

@@ -1,0 +1,2 @@
+WITH {{ audit_batch }},
+{{ audit_mend }}

@@ -1,0 +1,16 @@
+-- Committed before the request is sent. Under the lease, and only with the tokens of the claim:
+-- whoever has lost it, or was overtaken by a new authorization, gets no row.
+WITH held AS MATERIALIZED (
+    SELECT open_id
+    FROM refresher.accounts
+    WHERE open_id = :open_id
+      AND lease_epoch = :lease_epoch
+      AND lease_expires_at > now()
+      AND tokens_generation = :generation
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE refresher.accounts AS a
+SET token_request_until = now() + :unknown::interval
+FROM held
+WHERE a.open_id = held.open_id
+RETURNING a.open_id

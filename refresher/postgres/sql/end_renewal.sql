@@ -1,0 +1,5 @@
+-- Nobody needs to wait for it any longer. A request whose outcome is open stays told from none.
+UPDATE refresher.accounts
+SET token_request_until = CASE WHEN :unknown THEN '-infinity'::timestamptz END
+WHERE open_id = :open_id AND lease_epoch = :lease_epoch AND tokens_generation = :generation
+  AND token_request_until IS NOT NULL

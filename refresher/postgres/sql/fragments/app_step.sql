@@ -1,0 +1,4 @@
+greatest(:app_step::interval, CASE
+    WHEN app.rate IS NOT NULL
+         AND app.rate_lowered_at > now() - interval '{{ app_rate_kept_seconds }} seconds'
+    THEN interval '1 second' * {{ app_window_seconds }} / ({{ app_rate_now }}) END)

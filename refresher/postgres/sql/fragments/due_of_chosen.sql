@@ -1,0 +1,1 @@
+least(g.chosen, {{ chunk_size }} * g.granted_chunks)

@@ -1,0 +1,2 @@
+-- Whom a claim takes.
+wake_at <= now()

@@ -1,0 +1,8 @@
+-- Sealed text is new each time: a token that is stored already must not look like another one,
+-- which would make a parked account active and forget when the token expires.
+SELECT s.open_id, s.access_token, s.refresh_token,
+       a.access_token AS known_access_token, a.refresh_token AS known_refresh_token,
+       coalesce(u.fingerprints, '{}') AS used_up
+FROM staged_accounts AS s JOIN refresher.accounts AS a USING (open_id)
+                          LEFT JOIN refresher.used_tokens AS u USING (open_id)
+ORDER BY open_id

@@ -1,0 +1,11 @@
+-- Who waits for better credentials is told by the time: a replica that was refused sends no token
+-- request for so long, and each account it meets meanwhile waits as long from then on. Another
+-- back-off that ends in the same time is ended, too: that costs one request.
+SELECT a.open_id
+FROM refresher.accounts AS a, refresher.app
+WHERE app.refused_client <> :credentials
+  AND a.state = 'active'
+  AND a.token_failures > 0
+  AND a.token_due_at > now()
+  AND a.token_due_at
+      <= app.client_refused_at + interval '{{ credentials_waited_for_seconds }} seconds'

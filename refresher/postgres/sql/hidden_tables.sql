@@ -1,0 +1,18 @@
+-- Of our tables those whose rows a policy may hide, and whether any lets this role see or change
+-- some. Without one every row is hidden.
+SELECT relname::text,
+       count(polname) FILTER (WHERE polcmd IN ('*', 'r'))
+       * count(polname) FILTER (WHERE polcmd IN ('*', 'w')) > 0 AS allowed
+FROM pg_class
+LEFT JOIN pg_policy
+    ON polrelid = pg_class.oid
+    AND polpermissive
+    AND EXISTS (
+        SELECT FROM unnest(polroles) AS chosen
+        WHERE chosen = 0 OR pg_has_role(current_user, chosen, 'USAGE')
+    )
+WHERE relnamespace = 'refresher'::regnamespace
+    AND relkind IN ('r', 'p')
+    AND row_security_active(pg_class.oid)
+GROUP BY relname
+ORDER BY relname

@@ -1,0 +1,1 @@
+SELECT count(*) FROM refresher.accounts WHERE isolated_since IS NOT NULL AND state = 'active'

@@ -1,0 +1,8 @@
+-- It grows from when it is sent again. Not where another replica was faster: it may have heard
+-- more.
+UPDATE refresher.app
+SET rate = :rate::float8,
+    rate_lowered_at = now() + :pause::interval,
+    next_slot_at = greatest(app.next_slot_at, now() + :pause::interval)
+WHERE app.rate_lowered_at::text = :as_of
+RETURNING true

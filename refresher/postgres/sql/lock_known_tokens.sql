@@ -1,0 +1,2 @@
+{{ known_tokens }}
+FOR NO KEY UPDATE OF a

@@ -1,0 +1,38 @@
+-- Not under the lease: the API has taken the old pair away, so the new one is the account's,
+-- whoever works it now, as long as the row holds what was read (:stored_access_token,
+-- :stored_refresh_token). Without an access token the stored one stays, with all that belongs to
+-- it. Who parked the account meanwhile knew the old pair only. A refresh token that stays the same
+-- (NULL here) was not used up; of one that was (used_token), a trigger keeps the fingerprint, so
+-- that it is not taken for a new authorization later.
+UPDATE refresher.accounts AS a
+SET access_token = coalesce(:access_token, a.access_token),
+    access_token_expires_at = CASE WHEN :access_token IS NULL THEN a.access_token_expires_at
+        ELSE now() + :access_token_lives_seconds::float8 * interval '1 second' END,
+    token_due_at = CASE WHEN :access_token IS NULL THEN a.token_due_at
+        ELSE now() + :due_in_seconds::float8 * interval '1 second' END,
+    token_standing = CASE WHEN :access_token IS NULL OR a.token_standing = 'trusted'
+        THEN a.token_standing
+        ELSE 'renewed' END,
+    refresh_token = coalesce(:refresh_token, a.refresh_token),
+    refresh_token_expires_at =
+        coalesce(now() + :refresh_token_lives_seconds::float8 * interval '1 second',
+                 a.refresh_token_expires_at),
+    used_token = CASE WHEN :refresh_token IS NULL THEN a.used_token ELSE :used_token END,
+    scope = coalesce(:scope, a.scope),
+    tokens_generation = a.tokens_generation + 1,
+    token_failures = 0,
+    token_request_until = NULL,
+    -- A consent that has been prolonged is warned of again.
+    consent_warned_days = CASE
+        WHEN now() + :refresh_token_lives_seconds::float8 * interval '1 second'
+             > a.refresh_token_expires_at + interval '1 day' THEN NULL
+        ELSE a.consent_warned_days END,
+    state = CASE WHEN a.state = 'needs_reauthorization' THEN 'active' ELSE a.state END,
+    state_reason = CASE WHEN a.state = 'needs_reauthorization' THEN NULL ELSE a.state_reason END,
+    state_since = CASE WHEN a.state = 'needs_reauthorization' THEN now() ELSE a.state_since END,
+    wake_at = CASE WHEN a.state = 'needs_reauthorization' THEN least(a.wake_at, now())
+        ELSE a.wake_at END
+WHERE a.open_id = :open_id
+  AND a.access_token IS NOT DISTINCT FROM :stored_access_token
+  AND a.refresh_token IS NOT DISTINCT FROM :stored_refresh_token
+RETURNING a.open_id

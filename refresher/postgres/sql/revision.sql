@@ -1,0 +1,1 @@
+SELECT max(version_num) FROM refresher.alembic_version

@@ -1,0 +1,3 @@
+CREATE TABLE refresher.videos (
+    LIKE refresher_set_aside.videos INCLUDING ALL EXCLUDING INDEXES
+) PARTITION BY HASH (open_id)

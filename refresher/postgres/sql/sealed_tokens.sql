@@ -1,0 +1,3 @@
+{{ tokens_of
+    which="(access_token ~ {{ sealed_pattern }}
+            OR refresh_token ~ {{ sealed_pattern }})" }}

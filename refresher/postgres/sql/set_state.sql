@@ -1,0 +1,31 @@
+-- Whoever resumes an account means now: the back-off of its token ends, too. What is not waited out
+-- at will stays: the pause after a 429, and a token request whose outcome may still be stored.
+WITH before AS MATERIALIZED (
+    SELECT open_id, state, state_since
+    FROM refresher.accounts
+    WHERE open_id = :open_id
+    FOR NO KEY UPDATE
+)
+UPDATE refresher.accounts AS a
+SET state = :state,
+    state_reason = :reason,
+    state_since = CASE WHEN a.state = :state THEN a.state_since ELSE now() END,
+    token_due_at = CASE WHEN :state = 'active' AND a.token_failures > 0
+                        THEN least(a.token_due_at, now()) ELSE a.token_due_at END,
+    -- To resume it is to try it anew; one that is in work has slots of its own.
+    isolated_since = CASE WHEN :state <> 'active' THEN a.isolated_since END,
+    isolated_reason = CASE WHEN :state <> 'active' THEN a.isolated_reason END,
+    failures = CASE WHEN :state = 'active' AND a.isolated_since IS NOT NULL THEN 0
+                    ELSE a.failures END,
+    next_slot_at = CASE WHEN :state = 'active' AND a.isolated_since IS NOT NULL
+                             AND coalesce(a.lease_expires_at, now()) <= now()
+                        THEN least(a.next_slot_at, now()) ELSE a.next_slot_at END,
+    wake_at = CASE WHEN a.lease_expires_at > now() THEN a.wake_at ELSE least(a.wake_at, now()) END
+FROM before
+WHERE a.open_id = before.open_id
+RETURNING before.state AS was, a.state AS is_, before.state_since AS since, now() AS now,
+          coalesce(a.lease_expires_at > now(), false) AS leased,
+          greatest(a.next_slot_at, a.token_request_until, now()) AS free_at,
+          a.refresh_token IS NOT NULL AS refreshable,
+          a.token_due_at <= now() AS token_due,
+          {{ token_is_dead }} AS token_dead

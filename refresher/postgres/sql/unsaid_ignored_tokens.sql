@@ -1,0 +1,5 @@
+-- Every account once an hour at most, however often somebody writes its old tokens.
+SELECT open_id
+FROM refresher.accounts
+WHERE tokens_ignored > 0 AND tokens_ignored_said < now() - interval '1 hour'
+LIMIT 100

@@ -1,0 +1,4 @@
+{{ waiting_for_credentials }}
+  AND a.open_id > :after
+ORDER BY a.open_id
+LIMIT {{ freed_at_once }}
