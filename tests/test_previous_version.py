@@ -1,7 +1,7 @@
 """Expand and contract: the statements of earlier versions work on beside the new ones.
 
-Their SQL lies in tests/previous, as the last code for each revision had it; here it meets the
-schema of today.
+Their SQL lies in tests/previous, as the last code for each revision had it, parameters by name (see
+`refresher.postgres.statements.source`); here it meets the schema of today.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from refresher.postgres.database import Pool, check_migrated, connected
 from refresher.postgres.migrate import migrate
 from refresher.postgres.partitioning import partition_videos
 from refresher.postgres.sealing import Sealer
+from refresher.postgres.statements import Statement
 from refresher.postgres.status import read_summary
 from refresher.postgres.tokens import TokenStore
 from refresher.postgres.write_back import write_back
@@ -47,9 +48,9 @@ class Previous:
         self._app_step = step_seconds(per_app, reach_seconds=2 * APP_HORIZON_SECONDS)
         self._step = max(self._token_step, self._app_step)
 
-    async def ask(self, name, *arguments):
-        statement = (FOLDER / self.revision / f"{name}.sql").read_text()
-        return await self._pool.fetch(statement, *arguments)
+    async def ask(self, name, **values):
+        statement = Statement((FOLDER / self.revision / f"{name}.sql").read_text())
+        return await self._pool.fetch(*statement(**values))
 
     async def summary(self):
         return await self.ask("summary")
@@ -58,15 +59,25 @@ class Previous:
         """A cover for each video of the claim; how many were written."""
         ids = claim["video_ids"] or []
         chunks = await self.ask(
-            "write_back", [claim["open_id"]], [claim["lease_epoch"]], *self._written(ids, hours)
+            "write_back",
+            open_ids=[claim["open_id"]],
+            lease_epochs=[claim["lease_epoch"]],
+            **self._written(ids, hours),
         )
         return sum(chunk["videos"] for chunk in chunks)
 
     def _written(self, ids, hours):
         url, expires_at = cover(hours)
-        same = 1, url, expires_at, expires_at - HOUR, 0, False, False
-        chunk, *others = [[value] * len(ids) for value in same]
-        return [chunk, ids, *others]
+        same = {
+            "chunks": 1,
+            "urls": url,
+            "cover_expires_at": expires_at,
+            "due_at": expires_at - HOUR,
+            "misses": 0,
+            "missing": False,
+            "gone": False,
+        }
+        return {"video_ids": ids} | {name: [value] * len(ids) for name, value in same.items()}
 
     def slots(self, claim):
         step = timedelta(seconds=self._step)
@@ -80,14 +91,14 @@ class Of0001(Previous):
         horizon = APP_HORIZON_SECONDS if self._app_step else HORIZON_SECONDS
         return await self.ask(
             "claim",
-            budget,
-            "previous",
-            timedelta(seconds=horizon),
-            max(1, int(horizon / self._step)) if self._step else budget,
-            timedelta(seconds=self._step),
-            timedelta(seconds=self._app_step),
-            LEASE,
-            20_000,
+            chunk_budget=budget,
+            replica="previous",
+            horizon=timedelta(seconds=horizon),
+            most_chunks=max(1, int(horizon / self._step)) if self._step else budget,
+            step=timedelta(seconds=self._step),
+            app_step=timedelta(seconds=self._app_step),
+            lease=LEASE,
+            rows_read=20_000,
         )
 
     async def release(self, claim, *, failures=0, pause=0.0, park=None, retry=0.0):
@@ -95,20 +106,20 @@ class Of0001(Previous):
         state, reason = park or (None, None)
         released = await self.ask(
             "release",
-            [claim["open_id"]],
-            [claim["lease_epoch"]],
-            [failures],
-            [retry],
-            [pause],
-            [state],
-            [reason],
-            [park and claim["access_token"]],
-            [1],
+            open_ids=[claim["open_id"]],
+            lease_epochs=[claim["lease_epoch"]],
+            failures=[failures],
+            retry_seconds=[retry],
+            pause_seconds=[pause],
+            park_states=[state],
+            park_reasons=[reason],
+            park_tokens=[park and claim["access_token"]],
+            requests=[1],
         )
         return released[0] if released else None
 
     async def audit(self):
-        return await self.ask("audit", 300.0, 360)
+        return await self.ask("audit", longest_retry_seconds=300.0, walk_steps=360)
 
 
 class Of0002(Previous):
@@ -117,15 +128,15 @@ class Of0002(Previous):
     async def claim(self, budget=10):
         return await self.ask(
             "claim",
-            budget,
-            "previous",
-            timedelta(seconds=HORIZON_SECONDS),
-            timedelta(seconds=APP_HORIZON_SECONDS),
-            timedelta(seconds=self._token_step),
-            timedelta(seconds=self._app_step),
-            LEASE,
-            20_000,
-            True,
+            chunk_budget=budget,
+            replica="previous",
+            horizon=timedelta(seconds=HORIZON_SECONDS),
+            app_horizon=timedelta(seconds=APP_HORIZON_SECONDS),
+            step=timedelta(seconds=self._token_step),
+            app_step=timedelta(seconds=self._app_step),
+            lease=LEASE,
+            rows_read=20_000,
+            managed=True,
         )
 
     async def release(self, claim, *, failures=0, pause=0.0, park=None, retry=0.0):
@@ -133,51 +144,57 @@ class Of0002(Previous):
         state, reason = park or (None, None)
         released = await self.ask(
             "release",
-            [claim["open_id"]],
-            [claim["lease_epoch"]],
-            [claim["tokens_generation"]],
-            [failures],
-            [retry],
-            [pause],
-            [state],
-            [reason],
-            [not failures],
-            [False],
-            [0.0],
-            [1],
-            True,
+            open_ids=[claim["open_id"]],
+            lease_epochs=[claim["lease_epoch"]],
+            generations=[claim["tokens_generation"]],
+            failures=[failures],
+            retry_seconds=[retry],
+            pause_seconds=[pause],
+            park_states=[state],
+            park_reasons=[reason],
+            answered=[not failures],
+            refused=[False],
+            token_retry_seconds=[0.0],
+            requests=[1],
+            managed=True,
         )
         return released[0] if released else None
 
     def _written(self, ids, hours):
-        return [*super()._written(ids, hours), [None] * len(ids)]
+        return super()._written(ids, hours) | {"refusals": [None] * len(ids)}
 
     async def audit(self):
-        return await self.ask("audit", 300.0, 360, True)
+        return await self.ask("audit", longest_retry_seconds=300.0, walk_steps=360, managed=True)
 
     async def renew(self, claim):
-        return await self.ask("renew", [claim["open_id"]], [claim["lease_epoch"]], LEASE)
+        return await self.ask(
+            "renew", open_ids=[claim["open_id"]], lease_epochs=[claim["lease_epoch"]], lease=LEASE
+        )
 
     async def reserve(self, claim):
-        steps = timedelta(seconds=self._token_step), timedelta(seconds=self._app_step)
-        ((slot,),) = await self.ask("reserve", claim["open_id"], claim["lease_epoch"], *steps)
+        ((slot,),) = await self.ask(
+            "reserve",
+            open_id=claim["open_id"],
+            lease_epoch=claim["lease_epoch"],
+            step=timedelta(seconds=self._token_step),
+            app_step=timedelta(seconds=self._app_step),
+        )
         return slot
 
     async def refresh_token(self, claim, access_token, refresh_token):
         """As after an answer of TikTok: noted as begun, and the new pair stored."""
-        key = claim["open_id"], claim["lease_epoch"], claim["tokens_generation"]
-        begun = await self.ask("begin", *key, timedelta(seconds=72))
+        begun = await self.ask("begin", **key_of(claim), unknown=timedelta(seconds=72))
         stored = await self.ask(
             "replace",
-            claim["open_id"],
-            access_token,
-            86_400.0,
-            refresh_token,
-            None,
-            None,
-            85_200.0,
-            claim["access_token"],
-            claim["refresh_token"],
+            open_id=claim["open_id"],
+            access_token=access_token,
+            access_token_lives_seconds=86_400.0,
+            refresh_token=refresh_token,
+            refresh_token_lives_seconds=None,
+            scope=None,
+            due_in_seconds=85_200.0,
+            stored_access_token=claim["access_token"],
+            stored_refresh_token=claim["refresh_token"],
         )
         return len(begun), len(stored)
 
@@ -188,16 +205,16 @@ class Of0004(Of0002):
     async def claim(self, budget=10):
         return await self.ask(
             "claim",
-            budget,
-            "previous",
-            timedelta(seconds=HORIZON_SECONDS),
-            timedelta(seconds=APP_HORIZON_SECONDS),
-            timedelta(seconds=self._token_step),
-            timedelta(seconds=self._app_step),
-            LEASE,
-            1_000,
-            True,
-            budget,
+            chunk_budget=budget,
+            replica="previous",
+            horizon=timedelta(seconds=HORIZON_SECONDS),
+            app_horizon=timedelta(seconds=APP_HORIZON_SECONDS),
+            step=timedelta(seconds=self._token_step),
+            app_step=timedelta(seconds=self._app_step),
+            lease=LEASE,
+            rows_read=1_000,
+            managed=True,
+            accounts=budget,
         )
 
     async def write_back(self, claim, hours, statement="write_back"):
@@ -205,19 +222,19 @@ class Of0004(Of0002):
         ids = claim["video_ids"] or []
         chunks = await self.ask(
             statement,
-            [claim["open_id"]],
-            [claim["lease_epoch"]],
-            [1],
-            [" ".join(ids)],
-            [" ".join([url] * len(ids))],
-            [claim["ctids"]],
-            [expires_at - HOUR],
-            [expires_at],
-            [0],
-            [False],
-            [False],
-            [None],
-            " ",
+            open_ids=[claim["open_id"]],
+            lease_epochs=[claim["lease_epoch"]],
+            numbers=[1],
+            video_ids=[" ".join(ids)],
+            urls=[" ".join([url] * len(ids))],
+            ctids=[claim["ctids"]],
+            due_at=[expires_at - HOUR],
+            cover_expires_at=[expires_at],
+            misses=[0],
+            missing=[False],
+            gone=[False],
+            refusals=[None],
+            separator=" ",
         )
         return sum(chunk["videos"] for chunk in chunks)
 
@@ -225,33 +242,35 @@ class Of0004(Of0002):
         state, reason = park or (None, None)
         released = await self.ask(
             "release",
-            [claim["open_id"]],
-            [claim["lease_epoch"]],
-            [claim["tokens_generation"]],
-            [failures],
-            [retry],
-            [pause],
-            [state],
-            [reason],
-            [not failures],
-            [False],
-            [0.0],
-            [1],
-            [claim["unfinished"]],
-            [False],
-            True,
-            1_000,
-            [],
-            [],
-            [],
+            open_ids=[claim["open_id"]],
+            lease_epochs=[claim["lease_epoch"]],
+            generations=[claim["tokens_generation"]],
+            failures=[failures],
+            retry_seconds=[retry],
+            pause_seconds=[pause],
+            park_states=[state],
+            park_reasons=[reason],
+            answered=[not failures],
+            refused=[False],
+            token_retry_seconds=[0.0],
+            requests=[1],
+            unfinished=[claim["unfinished"]],
+            passed_over=[False],
+            managed=True,
+            rows_read=1_000,
+            sample_open_ids=[],
+            sample_video_ids=[],
+            sample_videos=[],
         )
         return released[0] if released else None
 
     async def audit(self):
-        return await self.ask("audit", 300.0, 360, True, 5_000)
+        return await self.ask(
+            "audit", longest_retry_seconds=300.0, walk_steps=360, managed=True, videos_read=5_000
+        )
 
     async def summary(self):
-        return await self.ask("summary", 10_000, 1_000)
+        return await self.ask("summary", videos_read=10_000, videos_sampled=1_000)
 
 
 @pytest.fixture(params=[Of0001, Of0002, Of0004], ids=["0001", "0002", "0004"])
@@ -269,6 +288,14 @@ def current(pool, *, per_token=600, per_app=0, managed=True):
         rate_limit_per_app=per_app,
         managed=managed,
     )
+
+
+def key_of(claim):
+    return {
+        "open_id": claim["open_id"],
+        "lease_epoch": claim["lease_epoch"],
+        "generation": claim["tokens_generation"],
+    }
 
 
 def cover(hours):
@@ -628,9 +655,9 @@ async def test_a_request_for_a_token_that_it_gave_up_is_over_for_both(pool, prev
     )
     replica = previous(pool)
     (claim,) = await replica.claim()
-    key = claim["open_id"], claim["lease_epoch"], claim["tokens_generation"]
-    assert len(await replica.ask("begin", *key, timedelta(seconds=72))) == 1
-    await replica.ask("end", *key, True)
+    key = key_of(claim)
+    assert len(await replica.ask("begin", **key, unknown=timedelta(seconds=72))) == 1
+    await replica.ask("end", **key, unknown=True)
     assert await replica.release(claim, failures=1)
     (new,) = await current(pool).claim(10)
     begun = await TokenStore(pool, Sealer(())).begin(new)
@@ -641,7 +668,7 @@ async def test_a_request_for_a_token_that_it_gave_up_is_over_for_both(pool, prev
 async def test_a_rate_of_the_app_that_either_lowers_holds_for_both(pool, previous):
     """Each finds the other's in the app's row; the new one corrects it by what was answered."""
     window, pause = timedelta(seconds=60), timedelta(seconds=10)
-    lower = partial(previous(pool).ask, "lower_app_rate", 100, window, pause)
+    lower = partial(previous(pool).ask, "lower_app_rate", rate=100, window=window, pause=pause)
     ((rate,),) = await lower()
     assert rate == pytest.approx(90)
     assert await current(pool).tell_answers([40, 60])

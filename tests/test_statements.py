@@ -50,6 +50,8 @@ def test_a_missing_or_unknown_value_is_refused(values):
         '"a"":b"',
         "$$ :b $$",
         "$x$ $$ :b $x$",
+        "1 -- :b\n",
+        "1 /* :b */",
         "1::b",
         "(1)::b",
         "'1'::b",

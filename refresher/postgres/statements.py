@@ -12,19 +12,18 @@ from typing import Final
 
 from refresher.postgres.constants import CONSTANTS
 
-#: Where a colon, dashes or braces mean nothing to us.
-_QUOTED: Final = r"""
+# Where a colon is no parameter's.
+_OPAQUE: Final = r"""
     (?P<quoted>
         \b[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
         | (?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$
     )
+    | [ \t]*--[^\n]* | /\*.*?\*/
 """
-_COMMENTS: Final = re.compile(
-    rf"{_QUOTED} | (?P<comment>[ \t]*--[^\n]* | /\*.*?\*/)", re.VERBOSE | re.DOTALL
-)
+_OPAQUES: Final = re.compile(_OPAQUE, re.VERBOSE | re.DOTALL)
 # A colon after an operand or a bracket is that of a slice, as in `ids[1:n]`, or of a cast.
 _PARAMETERS: Final = re.compile(
-    rf"{_QUOTED} | (?<![\w\])\[:]) : (?P<name>[a-z_]\w*)", re.VERBOSE | re.DOTALL
+    rf"{_OPAQUE} | (?<![\w\])\[:]) : (?P<name>[a-z_]\w*)", re.VERBOSE | re.DOTALL
 )
 _INCLUDES: Final = re.compile(r'\{\{\s*(?P<name>\w+)(?P<arguments>(?:\s+\w+="[^"]*")*)\s*\}\}')
 _ARGUMENTS: Final = re.compile(r'(\w+)="([^"]*)"')
@@ -112,7 +111,7 @@ def _read(name: str) -> str:
         text = _ROOT.joinpath(f"{name}.sql").read_text(encoding="utf-8")
     except OSError as error:
         raise StatementError(f"sql/{name}.sql: {error.strerror or error}") from error
-    bare = _COMMENTS.sub(lambda found: found["quoted"] or "", text)
+    bare = _OPAQUES.sub(lambda found: found["quoted"] or "", text)
     return "\n".join(line for line in bare.splitlines() if line.strip())
 
 

@@ -2,7 +2,7 @@
 WITH walk AS MATERIALIZED (
     SELECT audited_to,
            greatest(20, (SELECT reltuples FROM pg_class
-                         WHERE oid = 'refresher.accounts'::regclass) / $2)::integer AS step
+                         WHERE oid = 'refresher.accounts'::regclass) / :walk_steps)::integer AS step
     FROM refresher.audit
     FOR UPDATE SKIP LOCKED
 ),
@@ -36,7 +36,7 @@ mended AS (
     FROM counted AS c JOIN refresher.accounts AS a USING (open_id)
     -- A back-off is no drift.
     WHERE a.state = 'active' AND isfinite(c.earliest_due_at)
-      AND a.wake_at > greatest(c.should_wake_at, a.next_slot_at) + $1::float8 * interval '1 second'
+      AND a.wake_at > greatest(c.should_wake_at, a.next_slot_at) + :longest_retry_seconds::float8 * interval '1 second'
 ),
 updated AS (
     UPDATE refresher.accounts AS a

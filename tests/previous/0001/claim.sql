@@ -7,9 +7,9 @@ WITH picked AS MATERIALIZED (
     WHERE state = 'active'
       AND wake_at <= now()
       AND (lease_expires_at IS NULL OR lease_expires_at <= now())
-      AND next_slot_at <= now() + $3::interval
+      AND next_slot_at <= now() + :horizon::interval
     ORDER BY wake_at
-    LIMIT $1
+    LIMIT :chunk_budget
     FOR UPDATE SKIP LOCKED
 ),
 affordable AS (
@@ -19,7 +19,7 @@ affordable AS (
         SELECT *, sum(videos) OVER (ORDER BY wake_at, open_id ROWS UNBOUNDED PRECEDING) AS read
         FROM picked
     ) AS reading
-    WHERE read - videos < $8
+    WHERE read - videos < :rows_read
 ),
 asked AS MATERIALIZED (
     -- LATERAL with a window: each account's rows are read once, by the primary key, whatever the
@@ -44,11 +44,11 @@ asked AS MATERIALIZED (
             WHERE open_id = p.open_id AND (due_at <= now() OR misses = 0)
             ORDER BY place
         ) AS ordered
-        WHERE place <= 20 * least(ceil(due / 20.0), $4)
+        WHERE place <= 20 * least(ceil(due / 20.0), :most_chunks)
     ) AS own
 ),
 app AS MATERIALIZED (
-    SELECT next_slot_at FROM refresher.app WHERE $6::interval > '0' FOR UPDATE
+    SELECT next_slot_at FROM refresher.app WHERE :app_step::interval > '0' FOR UPDATE
 ),
 start AS MATERIALIZED (
     -- After the reading, however long it took: a slot must not lie in the past.
@@ -57,8 +57,8 @@ start AS MATERIALIZED (
     FROM (SELECT count(*) FROM asked) AS read_first, (SELECT count(*) FROM app) AS locked_first
 ),
 budget AS (
-    SELECT least($1, ceil(
-        extract(epoch FROM at + $3::interval - app_at) / nullif(extract(epoch FROM $6::interval), 0)
+    SELECT least(:chunk_budget, ceil(
+        extract(epoch FROM at + :horizon::interval - app_at) / nullif(extract(epoch FROM :app_step::interval), 0)
     ))::integer AS chunks
     FROM start
 ),
@@ -75,7 +75,7 @@ granted AS MATERIALIZED (
     SELECT counted.*,
            least(counted.chunks, budget.chunks - chunks_before) AS granted_chunks,
            greatest(
-               next_slot_at, start.at, start.app_at + chunks_before * $6::interval
+               next_slot_at, start.at, start.app_at + chunks_before * :app_step::interval
            ) AS first_slot
     FROM counted, budget, start
     WHERE chunks_before < budget.chunks
@@ -83,20 +83,20 @@ granted AS MATERIALIZED (
 spent AS (
     UPDATE refresher.app
     SET next_slot_at = start.app_at
-        + (SELECT coalesce(sum(granted_chunks), 0) FROM granted) * $6::interval
+        + (SELECT coalesce(sum(granted_chunks), 0) FROM granted) * :app_step::interval
     FROM start
     WHERE start.app_at IS NOT NULL
 ),
 leased AS (
     UPDATE refresher.accounts AS a
-    SET lease_owner = $2,
+    SET lease_owner = :replica,
         lease_epoch = a.lease_epoch + 1,
-        lease_expires_at = now() + $7::interval,
+        lease_expires_at = now() + :lease::interval,
         -- So a crashed replica's account is due again when its lease has run out.
-        wake_at = now() + $7::interval,
+        wake_at = now() + :lease::interval,
         next_slot_at = CASE
             WHEN g.granted_chunks = 0 THEN a.next_slot_at
-            ELSE g.first_slot + g.granted_chunks * $5::interval
+            ELSE g.first_slot + g.granted_chunks * :step::interval
         END
     FROM granted AS g
     WHERE a.open_id = g.open_id

@@ -4,8 +4,8 @@ WITH held AS MATERIALIZED (
            -- Parked for a token that has been replaced meanwhile? Then it is not parked.
            r.park_state IS NOT NULL AND a.state = 'active'
                AND a.access_token IS NOT DISTINCT FROM r.park_token AS parked
-    FROM unnest($1::text[], $2::bigint[], $3::integer[], $4::float8[], $5::float8[],
-                $6::text[], $7::text[], $8::text[], $9::integer[])
+    FROM unnest(:open_ids::text[], :lease_epochs::bigint[], :failures::integer[], :retry_seconds::float8[], :pause_seconds::float8[],
+                :park_states::text[], :park_reasons::text[], :park_tokens::text[], :requests::integer[])
          AS r (open_id, lease_epoch, failures, retry_seconds, pause_seconds,
                park_state, park_reason, park_token, requests)
     JOIN refresher.accounts AS a

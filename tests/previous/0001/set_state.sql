@@ -1,7 +1,7 @@
 -- Revision 0001, refresher/postgres/status.py
 UPDATE refresher.accounts
-SET state = $2,
-    state_reason = $3,
-    state_since = CASE WHEN state = $2 THEN state_since ELSE now() END,
+SET state = :state,
+    state_reason = :reason,
+    state_since = CASE WHEN state = :state THEN state_since ELSE now() END,
     wake_at = CASE WHEN lease_expires_at > now() THEN wake_at ELSE least(wake_at, now()) END
-WHERE open_id = $1
+WHERE open_id = :open_id

@@ -1,15 +1,15 @@
 -- Revision 0001, refresher/postgres/write_back.py
 WITH held AS MATERIALIZED (
     SELECT c.chunk, c.open_id
-    FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS c (open_id, lease_epoch, chunk)
+    FROM unnest(:open_ids::text[], :lease_epochs::bigint[]) WITH ORDINALITY AS c (open_id, lease_epoch, chunk)
     JOIN refresher.accounts AS a ON a.open_id = c.open_id AND a.lease_epoch = c.lease_epoch
     ORDER BY c.open_id
     FOR KEY SHARE OF a SKIP LOCKED
 ),
 writes AS MATERIALIZED (
     SELECT h.open_id, w.*
-    FROM unnest($3::integer[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[],
-                $8::smallint[], $9::boolean[], $10::boolean[])
+    FROM unnest(:chunks::integer[], :video_ids::text[], :urls::text[], :cover_expires_at::timestamptz[], :due_at::timestamptz[],
+                :misses::smallint[], :missing::boolean[], :gone::boolean[])
          AS w (chunk, video_id, cover_image_url, cover_expires_at, due_at, misses, missing, gone)
     JOIN held AS h USING (chunk)
 ),

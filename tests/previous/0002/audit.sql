@@ -2,7 +2,7 @@
 WITH walk AS MATERIALIZED (
     SELECT audited_to,
            greatest(20, (SELECT reltuples FROM pg_class
-                         WHERE oid = 'refresher.accounts'::regclass) / $2)::integer AS step
+                         WHERE oid = 'refresher.accounts'::regclass) / :walk_steps)::integer AS step
     FROM refresher.audit
     FOR UPDATE SKIP LOCKED
 ),
@@ -20,7 +20,7 @@ walked AS (
 ),
 held AS MATERIALIZED (
     -- An account that is being worked gets its counts from its release.
-    SELECT a.open_id, CASE WHEN $3 AND a.refresh_token IS NOT NULL
+    SELECT a.open_id, CASE WHEN :managed AND a.refresh_token IS NOT NULL
                      THEN greatest(a.token_due_at, a.token_request_until) ELSE 'infinity' END AS token_wake_at
     FROM refresher.accounts AS a JOIN batch USING (open_id)
     WHERE a.lease_expires_at IS NULL OR a.lease_expires_at <= now()
@@ -38,7 +38,7 @@ mended AS (
     FROM counted AS c JOIN refresher.accounts AS a USING (open_id)
     -- A back-off is no drift.
     WHERE a.state = 'active' AND isfinite(c.should_wake_at)
-      AND a.wake_at > greatest(c.should_wake_at, a.next_slot_at) + $1::float8 * interval '1 second'
+      AND a.wake_at > greatest(c.should_wake_at, a.next_slot_at) + :longest_retry_seconds::float8 * interval '1 second'
 ),
 updated AS (
     UPDATE refresher.accounts AS a

@@ -1,11 +1,11 @@
 -- Revision 0002, refresher/postgres/claims.py
 WITH pace AS MATERIALIZED (
     SELECT app_step,
-           greatest($5::interval, app_step) AS step,
-           CASE WHEN app_step > '0' THEN least($3::interval, $4::interval)
-                ELSE $3::interval END AS horizon
+           greatest(:step::interval, app_step) AS step,
+           CASE WHEN app_step > '0' THEN least(:horizon::interval, :app_horizon::interval)
+                ELSE :horizon::interval END AS horizon
     FROM (
-        SELECT greatest($6::interval, CASE
+        SELECT greatest(:app_step::interval, CASE
                     WHEN app.rate IS NOT NULL AND app.rate_lowered_at > now() - interval '1 hour'
                     THEN interval '1 second' * 62.7
                     / (app.rate * power(1 + 0.1, (
@@ -19,7 +19,7 @@ picked AS MATERIALIZED (
     SELECT open_id, wake_at, next_slot_at, greatest(videos, 1) AS videos,
            least(1, a.rate_share + 0.1 * (
                     extract(epoch FROM now()) - extract(epoch FROM a.rate_lowered_at)) / 60) AS share,
-           $9 AND refresh_token IS NOT NULL AS renewable,
+           :managed AND refresh_token IS NOT NULL AS renewable,
            (a.access_token IS NULL OR a.token_standing = 'refused'
                  OR coalesce(a.access_token_expires_at <= now(), false)) AS dead,
            greatest(token_due_at, token_request_until) <= now() AS due
@@ -30,12 +30,12 @@ picked AS MATERIALIZED (
       AND next_slot_at <= now() + (SELECT horizon FROM pace)
       -- New videos do not cut short the wait for a token that has to come before them: a back-off,
       -- or somebody else's request whose outcome may still be stored.
-      AND NOT ($9 AND (a.access_token IS NULL OR a.token_standing = 'refused'
+      AND NOT (:managed AND (a.access_token IS NULL OR a.token_standing = 'refused'
                  OR coalesce(a.access_token_expires_at <= now(), false))
                AND ((token_failures > 0 AND token_due_at > now())
                                   OR coalesce(token_request_until > now(), false)))
     ORDER BY wake_at
-    LIMIT $1
+    LIMIT :chunk_budget
     FOR UPDATE SKIP LOCKED
 ),
 affordable AS (
@@ -50,7 +50,7 @@ affordable AS (
         SELECT *, sum(videos) OVER (ORDER BY wake_at, open_id ROWS UNBOUNDED PRECEDING) AS read
         FROM picked
     ) AS reading, pace
-    WHERE read - videos < $8
+    WHERE read - videos < :rows_read
 ),
 asked AS MATERIALIZED (
     -- LATERAL with a window: each account's rows are read once, by the primary key, whatever the
@@ -88,7 +88,7 @@ asked AS MATERIALIZED (
             ELSE NOT alone AND place <= 20 * least(ceil(due / 20.0), CASE
                 WHEN p.own_step > '0' THEN greatest(1, floor(
                     extract(epoch FROM p.horizon) / extract(epoch FROM p.own_step)))
-                ELSE $1 END)
+                ELSE :chunk_budget END)
         END
     ) AS own
 ),
@@ -102,7 +102,7 @@ start AS MATERIALIZED (
     FROM (SELECT count(*) FROM asked) AS read_first, (SELECT count(*) FROM app) AS locked_first
 ),
 budget AS (
-    SELECT least($1, ceil(
+    SELECT least(:chunk_budget, ceil(
         extract(epoch FROM at + greatest(horizon, app_step) - app_at)
         / nullif(extract(epoch FROM app_step), 0)
     ))::integer AS chunks
@@ -135,11 +135,11 @@ spent AS (
 ),
 leased AS (
     UPDATE refresher.accounts AS a
-    SET lease_owner = $2,
+    SET lease_owner = :replica,
         lease_epoch = a.lease_epoch + 1,
-        lease_expires_at = now() + $7::interval,
+        lease_expires_at = now() + :lease::interval,
         -- So a crashed replica's account is due again when its lease has run out.
-        wake_at = now() + $7::interval,
+        wake_at = now() + :lease::interval,
         next_slot_at = CASE
             WHEN g.granted_chunks = 0 THEN a.next_slot_at
             ELSE g.first_slot + g.granted_chunks * g.own_step

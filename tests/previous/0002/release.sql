@@ -1,9 +1,9 @@
 -- Revision 0002, refresher/postgres/claims.py
 WITH given AS MATERIALIZED (
     SELECT *
-    FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::float8[], $6::float8[],
-                $7::text[], $8::text[], $9::boolean[], $10::boolean[], $11::float8[],
-                $12::integer[])
+    FROM unnest(:open_ids::text[], :lease_epochs::bigint[], :generations::bigint[], :failures::integer[], :retry_seconds::float8[], :pause_seconds::float8[],
+                :park_states::text[], :park_reasons::text[], :answered::boolean[], :refused::boolean[], :token_retry_seconds::float8[],
+                :requests::integer[])
          AS r (open_id, lease_epoch, generation, failures, retry_seconds, pause_seconds,
                park_state, park_reason, answered, refused, token_retry_seconds, requests)
 ),
@@ -53,7 +53,7 @@ released AS (
             least(
                 CASE WHEN a.wake_at < a.lease_expires_at THEN a.wake_at END,
                 c.earliest_due_at,
-                CASE WHEN $13 AND a.refresh_token IS NOT NULL
+                CASE WHEN :managed AND a.refresh_token IS NOT NULL
                      THEN greatest(c.token_due_at, a.token_request_until) ELSE 'infinity' END
             ),
             now() + greatest(c.retry_seconds, c.pause_seconds) * interval '1 second'

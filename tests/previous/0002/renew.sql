@@ -1,7 +1,7 @@
 -- Revision 0002, refresher/postgres/claims.py
 WITH held AS MATERIALIZED (
     SELECT a.open_id
-    FROM unnest($1::text[], $2::bigint[]) AS r (open_id, lease_epoch)
+    FROM unnest(:open_ids::text[], :lease_epochs::bigint[]) AS r (open_id, lease_epoch)
     JOIN refresher.accounts AS a
       ON a.open_id = r.open_id AND a.lease_epoch = r.lease_epoch
     WHERE a.lease_expires_at IS NOT NULL
@@ -11,8 +11,8 @@ WITH held AS MATERIALIZED (
 )
 UPDATE refresher.accounts AS a
 SET wake_at = CASE WHEN a.wake_at < a.lease_expires_at THEN a.wake_at
-                   ELSE now() + $3::interval END,
-    lease_expires_at = now() + $3::interval
+                   ELSE now() + :lease::interval END,
+    lease_expires_at = now() + :lease::interval
 FROM held
 WHERE a.open_id = held.open_id
 RETURNING a.open_id, a.lease_expires_at - now() AS left

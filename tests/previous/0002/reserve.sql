@@ -1,8 +1,8 @@
 -- Revision 0002, refresher/postgres/claims.py
 WITH pace AS MATERIALIZED (
-    SELECT app_step, greatest($3::interval, app_step) AS step
+    SELECT app_step, greatest(:step::interval, app_step) AS step
     FROM (
-        SELECT greatest($4::interval, CASE
+        SELECT greatest(:app_step::interval, CASE
                     WHEN app.rate IS NOT NULL AND app.rate_lowered_at > now() - interval '1 hour'
                     THEN interval '1 second' * 62.7
                     / (app.rate * power(1 + 0.1, (
@@ -14,7 +14,7 @@ own AS MATERIALIZED (
     SELECT open_id, next_slot_at, least(1, a.rate_share + 0.1 * (
                     extract(epoch FROM now()) - extract(epoch FROM a.rate_lowered_at)) / 60) AS share
     FROM refresher.accounts AS a
-    WHERE open_id = $1 AND lease_epoch = $2 AND lease_expires_at > now()
+    WHERE open_id = :open_id AND lease_epoch = :lease_epoch AND lease_expires_at > now()
     -- Not as strong as a claim: results of the same account are being written under a key share.
     FOR NO KEY UPDATE SKIP LOCKED
 ),

@@ -2,7 +2,7 @@
 WITH walk AS MATERIALIZED (
     SELECT audited_to,
            greatest(20, (SELECT reltuples FROM pg_class
-                         WHERE oid = 'refresher.accounts'::regclass) / $2)::integer AS step
+                         WHERE oid = 'refresher.accounts'::regclass) / :walk_steps)::integer AS step
     FROM refresher.audit
     FOR UPDATE SKIP LOCKED
 ),
@@ -18,7 +18,7 @@ batch AS MATERIALIZED (
             LIMIT (SELECT step FROM walk)
         ) AS next
     ) AS reading
-    WHERE read_before < $4
+    WHERE read_before < :videos_read
 ),
 walked AS (
     UPDATE refresher.audit AS a
@@ -27,7 +27,7 @@ walked AS (
 ),
 held AS MATERIALIZED (
     -- An account that is being worked gets its counts from its release.
-    SELECT a.open_id, CASE WHEN $3 AND a.refresh_token IS NOT NULL
+    SELECT a.open_id, CASE WHEN :managed AND a.refresh_token IS NOT NULL
                            THEN greatest(a.token_due_at, a.token_request_until) ELSE 'infinity' END AS token_wake_at
     FROM refresher.accounts AS a
     -- As an array, here and below: a join would be planned as one of all accounts.
@@ -48,7 +48,7 @@ mended AS (
     WHERE a.open_id = ANY (ARRAY(SELECT open_id FROM counted))
       -- A back-off is no drift.
       AND a.state = 'active' AND isfinite(c.should_wake_at)
-      AND a.wake_at > greatest(c.should_wake_at, a.next_slot_at) + $1::float8 * interval '1 second'
+      AND a.wake_at > greatest(c.should_wake_at, a.next_slot_at) + :longest_retry_seconds::float8 * interval '1 second'
 ),
 updated AS (
     UPDATE refresher.accounts AS a

@@ -1,12 +1,12 @@
 -- Revision 0004, refresher/postgres/claims.py
 WITH pace AS MATERIALIZED (
     SELECT app_step,
-           greatest($5::interval, app_step) AS step,
-           CASE WHEN app_step > '0' THEN least($3::interval, $4::interval)
-                ELSE $3::interval END AS horizon
+           greatest(:step::interval, app_step) AS step,
+           CASE WHEN app_step > '0' THEN least(:horizon::interval, :app_horizon::interval)
+                ELSE :horizon::interval END AS horizon
     FROM (
         -- One row, also for a planner that has never seen the table analyzed.
-        SELECT greatest($6::interval, CASE
+        SELECT greatest(:app_step::interval, CASE
                    WHEN app.rate IS NOT NULL AND app.rate_lowered_at > now() - interval '1 hour'
                    THEN interval '1 second' * 63.1 / (app.rate * power(1 + 0.1, (
                                                           extract(epoch FROM now()) - extract(epoch FROM app.rate_lowered_at))::float8 / 60)) END) AS app_step FROM refresher.app LIMIT 1
@@ -16,10 +16,10 @@ picked AS MATERIALIZED (
     -- FOR UPDATE, as it conflicts with the key-share lock of an insert into videos that has not
     -- been committed: that account waits for it rather than miss its wake-up.
     SELECT open_id, wake_at, next_slot_at, read_to,
-           CASE videos WHEN 0 THEN 100 ELSE least(videos, $8) END AS videos,
+           CASE videos WHEN 0 THEN 100 ELSE least(videos, :rows_read) END AS videos,
            least(1, a.rate_share + 0.1 * (
                extract(epoch FROM now()) - extract(epoch FROM a.rate_lowered_at)) / 60) AS share,
-           $9 AND refresh_token IS NOT NULL AS renewable,
+           :managed AND refresh_token IS NOT NULL AS renewable,
            (a.access_token IS NULL OR a.token_standing = 'refused'
             OR coalesce(a.access_token_expires_at <= now(), false)) AS dead,
            greatest(token_due_at, token_request_until) <= now() AS due
@@ -30,11 +30,11 @@ picked AS MATERIALIZED (
       AND next_slot_at <= now() + (SELECT horizon FROM pace)
       -- New videos do not cut short the wait for a token that has to come before them: a back-off,
       -- or somebody else's request whose outcome may still be stored.
-      AND NOT ($9 AND (a.access_token IS NULL OR a.token_standing = 'refused'
+      AND NOT (:managed AND (a.access_token IS NULL OR a.token_standing = 'refused'
                        OR coalesce(a.access_token_expires_at <= now(), false)) AND ((token_failures > 0 AND token_due_at > now())
                                   OR coalesce(token_request_until > now(), false)))
     ORDER BY wake_at
-    LIMIT $10
+    LIMIT :accounts
     FOR UPDATE SKIP LOCKED
 ),
 locked AS MATERIALIZED (
@@ -54,14 +54,14 @@ affordable AS (
         SELECT *, sum(videos) OVER (ORDER BY wake_at, open_id ROWS UNBOUNDED PRECEDING) AS read
         FROM picked
     ) AS reading, pace
-    WHERE read - videos < $8 AND read <= 1500
+    WHERE read - videos < :rows_read AND read <= 1500
 ),
 asked AS MATERIALIZED (
     -- LATERAL: each account's rows are read once, by the primary key, whatever the planner thinks
     -- of the number of accounts. Due videos first, then what fills their chunks up; a video whose
     -- last answer brought no cover is no top-up: it might spoil the others' request. One that was
     -- refused alone is asked for alone, when nothing else is due or when it has waited for an hour.
-    SELECT p.*, own.*, videos_read = $8 AS part_only
+    SELECT p.*, own.*, videos_read = :rows_read AS part_only
     FROM affordable AS p
     CROSS JOIN LATERAL (
         SELECT array_agg(video_id) AS video_ids,
@@ -91,7 +91,7 @@ asked AS MATERIALIZED (
                 WHERE open_id = p.open_id AND video_id > p.read_to AND NOT p.token_due
                 ORDER BY video_id
                 -- Also keeps the URLs, which only say whether there is one, out of the sort.
-                LIMIT $8
+                LIMIT :rows_read
             ) AS part
             ORDER BY turn, due_at, video_id COLLATE "C"
         ) AS ordered
@@ -122,7 +122,7 @@ start AS MATERIALIZED (
     FROM (SELECT count(*) FROM asked) AS read_first, (SELECT count(*) FROM app) AS locked_first
 ),
 budget AS (
-    SELECT least($1, ceil(
+    SELECT least(:chunk_budget, ceil(
         extract(epoch FROM at + greatest(horizon, app_step) - app_at)
         / nullif(extract(epoch FROM app_step), 0)
     ))::integer AS chunks
@@ -159,11 +159,11 @@ spent AS (
 ),
 leased AS (
     UPDATE refresher.accounts AS a
-    SET lease_owner = $2,
+    SET lease_owner = :replica,
         lease_epoch = a.lease_epoch + 1,
-        lease_expires_at = now() + $7::interval,
+        lease_expires_at = now() + :lease::interval,
         -- So a crashed replica's account is due again when its lease has run out.
-        wake_at = now() + $7::interval,
+        wake_at = now() + :lease::interval,
         next_slot_at = CASE
             WHEN g.granted_chunks = 0 THEN a.next_slot_at
             ELSE g.first_slot + g.granted_chunks * g.own_step

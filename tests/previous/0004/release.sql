@@ -1,9 +1,9 @@
 -- Revision 0004, refresher/postgres/claims.py
 WITH given AS MATERIALIZED (
     SELECT *
-    FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::float8[], $6::float8[],
-                $7::text[], $8::text[], $9::boolean[], $10::boolean[], $11::float8[],
-                $12::integer[], $13::boolean[], $14::boolean[])
+    FROM unnest(:open_ids::text[], :lease_epochs::bigint[], :generations::bigint[], :failures::integer[], :retry_seconds::float8[], :pause_seconds::float8[],
+                :park_states::text[], :park_reasons::text[], :answered::boolean[], :refused::boolean[], :token_retry_seconds::float8[],
+                :requests::integer[], :unfinished::boolean[], :passed_over::boolean[])
          AS r (open_id, lease_epoch, generation, failures, retry_seconds, pause_seconds,
                park_state, park_reason, answered, refused, token_retry_seconds, requests,
                unfinished, passed_over)
@@ -13,7 +13,7 @@ fresh AS MATERIALIZED (
     -- also after a failover that has lost a write-back.
     SELECT s.open_id, sum(s.videos)::integer AS videos, min(v.cover_expires_at) AS valid_until,
            min(v.due_at) AS earliest_due_at
-    FROM unnest($17::text[], $18::text[], $19::integer[]) AS s (open_id, video_id, videos)
+    FROM unnest(:sample_open_ids::text[], :sample_video_ids::text[], :sample_videos::integer[]) AS s (open_id, video_id, videos)
     LEFT JOIN LATERAL (
         SELECT cover_expires_at, due_at
         FROM refresher.videos
@@ -31,7 +31,7 @@ held AS MATERIALIZED (
            r.park_state IS NOT NULL AND a.state = 'active'
                AND a.tokens_generation = r.generation AS parked,
            -- A large account is counted when all of it has been read, not with every part.
-           r.unfinished AND a.videos > $16 AS uncounted,
+           r.unfinished AND a.videos > :rows_read AS uncounted,
            a.videos, a.valid, a.expired, a.unreachable, a.valid_until,
            least(a.earliest_due_at, now()) AS earliest_due_at
     FROM given AS r
@@ -91,7 +91,7 @@ released AS (
             least(
                 CASE WHEN a.wake_at < a.lease_expires_at THEN a.wake_at END,
                 c.earliest_due_at,
-                CASE WHEN $15 AND a.refresh_token IS NOT NULL
+                CASE WHEN :managed AND a.refresh_token IS NOT NULL
                      THEN greatest(c.token_due_at, a.token_request_until) ELSE 'infinity' END
             ),
             now() + greatest(c.retry_seconds, c.pause_seconds) * interval '1 second'

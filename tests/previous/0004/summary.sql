@@ -19,11 +19,11 @@ WITH stored AS MATERIALIZED (
 ),
 most AS (
     -- How many videos an account has that was never counted, nobody knows: more is read for it.
-    SELECT CASE WHEN bool_or(uncounted) OR sum(weight) <= $1::integer THEN $1::integer
-                ELSE $2::integer END AS of_all,
-           CASE WHEN bool_or(uncounted) THEN greatest(1, $1::integer / 20)
-                WHEN sum(weight) <= $1::integer THEN $1::integer
-                ELSE greatest(1, $2::integer / 20) END AS of_one
+    SELECT CASE WHEN bool_or(uncounted) OR sum(weight) <= :videos_read::integer THEN :videos_read::integer
+                ELSE :videos_sampled::integer END AS of_all,
+           CASE WHEN bool_or(uncounted) THEN greatest(1, :videos_read::integer / 20)
+                WHEN sum(weight) <= :videos_read::integer THEN :videos_read::integer
+                ELSE greatest(1, :videos_sampled::integer / 20) END AS of_one
     FROM stored
     WHERE uncounted IS NOT NULL
 ),

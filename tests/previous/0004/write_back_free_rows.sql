@@ -1,9 +1,9 @@
 -- Revision 0004, refresher/postgres/write_back.py
 WITH held AS MATERIALIZED (
          SELECT r.*
-         FROM unnest($1::text[], $2::bigint[], $3::integer[], $4::text[], $5::text[], $6::text[],
-                     $7::timestamptz[], $8::timestamptz[], $9::smallint[], $10::boolean[],
-                     $11::boolean[], $12::text[])
+         FROM unnest(:open_ids::text[], :lease_epochs::bigint[], :numbers::integer[], :video_ids::text[], :urls::text[], :ctids::text[],
+                     :due_at::timestamptz[], :cover_expires_at::timestamptz[], :misses::smallint[], :missing::boolean[],
+                     :gone::boolean[], :refusals::text[])
               AS r (open_id, lease_epoch, number, video_ids, urls, ctids, due_at, cover_expires_at,
                     misses, missing, gone, refusal)
          CROSS JOIN LATERAL (
@@ -18,7 +18,7 @@ free AS MATERIALIZED (
     FROM (SELECT h.open_id, h.number, h.due_at, h.cover_expires_at, h.misses, h.missing, h.gone, h.refusal,
                  w.*
           FROM held AS h
-          CROSS JOIN LATERAL unnest(string_to_array(h.video_ids, $13), string_to_array(h.urls, $13),
+          CROSS JOIN LATERAL unnest(string_to_array(h.video_ids, :separator), string_to_array(h.urls, :separator),
                                     string_to_array(h.ctids, ' ')::tid[])
                AS w (video_id, cover_image_url, ctid)
           -- Each row is complete before it is looked for, so in its partition only.
