@@ -4,14 +4,33 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from refresher.events import LIBRARY_FAILED, LIBRARY_WARNED, Event
+
+
+@contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Inside this context, a module that is not loaded yet cannot be."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # an import finds it and fails
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+# structlog takes Rich where it is there, for tracebacks that it never prints here. Without it the
+# daemon starts sooner and is smaller.
+with _hidden("rich"):
+    import structlog
 
 REDACTED: Final = "[redacted]"
 #: Names of secrets, alone or at the end of a longer name: PGPASSWORD, REFRESHER_TOKEN_KEYS.

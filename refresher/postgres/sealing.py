@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncpg import Record
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import OpenId
@@ -15,6 +14,7 @@ from refresher.postgres.statements import Statement, statement
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
+    from cryptography.fernet import Fernet, MultiFernet
 
 #: What Fernet makes: a version byte of 0x80, then a time stamp whose first bytes are zero. TikTok's
 #: tokens hold a dot and never look so. `sealed_pattern.sql` says the same to the server.
@@ -36,9 +36,14 @@ class Sealer:
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        fernets = [Fernet(key) for key in keys]
-        self._all = MultiFernet(fernets) if fernets else None
-        self._first = fernets[0] if fernets else None
+        self._all: MultiFernet | None = None
+        self._first: Fernet | None = None
+        if keys:
+            # Loaded only where there is a key: it makes every start longer.
+            from cryptography import fernet  # noqa: PLC0415
+
+            fernets = [fernet.Fernet(key) for key in keys]
+            self._all, self._first = fernet.MultiFernet(fernets), fernets[0]
 
     @property
     def seals(self) -> bool:
@@ -62,9 +67,11 @@ class Sealer:
         """The token in plain text. Raises `TokenUnreadable` where none of the keys fits."""
         if token is None or not SEALED.fullmatch(token):
             return token
+        if self._all is None:
+            raise TokenUnreadable("sealed, and there is no key")
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415
+
         try:
-            if self._all is None:
-                raise TokenUnreadable("sealed, and there is no key")
             return self._all.decrypt(token).decode()
         except InvalidToken:
             raise TokenUnreadable("sealed with another key") from None
@@ -72,6 +79,8 @@ class Sealer:
     def _is_current(self, token: str | None) -> bool:
         if self._first is None or token is None or not SEALED.fullmatch(token):
             return False
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415
+
         try:
             self._first.decrypt(token)
         except InvalidToken:
