@@ -95,7 +95,7 @@ def due_policy(settings: Settings) -> DuePolicy:
 async def assembled(settings: Settings) -> AsyncIterator[App]:
     """The parts, connected to each other; nothing runs yet."""
     replica = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-    outage = Outage(random.random)
+    outage = Outage(random.random, monotonic)
     lease = lease_seconds(settings.lease_seconds, settings.request_timeout_seconds)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
@@ -124,6 +124,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             ),
             outage=outage,
             chance=random.random,
+            clock=monotonic,
         )
         refresher = Refresher(
             claims,
@@ -138,6 +139,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             grace_seconds=max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS),
             outage=outage,
             chance=random.random,
+            clock=monotonic,
         )
         stop = asyncio.Event()
         yield App(settings, pool, sealer, refresher, Schedule(), outage, replica, stop)

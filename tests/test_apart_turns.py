@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from time import monotonic
 
 import pytest
 
@@ -67,8 +68,9 @@ async def waiting(database, holder=None):
         database,
         who,
         place=asyncio.Semaphore(1),
-        outage=Outage(lambda: 0.0),
+        outage=Outage(lambda: 0.0, monotonic),
         give_up=give_up,
+        clock=monotonic,
         blocked=lambda open_id, items, holder, _: said.append((open_id, len(items), holder)),
         freed=lambda open_id, _: said.append((open_id, "freed")),
     )
@@ -207,7 +209,7 @@ async def test_a_short_wait_is_not_said():
 async def test_a_lock_that_is_known_says_nothing_of_the_database(monkeypatch, waits):
     """It counts towards `database.lost` only where it is not waited for apart."""
     monkeypatch.setattr("refresher.flow.outage.BUSY_SECONDS", 0.0)
-    outage = Outage(lambda: 0.0)
+    outage = Outage(lambda: 0.0, monotonic)
 
     async def busy():
         raise DatabaseBusy("lock")

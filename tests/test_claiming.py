@@ -54,10 +54,8 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(claiming, "monotonic", clock)
-    return clock
+def clock():
+    return Clock()
 
 
 def names(claims):
@@ -68,8 +66,8 @@ def fleet(number):
     return [f"{n:02}" for n in range(number)]
 
 
-def careful(accounts):
-    return Claiming(accounts, lambda: 1 - 2**-53)
+def careful(accounts, clock):
+    return Claiming(accounts, chance=lambda: 1 - 2**-53, clock=clock)
 
 
 async def all_of(careful_, budget):
@@ -83,7 +81,7 @@ async def all_of(careful_, budget):
 async def test_a_good_claim_is_one_statement(clock):
     """Nothing is searched where nothing fails."""
     accounts = Accounts(fleet(30))
-    assert names(await careful(accounts).claim(20)) == fleet(20)
+    assert names(await careful(accounts, clock).claim(20)) == fleet(20)
     assert accounts.asked == [None]
 
 
@@ -95,7 +93,7 @@ async def test_a_good_claim_is_one_statement(clock):
 async def test_who_spoils_a_claim_is_found_in_few_statements(clock, error):
     """One of 64: the other 63 are claimed, it is said once, and then it is left out."""
     accounts = Accounts(fleet(64), {"13": error})
-    careful_ = careful(accounts)
+    careful_ = careful(accounts, clock)
     with capture_logs() as logs:
         claims = await all_of(careful_, 64)
         accounts.due += ["later"]
@@ -111,7 +109,7 @@ async def test_who_spoils_a_claim_is_found_in_few_statements(clock, error):
 async def test_it_is_tried_again_by_itself_ever_more_rarely(clock):
     """While it spoils nobody's claim; and when it is well it is one of all again."""
     accounts = Accounts(["bad"], {"bad": ValueError("no")})
-    careful_ = careful(accounts)
+    careful_ = careful(accounts, clock)
     await careful_.claim(8)
     tried = []
     for _ in range(1000):
@@ -136,7 +134,7 @@ async def test_it_is_tried_again_by_itself_ever_more_rarely(clock):
 async def test_a_lock_may_be_let_go_any_moment(clock):
     """Who waits for one is tried again every few seconds at least."""
     accounts = Accounts(["bad"], {"bad": DatabaseBusy("lock")})
-    careful_ = careful(accounts)
+    careful_ = careful(accounts, clock)
     await careful_.claim(8)
     clock.now += 1000
     for _ in range(10):
@@ -152,7 +150,7 @@ async def test_a_lock_may_be_let_go_any_moment(clock):
 async def test_what_spoils_any_claim_is_no_account_s_matter(clock, error):
     """A locked table, a trigger for each statement: the database is away, nobody is left alone."""
     accounts = Accounts(fleet(9), at_all=error)
-    careful_ = careful(accounts)
+    careful_ = careful(accounts, clock)
     with capture_logs() as logs, pytest.raises(DatabaseUnavailable, match=str(error)) as raised:
         await careful_.claim(8)
     assert is_away(raised.value) or raised.value is error
@@ -166,7 +164,7 @@ async def test_what_was_leased_is_kept_when_the_database_goes_away(clock, statem
     """At whatever statement, in the middle of a search or while those left alone are tried."""
     bad = {"03": DatabaseBusy("lock"), "09": ValueError("no")}
     accounts = Accounts(fleet(16), bad)
-    careful_, claim, leased, away = careful(accounts), accounts.claim, [], []
+    careful_, claim, leased, away = careful(accounts, clock), accounts.claim, [], []
 
     async def going(*arguments, **options):
         if len(accounts.asked) == statement:
@@ -193,7 +191,7 @@ async def test_what_is_leased_waits_for_no_lock(clock, tried):
     """However many others wait for one: it is handed over at the instant, and soon."""
     bad = {name: DatabaseBusy("lock") for name in fleet(20)}
     accounts = Accounts(fleet(20), bad)
-    careful_, claim, leased_at = careful(accounts), accounts.claim, []
+    careful_, claim, leased_at = careful(accounts, clock), accounts.claim, []
 
     async def slow(*arguments, **options):
         try:
@@ -222,7 +220,7 @@ async def test_what_is_leased_waits_for_no_lock(clock, tried):
 async def test_those_left_alone_have_their_turns_while_others_are_due(clock):
     """Each within a few seconds after its wait, the one that waited longest first."""
     accounts = Accounts(fleet(20), {name: DatabaseBusy("lock") for name in fleet(20)})
-    careful_ = careful(accounts)
+    careful_ = careful(accounts, clock)
     for _ in range(20):
         await careful_.claim(64)
     clock.now += claiming.LONGEST_LOCK_WAIT_SECONDS
@@ -240,7 +238,7 @@ async def test_an_account_whose_release_is_refused_is_told_of_once(clock):
     """Its claim works each time; it is claimed ever more rarely, not while its lease lasts, and
     is as the others when it was given back."""
     accounts = Accounts(["ana"])
-    careful_ = careful(accounts)
+    careful_ = careful(accounts, clock)
     assert names(await careful_.claim(8)) == ["ana"]
     told, claimed_at = [careful_.leave_alone("ana", ValueError("no"), "release", 60)], []
     with capture_logs() as logs:
@@ -268,7 +266,7 @@ async def test_an_account_whose_release_is_refused_is_told_of_once(clock):
 async def test_an_account_that_ended_without_a_word_is_tried_again(clock):
     """Its lease was lost: it is left alone no longer than any."""
     accounts = Accounts(["bad"], {"bad": ValueError("no")})
-    careful_ = careful(accounts)
+    careful_ = careful(accounts, clock)
     await careful_.claim(8)
     accounts.bad = {}
     clock.now += 1
@@ -285,7 +283,7 @@ async def test_a_search_takes_no_longer_than_it_may(clock, monkeypatch):
     """It goes on with the next claim, and in the end all is known."""
     bad = {name: DatabaseBusy("lock") for name in fleet(40)}
     accounts = Accounts([*fleet(40), "good"], bad)
-    careful_ = careful(accounts)
+    careful_ = careful(accounts, clock)
     claim = accounts.claim
 
     async def slow(*arguments, **options):
@@ -308,7 +306,7 @@ async def test_a_lease_that_was_not_stored_leaves_its_account_alone(clock):
     """A trigger that suppresses the UPDATE: it would be picked first again and again."""
     accounts = Accounts(fleet(2), unleased=("ghost",))
     with capture_logs() as logs:
-        careful_ = careful(accounts)
+        careful_ = careful(accounts, clock)
         await careful_.claim(8)
         await careful_.claim(8)
     assert [log["open_id"] for log in logs] == ["ghost"]

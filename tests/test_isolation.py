@@ -171,7 +171,7 @@ def test_a_request_without_videos_leaves_none_behind():
 )
 async def test_whose_failure_a_token_request_is(others, own):
     """Others are answered, and so are token requests of others, where there were any."""
-    capacity = Capacity(64, lambda: 0.5, lambda: None)
+    capacity = Capacity(64, lambda: None, chance=lambda: 0.5, clock=monotonic)
 
     def told(name, videos, outcome):
         request = capacity.sent(name, videos, isolated=False)
@@ -677,7 +677,7 @@ async def test_a_probe_finds_whose_trigger_stands_in_its_way(pool):
         " CREATE TRIGGER refuse BEFORE UPDATE OF lease_owner ON refresher.accounts"
         " FOR EACH ROW WHEN (NEW.open_id = 'refusing') EXECUTE FUNCTION refuse()"
     )
-    claiming = Claiming(replica(pool), lambda: 1 - 2**-53)
+    claiming = Claiming(replica(pool), chance=lambda: 1 - 2**-53, clock=monotonic)
     with capture_logs() as logs:
         (taken,) = await claiming.claim(1, ["tried"])
     assert taken.open_id == "tried", "there is nobody else"

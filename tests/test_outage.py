@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from time import monotonic
 
 import pytest
 from hypothesis import given
@@ -15,11 +16,26 @@ from refresher.flow.outage import BUSY_SECONDS, FIRST_WAIT_SECONDS, LONGEST_WAIT
 PATIENCE_SECONDS = 30
 
 
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
 @pytest.fixture
-def outage(monkeypatch):
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def outage(monkeypatch, clock):
     """An outage that is waited out without any delay."""
     monkeypatch.setattr(module, "FIRST_WAIT_SECONDS", 0.0)
-    return Outage(lambda: 0.0)
+    return Outage(lambda: 0.0, clock)
 
 
 def away(times, result="result"):
@@ -77,18 +93,6 @@ async def test_each_outage_is_said_anew(outage):
     assert events(logs) == 2 * ["database.lost", "database.recovered"]
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """The outage's time, which the test moves."""
-    clock = Clock()
-    monkeypatch.setattr(module, "monotonic", lambda: clock.now)
-    return clock
-
-
-class Clock:
-    now = 1000.0
-
-
 async def busy():
     raise DatabaseBusy("lock not available")
 
@@ -124,7 +128,7 @@ async def test_locks_that_let_nothing_through_are_an_outage(outage, clock):
 
 async def test_gives_up_when_told():
     """Told to give up, the failure is raised and not tried again; the outage goes on."""
-    outage, give_up, tries = Outage(lambda: 0.0), asyncio.Event(), 0
+    outage, give_up, tries = Outage(lambda: 0.0, monotonic), asyncio.Event(), 0
 
     async def unit():
         nonlocal tries
@@ -152,7 +156,7 @@ async def test_a_wait_ends_at_once_when_told_to_give_up(monkeypatch):
 
     with capture_logs():
         async with asyncio.timeout(PATIENCE_SECONDS):
-            waiting = asyncio.create_task(Outage(lambda: 0.0).outlast(unit, give_up))
+            waiting = asyncio.create_task(Outage(lambda: 0.0, monotonic).outlast(unit, give_up))
             await tried.wait()
             give_up.set()
             assert await waiting == "result"
@@ -172,12 +176,12 @@ async def test_other_errors_are_not_outlasted(outage):
 @given(attempt=st.integers(0, 10_000), chance=st.floats(0, 1, exclude_max=True))
 def test_waits_grow_to_a_bound(attempt, chance):
     """Doubled with every try up to a few seconds, half to all of it by chance."""
-    wait = Outage(lambda: chance)._wait_seconds(attempt)
+    wait = Outage(lambda: chance, monotonic)._wait_seconds(attempt)
     bound = min(FIRST_WAIT_SECONDS * 2.0 ** min(attempt, 100), LONGEST_WAIT_SECONDS)
     assert bound / 2 <= wait <= bound
 
 
-async def test_an_answer_asked_for_before_the_outage_does_not_end_it(outage):
+async def test_an_answer_asked_for_before_the_outage_does_not_end_it(outage, clock):
     """It was under way when another statement found the database gone."""
     asked, answer = asyncio.Event(), asyncio.Event()
 
@@ -189,6 +193,7 @@ async def test_an_answer_asked_for_before_the_outage_does_not_end_it(outage):
     with capture_logs() as logs:
         task = asyncio.create_task(outage.attempt(slow))
         await asked.wait()
+        clock.now += 1
         with suppress(DatabaseUnavailable):
             await outage.attempt(away(1))
         answer.set()

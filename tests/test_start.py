@@ -4,6 +4,7 @@ import asyncio
 import json
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 
 import pytest
 
@@ -29,7 +30,7 @@ async def test_a_loop_that_fails_is_named(capfd):
     tick.set()
     settings = read_settings(database_url="postgresql://db/refresher")
     loop = asyncio.create_task(
-        app._on_each(Outage(lambda: 0.5), "tend tokens", tick, partial(unit, settings))
+        app._on_each(Outage(lambda: 0.5, monotonic), "tend tokens", tick, partial(unit, settings))
     )
     await went_on.wait()
     loop.cancel()
@@ -59,7 +60,7 @@ async def test_a_loop_that_the_database_refuses_is_named(capfd, outcomes, answer
     """Once, while the database answers others; an outage the flow tells of."""
     logs.configure(log_format="json", level="info")
     tick, done, coming = asyncio.Event(), asyncio.Event(), iter(outcomes)
-    outage = Outage(lambda: 0.5)
+    outage = Outage(lambda: 0.5, monotonic)
 
     async def unit():
         tick.set()

@@ -1,6 +1,12 @@
 """What the wall clock does against the monotonic one, which is never set."""
 
+from collections.abc import Callable
 from typing import Final
+
+#: Seconds of a clock that nobody sets, since a moment of its own: `time.monotonic` for one.
+Clock = Callable[[], float]
+#: A number in [0, 1), by chance: jitter.
+Chance = Callable[[], float]
 
 #: Less is slewing, or the time between two readings: nobody needs to hear of it.
 LEAST_STEP_SECONDS: Final = 1.0

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
-from time import monotonic
 from typing import Final, Generic, Protocol, TypeVar
 
+from refresher.domain.clocks import Clock
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, is_away
 from refresher.domain.model import Holder, OpenId
 from refresher.flow.outage import Outage
@@ -64,8 +64,8 @@ Who = Callable[[str], Awaitable[Holder | None]]
 class _Waiting(Generic[Item, Result]):
     """An account that waits."""
 
+    since: float
     items: list[tuple[Item, asyncio.Future[Result]]] = field(default_factory=list)
-    since: float = field(default_factory=monotonic)
     tries: int = 0
     one_by_one: bool = False
     holder: Holder | None = None
@@ -88,6 +88,7 @@ class Apart(Generic[Item, Result]):
         place: asyncio.Semaphore,
         outage: Outage,
         give_up: asyncio.Event,
+        clock: Clock,
         blocked: Callable[[OpenId, Sequence[Item], Holder | None, float], None],
         freed: Callable[[OpenId, float], None],
     ) -> None:
@@ -96,6 +97,7 @@ class Apart(Generic[Item, Result]):
         self._place = place
         self._outage = outage
         self._give_up = give_up
+        self._clock = clock
         self._blocked = blocked
         self._freed = freed
         self._name = f"refresher waits {secrets.token_hex(4)}"
@@ -105,14 +107,14 @@ class Apart(Generic[Item, Result]):
 
     def holds(self, open_id: OpenId) -> bool:
         """Whether the account waits, or did lately: what is its own belongs here."""
-        return open_id in self._waiting or self._kept_until.get(open_id, -inf) > monotonic()
+        return open_id in self._waiting or self._kept_until.get(open_id, -inf) > self._clock()
 
     async def submit(self, item: Item) -> Result:
         """Hand an item over and wait for its result, however long the lock lasts."""
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.get(item.open_id)
         if waiting is None:
-            waiting = self._waiting[item.open_id] = _Waiting()
+            waiting = self._waiting[item.open_id] = _Waiting(self._clock())
             self._begin(self._see_through(item.open_id, waiting))
         waiting.items.append((item, done))
         return await done
@@ -136,10 +138,10 @@ class Apart(Generic[Item, Result]):
             for _, done in waiting.items:
                 done.cancel()  # nobody waits for ever, whatever ended this
             del self._waiting[open_id]
-            if _since(waiting) >= SAID_SECONDS:
+            if self._waited(waiting) >= SAID_SECONDS:
                 self._keep(open_id)
             if waiting.said:
-                self._freed(open_id, _since(waiting))
+                self._freed(open_id, self._waited(waiting))
 
     async def _try(
         self,
@@ -194,21 +196,24 @@ class Apart(Generic[Item, Result]):
                 waiting.holder = await self._who(self._name)
 
     def _say(self, open_id: OpenId, waiting: _Waiting[Item, Result]) -> None:
-        if waiting.said or _since(waiting) < SAID_SECONDS:
+        if waiting.said or self._waited(waiting) < SAID_SECONDS:
             return
         if waiting.holder is None and waiting.tries < LOOKED_TRIES:
             return
         waiting.said = True
         items = [item for item, _ in waiting.items]
-        self._blocked(open_id, items, waiting.holder, _since(waiting))
+        self._blocked(open_id, items, waiting.holder, self._waited(waiting))
 
     async def _rest(self, waiting: _Waiting[Item, Result]) -> None:
         seconds = min(FIRST_PAUSE_SECONDS * (1 << min(waiting.tries, 8)), LONGEST_PAUSE_SECONDS)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._give_up.wait(), seconds)
 
+    def _waited(self, waiting: _Waiting[Item, Result]) -> float:
+        return round(self._clock() - waiting.since, 1)
+
     def _keep(self, open_id: OpenId) -> None:
-        now = monotonic()
+        now = self._clock()
         self._kept_until = {kept: until for kept, until in self._kept_until.items() if until > now}
         self._kept_until[open_id] = now + KEPT_SECONDS
 
@@ -216,7 +221,3 @@ class Apart(Generic[Item, Result]):
 def _fail(items: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
     for _, done in items:
         done.set_exception(DatabaseUnavailable("given up while it waited for a lock"))
-
-
-def _since(waiting: _Waiting[Item, Result]) -> float:
-    return round(monotonic() - waiting.since, 1)

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from time import monotonic
 from typing import Final, Generic, TypeVar
 
+from refresher.domain.clocks import Clock
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed, is_away
 from refresher.domain.parts import PARTS, parts_of
 
@@ -31,6 +31,7 @@ class Batcher(Generic[Item, Result]):
         self,
         flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
+        clock: Clock,
         size: int,
         linger_seconds: float,
         weigh: Callable[[Item], int] = lambda _: 1,
@@ -41,6 +42,7 @@ class Batcher(Generic[Item, Result]):
         self._flush = flush
         self._flush_part = flush_part or flush
         self._check = check
+        self._clock = clock
         self._size = size
         self._linger_seconds = linger_seconds
         self._weigh = weigh
@@ -61,9 +63,9 @@ class Batcher(Generic[Item, Result]):
             self._full.set()
         return await done
 
-    def busy_seconds(self, now: float) -> float:
-        """How long the oldest flush has taken by now, on the monotonic clock; 0 for none."""
-        return now - self._flushing_since[0] if self._flushing_since else 0.0
+    def busy_seconds(self) -> float:
+        """How long the oldest flush has taken so far; 0 for none."""
+        return self._clock() - self._flushing_since[0] if self._flushing_since else 0.0
 
     async def run(self) -> None:
         """Flush batch after batch, until cancelled."""
@@ -159,7 +161,7 @@ class Batcher(Generic[Item, Result]):
     @contextmanager
     def _timed(self) -> Iterator[None]:
         """Of a batch in parts each part by itself."""
-        started = monotonic()
+        started = self._clock()
         self._flushing_since.append(started)
         try:
             yield

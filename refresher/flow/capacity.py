@@ -5,10 +5,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import monotonic
 from typing import Final
 
 from refresher.domain.breaker import Breaker
+from refresher.domain.clocks import Chance, Clock
 from refresher.domain.pacing import LATEST_SECONDS
 from refresher.domain.troubles import Troubles
 from refresher.events import UPSTREAM_LOST, UPSTREAM_RECOVERED
@@ -50,14 +50,14 @@ class Sent:
 class Capacity:
     """Places for `concurrency` requests, fewer while the API does not answer.
 
-    `chance` in [0, 1) is the breaker's jitter. `changed` is called where it is time to look again
-    though no request has ended.
+    `changed` is called where it is time to look again though no request has ended.
     """
 
     def __init__(
-        self, concurrency: int, chance: Callable[[], float], changed: Callable[[], None]
+        self, concurrency: int, changed: Callable[[], None], *, chance: Chance, clock: Clock
     ) -> None:
         self._concurrency = concurrency
+        self._clock = clock
         self._changed = changed
         self._breaker = Breaker(concurrency, chance)
         self._in_flight = 0
@@ -87,7 +87,7 @@ class Capacity:
         As many as the requests in flight can take before slots are missed; while the API is down
         one at a time, and none in between.
         """
-        width = self._breaker.window(monotonic())
+        width = self._breaker.window(self._clock())
         if self._breaker.is_open:
             return int(width > self._in_flight and self._chunks_held <= self._apart)
         ahead = int(width * self._patience()) - (self._load - self._apart)
@@ -99,11 +99,11 @@ class Capacity:
 
     def pause_left(self) -> float:
         """Seconds until the API may be probed; 0 while it answers."""
-        return self._breaker.pause_left(monotonic())
+        return self._breaker.pause_left(self._clock())
 
     def away_seconds(self) -> float:
         """How long the API has been down for; 0 while it answers."""
-        return self._breaker.open_seconds(monotonic()) if self._breaker.is_open else 0.0
+        return self._breaker.open_seconds(self._clock()) if self._breaker.is_open else 0.0
 
     def hold(self, chunks: int, step_seconds: float) -> "Held":
         """Take a claim's chunks on."""
@@ -124,7 +124,7 @@ class Capacity:
 
     def sent(self, open_id: str, videos: Sequence[str], *, isolated: bool) -> Sent:
         """A request goes out now; `ended` follows, and before it, where one came, its outcome."""
-        now = monotonic()
+        now = self._clock()
         self._breaker.sent(now)
         request = Sent(open_id, videos, now, isolated)
         self._sent[request] = None
@@ -142,7 +142,7 @@ class Capacity:
 
     def answered(self, request: Sent, *, good: bool) -> None:
         """The API itself has spoken. `good`: with what it was asked for."""
-        now = monotonic()
+        now = self._clock()
         self._query_seconds += (now - request.at - self._query_seconds) * SMOOTHING
         if self._breaker.succeeded(now):
             self._troubles.forget()
@@ -170,7 +170,7 @@ class Capacity:
 
     def fails_by_itself(self, open_id: str) -> bool:
         """Whether this account fails while others are answered."""
-        return self._troubles.is_own(open_id, monotonic())
+        return self._troubles.is_own(open_id, self._clock())
 
     def token_fails_by_itself(self, open_id: str) -> bool:
         """Whether this account's token requests fail, others are answered, and others' are not ill.
@@ -187,7 +187,7 @@ class Capacity:
 
         While others are answered, of the same account or not.
         """
-        return self._troubles.are_suspect(open_id, videos, monotonic())
+        return self._troubles.are_suspect(open_id, videos, self._clock())
 
     def is_mixed(self, open_id: str) -> bool:
         """Whether some of its videos fail while others of it are answered."""
@@ -196,7 +196,7 @@ class Capacity:
     @property
     def is_host_well(self) -> bool:
         """Hardly any account has begun to fail lately."""
-        return self._troubles.is_host_well(monotonic())
+        return self._troubles.is_host_well(self._clock())
 
     @property
     def is_open(self) -> bool:
@@ -211,7 +211,7 @@ class Capacity:
         was_open = self._breaker.is_open
         news = not (request.isolated or self._troubles.is_known(request.open_id))
         self._tried[request.open_id] = None
-        if self._breaker.failed(request.open_id, request.at, monotonic(), news=news):
+        if self._breaker.failed(request.open_id, request.at, self._clock(), news=news):
             emit(UPSTREAM_LOST, code=code, log_id=log_id)
         if self._breaker.is_open and not was_open:
             self._openings += 1
@@ -219,7 +219,7 @@ class Capacity:
                 _settle(self._waiting.popleft(), given=False)
 
     def _note_trouble(self, request: Sent) -> None:
-        now = monotonic()
+        now = self._clock()
         self._troubles.failed(request.open_id, request.videos, now)
         if not request.videos:
             self._token_troubles.failed(request.open_id, (), now)
@@ -230,7 +230,7 @@ class Capacity:
     def _look_for_late(self) -> None:
         """What is late counts as failed now: a time-out may come much later."""
         self._timer = None
-        late_at = monotonic() - max(LATE_SECONDS, LATE_TIMES * self._query_seconds)
+        late_at = self._clock() - max(LATE_SECONDS, LATE_TIMES * self._query_seconds)
         for request in tuple(self._sent):
             if request.at > late_at:
                 self._watch(request.at - late_at)
@@ -276,7 +276,7 @@ class Capacity:
 
     def _has_place(self) -> bool:
         return (
-            self._in_flight < self._breaker.window(monotonic())
+            self._in_flight < self._breaker.window(self._clock())
             and len(self._sent) < self._concurrency
         )
 

@@ -1,11 +1,11 @@
 """Claims that one account's trigger, constraint or lock does not stop."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf
-from time import monotonic
 from typing import Final, Protocol
 
+from refresher.domain.clocks import Chance, Clock
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed, is_away
 from refresher.domain.model import Claim, OpenId
 from refresher.domain.parts import parts_of
@@ -68,12 +68,13 @@ class Claiming:
 
     Where a claim fails for what an account's row makes the database do, that account is found, left
     alone for a growing time, and the others are claimed. What is leased is handed over before
-    anything may wait for a lock again: its slots pass. `chance` in [0, 1) is the jitter.
+    anything may wait for a lock again: its slots pass.
     """
 
-    def __init__(self, accounts: Accounts, chance: Callable[[], float]) -> None:
+    def __init__(self, accounts: Accounts, *, chance: Chance, clock: Clock) -> None:
         self._accounts = accounts
         self._chance = chance
+        self._clock = clock
         self._left_alone: dict[OpenId, _LeftAlone] = {}
         self._parts: list[Sequence[OpenId]] = []
         #: Whether more of those left alone are to be tried again at once.
@@ -102,11 +103,11 @@ class Claiming:
         """It is worked no longer, whether it was given back or not."""
         left = self._left_alone.get(open_id)
         if left and left.until == inf:
-            left.until = monotonic() + FIRST_WAIT_SECONDS
+            left.until = self._clock() + FIRST_WAIT_SECONDS
 
     def left_alone(self, seconds: float) -> Collection[OpenId]:
         """Those that something has stood in the way of for so long."""
-        now = monotonic()
+        now = self._clock()
         return [open_id for open_id, left in self._left_alone.items() if now - left.since > seconds]
 
     def leave_alone(
@@ -116,7 +117,7 @@ class Claiming:
 
         For so many seconds `at_least`. Says so once, until it was given back; whether this was it.
         """
-        left = self._left_alone.setdefault(open_id, _LeftAlone(monotonic()))
+        left = self._left_alone.setdefault(open_id, _LeftAlone(self._clock()))
         longest = (
             LONGEST_LOCK_WAIT_SECONDS if isinstance(error, DatabaseBusy) else LONGEST_WAIT_SECONDS
         )
@@ -124,7 +125,7 @@ class Claiming:
         seconds = max(seconds * (1 + self._chance()) / 2, at_least)
         left.times += 1
         left.quiet = 0
-        left.until = monotonic() + seconds
+        left.until = self._clock() + seconds
         if left.times == 1:
             reason = str(error).partition("\n")[0]
             retry = round(seconds, 1)
@@ -162,10 +163,10 @@ class Claiming:
 
         The first part that brings claims ends it for now: what is left may wait for locks.
         """
-        begun = monotonic()
+        begun = self._clock()
         while self._parts:
             self.passed_by = True
-            if monotonic() > begun + SEARCH_SECONDS:
+            if self._clock() > begun + SEARCH_SECONDS:
                 self.more = True
                 break
             part = self._parts.pop(0)
@@ -178,7 +179,7 @@ class Claiming:
 
     async def _claim_again(self, budget: int) -> list[Claim]:
         """Try some that are left alone, up to the first that brings claims or fails again."""
-        now = monotonic()
+        now = self._clock()
         again = [open_id for open_id, left in self._left_alone.items() if left.until <= now]
         again.sort(key=lambda open_id: self._left_alone[open_id].until)
         for number, open_id in enumerate(again[:TRIED_AGAIN], 1):
@@ -200,7 +201,7 @@ class Claiming:
         self, open_ids: Sequence[OpenId], budget: int, tried: Collection[str] | None = None
     ) -> list[Claim] | None:
         """None where it failed; of a single account that is said, and it is left alone."""
-        begun = monotonic()
+        begun = self._clock()
         try:
             claims = list(await self._accounts.claim(budget, only=open_ids, tried=tried))
         except Exception as error:
@@ -208,7 +209,7 @@ class Claiming:
                 self._parts.clear()
                 raise
             if len(open_ids) == 1:
-                at_least = TIMES_AS_LONG * (monotonic() - begun)
+                at_least = TIMES_AS_LONG * (self._clock() - begun)
                 busy = isinstance(error, DatabaseBusy)
                 self.leave_alone(open_ids[0], error, "claim", 0.0 if busy else at_least)
             return None

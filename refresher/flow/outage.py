@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import inf
-from time import monotonic
 from typing import Final, TypeVar
 
+from refresher.domain.clocks import Chance, Clock
 from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.events import DATABASE_LOST, DATABASE_RECOVERED
 from refresher.logs import emit
@@ -21,10 +21,11 @@ BUSY_SECONDS: Final = 30.0
 
 
 class Outage:
-    """What this replica knows of the database being away. `chance` in [0, 1) is the jitter."""
+    """What this replica knows of the database being away."""
 
-    def __init__(self, chance: Callable[[], float]) -> None:
+    def __init__(self, chance: Chance, clock: Clock) -> None:
         self._chance = chance
+        self._clock = clock
         self._since: float | None = None
         self._busy_since: float | None = None
         #: When the last of the statements was begun that were answered, in monotonic seconds.
@@ -40,7 +41,7 @@ class Outage:
 
         `may_wait`: what stands in the way of this statement alone says nothing of the database.
         """
-        started = monotonic()
+        started = self._clock()
         try:
             result = await unit()
         except DatabaseUnavailable as error:
@@ -83,19 +84,19 @@ class Outage:
 
     def _began(self, error: DatabaseUnavailable) -> None:
         if self._since is None and (is_away(error) or not self._passes()):
-            self._since = monotonic()
+            self._since = self._clock()
             emit(DATABASE_LOST, reason=str(error))
 
     def _passes(self) -> bool:
         """Whether what stands in the way of a statement may still pass soon."""
         if self._busy_since is None:
-            self._busy_since = monotonic()
-        return monotonic() < self._busy_since + BUSY_SECONDS
+            self._busy_since = self._clock()
+        return self._clock() < self._busy_since + BUSY_SECONDS
 
     def _answered(self, started: float) -> None:
         """What was asked before the outage began does not show that it is over."""
         self._busy_since = None
         self.answered_at = max(self.answered_at, started)
         if self._since is not None and started >= self._since:
-            emit(DATABASE_RECOVERED, away_seconds=round(monotonic() - self._since, 1))
+            emit(DATABASE_RECOVERED, away_seconds=round(self._clock() - self._since, 1))
             self._since = None

@@ -20,12 +20,12 @@ from datetime import datetime
 from functools import partial
 from itertools import count
 from math import inf
-from time import monotonic
 from typing import Final, Protocol, TypeVar, cast
 
 from refresher.domain.answers import Affects, Reaction, meaning
 from refresher.domain.app_limit import Answers, AppLimit, AppThrottle
 from refresher.domain.bisection import Bisection
+from refresher.domain.clocks import Chance, Clock
 from refresher.domain.conclude import Whose, conclude
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
@@ -194,6 +194,7 @@ class Work:
 
     claim: Claim
     held: Held
+    clock: Clock
     halt: asyncio.Event = field(default_factory=asyncio.Event)
     errors: list[UpstreamError] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
@@ -209,12 +210,13 @@ class Work:
     waits_since: float = inf
     #: Nothing more is to be said of a lease that runs out.
     abandon_quietly: bool = False
-    started: float = field(default_factory=monotonic)
+    started: float = field(init=False)
     lease_end: float = field(init=False)
     #: When the account's next slot comes, after all that were reserved.
     next_slot: float = field(init=False)
 
     def __post_init__(self) -> None:
+        self.started = self.clock()
         first = self.claim.time.monotonic_of(self.claim.first_slot)
         self.next_slot = first + self.claim.chunks * self.claim.step_seconds
         self.leased_until(self.claim.time.monotonic_of(self.claim.lease_expires_at))
@@ -225,11 +227,11 @@ class Work:
 
     def waits(self) -> None:
         """From now on, or from earlier on."""
-        self.waits_since = min(self.waits_since, monotonic())
+        self.waits_since = min(self.waits_since, self.clock())
 
     def now(self) -> datetime:
         """The database's time."""
-        return self.claim.time.at(monotonic())
+        return self.claim.time.at(self.clock())
 
     def chunks(self) -> Iterator[tuple[Sequence[Video], float]]:
         """Each chunk with its slot on the monotonic clock; of an isolated account one video.
@@ -259,10 +261,11 @@ class Refresher:
         lease_seconds: float,
         grace_seconds: float,
         outage: Outage,
-        chance: Callable[[], float],
+        chance: Chance,
+        clock: Clock,
     ) -> None:
         self._accounts = accounts
-        self._claiming = Claiming(accounts, chance)
+        self._claiming = Claiming(accounts, chance=chance, clock=clock)
         self._upstream = upstream
         self._keeper = keeper
         self._policy = policy
@@ -272,8 +275,9 @@ class Refresher:
         self._grace_seconds = grace_seconds
         self._outage = outage
         self._chance = chance
+        self._clock = clock
         self.wake = asyncio.Event()
-        self._capacity = Capacity(concurrency, chance, self.wake.set)
+        self._capacity = Capacity(concurrency, self.wake.set, chance=chance, clock=clock)
         self._app_throttle = AppThrottle()
         self._throttled = asyncio.Event()
         self._just_learnt = False
@@ -281,6 +285,7 @@ class Refresher:
             self._outlasting(write_back.write),
             flush_part=self._outlasting(write_back.write_part),
             check=self._checking(write_back.write),
+            clock=clock,
             size=WRITE_BACK_ROWS,
             linger_seconds=LINGER_SECONDS,
             weigh=lambda chunk: chunk.videos,
@@ -290,6 +295,7 @@ class Refresher:
             self._outlasting(accounts.release),
             flush_part=self._outlasting(accounts.release_part),
             check=self._checking(accounts.release),
+            clock=clock,
             size=RELEASE_ACCOUNTS,
             linger_seconds=LINGER_SECONDS,
         )
@@ -302,6 +308,7 @@ class Refresher:
             place=place,
             outage=outage,
             give_up=self._wait_no_longer,
+            clock=clock,
             blocked=_report_blocked_chunks,
             freed=_report_freed_chunks,
         )
@@ -311,6 +318,7 @@ class Refresher:
             place=place,
             outage=outage,
             give_up=self._wait_no_longer,
+            clock=clock,
             blocked=_report_blocked_release,
             freed=_report_freed_release,
         )
@@ -335,7 +343,7 @@ class Refresher:
 
     def given_up(self) -> Collection[OpenId]:
         """Accounts that somebody's lock, trigger or constraint has stopped for long."""
-        before = monotonic() - GIVEN_UP_SECONDS
+        before = self._clock() - GIVEN_UP_SECONDS
         waiting = [work for work in self._working.values() if work.waits_since <= before]
         return {
             *(work.claim.open_id for work in waiting),
@@ -345,7 +353,7 @@ class Refresher:
     def stop(self) -> None:
         """Send no more; `run` returns when what is in flight is done. Idempotent."""
         if not self._stop.is_set():
-            self._deadline = monotonic() + self._grace_seconds
+            self._deadline = self._clock() + self._grace_seconds
         self._stop.set()
         self.wake.set()
         for work in self._working.values():
@@ -387,7 +395,7 @@ class Refresher:
                 await asyncio.wait_for(self.wake.wait(), longest)
 
     def _is_idle(self) -> bool:
-        before = monotonic() - GIVEN_UP_SECONDS
+        before = self._clock() - GIVEN_UP_SECONDS
         return all(work.waits_since <= before for work in self._working.values())
 
     async def _claim(self) -> bool:
@@ -442,7 +450,7 @@ class Refresher:
 
     def _chunk_budget(self) -> int:
         """Results that waited out an outage are all written before a claim moves the epoch."""
-        if self._stalls(monotonic()):
+        if self._stalls():
             return 0
         if not self._capacity.under_way.together:
             self._write_first = False
@@ -455,7 +463,7 @@ class Refresher:
             # Found by another replica, which needs to hear from this one.
             self._app_throttle.in_force = self._just_learnt = True
             self._throttled.set()
-        work = Work(claim, self._capacity.hold(claim.chunks, claim.step_seconds))
+        work = Work(claim, self._capacity.hold(claim.chunks, claim.step_seconds), self._clock)
         if self._stop.is_set():
             work.halt.set()
         task = asyncio.create_task(self._work(work))
@@ -520,7 +528,7 @@ class Refresher:
         async with self._capacity.place(work.held) as given:
             if not given:
                 raise TokenRequestFailed("upstream_down")
-            if monotonic() > work.lease_end:
+            if self._clock() > work.lease_end:
                 raise TokenRequestFailed("lease_over")
             sent = self._sent(work, ())
             try:
@@ -702,7 +710,7 @@ class Refresher:
             self._capacity.ended(sent)
             self._querying.discard(task)
         self._capacity.answered(sent, good=True)
-        self._app_throttle.answered(work.claim.open_id, monotonic())
+        self._app_throttle.answered(work.claim.open_id, self._clock())
         return answer
 
     def _learn(self, work: Work, sent: Sent, error: UpstreamError) -> None:
@@ -717,14 +725,14 @@ class Refresher:
 
     def _may_send(self, work: Work, slot: float) -> bool:
         """A slot missed by too much is given up: sent late, requests would bunch up."""
-        now = monotonic()
+        now = self._clock()
         late = work.claim.step_seconds and now > slot + LATEST_SECONDS
-        cannot_store = self._outage.lasts or self._stalls(now)
+        cannot_store = self._outage.lasts or self._stalls()
         return not (late or now >= work.lease_end or work.halt.is_set() or cannot_store)
 
-    def _stalls(self, now: float) -> bool:
+    def _stalls(self) -> bool:
         """A write-back hangs: what would be fetched now could not be stored."""
-        return self._write_back.busy_seconds(now) > SLOW_WRITE_BACK_SECONDS
+        return self._write_back.busy_seconds() > SLOW_WRITE_BACK_SECONDS
 
     def _note_failure(self, work: Work, videos: Sequence[Video], error: UpstreamError) -> None:
         open_id = work.claim.open_id
@@ -750,7 +758,7 @@ class Refresher:
         if type(error) is not Throttled:
             return False
         self._throttled.set()
-        return self._app_throttle.throttled(open_id, monotonic(), error.retry_after_seconds)
+        return self._app_throttle.throttled(open_id, self._clock(), error.retry_after_seconds)
 
     async def _keep_app_limit(self) -> None:
         """After a 429, and while the app is limited, count with the other replicas; for ever."""
@@ -773,11 +781,11 @@ class Refresher:
 
     async def _count_together(self) -> None:
         throttle = self._app_throttle
-        answers = throttle.answered_lately(monotonic())
+        answers = throttle.answered_lately(self._clock())
         knew = throttle.in_force and not self._just_learnt
         self._just_learnt = False
         throttle.in_force = await self._outage.attempt(lambda: self._accounts.tell_answers(answers))
-        now = monotonic()
+        now = self._clock()
         wished = throttle.wished_seconds(now)
         shown = throttle.shows_limit(now)
         # Found without this replica's answers, it may be too low.
@@ -864,11 +872,11 @@ class Refresher:
                     work.claim.open_id,
                     error,
                     "release",
-                    at_least=work.lease_end + LEASE_MARGIN_SECONDS - monotonic(),
+                    at_least=work.lease_end + LEASE_MARGIN_SECONDS - self._clock(),
                 )
                 work.abandon_quietly = not said
                 return None
-            if released or self._give_up.is_set() or monotonic() > work.lease_end:
+            if released or self._give_up.is_set() or self._clock() > work.lease_end:
                 if released:
                     self._claiming.gave_back(work.claim.open_id)
                     self._unrenewed.discard(work.claim.open_id)
@@ -910,7 +918,7 @@ class Refresher:
     async def _renew(self) -> bool:
         """Whether each was lengthened, but for those that something stands in the way of."""
         half = self._lease_seconds / 2 - LEASE_MARGIN_SECONDS
-        now = monotonic()
+        now = self._clock()
         ending = [work for work in self._working.values() if work.lease_end - now <= half]
         # Who was refused before comes last, and spoils nobody's renewal.
         refused = [work for work in ending if work.claim.open_id in self._unrenewed]
@@ -923,7 +931,7 @@ class Refresher:
     async def _renew_these(self, works: Sequence[Work]) -> None:
         if not works:
             return
-        now = monotonic()
+        now = self._clock()
         claims = [work.claim for work in works]
 
         def refused(claim: Claim, error: Exception) -> None:
@@ -941,11 +949,11 @@ class Refresher:
         self.stop()
         working = set(self._working)
         kept = self._grace_seconds * (1 - REQUESTS_SHARE_OF_GRACE)
-        await _wait(working, self._deadline - kept)
+        await _wait(working, self._deadline - kept - self._clock())
         for task in self._querying:
             task.cancel()
         self._wait_no_longer.set()
-        await _wait(working, self._deadline)
+        await _wait(working, self._deadline - self._clock())
         self._give_up.set()
         late = {task for task in working if not task.done()}
         await cancelled(late)
@@ -991,16 +999,16 @@ async def cancelled(tasks: Collection[asyncio.Task[None]]) -> None:
     """Cancel and wait, but not for a statement that does not let go."""
     for task in tasks:
         task.cancel()
-    await _wait(tasks, monotonic() + LETTING_GO_SECONDS)
+    await _wait(tasks, LETTING_GO_SECONDS)
 
 
-async def _wait(tasks: Collection[asyncio.Task[None]], deadline: float) -> None:
+async def _wait(tasks: Collection[asyncio.Task[None]], seconds: float) -> None:
     if tasks:
-        await asyncio.wait(tasks, timeout=max(0.0, deadline - monotonic()))
+        await asyncio.wait(tasks, timeout=max(0.0, seconds))
 
 
 async def _wait_for_slot(work: Work, slot: float) -> None:
-    if (delay := slot - monotonic()) > 0:
+    if (delay := slot - work.clock()) > 0:
         with suppress(TimeoutError):
             await asyncio.wait_for(work.halt.wait(), delay)
 
@@ -1039,7 +1047,7 @@ def _report(work: Work, release: Release, released: Released | None) -> None:
         rejected=work.tally.rejected,
         postponed=work.postponed,
         wake_in_seconds=_wake_in_seconds(released),
-        took_seconds=round(monotonic() - work.started, 3),
+        took_seconds=round(work.clock() - work.started, 3),
     )
 
 

@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from math import inf
-from time import monotonic
 from typing import Final, Protocol
 
+from refresher.domain.clocks import Chance, Clock
 from refresher.domain.conclude import Whose, conclude_token
 from refresher.domain.due import account_share
 from refresher.domain.errors import (
@@ -71,11 +71,13 @@ class TokenKeeper:
         store: Tokens,
         *,
         outage: Outage,
-        chance: Callable[[], float],
+        chance: Chance,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._outage = outage
         self._chance = chance
+        self._clock = clock
         self._suspended_until = -inf
         self._client_refused = False
 
@@ -93,7 +95,7 @@ class TokenKeeper:
         After `give_up` it is given up, which is said. `whose` tells of a request that has failed
         whose trouble that is.
         """
-        if monotonic() < self._suspended_until:
+        if self._clock() < self._suspended_until:
             return self._concluded(claim, ClientRefused(SUSPENDED))
         try:
             refresh_token = await self._outage.attempt(lambda: self._store.begin(claim))
@@ -124,10 +126,10 @@ class TokenKeeper:
         give_up: asyncio.Event,
         refused: Callable[[Exception], None],
     ) -> None:
-        received = monotonic()
+        received = self._clock()
 
         async def store() -> bool:
-            aged = _aged(pair, monotonic() - received)
+            aged = _aged(pair, self._clock() - received)
             lives_seconds = aged.access_token_lives_seconds
             due = refresh_in_seconds(lives_seconds, account_share(claim.open_id))
             return await self._store.replace(claim, used, aged, due)
@@ -199,9 +201,9 @@ class TokenKeeper:
             return  # the next request with it then counts as one after an interruption
 
     async def _suspend(self, error: ClientRefused) -> None:
-        if monotonic() < self._suspended_until:
+        if self._clock() < self._suspended_until:
             return  # sent before another one was refused
-        self._suspended_until = monotonic() + CLIENT_REFUSED_SECONDS
+        self._suspended_until = self._clock() + CLIENT_REFUSED_SECONDS
         if not self._client_refused:
             self._client_refused = True
             emit(CLIENT_REFUSED, code=error.code, status=error.status, log_id=error.log_id)
