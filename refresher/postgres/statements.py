@@ -12,18 +12,17 @@ from typing import Final
 
 from refresher.postgres.constants import CONSTANTS
 
-# Where a colon is no parameter's.
+# Where a colon is no parameter's. Each alternative begins with a character of its own, which lets
+# the expression pass over all others quickly; what stands before that is looked back at.
 _OPAQUE: Final = r"""
-    (?P<quoted>
-        \b[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
-        | (?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$
-    )
-    | [ \t]*--[^\n]* | /\*.*?\*/
+    '(?<=\b[eE]')(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
+    | \$(?<![\w$]\$)(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$
+    | -(?P<line>-[^\n]*) | /(?P<block>\*.*?\*/)
 """
 _OPAQUES: Final = re.compile(_OPAQUE, re.VERBOSE | re.DOTALL)
 # A colon after an operand or a bracket is that of a slice, as in `ids[1:n]`, or of a cast.
 _PARAMETERS: Final = re.compile(
-    rf"{_OPAQUE} | (?<![\w\])\[:]) : (?P<name>[a-z_]\w*)", re.VERBOSE | re.DOTALL
+    rf"{_OPAQUE} | :(?<![\w\])\[:]:)(?P<name>[a-z_]\w*)", re.VERBOSE | re.DOTALL
 )
 _INCLUDES: Final = re.compile(r'\{\{\s*(?P<name>\w+)(?P<arguments>(?:\s+\w+="[^"]*")*)\s*\}\}')
 _ARGUMENTS: Final = re.compile(r'(\w+)="([^"]*)"')
@@ -111,8 +110,12 @@ def _read(name: str) -> str:
         text = _ROOT.joinpath(f"{name}.sql").read_text(encoding="utf-8")
     except OSError as error:
         raise StatementError(f"sql/{name}.sql: {error.strerror or error}") from error
-    bare = _OPAQUES.sub(lambda found: found["quoted"] or "", text)
-    return "\n".join(line for line in bare.splitlines() if line.strip())
+    bare = _OPAQUES.sub(_uncommented, text)
+    return "\n".join(line.rstrip() for line in bare.splitlines() if line.strip())
+
+
+def _uncommented(found: re.Match[str]) -> str:
+    return "" if found.lastgroup in {"line", "block"} else found[0]
 
 
 # Not a path: a package that is imported from a zip file has none.
