@@ -1,6 +1,6 @@
 -- Committed before the request is sent. Under the lease, and only with the tokens of the claim:
 -- whoever has lost it, or was overtaken by a new authorization, gets no row.
-WITH held AS MATERIALIZED (
+WITH leased_account AS MATERIALIZED (
     SELECT open_id
     FROM refresher.accounts
     WHERE open_id = :open_id
@@ -11,6 +11,6 @@ WITH held AS MATERIALIZED (
 )
 UPDATE refresher.accounts AS a
 SET token_request_until = now() + :unknown::interval
-FROM held
-WHERE a.open_id = held.open_id
+FROM leased_account AS l
+WHERE a.open_id = l.open_id
 RETURNING a.open_id

@@ -1,4 +1,4 @@
--- Whom a claim that failed may have picked.
+-- The accounts that a claim which failed may have tried to lease.
 SELECT open_id
 FROM refresher.accounts AS a
 WHERE {{ claimable who="{{ is_due }}" horizon=":horizon::interval" }}

@@ -1,5 +1,5 @@
--- It grows from when it is sent again. Not where another replica was faster: it may have heard
--- more.
+-- The rate grows from the time when requests are sent again. No row where another replica was
+-- faster: it may have heard more.
 UPDATE refresher.app
 SET rate = :rate::float8,
     rate_lowered_at = now() + :pause::interval,

@@ -1,5 +1,5 @@
 -- Whom the waiting session waits for; and where that one waits, too, whom that one waits for: the
--- last of the chain is who can let go. 0 is a prepared transaction. Never its query.
+-- last of the chain can release it. 0 is a prepared transaction. Never its query.
 WITH RECURSIVE waiting AS (
     SELECT pid, 0 AS depth
     FROM pg_stat_activity

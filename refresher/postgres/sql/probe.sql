@@ -1,7 +1,8 @@
+-- Claims a few accounts to learn whether TikTok answers at all: also such that are not due.
 {{ claiming
     who="{{ candidates }}"
     first="{{ probe_order }}"
-    if_nothing_else_is_due="CASE WHEN starved + alone > 0 THEN 1
-                                 ELSE least(top_ups, {{ chunk_size }}) END"
+    wanted_if_nothing_is_due="CASE WHEN starved + alone > 0 THEN 1
+                                   ELSE least(top_ups, {{ chunk_size }}) END"
     due_videos="CASE WHEN g.due_videos + g.starved + g.alone > 0
-                     THEN {{ due_of_chosen }} ELSE 0 END" }}
+                     THEN {{ granted_due_videos }} ELSE 0 END" }}

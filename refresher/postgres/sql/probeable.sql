@@ -1,4 +1,4 @@
--- Whom a probe that failed may have picked: by chance, so any of them.
+-- The accounts that a probe which failed may have tried to lease: any candidate, as chance decides.
 SELECT open_id
 FROM refresher.accounts AS a
 WHERE {{ claimable who="{{ candidates }}" horizon=":horizon::interval" }}

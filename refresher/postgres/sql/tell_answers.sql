@@ -1,4 +1,4 @@
--- What a replica saw answered, beside what the others saw; those that have stopped are left out.
+-- What a replica saw answered, beside what the others saw. Replicas that have stopped are dropped.
 UPDATE refresher.app
 SET answers = (
         SELECT coalesce(jsonb_object_agg(key, value), '{}')

@@ -2,7 +2,7 @@
 impatient AS MATERIALIZED (
     SELECT set_config('lock_timeout', '200ms', true)
 ),
-held AS MATERIALIZED (
+accounts_at_rest AS MATERIALIZED (
     -- An account that is being worked gets its counts from its release. Not locked: a claim would
     -- pass by what is being counted.
     SELECT a.open_id, a.lease_epoch, a.wake_at,
@@ -13,9 +13,9 @@ held AS MATERIALIZED (
       AND (a.lease_expires_at IS NULL OR a.lease_expires_at <= now())
 ),
 counted AS MATERIALIZED (
-    SELECT h.open_id, h.lease_epoch, h.wake_at, c.*,
-           greatest(least(c.earliest_due_at, h.token_wake_at), now()) AS should_wake_at
-    FROM held AS h CROSS JOIN LATERAL refresher.count_videos(h.open_id, NULL) AS c
+    SELECT r.open_id, r.lease_epoch, r.wake_at, c.*,
+           greatest(least(c.earliest_due_at, r.token_wake_at), now()) AS should_wake_at
+    FROM accounts_at_rest AS r CROSS JOIN LATERAL refresher.count_videos(r.open_id, NULL) AS c
 ),
 mended AS (
     SELECT a.open_id, c.should_wake_at,

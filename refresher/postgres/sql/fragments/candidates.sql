@@ -1,7 +1,6 @@
--- While nobody is answered: is it TikTok, or those that were asked? Accounts go first that have not
--- failed since somebody was answered, and of those the ones that were well before; by chance, as
--- the bad ones may all be due together. So one that is not due is asked, too, for what is due next:
--- those that sleep longest were answered last.
+-- While nobody is answered: is it TikTok, or the accounts that were asked? Candidates are the
+-- accounts that are due, and accounts that have not failed since somebody was answered. Of these
+-- the ones that sleep longest were answered last: they are asked for what is due next.
 open_id = ANY (ARRAY(
     (SELECT open_id FROM refresher.accounts
      WHERE state = 'active' AND wake_at <= now()

@@ -1,2 +1,2 @@
--- Whom a claim takes.
+-- Such accounts a claim takes.
 wake_at <= now()

@@ -1,4 +1,4 @@
--- Only a later expiry changes a cover. A reserve is dropped with the first one: see the migration.
+-- Only a later expiry changes a cover.
 (w.cover_image_url IS NULL
  OR v.cover_image_url IS NULL
  OR v.cover_expires_at IS NULL

@@ -1,7 +1,11 @@
--- An account whose row somebody else has locked is left out rather than waited for; it is tried
--- again, and its lease runs out in any case. A stale epoch is somebody else's lease: left alone.
--- What was learnt of a token that has been replaced meanwhile says nothing of the new one.
-WITH given AS MATERIALIZED (
+-- Releases leases, with what was learnt under them.
+--
+-- An account whose row somebody else has locked is skipped, not waited for: it is tried again, and
+-- its lease runs out in any case. A stale epoch means that the lease is somebody else's: skipped,
+-- too. What was learnt of a token that has been replaced meanwhile says nothing of the new one.
+
+WITH releases AS MATERIALIZED (
+    -- A row: an account with what its claim has learnt.
     SELECT r.*
     FROM unnest(:open_ids::text[], :lease_epochs::bigint[], :generations::bigint[],
                 :failures::integer[], :retry_seconds::float8[], :pause_seconds::float8[],
@@ -15,9 +19,10 @@ WITH given AS MATERIALIZED (
         {{ patience }}
     ) AS impatient
 ),
-fresh AS MATERIALIZED (
-    -- One video speaks for those that were written alike with it: it shows what the database has,
-    -- also after a failover that has lost a write-back.
+fresh_counts AS MATERIALIZED (
+    -- A row: an account all of whose videos have just been written, counted from samples. One video
+    -- speaks for those that were written alike with it: it shows what the database has, even after
+    -- a failover that has lost a write-back.
     SELECT s.open_id, sum(s.videos)::integer AS videos, min(v.cover_expires_at) AS valid_until,
            min(v.due_at) AS earliest_due_at
     FROM unnest(:sample_open_ids::text[], :sample_video_ids::text[], :sample_videos::integer[])
@@ -32,12 +37,13 @@ fresh AS MATERIALIZED (
     GROUP BY s.open_id
     HAVING bool_and(v.due_at IS NOT NULL)
 ),
-held AS MATERIALIZED (
+leased_accounts AS MATERIALIZED (
+    -- A row: an account whose lease is still ours, locked, beside what its row says.
     SELECT r.*,
            a.tokens_generation = r.generation AS same_tokens,
            a.token_due_at AS was_token_due_at,
-           -- Somebody else's new tokens have ended an isolation; a pair that this claim stored and
-           -- a new seal have not, though they, too, raise the generation.
+           -- Somebody else's new tokens have ended an isolation. A pair that this claim stored has
+           -- not, nor a new seal, though these raise the generation, too.
            a.tokens_generation = r.generation OR a.isolated_since IS NOT NULL AS same_standing,
            a.failures AS stored_failures,
            r.park_state IS NOT NULL AND a.state = 'active'
@@ -46,43 +52,45 @@ held AS MATERIALIZED (
            r.unfinished AND a.videos > :rows_read AS uncounted,
            a.videos, a.valid, a.expired, a.uncovered, a.missing, a.unreachable, a.valid_until,
            least(a.earliest_due_at, now()) AS earliest_due_at
-    FROM given AS r
+    FROM releases AS r
     JOIN refresher.accounts AS a
       ON a.open_id = r.open_id AND a.lease_epoch = r.lease_epoch
     WHERE a.lease_owner IS NOT NULL
     ORDER BY r.open_id
     FOR UPDATE OF a SKIP LOCKED
 ),
-counted AS MATERIALIZED (
-    SELECT open_id, h.same_tokens, h.parked, h.park_state, h.park_reason, h.requests,
-           CASE WHEN h.same_standing OR h.isolated_reason IS NULL THEN h.failures
-                ELSE h.stored_failures END AS failures,
-           CASE WHEN h.same_standing OR h.isolated_reason IS NULL THEN h.retry_seconds ELSE 0 END
+outcomes AS MATERIALIZED (
+    -- A row: an account with what is to be stored for it, and its counts: from the samples, anew,
+    -- or those of before.
+    SELECT open_id, l.same_tokens, l.parked, l.park_state, l.park_reason, l.requests,
+           CASE WHEN l.same_standing OR l.isolated_reason IS NULL THEN l.failures
+                ELSE l.stored_failures END AS failures,
+           CASE WHEN l.same_standing OR l.isolated_reason IS NULL THEN l.retry_seconds ELSE 0 END
                AS retry_seconds,
-           h.pause_seconds, h.token_retry_seconds, h.refused, h.answered,
-           h.passed_over, h.quota_spent,
-           CASE WHEN h.same_standing AND NOT h.parked THEN h.isolated_reason END AS isolated_reason,
+           l.pause_seconds, l.token_retry_seconds, l.refused, l.answered,
+           l.passed_over, l.quota_spent,
+           CASE WHEN l.same_standing AND NOT l.parked THEN l.isolated_reason END AS isolated_reason,
            c.*,
-           CASE WHEN NOT h.same_tokens THEN h.was_token_due_at
-                WHEN h.refused THEN now()
-                WHEN h.token_retry_seconds > 0
-                THEN now() + h.token_retry_seconds * interval '1 second'
-                ELSE h.was_token_due_at END AS token_due_at
-    FROM held AS h
-    LEFT JOIN fresh AS f USING (open_id)
+           CASE WHEN NOT l.same_tokens THEN l.was_token_due_at
+                WHEN l.refused THEN now()
+                WHEN l.token_retry_seconds > 0
+                THEN now() + l.token_retry_seconds * interval '1 second'
+                ELSE l.was_token_due_at END AS token_due_at
+    FROM leased_accounts AS l
+    LEFT JOIN fresh_counts AS f USING (open_id)
     CROSS JOIN LATERAL (
         SELECT videos, valid, expired, uncovered, missing, unreachable, valid_until, earliest_due_at
-        FROM refresher.count_videos(h.open_id, NULL) WHERE NOT h.uncounted AND f.videos IS NULL
+        FROM refresher.count_videos(l.open_id, NULL) WHERE NOT l.uncounted AND f.videos IS NULL
         UNION ALL
         SELECT f.videos, f.videos, 0, 0, 0, 0, f.valid_until, f.earliest_due_at
-        WHERE NOT h.uncounted AND f.videos IS NOT NULL
+        WHERE NOT l.uncounted AND f.videos IS NOT NULL
         UNION ALL
-        SELECT h.videos, h.valid, h.expired, h.uncovered, h.missing, h.unreachable, h.valid_until,
-               h.earliest_due_at
-        WHERE h.uncounted
+        SELECT l.videos, l.valid, l.expired, l.uncovered, l.missing, l.unreachable, l.valid_until,
+               l.earliest_due_at
+        WHERE l.uncounted
     ) AS c
 ),
-released AS (
+released_accounts AS (
     UPDATE refresher.accounts AS a
     SET lease_owner = NULL,
         lease_expires_at = NULL,
@@ -90,7 +98,7 @@ released AS (
         next_slot_at = CASE
             WHEN c.pause_seconds > 0
             THEN greatest(a.next_slot_at, now() + c.pause_seconds * interval '1 second')
-            -- A hold: against new videos, too.
+            -- It waits so long whatever wakes it: new videos, too.
             WHEN c.isolated_reason IS NOT NULL
             THEN greatest(a.next_slot_at, now() + c.retry_seconds * interval '1 second')
             ELSE a.next_slot_at END,
@@ -111,9 +119,9 @@ released AS (
                               ELSE a.token_standing END,
         token_failures = a.token_failures
             + (c.same_tokens AND c.token_retry_seconds > 0)::integer,
-        -- Lower than the end of the lease: somebody inserted videos meanwhile; that wish is kept.
-        -- Where the part that was read had nothing due, the next one is read before all else: in a
-        -- backlog each part would wait for everybody's turn.
+        -- Before the end of the lease: somebody inserted videos meanwhile. That wish is kept. Where
+        -- the part that was read had nothing due, the next part is read before all else: in a
+        -- backlog each part would wait for the turns of all.
         wake_at = CASE WHEN c.passed_over THEN '-infinity' ELSE greatest(
             least(
                 CASE WHEN a.wake_at < a.lease_expires_at THEN a.wake_at END,
@@ -136,21 +144,21 @@ released AS (
         state = CASE WHEN c.parked THEN c.park_state ELSE a.state END,
         state_reason = CASE WHEN c.parked THEN c.park_reason ELSE a.state_reason END,
         state_since = CASE WHEN c.parked THEN now() ELSE a.state_since END
-    FROM counted AS c
+    FROM outcomes AS c
     WHERE a.open_id = c.open_id
     RETURNING a.open_id, c.parked, a.isolated_since IS NOT NULL AS isolated,
               greatest(a.wake_at, a.next_slot_at) AS wake_at
 )
--- Not the difference of the two: before PostgreSQL 17 infinity has none.
+-- In seconds: before PostgreSQL 17 infinity cannot be subtracted.
 SELECT open_id, parked, isolated,
        (extract(epoch FROM wake_at) - extract(epoch FROM now()))::float8 AS wake_in_seconds
 FROM (
-    SELECT * FROM released
+    SELECT * FROM released_accounts
     UNION ALL
-    -- Given back already, by a statement whose commit was not heard of.
+    -- Released already, by a statement whose commit was not heard of.
     SELECT a.open_id, r.park_state IS NOT NULL AND a.state = r.park_state,
            a.isolated_since IS NOT NULL, greatest(a.wake_at, a.next_slot_at)
-    FROM given AS r
+    FROM releases AS r
     JOIN refresher.accounts AS a ON a.open_id = r.open_id AND a.lease_epoch = r.lease_epoch
     WHERE a.lease_owner IS NULL
 ) AS done

@@ -1,9 +1,9 @@
--- The generation is raised by ourselves, so the trigger does not take it for a new authorization.
--- What has changed since it was read is left alone.
+-- We raise the generation ourselves, so that the trigger sees no new authorization. An account that
+-- has changed since it was read stays as it is.
 WITH impatient AS MATERIALIZED (
     SELECT set_config('lock_timeout', {{ lock_timeout }}, true)
 ),
-held AS MATERIALIZED (
+unchanged_accounts AS MATERIALIZED (
     SELECT a.open_id, s.access_token, s.refresh_token
     FROM unnest(:open_ids::text[], :generations::bigint[],
                 :access_tokens::text[], :refresh_tokens::text[])
@@ -14,10 +14,10 @@ held AS MATERIALIZED (
     FOR NO KEY UPDATE OF a {{ waiting }}
 )
 UPDATE refresher.accounts AS a
-SET access_token = h.access_token,
-    refresh_token = h.refresh_token,
+SET access_token = u.access_token,
+    refresh_token = u.refresh_token,
     tokens_generation = a.tokens_generation + 1
-FROM held AS h
-WHERE a.open_id = h.open_id
+FROM unchanged_accounts AS u
+WHERE a.open_id = u.open_id
   AND (SELECT count(*) FROM impatient) > 0
 RETURNING a.open_id

@@ -1,3 +1,3 @@
--- The wake-up that an account's token asks for: none where others refresh it.
+-- When the token wants its account awake: never where others renew it.
 CASE WHEN :managed AND a.refresh_token IS NOT NULL
      THEN greatest({{ due }}, a.token_request_until) ELSE 'infinity' END

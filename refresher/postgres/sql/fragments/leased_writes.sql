@@ -1,8 +1,8 @@
--- The lease's epoch is checked under a lock that a new claim of the account would wait for or skip.
--- LATERAL, so that the account is looked up by its key whatever the planner thinks of the numbers;
--- with the epoch compared outside it expects few writes, and looks their rows up one by one as
--- well.
-held AS MATERIALIZED (
+-- A row: what was written alike in one chunk, of an account whose lease is still the claim's. The
+-- epoch is checked under a lock that a new claim of the account waits for or skips. LATERAL looks
+-- the account up by its key, whatever numbers the planner expects; the epoch is compared outside,
+-- so that it expects few writes and looks their rows up one by one, too.
+leased_writes AS MATERIALIZED (
     SELECT r.*
     FROM unnest(:open_ids::text[], :lease_epochs::bigint[], :numbers::integer[],
                 :video_ids::text[], :urls::text[], :ctids::text[],

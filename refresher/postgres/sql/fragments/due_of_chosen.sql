@@ -1,1 +1,0 @@
-least(g.chosen, {{ chunk_size }} * g.granted_chunks)
