@@ -23,8 +23,9 @@ from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.domain.pacing import lease_seconds
 from refresher.flow.outage import Outage
-from refresher.flow.refresh import Refresher, Tally, cancelled
+from refresher.flow.refresh import Refresher, cancelled
 from refresher.flow.tokens import TokenKeeper
+from refresher.flow.work import Tally
 from refresher.logs import emit
 from refresher.operations import served
 from refresher.postgres.audit import AUDIT_SECONDS, audit_step

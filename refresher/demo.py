@@ -15,7 +15,7 @@ from refresher.csv_files.rows import read_accounts, read_videos
 from refresher.embedded import folder_for_servers, served
 from refresher.emulator.options import DEFAULT_SCOPE, EmulatorOptions
 from refresher.emulator.server import Emulator
-from refresher.flow.refresh import Tally
+from refresher.flow.work import Tally
 from refresher.postgres.database import Pool
 from refresher.postgres.imports import import_accounts, import_videos
 from refresher.postgres.migrate import migrate

@@ -7,7 +7,7 @@ import pytest
 from refresher.app import summary_fields
 from refresher.domain.model import Release
 from refresher.events import FRESHNESS_SUMMARIZED
-from refresher.flow.refresh import Tally
+from refresher.flow.work import Tally
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.status import Summary, read_summary

@@ -10,12 +10,10 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
-    Iterator,
     Mapping,
     Sequence,
 )
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import count
@@ -43,7 +41,6 @@ from refresher.domain.errors import (
     is_away,
 )
 from refresher.domain.model import (
-    CHUNK_SIZE,
     UNUSABLE_TOKEN,
     ChunkWrite,
     Claim,
@@ -60,32 +57,32 @@ from refresher.domain.model import (
 from refresher.domain.pacing import ISOLATED_AFTER, LATEST_SECONDS
 from refresher.domain.reconcile import Reconciled, put_aside, reconcile, refused_alone
 from refresher.events import (
-    ACCOUNT_ABANDONED,
     ACCOUNT_BLOCKED,
     ACCOUNT_FAILED,
-    ACCOUNT_ISOLATED,
-    ACCOUNT_PARKED,
-    ACCOUNT_RECOVERED,
-    ACCOUNT_REFRESHED,
-    ACCOUNT_REFUSED,
-    ACCOUNT_THROTTLED,
     APP_THROTTLED,
-    CHUNK_BLOCKED,
     CHUNK_FAILED,
-    CHUNK_FREED,
     CHUNK_UNSAVED,
     LOOP_FAILED,
-    RELEASE_BLOCKED,
-    RELEASE_FREED,
     VIDEO_REJECTED,
 )
 from refresher.flow.apart import SAID_SECONDS, Apart
 from refresher.flow.batcher import Batcher
-from refresher.flow.capacity import Capacity, Held, Sent
+from refresher.flow.capacity import Capacity, Sent
 from refresher.flow.claiming import Accounts as Claimable
 from refresher.flow.claiming import Claiming
 from refresher.flow.outage import LATER_ATTEMPT, Outage
+from refresher.flow.report import (
+    report,
+    report_blocked_chunks,
+    report_blocked_release,
+    report_freed_chunks,
+    report_freed_release,
+    report_refused_pair,
+    report_refused_renewal,
+    report_stuck_release,
+)
 from refresher.flow.tokens import TokenKeeper
+from refresher.flow.work import LEASE_MARGIN_SECONDS, Tally, Work, wait_for_slot
 from refresher.logs import emit
 
 T = TypeVar("T")
@@ -94,8 +91,6 @@ R = TypeVar("R")
 WRITE_BACK_ROWS: Final = 2000
 RELEASE_ACCOUNTS: Final = 200
 LINGER_SECONDS: Final = 0.05
-#: Time kept free at the end of a lease for the answer to come and be written.
-LEASE_MARGIN_SECONDS: Final = 0.5
 #: An account whose row an application holds locked is given back a little later.
 LOCKED_ROW_SECONDS: Final = 0.2
 #: By so much later after each so many tries, up to this.
@@ -163,87 +158,6 @@ class WriteBack(Protocol):
     async def holder(self, name: str) -> Holder | None: ...
 
 
-@dataclass(slots=True)
-class Tally:
-    """What this replica has done since it started."""
-
-    requests: int = 0
-    ids: int = 0
-    refreshed: int = 0
-    unchanged: int = 0
-    missing: int = 0
-    rejected: int = 0
-    throttled: int = 0
-
-    def count(self, reconciled: Reconciled) -> None:
-        self.refreshed += reconciled.refreshed
-        self.unchanged += reconciled.unchanged
-        self.missing += reconciled.missing
-        self.rejected += len(reconciled.rejections)
-
-    def since(self, earlier: "Tally") -> "Tally":
-        return Tally(*(getattr(self, name) - getattr(earlier, name) for name in self.__slots__))
-
-    def plus(self, more: "Tally") -> "Tally":
-        return Tally(*(getattr(self, name) + getattr(more, name) for name in self.__slots__))
-
-
-@dataclass(slots=True)
-class Work:
-    """An account while it is worked."""
-
-    claim: Claim
-    held: Held
-    clock: Clock
-    halt: asyncio.Event = field(default_factory=asyncio.Event)
-    errors: list[UpstreamError] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
-    answered: bool = False
-    unsaved: bool = False
-    #: Whether a chunk that fails again and again was looked into; and it was the account, as no
-    #: part of it was answered.
-    searched: bool = False
-    at_fault: bool = False
-    samples: list[Sample] = field(default_factory=list)
-    postponed: int = 0
-    #: Since when it does nothing but wait for a lock, or for its row.
-    waits_since: float = inf
-    #: Nothing more is to be said of a lease that runs out.
-    abandon_quietly: bool = False
-    started: float = field(init=False)
-    lease_end: float = field(init=False)
-    #: When the account's next slot comes, after all that were reserved.
-    next_slot: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.started = self.clock()
-        first = self.claim.time.monotonic_of(self.claim.first_slot)
-        self.next_slot = first + self.claim.chunks * self.claim.step_seconds
-        self.leased_until(self.claim.time.monotonic_of(self.claim.lease_expires_at))
-
-    def leased_until(self, moment: float) -> None:
-        """The lease runs out then, on the monotonic clock; a little before nothing is sent."""
-        self.lease_end = moment - LEASE_MARGIN_SECONDS
-
-    def waits(self) -> None:
-        """From now on, or from earlier on."""
-        self.waits_since = min(self.waits_since, self.clock())
-
-    def now(self) -> datetime:
-        """The database's time."""
-        return self.claim.time.at(self.clock())
-
-    def chunks(self) -> Iterator[tuple[Sequence[Video], float]]:
-        """Each chunk with its slot on the monotonic clock; of an isolated account one video.
-
-        Another one might be what spoils it.
-        """
-        first = self.claim.time.monotonic_of(self.claim.first_slot)
-        videos = self.claim.videos[:1] if self.claim.isolated_since else self.claim.videos
-        for number, start in enumerate(range(0, len(videos), CHUNK_SIZE)):
-            yield videos[start : start + CHUNK_SIZE], first + number * self.claim.step_seconds
-
-
 class Refresher:
     """Works due accounts until it is stopped."""
 
@@ -309,8 +223,8 @@ class Refresher:
             outage=outage,
             give_up=self._wait_no_longer,
             clock=clock,
-            blocked=_report_blocked_chunks,
-            freed=_report_freed_chunks,
+            blocked=report_blocked_chunks,
+            freed=report_freed_chunks,
         )
         self._blocked_releases = Apart(
             accounts.release_alone,
@@ -319,8 +233,8 @@ class Refresher:
             outage=outage,
             give_up=self._wait_no_longer,
             clock=clock,
-            blocked=_report_blocked_release,
-            freed=_report_freed_release,
+            blocked=report_blocked_release,
+            freed=report_freed_release,
         )
         self._working: dict[asyncio.Task[None], Work] = {}
         self._querying: set[asyncio.Task[None]] = set()
@@ -503,7 +417,7 @@ class Refresher:
         )
         released = await self._give_back(work, release)
         self.tally = self.tally.plus(work.tally)
-        _report(work, release, released)
+        report(work, release, released)
 
     async def _keep_token(self, work: Work) -> Release | None:
         """None: this is not the time for it."""
@@ -512,7 +426,7 @@ class Refresher:
         # Under way: a pair that waits out an outage is stored before the next claim.
         with self._capacity.under_way:
             ask = partial(self._ask_for_token, work)
-            refused = partial(_report_refused_pair, work)
+            refused = partial(report_refused_pair, work)
             whose = partial(self._whose, work)
             return await self._keeper.keep(work.claim, ask, self._give_up, refused, whose)
 
@@ -555,7 +469,7 @@ class Refresher:
             raise TokenUnreadable
         async with asyncio.TaskGroup() as asking:
             for videos, slot in work.chunks():
-                await _wait_for_slot(work, slot)
+                await wait_for_slot(work, slot)
                 if work.halt.is_set():
                     work.postponed += 1
                 else:
@@ -646,7 +560,7 @@ class Refresher:
 
     async def _next_slot(self, work: Work) -> float | None:
         """A further slot of the account, waited for; None where it may not be worked any longer."""
-        await _wait_for_slot(work, work.next_slot - LATEST_SECONDS)
+        await wait_for_slot(work, work.next_slot - LATEST_SECONDS)
         if work.halt.is_set():
             return None
         try:
@@ -657,7 +571,7 @@ class Refresher:
             return None
         moment = work.claim.time.monotonic_of(slot)
         work.next_slot = moment + work.claim.step_seconds
-        await _wait_for_slot(work, moment)
+        await wait_for_slot(work, moment)
         return moment
 
     async def _query(self, work: Work, videos: Sequence[Video], slot: float) -> Reconciled | None:
@@ -887,7 +801,7 @@ class Refresher:
             # Its row is locked, or something suppresses the UPDATE: that may last.
             seconds = LOCKED_ROW_SECONDS * (1 + attempt // LOCKED_ROW_TRIES)
             if attempt == LOCKED_ROW_SAID:
-                _report_stuck_release(work.claim.open_id, seconds)
+                report_stuck_release(work.claim.open_id, seconds)
             with suppress(TimeoutError):
                 await asyncio.wait_for(
                     self._give_up.wait(), min(seconds, LONGEST_LOCKED_ROW_SECONDS)
@@ -936,7 +850,7 @@ class Refresher:
 
         def refused(claim: Claim, error: Exception) -> None:
             if claim.open_id not in self._unrenewed:
-                _report_refused_renewal(claim.open_id, error)
+                report_refused_renewal(claim.open_id, error)
             self._unrenewed.add(claim.open_id)
 
         renewed = await self._outage.attempt(lambda: self._accounts.renew(claims, refused))
@@ -1005,162 +919,3 @@ async def cancelled(tasks: Collection[asyncio.Task[None]]) -> None:
 async def _wait(tasks: Collection[asyncio.Task[None]], seconds: float) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=max(0.0, seconds))
-
-
-async def _wait_for_slot(work: Work, slot: float) -> None:
-    if (delay := slot - work.clock()) > 0:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(work.halt.wait(), delay)
-
-
-def _report(work: Work, release: Release, released: Released | None) -> None:
-    open_id = work.claim.open_id
-    telling = _telling_error(work)
-    log_id = telling.log_id if telling else ""
-    if release.park and released and released.parked:
-        park = release.park
-        emit(ACCOUNT_PARKED, open_id=open_id, state=park.state, reason=park.reason, log_id=log_id)
-    elif release.pause_seconds:
-        emit(
-            ACCOUNT_THROTTLED,
-            open_id=open_id,
-            pause_seconds=round(release.pause_seconds, 1),
-            code=telling.code if telling else "",
-            quota="day" if release.quota_spent else "minute",
-            log_id=log_id,
-        )
-    if released is None:
-        if not work.abandon_quietly:
-            emit(ACCOUNT_ABANDONED, open_id=open_id)
-    else:
-        _report_isolation(work, release, released)
-    if not work.claim.videos or (release.park and not work.tally.refreshed):
-        return
-    emit(
-        ACCOUNT_REFRESHED,
-        open_id=open_id,
-        requests=work.tally.requests,
-        videos=work.tally.ids,
-        refreshed=work.tally.refreshed,
-        unchanged=work.tally.unchanged,
-        missing=work.tally.missing,
-        rejected=work.tally.rejected,
-        postponed=work.postponed,
-        wake_in_seconds=_wake_in_seconds(released),
-        took_seconds=round(work.clock() - work.started, 3),
-    )
-
-
-def _report_isolation(work: Work, release: Release, released: Released) -> None:
-    """Once as it begins and as it ends; a park says more.
-
-    Where new tokens came meanwhile, it does not begin.
-    """
-    claim, since = work.claim, work.claim.isolated_since
-    if since is None and release.isolated_reason and released.isolated:
-        error = next(
-            error
-            for error in reversed(work.errors)
-            if meaning(error, claim.token).reaction is Reaction.RETRY
-        )
-        emit(
-            ACCOUNT_ISOLATED,
-            open_id=claim.open_id,
-            code=error.code,
-            status=error.status,
-            log_id=error.log_id,
-            failures=release.failures,
-            retry_in_seconds=round(release.retry_seconds, 1),
-        )
-    elif since is not None and not release.isolated_reason and not released.parked:
-        isolated_seconds = round((work.now() - since).total_seconds(), 1)
-        emit(ACCOUNT_RECOVERED, open_id=claim.open_id, isolated_seconds=isolated_seconds)
-
-
-def _report_blocked_chunks(
-    open_id: str, chunks: Sequence[ChunkWrite], holder: Holder | None, seconds: float
-) -> None:
-    emit(
-        CHUNK_BLOCKED,
-        open_id=open_id,
-        videos=sum(chunk.videos for chunk in chunks),
-        holder_pid=holder and holder.pid,
-        holder_application=holder and holder.application_name,
-        holder_since=_since(holder),
-        waited_seconds=seconds,
-    )
-
-
-def _report_freed_chunks(open_id: str, seconds: float) -> None:
-    emit(CHUNK_FREED, open_id=open_id, waited_seconds=seconds)
-
-
-def _report_blocked_release(
-    open_id: str, _: Sequence[Release], holder: Holder | None, seconds: float
-) -> None:
-    emit(
-        RELEASE_BLOCKED,
-        open_id=open_id,
-        holder_pid=holder and holder.pid,
-        holder_application=holder and holder.application_name,
-        holder_since=_since(holder),
-        waited_seconds=seconds,
-    )
-
-
-def _report_freed_release(open_id: str, seconds: float) -> None:
-    emit(RELEASE_FREED, open_id=open_id, waited_seconds=seconds)
-
-
-def _report_refused_renewal(open_id: str, error: Exception) -> None:
-    emit(
-        ACCOUNT_REFUSED,
-        open_id=open_id,
-        at="renewal",
-        reason=str(error).partition("\n")[0],
-        retry_in_seconds=None,
-    )
-
-
-def _report_refused_pair(work: Work, error: Exception) -> None:
-    work.waits()
-    emit(
-        ACCOUNT_REFUSED,
-        open_id=work.claim.open_id,
-        at="token",
-        reason=str(error).partition("\n")[0],
-        retry_in_seconds=None,
-    )
-
-
-def _report_stuck_release(open_id: str, seconds: float) -> None:
-    emit(
-        ACCOUNT_REFUSED,
-        open_id=open_id,
-        at="release",
-        reason="its row is locked, or a trigger suppresses the UPDATE",
-        retry_in_seconds=round(seconds, 1),
-    )
-
-
-def _since(holder: Holder | None) -> str | None:
-    return holder.since.isoformat() if holder and holder.since else None
-
-
-def _telling_error(work: Work) -> UpstreamError | None:
-    """Of those that concern the account: a refused credential's, a day's, or a minute's limit."""
-    telling = [
-        error
-        for error in work.errors
-        if meaning(error, work.claim.token).affects is Affects.ACCOUNT
-    ]
-    later = {DailyQuotaSpent: 1, Throttled: 2}
-    telling.sort(key=lambda error: later.get(type(error), 0))
-    return telling[0] if telling else None
-
-
-def _wake_in_seconds(released: Released | None) -> float | None:
-    """None: not known, parked, or nothing left to ask for."""
-    if released is None or released.parked or released.wake_in_seconds == inf:
-        return None
-    return round(max(0.0, released.wake_in_seconds), 1)

@@ -1,0 +1,176 @@
+"""What the log says of an account when its work is over, and of what stands in its way."""
+
+from collections.abc import Sequence
+from math import inf
+
+from refresher.domain.answers import Affects, Reaction, meaning
+from refresher.domain.errors import DailyQuotaSpent, Throttled, UpstreamError
+from refresher.domain.model import ChunkWrite, Holder, Release, Released
+from refresher.events import (
+    ACCOUNT_ABANDONED,
+    ACCOUNT_ISOLATED,
+    ACCOUNT_PARKED,
+    ACCOUNT_RECOVERED,
+    ACCOUNT_REFRESHED,
+    ACCOUNT_REFUSED,
+    ACCOUNT_THROTTLED,
+    CHUNK_BLOCKED,
+    CHUNK_FREED,
+    RELEASE_BLOCKED,
+    RELEASE_FREED,
+)
+from refresher.flow.work import Work
+from refresher.logs import emit
+
+
+def report(work: Work, release: Release, released: Released | None) -> None:
+    open_id = work.claim.open_id
+    telling = _telling_error(work)
+    log_id = telling.log_id if telling else ""
+    if release.park and released and released.parked:
+        park = release.park
+        emit(ACCOUNT_PARKED, open_id=open_id, state=park.state, reason=park.reason, log_id=log_id)
+    elif release.pause_seconds:
+        emit(
+            ACCOUNT_THROTTLED,
+            open_id=open_id,
+            pause_seconds=round(release.pause_seconds, 1),
+            code=telling.code if telling else "",
+            quota="day" if release.quota_spent else "minute",
+            log_id=log_id,
+        )
+    if released is None:
+        if not work.abandon_quietly:
+            emit(ACCOUNT_ABANDONED, open_id=open_id)
+    else:
+        _report_isolation(work, release, released)
+    if not work.claim.videos or (release.park and not work.tally.refreshed):
+        return
+    emit(
+        ACCOUNT_REFRESHED,
+        open_id=open_id,
+        requests=work.tally.requests,
+        videos=work.tally.ids,
+        refreshed=work.tally.refreshed,
+        unchanged=work.tally.unchanged,
+        missing=work.tally.missing,
+        rejected=work.tally.rejected,
+        postponed=work.postponed,
+        wake_in_seconds=_wake_in_seconds(released),
+        took_seconds=round(work.clock() - work.started, 3),
+    )
+
+
+def _report_isolation(work: Work, release: Release, released: Released) -> None:
+    """Once as it begins and as it ends; a park says more.
+
+    Where new tokens came meanwhile, it does not begin.
+    """
+    claim, since = work.claim, work.claim.isolated_since
+    if since is None and release.isolated_reason and released.isolated:
+        error = next(
+            error
+            for error in reversed(work.errors)
+            if meaning(error, claim.token).reaction is Reaction.RETRY
+        )
+        emit(
+            ACCOUNT_ISOLATED,
+            open_id=claim.open_id,
+            code=error.code,
+            status=error.status,
+            log_id=error.log_id,
+            failures=release.failures,
+            retry_in_seconds=round(release.retry_seconds, 1),
+        )
+    elif since is not None and not release.isolated_reason and not released.parked:
+        isolated_seconds = round((work.now() - since).total_seconds(), 1)
+        emit(ACCOUNT_RECOVERED, open_id=claim.open_id, isolated_seconds=isolated_seconds)
+
+
+def report_blocked_chunks(
+    open_id: str, chunks: Sequence[ChunkWrite], holder: Holder | None, seconds: float
+) -> None:
+    emit(
+        CHUNK_BLOCKED,
+        open_id=open_id,
+        videos=sum(chunk.videos for chunk in chunks),
+        holder_pid=holder and holder.pid,
+        holder_application=holder and holder.application_name,
+        holder_since=_since(holder),
+        waited_seconds=seconds,
+    )
+
+
+def report_freed_chunks(open_id: str, seconds: float) -> None:
+    emit(CHUNK_FREED, open_id=open_id, waited_seconds=seconds)
+
+
+def report_blocked_release(
+    open_id: str, _: Sequence[Release], holder: Holder | None, seconds: float
+) -> None:
+    emit(
+        RELEASE_BLOCKED,
+        open_id=open_id,
+        holder_pid=holder and holder.pid,
+        holder_application=holder and holder.application_name,
+        holder_since=_since(holder),
+        waited_seconds=seconds,
+    )
+
+
+def report_freed_release(open_id: str, seconds: float) -> None:
+    emit(RELEASE_FREED, open_id=open_id, waited_seconds=seconds)
+
+
+def report_refused_renewal(open_id: str, error: Exception) -> None:
+    emit(
+        ACCOUNT_REFUSED,
+        open_id=open_id,
+        at="renewal",
+        reason=str(error).partition("\n")[0],
+        retry_in_seconds=None,
+    )
+
+
+def report_refused_pair(work: Work, error: Exception) -> None:
+    work.waits()
+    emit(
+        ACCOUNT_REFUSED,
+        open_id=work.claim.open_id,
+        at="token",
+        reason=str(error).partition("\n")[0],
+        retry_in_seconds=None,
+    )
+
+
+def report_stuck_release(open_id: str, seconds: float) -> None:
+    emit(
+        ACCOUNT_REFUSED,
+        open_id=open_id,
+        at="release",
+        reason="its row is locked, or a trigger suppresses the UPDATE",
+        retry_in_seconds=round(seconds, 1),
+    )
+
+
+def _since(holder: Holder | None) -> str | None:
+    return holder.since.isoformat() if holder and holder.since else None
+
+
+def _telling_error(work: Work) -> UpstreamError | None:
+    """Of those that concern the account: a refused credential's, a day's, or a minute's limit."""
+    telling = [
+        error
+        for error in work.errors
+        if meaning(error, work.claim.token).affects is Affects.ACCOUNT
+    ]
+    later = {DailyQuotaSpent: 1, Throttled: 2}
+    telling.sort(key=lambda error: later.get(type(error), 0))
+    return telling[0] if telling else None
+
+
+def _wake_in_seconds(released: Released | None) -> float | None:
+    """None: not known, parked, or nothing left to ask for."""
+    if released is None or released.parked or released.wake_in_seconds == inf:
+        return None
+    return round(max(0.0, released.wake_in_seconds), 1)

@@ -1,0 +1,105 @@
+"""One account while it is worked."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from math import inf
+from typing import Final
+
+from refresher.domain.clocks import Clock
+from refresher.domain.errors import UpstreamError
+from refresher.domain.model import CHUNK_SIZE, Claim, Sample, Video
+from refresher.domain.reconcile import Reconciled
+from refresher.flow.capacity import Held
+
+#: Time kept free at the end of a lease for the answer to come and be written.
+LEASE_MARGIN_SECONDS: Final = 0.5
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this replica has done since it started."""
+
+    requests: int = 0
+    ids: int = 0
+    refreshed: int = 0
+    unchanged: int = 0
+    missing: int = 0
+    rejected: int = 0
+    throttled: int = 0
+
+    def count(self, reconciled: Reconciled) -> None:
+        self.refreshed += reconciled.refreshed
+        self.unchanged += reconciled.unchanged
+        self.missing += reconciled.missing
+        self.rejected += len(reconciled.rejections)
+
+    def since(self, earlier: "Tally") -> "Tally":
+        return Tally(*(getattr(self, name) - getattr(earlier, name) for name in self.__slots__))
+
+    def plus(self, more: "Tally") -> "Tally":
+        return Tally(*(getattr(self, name) + getattr(more, name) for name in self.__slots__))
+
+
+@dataclass(slots=True)
+class Work:
+    """An account while it is worked."""
+
+    claim: Claim
+    held: Held
+    clock: Clock
+    halt: asyncio.Event = field(default_factory=asyncio.Event)
+    errors: list[UpstreamError] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    answered: bool = False
+    unsaved: bool = False
+    #: Whether a chunk that fails again and again was looked into; and it was the account, as no
+    #: part of it was answered.
+    searched: bool = False
+    at_fault: bool = False
+    samples: list[Sample] = field(default_factory=list)
+    postponed: int = 0
+    #: Since when it does nothing but wait for a lock, or for its row.
+    waits_since: float = inf
+    #: Nothing more is to be said of a lease that runs out.
+    abandon_quietly: bool = False
+    started: float = field(init=False)
+    lease_end: float = field(init=False)
+    #: When the account's next slot comes, after all that were reserved.
+    next_slot: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+        first = self.claim.time.monotonic_of(self.claim.first_slot)
+        self.next_slot = first + self.claim.chunks * self.claim.step_seconds
+        self.leased_until(self.claim.time.monotonic_of(self.claim.lease_expires_at))
+
+    def leased_until(self, moment: float) -> None:
+        """The lease runs out then, on the monotonic clock; a little before nothing is sent."""
+        self.lease_end = moment - LEASE_MARGIN_SECONDS
+
+    def waits(self) -> None:
+        """From now on, or from earlier on."""
+        self.waits_since = min(self.waits_since, self.clock())
+
+    def now(self) -> datetime:
+        """The database's time."""
+        return self.claim.time.at(self.clock())
+
+    def chunks(self) -> Iterator[tuple[Sequence[Video], float]]:
+        """Each chunk with its slot on the monotonic clock; of an isolated account one video.
+
+        Another one might be what spoils it.
+        """
+        first = self.claim.time.monotonic_of(self.claim.first_slot)
+        videos = self.claim.videos[:1] if self.claim.isolated_since else self.claim.videos
+        for number, start in enumerate(range(0, len(videos), CHUNK_SIZE)):
+            yield videos[start : start + CHUNK_SIZE], first + number * self.claim.step_seconds
+
+
+async def wait_for_slot(work: Work, slot: float) -> None:
+    if (delay := slot - work.clock()) > 0:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(work.halt.wait(), delay)
