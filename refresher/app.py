@@ -22,8 +22,9 @@ from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.domain.pacing import lease_seconds
+from refresher.flow.loop import Limits, Refresher
 from refresher.flow.outage import Outage
-from refresher.flow.refresh import Refresher, cancelled
+from refresher.flow.stop import cancelled
 from refresher.flow.tokens import TokenKeeper
 from refresher.flow.work import Tally
 from refresher.logs import emit
@@ -132,12 +133,14 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             tiktok,
             WriteBack(pool),
             keeper,
-            policy=due_policy(settings),
-            concurrency=settings.concurrency,
-            request_timeout_seconds=settings.request_timeout_seconds,
-            poll_seconds=settings.poll_seconds,
-            lease_seconds=lease,
-            grace_seconds=max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS),
+            limits=Limits(
+                policy=due_policy(settings),
+                concurrency=settings.concurrency,
+                request_timeout_seconds=settings.request_timeout_seconds,
+                poll_seconds=settings.poll_seconds,
+                lease_seconds=lease,
+                grace_seconds=max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS),
+            ),
             outage=outage,
             chance=random.random,
             clock=monotonic,

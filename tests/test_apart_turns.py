@@ -9,7 +9,7 @@ import pytest
 
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
 from refresher.domain.model import Holder
-from refresher.flow.apart import LONGEST_TRY_SECONDS, Apart
+from refresher.flow.apart import LONGEST_TRY_SECONDS, Apart, Lane
 from refresher.flow.capacity import UnderWay
 from refresher.flow.outage import Outage
 from tests.conftest import eventually
@@ -66,11 +66,7 @@ async def waiting(database, holder=None):
 
     apart = Apart(
         database,
-        who,
-        place=asyncio.Semaphore(1),
-        outage=Outage(lambda: 0.0, monotonic),
-        give_up=give_up,
-        clock=monotonic,
+        Lane(who, Outage(lambda: 0.0, monotonic), give_up, monotonic),
         blocked=lambda open_id, items, holder, _: said.append((open_id, len(items), holder)),
         freed=lambda open_id, _: said.append((open_id, "freed")),
     )

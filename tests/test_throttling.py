@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 
 from refresher.emulator.options import WINDOW_SECONDS, EmulatorOptions
-from refresher.flow.refresh import TELLING_SECONDS
+from refresher.flow.app_rate import TELLING_SECONDS
 from tests.conftest import eventually, until
 
 

@@ -72,32 +72,42 @@ class _Waiting(Generic[Item, Result]):
     said: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What all who wait for locks share."""
+
+    #: Who holds the lock that a session waits for.
+    who: Who
+    outage: Outage
+    #: Ends all waits.
+    give_up: asyncio.Event
+    clock: Clock
+    #: They take turns: one connection for all of them.
+    place: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+
+
 class Apart(Generic[Item, Result]):
     """Items of accounts that wait for a lock, each account in statements of its own.
 
-    They take turns at the `place`: a connection for all who wait. Where a wait lasts, `blocked`
-    hears of it once, of who holds the lock, where that could be found out, and of the seconds so
-    far, and `freed` when it is over. Once `give_up` is set, what waits hears `DatabaseUnavailable`.
+    Where a wait lasts, `blocked` hears of it once, of who holds the lock, where that could be found
+    out, and of the seconds so far, and `freed` when it is over. Once the lane's `give_up` is set,
+    what waits hears `DatabaseUnavailable`.
     """
 
     def __init__(
         self,
         alone: Alone[Item, Result],
-        who: Who,
+        lane: Lane,
         *,
-        place: asyncio.Semaphore,
-        outage: Outage,
-        give_up: asyncio.Event,
-        clock: Clock,
         blocked: Callable[[OpenId, Sequence[Item], Holder | None, float], None],
         freed: Callable[[OpenId, float], None],
     ) -> None:
         self._alone = alone
-        self._who = who
-        self._place = place
-        self._outage = outage
-        self._give_up = give_up
-        self._clock = clock
+        self._who = lane.who
+        self._place = lane.place
+        self._outage = lane.outage
+        self._give_up = lane.give_up
+        self._clock = lane.clock
         self._blocked = blocked
         self._freed = freed
         self._name = f"refresher waits {secrets.token_hex(4)}"

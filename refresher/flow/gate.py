@@ -1,0 +1,196 @@
+"""May it go now? What is sent, and what its answer teaches."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+from refresher.domain.answers import Affects, Reaction, meaning
+from refresher.domain.clocks import Clock
+from refresher.domain.conclude import Whose
+from refresher.domain.errors import (
+    AccessTokenRefused,
+    DailyQuotaSpent,
+    QueryRefused,
+    Throttled,
+    TokenRequestFailed,
+    UpstreamError,
+    UpstreamFailed,
+)
+from refresher.domain.model import (
+    UNUSABLE_TOKEN,
+    RefreshToken,
+    TokenPair,
+    Video,
+    usable_token,
+)
+from refresher.domain.pacing import ISOLATED_AFTER, LATEST_SECONDS
+from refresher.events import (
+    CHUNK_FAILED,
+)
+from refresher.flow.app_rate import AppRate
+from refresher.flow.capacity import Capacity, Sent
+from refresher.flow.outage import Outage
+from refresher.flow.results import Results
+from refresher.flow.work import Work
+from refresher.logs import emit
+
+
+class Upstream(Protocol):
+    """The API. Raises `UpstreamError`."""
+
+    async def query(
+        self, access_token: str, video_ids: Sequence[str], timeout_seconds: float
+    ) -> dict[str, object]: ...
+    async def refresh_token(self, refresh_token: str, timeout_seconds: float) -> TokenPair: ...
+
+
+class Gate:
+    """Sends requests where they may go now, and learns from what comes back."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        *,
+        capacity: Capacity,
+        app_rate: AppRate,
+        results: Results,
+        outage: Outage,
+        request_timeout_seconds: float,
+        clock: Clock,
+    ) -> None:
+        self._upstream = upstream
+        self._capacity = capacity
+        self._app_rate = app_rate
+        self._results = results
+        self._outage = outage
+        self._request_timeout_seconds = request_timeout_seconds
+        self._clock = clock
+        self._querying: set[asyncio.Task[None]] = set()
+
+    def cancel_queries(self) -> None:
+        """What is in flight is not waited for any longer."""
+        for task in self._querying:
+            task.cancel()
+
+    async def query(
+        self, work: Work, videos: Sequence[Video], slot: float
+    ) -> Mapping[str, object] | None:
+        """Covers by video ID. None: not sent after all, or failed; either way the videos stay due.
+
+        Raises `QueryRefused`, and `UpstreamFailed` where one of the videos is under suspicion.
+        """
+        try:
+            async with self._capacity.place(work.held) as given:
+                if not given or not self._may_send(work, slot):
+                    work.postponed += 1
+                    return None
+                answer = await self._send(work, videos)
+        except UpstreamError as error:
+            self._note_failure(work, videos, error)
+            if isinstance(error, QueryRefused) or self._is_suspect(work, videos, error):
+                raise
+            return None
+        work.answered = True
+        return answer
+
+    async def ask_for_token(self, work: Work, refresh_token: RefreshToken) -> TokenPair:
+        """Raises `UpstreamError`."""
+        async with self._capacity.place(work.held) as given:
+            if not given:
+                raise TokenRequestFailed("upstream_down")
+            if self._clock() > work.lease_end:
+                raise TokenRequestFailed("lease_over")
+            sent = self._sent(work, ())
+            try:
+                pair = await self._upstream.refresh_token(
+                    refresh_token.token, self._request_timeout_seconds
+                )
+            except UpstreamError as error:
+                work.errors.append(error)
+                self._learn(work, sent, error)
+                raise
+            finally:
+                self._capacity.ended(sent)
+                work.held.let_go()  # to store the pair may take long
+            self._capacity.answered(sent, good=True)
+            return pair
+
+    def whose(self, work: Work) -> Whose:
+        """Whose failure that of a token request is; without an error noted, none was sent."""
+        if not work.errors or self._capacity.is_open:
+            return Whose.ANOTHERS
+        is_own = self._capacity.token_fails_by_itself(work.claim.open_id)
+        return Whose.OWN if is_own else Whose.UNKNOWN
+
+    async def _send(self, work: Work, videos: Sequence[Video]) -> Mapping[str, object]:
+        if not usable_token(work.claim.access_token):
+            raise AccessTokenRefused(UNUSABLE_TOKEN)
+        work.tally.requests += 1
+        work.tally.ids += len(videos)
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._querying.add(task)
+        video_ids = [video.video_id for video in videos]
+        sent = self._sent(work, video_ids)
+        try:
+            answer = await self._upstream.query(
+                work.claim.access_token or "", video_ids, self._request_timeout_seconds
+            )
+        except UpstreamError as error:
+            self._learn(work, sent, error)
+            raise
+        finally:
+            self._capacity.ended(sent)
+            self._querying.discard(task)
+        self._capacity.answered(sent, good=True)
+        self._app_rate.answered(work.claim.open_id)
+        return answer
+
+    def _sent(self, work: Work, video_ids: Sequence[str]) -> Sent:
+        isolated = work.claim.isolated_since is not None
+        return self._capacity.sent(work.claim.open_id, video_ids, isolated=isolated)
+
+    def _learn(self, work: Work, sent: Sent, error: UpstreamError) -> None:
+        """Whether the API is there at all, and whether the account fares ill."""
+        means = meaning(error, work.claim.token)
+        if means.alive:
+            self._capacity.answered(sent, good=False)
+        else:
+            self._capacity.failed(sent, error.code, error.log_id)
+        if means.reaction is Reaction.RETRY:
+            self._capacity.complained(sent)
+
+    def _may_send(self, work: Work, slot: float) -> bool:
+        """A slot missed by too much is given up: sent late, requests would bunch up."""
+        now = self._clock()
+        late = work.claim.step_seconds and now > slot + LATEST_SECONDS
+        cannot_store = self._outage.lasts or self._results.stalls()
+        return not (late or now >= work.lease_end or work.halt.is_set() or cannot_store)
+
+    def _note_failure(self, work: Work, videos: Sequence[Video], error: UpstreamError) -> None:
+        open_id = work.claim.open_id
+        if meaning(error, work.claim.token).affects is Affects.ACCOUNT:
+            work.halt.set()
+        emit(
+            CHUNK_FAILED,
+            open_id=open_id,
+            videos=len(videos),
+            code=error.code,
+            status=error.status,
+            log_id=error.log_id,
+            detail=error.detail,
+        )
+        if isinstance(error, (Throttled, DailyQuotaSpent)):
+            work.tally.throttled += 1
+        if not self._app_rate.is_of_app(open_id, error):
+            work.errors.append(error)
+
+    def _is_suspect(self, work: Work, videos: Sequence[Video], error: UpstreamError) -> bool:
+        """Whether it is to be searched, or is a part of what is searched already."""
+        claim, capacity = work.claim, self._capacity
+        if type(error) is not UpstreamFailed or claim.isolated_since or capacity.is_open:
+            return False
+        if work.searched:
+            return capacity.is_host_well
+        # By what all replicas have seen: before an account is isolated, one has searched.
+        is_last = claim.failures + 1 >= ISOLATED_AFTER and capacity.fails_by_itself(claim.open_id)
+        return is_last or capacity.suspects(claim.open_id, [video.video_id for video in videos])

@@ -1,0 +1,145 @@
+"""Results on their way into the database."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from typing import Final, Protocol
+
+from refresher.domain.errors import (
+    DatabaseBusy,
+    DatabaseUnavailable,
+    StatementFailed,
+    is_away,
+)
+from refresher.domain.model import (
+    ChunkWrite,
+    Holder,
+    Sample,
+)
+from refresher.domain.reconcile import Reconciled
+from refresher.events import (
+    CHUNK_UNSAVED,
+    VIDEO_REJECTED,
+)
+from refresher.flow.apart import SAID_SECONDS, Apart, Lane
+from refresher.flow.batcher import Batcher
+from refresher.flow.capacity import Capacity
+from refresher.flow.flushes import checking, outlasting
+from refresher.flow.report import (
+    report_blocked_chunks,
+    report_freed_chunks,
+)
+from refresher.flow.stop import Stop
+from refresher.flow.work import Work
+from refresher.logs import emit
+
+WRITE_BACK_ROWS: Final = 2000
+LINGER_SECONDS: Final = 0.05
+#: A write-back that takes longer holds up the sending: answers could not be stored.
+SLOW_WRITE_BACK_SECONDS: Final = 3.0
+
+
+class WriteBack(Protocol):
+    """Stores results. Raises `DatabaseUnavailable`."""
+
+    async def write(self, chunks: Sequence[ChunkWrite]) -> Sequence[int]: ...
+    async def write_part(self, chunks: Sequence[ChunkWrite]) -> Sequence[int]: ...
+    async def write_alone(
+        self, chunks: Sequence[ChunkWrite], lock_seconds: float, name: str
+    ) -> Sequence[int]: ...
+    async def holder(self, name: str) -> Holder | None: ...
+
+
+class Results:
+    """Writes back what was answered, many chunks at once."""
+
+    def __init__(
+        self,
+        write_back: WriteBack,
+        lane: Lane,
+        *,
+        capacity: Capacity,
+        stop: Stop,
+        wake: asyncio.Event,
+    ) -> None:
+        self._capacity = capacity
+        self._wake = wake
+        outage, give_up = lane.outage, stop.given_up
+        self._write_back = Batcher(
+            outlasting(outage, give_up, write_back.write),
+            flush_part=outlasting(outage, give_up, write_back.write_part),
+            check=checking(outage, give_up, write_back.write),
+            clock=lane.clock,
+            size=WRITE_BACK_ROWS,
+            linger_seconds=LINGER_SECONDS,
+            weigh=lambda chunk: chunk.videos,
+            at_once=2,
+        )
+        self._blocked_writes = Apart(
+            write_back.write_alone,
+            lane,
+            blocked=report_blocked_chunks,
+            freed=report_freed_chunks,
+        )
+
+    async def run(self) -> None:
+        """Write batch after batch, until cancelled."""
+        await self._write_back.run()
+
+    @property
+    def lock_waits(self) -> Collection[asyncio.Task[None]]:
+        """What waits for locks."""
+        return self._blocked_writes.tasks
+
+    def stalls(self) -> bool:
+        """A write-back hangs: what would be fetched now could not be stored."""
+        return self._write_back.busy_seconds() > SLOW_WRITE_BACK_SECONDS
+
+    async def store(self, work: Work, reconciled: Reconciled) -> None:
+        """Write back what became of a chunk; what could not be stored is noted in `work`.
+
+        Raises what refuses its rows.
+        """
+        claim = work.claim
+        for video_id, reason in reconciled.rejections:
+            emit(VIDEO_REJECTED, open_id=claim.open_id, video_id=video_id, reason=reason)
+        work.tally.count(reconciled)
+        if not reconciled.writes:
+            return
+        write = ChunkWrite(claim.open_id, claim.lease_epoch, reconciled.writes, claim.ctids)
+        try:
+            written = await self._write(work, write)
+        except StatementFailed:
+            raise  # as all else that is wrong with it
+        except DatabaseUnavailable:
+            written = 0  # the grace time is over
+        if unwritten := write.videos - written:
+            work.unsaved = True
+            work.tally.refreshed = max(0, work.tally.refreshed - unwritten)
+            emit(CHUNK_UNSAVED, open_id=claim.open_id, videos=unwritten)
+        else:
+            new = [write.video_ids for write in reconciled.writes if write.urls]
+            work.samples += [Sample(video_ids[0], len(video_ids)) for video_ids in new]
+
+    async def _write(self, work: Work, write: ChunkWrite) -> int:
+        """How many rows were written. What waits for a lock waits apart from the others."""
+        if not self._blocked_writes.holds(write.open_id):
+            with suppress(DatabaseBusy):
+                return await self._write_back.submit(write)
+        waits_long = asyncio.get_running_loop().call_later(SAID_SECONDS, self._set_aside, work)
+        try:
+            with self._capacity.under_way.apart():
+                return await self._blocked_writes.submit(write)
+        except Exception as error:
+            if is_away(error):
+                raise
+            return await self._write_back.submit(write)  # there it is found out whose matter it is
+        finally:
+            waits_long.cancel()
+
+    def _set_aside(self, work: Work) -> None:
+        """Ask for no more of what cannot be stored; its place is for others."""
+        work.waits()
+        work.halt.set()
+        work.held.let_go()
+        self._wake.set()

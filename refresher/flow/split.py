@@ -1,0 +1,105 @@
+"""A refused chunk taken apart, until what spoils it stands alone."""
+
+from collections.abc import Sequence
+
+from refresher.domain.bisection import Bisection
+from refresher.domain.due import DuePolicy
+from refresher.domain.errors import QueryRefused, UpstreamFailed
+from refresher.domain.model import Video
+from refresher.domain.reconcile import Reconciled, put_aside, reconcile, refused_alone
+from refresher.flow.capacity import Capacity
+from refresher.flow.gate import Gate
+from refresher.flow.leases import Leases
+from refresher.flow.results import Results
+from refresher.flow.work import Work
+
+
+class Split:
+    """Takes a refused chunk apart, within the account's slots."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        leases: Leases,
+        results: Results,
+        *,
+        capacity: Capacity,
+        policy: DuePolicy,
+    ) -> None:
+        self._gate = gate
+        self._leases = leases
+        self._results = results
+        self._capacity = capacity
+        self._policy = policy
+
+    async def query(self, work: Work, videos: Sequence[Video], slot: float) -> Reconciled | None:
+        """As `Gate.query`, held against the videos that were asked for."""
+        answer = await self._gate.query(work, videos, slot)
+        if answer is None:
+            return None
+        return reconcile(self._policy, work.claim.open_id, videos, answer, work.now())
+
+    async def bisect(self, work: Work, videos: Sequence[Video], code: str) -> Reconciled | None:
+        """Ask parts of a refused chunk, each in a slot of its own, until the bad IDs stand alone.
+
+        None: it could not be ended; what was not answered stays due.
+        """
+        search = Bisection(videos)
+        while (part := search.next_part()) and not self._refuses_all(work, search):
+            refused = await self._is_refused(work, part)
+            if refused is None:
+                return None
+            search.tell(refused=refused)
+        if self._refuses_all(work, search):
+            work.at_fault = True
+            return put_aside(self._policy, videos, code, work.now())
+        return refused_alone(search.bad, code, work.now())
+
+    async def search(self, work: Work, videos: Sequence[Video], code: str) -> Reconciled | None:
+        """A chunk that fails again and again: is it the account, or one of its videos?
+
+        Where nothing else of the account is answered, that is seen by a half of the chunk that is;
+        a single video that brought nothing before accuses only itself. One such search a claim.
+        None: it is the account.
+        """
+        if work.searched:
+            return None
+        work.searched = True
+        accused = len(videos) == 1 and videos[0].misses > 0
+        if not (accused or work.answered or self._capacity.is_mixed(work.claim.open_id)):
+            videos = await self._failing_half(work, videos)
+        return await self.bisect(work, videos, code) if videos else None
+
+    async def _failing_half(self, work: Work, videos: Sequence[Video]) -> Sequence[Video]:
+        """The half that fails while the other one is answered; empty where neither is.
+
+        Where both of them fail, it is the account.
+        """
+        middle = len(videos) // 2
+        halves = videos[:middle], videos[middle:]
+        refused: bool | None = True
+        for asked, other in (halves, halves[::-1]):
+            if asked and refused:
+                refused = await self._is_refused(work, asked)
+                if refused is False:
+                    return other
+        work.at_fault = refused is True
+        return ()
+
+    async def _is_refused(self, work: Work, part: Sequence[Video]) -> bool | None:
+        """Ask for it in a slot of its own, store what comes. None: that could not be found out."""
+        slot = await self._leases.next_slot(work)
+        if slot is None:
+            return None
+        try:
+            reconciled = await self.query(work, part, slot)
+        except (QueryRefused, UpstreamFailed):
+            return True
+        if reconciled is None:
+            return None
+        await self._results.store(work, reconciled)
+        return False
+
+    @staticmethod
+    def _refuses_all(work: Work, search: Bisection[Video]) -> bool:
+        return search.hopeless and not work.answered
