@@ -19,7 +19,7 @@ from refresher.events import EVENTS
 from refresher.tiktok import client
 from refresher.tiktok.wire import build_query, read_answer, read_token_answer
 
-PAGE = (Path(__file__).parents[1] / "docs" / "answers.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "answers.md").read_text()
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 POLICY = DuePolicy(lead=HOUR, spread=HOUR / 2, fallback_ttl=6 * HOUR, missing_limit=5)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from refresher import events
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| `([\w.]+)` \| (\w+) \| (.*?) \| .+ \| .+ \|$", re.MULTILINE)
 
 
