@@ -6,11 +6,13 @@ INSTALLED := .venv/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Many tests wait for a process or a clock: side by side they take little longer than the longest.
-# One by one, so that the long ones, which come first, go to different workers.
+# Handed out one by one, so that the long ones, which come first, go to different workers.
 SIDE_BY_SIDE := --numprocesses 4 --maxschedchunk 1
+# Tests of these folders only compute: more workers than cores gain nothing.
+UNIT := --numprocesses logical --maxschedchunk 1 $(wildcard tests/unit tests/flow) tests/chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage chaos test-compose lint format bench lock clean
+.PHONY: help demo test unit coverage chaos test-compose lint format bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +22,9 @@ demo: $(INSTALLED) ## see covers being refreshed; DEMO_SECONDS=90 stops by itsel
 
 test: $(INSTALLED) ## the test suite; TEST_POSTGRES_URL=... on a server of yours, PYTEST_ARGS=...
 	@$(BIN)/pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+
+unit: $(INSTALLED) ## only the tests that need no PostgreSQL, process or socket: seconds
+	@$(BIN)/pytest $(UNIT) $(PYTEST_ARGS)
 
 coverage: $(INSTALLED) ## the suite again, with branch coverage: fails below 95 %
 	@$(BIN)/coverage erase

@@ -39,6 +39,32 @@ SECRET = re.compile(r"\b(?:act|rft)\.\w|x-signature=(?!\[redacted\])|pass-word-o
 ALWAYS = {"timestamp", "level", "event"}
 
 
+#: Tests in these folders only compute, so that `make unit` takes seconds.
+UNIT_FOLDERS = [Path(__file__).parent / name for name in ("unit", "flow", "chaos")]
+OUTSIDE = {"socket.bind", "socket.connect", "subprocess.Popen", "os.fork", "os.posix_spawn"}
+_kept_inside: list[str] = []
+
+
+def _refuse_outside(event: str, _: object) -> None:
+    if _kept_inside and event in OUTSIDE:
+        pytest.fail(f"{event}: a test that needs this does not belong in {_kept_inside[-1]}")
+
+
+sys.addaudithook(_refuse_outside)
+
+
+@pytest.fixture(autouse=True)
+def kept_inside(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A unit test that opens a socket or starts a process fails."""
+    folder = request.path.parent
+    if folder not in UNIT_FOLDERS:
+        yield
+        return
+    _kept_inside.append(f"tests/{folder.name}")
+    yield
+    _kept_inside.clear()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests wait for real time: begun first, they pass beside the others."""
