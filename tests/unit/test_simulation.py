@@ -366,7 +366,7 @@ def test_hourly_covers_lose_whole_hours(lead, spread, expected):
 @pytest.mark.parametrize(
     ("accounts", "limits"),
     [
-        pytest.param(200, {"limit_per_app": 12}, id="app"),
+        pytest.param(100, {"limit_per_app": 6}, id="app"),
         pytest.param(1, {"limit_per_token": 1}, id="token"),
     ],
 )
