@@ -4,10 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The suite starts hundreds of processes: without stored bytecode, each compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-# Many tests wait for a process or a clock: side by side they take little longer than the longest.
+# Most tests wait for a process or a clock: eight side by side keep two cores busy.
 # Handed out one by one, so that the long ones, which come first, go to different workers.
-SIDE_BY_SIDE := --numprocesses 4 --maxschedchunk 1
+SIDE_BY_SIDE := --numprocesses 8 --maxschedchunk 1
 # Tests of these folders only compute: more workers than cores gain nothing.
 UNIT := --numprocesses logical --maxschedchunk 1 $(wildcard tests/unit tests/flow) tests/chaos
 
