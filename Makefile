@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Handed out one by one, so that the long ones, which come first, go to different workers.
 SIDE_BY_SIDE := --numprocesses 8 --maxschedchunk 1
 # Tests of these folders only compute: more workers than cores gain nothing.
-UNIT := --numprocesses logical --maxschedchunk 1 $(wildcard tests/unit tests/flow) tests/chaos
+UNIT := --numprocesses logical --maxschedchunk 1 tests/unit tests/flow tests/chaos
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit coverage chaos test-compose lint format bench lock clean

@@ -22,7 +22,7 @@ from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.domain.pacing import lease_seconds
-from refresher.flow.loop import Limits, Refresher
+from refresher.flow.loop import Refresher, Terms
 from refresher.flow.outage import Outage
 from refresher.flow.stop import cancelled
 from refresher.flow.tokens import TokenKeeper
@@ -133,7 +133,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             tiktok,
             WriteBack(pool),
             keeper,
-            limits=Limits(
+            terms=Terms(
                 policy=due_policy(settings),
                 concurrency=settings.concurrency,
                 request_timeout_seconds=settings.request_timeout_seconds,
@@ -220,7 +220,7 @@ async def work(
     summary_seconds: float = SUMMARY_SECONDS,
 ) -> None:
     """Refresh until stopped or finished, with the ticks, the summary and the audit beside it."""
-    _collect_garbage_rarely()
+    gc.freeze()  # what is loaded by now is never garbage
     at_once = asyncio.Event()
     at_once.set()
     on_each = partial(_on_each, app.outage)
@@ -251,12 +251,6 @@ async def work(
     finally:
         await cancelled(tasks)
     emit(events.DAEMON_STOPPED, abandoned_accounts=abandoned)
-
-
-def _collect_garbage_rarely() -> None:
-    """What is made for a chunk has no cycles; to look for some cost a sixth of the CPU time."""
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
 
 
 async def once(settings: Settings, on_progress: Callable[[int, int], None]) -> int:

@@ -139,7 +139,7 @@ class Of0002(Previous):
             managed=True,
         )
 
-    async def release(self, claim, *, failures=0, pause=0.0, park=None, retry=0.0):
+    async def release(self, claim, *, failures=0, pause=0.0, park=None, retry=0.0, **more):
         """What it learned, or None where nothing was released."""
         state, reason = park or (None, None)
         released = await self.ask(
@@ -157,6 +157,7 @@ class Of0002(Previous):
             token_retry_seconds=[0.0],
             requests=[1],
             managed=True,
+            **more,
         )
         return released[0] if released else None
 
@@ -238,31 +239,17 @@ class Of0004(Of0002):
         )
         return sum(chunk["videos"] for chunk in chunks)
 
-    async def release(self, claim, *, failures=0, pause=0.0, park=None, retry=0.0):
-        state, reason = park or (None, None)
-        released = await self.ask(
-            "release",
-            open_ids=[claim["open_id"]],
-            lease_epochs=[claim["lease_epoch"]],
-            generations=[claim["tokens_generation"]],
-            failures=[failures],
-            retry_seconds=[retry],
-            pause_seconds=[pause],
-            park_states=[state],
-            park_reasons=[reason],
-            answered=[not failures],
-            refused=[False],
-            token_retry_seconds=[0.0],
-            requests=[1],
+    async def release(self, claim, **learned):
+        return await super().release(
+            claim,
             unfinished=[claim["unfinished"]],
             passed_over=[False],
-            managed=True,
             rows_read=1_000,
             sample_open_ids=[],
             sample_video_ids=[],
             sample_videos=[],
+            **learned,
         )
-        return released[0] if released else None
 
     async def audit(self):
         return await self.ask(

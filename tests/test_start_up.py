@@ -12,6 +12,25 @@ HEAVY = (
 )  # fmt: skip
 
 
+def test_a_misspelt_option_loads_nothing_heavy():
+    """It is answered as soon as help is."""
+    script = (
+        "import sys\n"
+        "from refresher.cli import main\n"
+        "sys.argv[1:] = ['status', '--jsn']\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        f"    print(end.code, *sorted(set({HEAVY!r}) & sys.modules.keys()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "--jsn" in done.stderr
+    # What is said is searched for secrets first, with the modules of the log.
+    assert set(done.stdout.split()) <= {"2", "asyncio", "msgspec", "structlog"}
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["accounts", "--help"], ["run", "--help"]])
 def test_help_loads_nothing_heavy(arguments):
     """Help is answered with what the standard library and Typer bring."""

@@ -6,19 +6,9 @@ from typing import Final, Protocol
 
 from refresher.domain.app_limit import Answers, AppLimit, AppThrottle
 from refresher.domain.clocks import Clock
-from refresher.domain.errors import (
-    DatabaseUnavailable,
-    Throttled,
-    UpstreamError,
-)
-from refresher.domain.model import (
-    Claim,
-    OpenId,
-)
-from refresher.events import (
-    APP_THROTTLED,
-    LOOP_FAILED,
-)
+from refresher.domain.errors import DatabaseUnavailable, Throttled, UpstreamError
+from refresher.domain.model import Claim, OpenId
+from refresher.events import APP_THROTTLED, LOOP_FAILED
 from refresher.flow.outage import Outage
 from refresher.flow.stop import Stop
 from refresher.logs import emit

@@ -10,6 +10,8 @@ from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, Statement
 from refresher.domain.parts import PARTS, parts_of
 
 HALVES: Final = 2
+#: How long the flow lets a first item wait for others: it costs less than a statement more.
+LINGER_SECONDS: Final = 0.05
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

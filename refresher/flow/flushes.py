@@ -4,11 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from refresher.domain.errors import (
-    DatabaseBusy,
-    DatabaseUnavailable,
-    StatementFailed,
-)
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed
 from refresher.flow.outage import Outage
 
 T = TypeVar("T")

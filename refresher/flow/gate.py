@@ -7,6 +7,7 @@ from typing import Protocol, cast
 from refresher.domain.answers import Affects, Reaction, meaning
 from refresher.domain.clocks import Clock
 from refresher.domain.conclude import Whose
+from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     AccessTokenRefused,
     DailyQuotaSpent,
@@ -16,17 +17,10 @@ from refresher.domain.errors import (
     UpstreamError,
     UpstreamFailed,
 )
-from refresher.domain.model import (
-    UNUSABLE_TOKEN,
-    RefreshToken,
-    TokenPair,
-    Video,
-    usable_token,
-)
+from refresher.domain.model import UNUSABLE_TOKEN, RefreshToken, TokenPair, Video, usable_token
 from refresher.domain.pacing import ISOLATED_AFTER, LATEST_SECONDS
-from refresher.events import (
-    CHUNK_FAILED,
-)
+from refresher.domain.reconcile import Reconciled, reconcile
+from refresher.events import CHUNK_FAILED
 from refresher.flow.app_rate import AppRate
 from refresher.flow.capacity import Capacity, Sent
 from refresher.flow.outage import Outage
@@ -55,6 +49,7 @@ class Gate:
         app_rate: AppRate,
         results: Results,
         outage: Outage,
+        policy: DuePolicy,
         request_timeout_seconds: float,
         clock: Clock,
     ) -> None:
@@ -63,6 +58,7 @@ class Gate:
         self._app_rate = app_rate
         self._results = results
         self._outage = outage
+        self._policy = policy
         self._request_timeout_seconds = request_timeout_seconds
         self._clock = clock
         self._querying: set[asyncio.Task[None]] = set()
@@ -72,10 +68,8 @@ class Gate:
         for task in self._querying:
             task.cancel()
 
-    async def query(
-        self, work: Work, videos: Sequence[Video], slot: float
-    ) -> Mapping[str, object] | None:
-        """Covers by video ID. None: not sent after all, or failed; either way the videos stay due.
+    async def query(self, work: Work, videos: Sequence[Video], slot: float) -> Reconciled | None:
+        """What became of the videos. None: not sent after all, or failed; they stay due.
 
         Raises `QueryRefused`, and `UpstreamFailed` where one of the videos is under suspicion.
         """
@@ -91,7 +85,7 @@ class Gate:
                 raise
             return None
         work.answered = True
-        return answer
+        return reconcile(self._policy, work.claim.open_id, videos, answer, work.now())
 
     async def ask_for_token(self, work: Work, refresh_token: RefreshToken) -> TokenPair:
         """Raises `UpstreamError`."""

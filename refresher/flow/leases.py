@@ -7,23 +7,12 @@ from datetime import datetime
 from itertools import count
 from typing import Final, Protocol
 
-from refresher.domain.errors import (
-    DatabaseBusy,
-    DatabaseUnavailable,
-    is_away,
-)
-from refresher.domain.model import (
-    Claim,
-    OpenId,
-    Release,
-    Released,
-)
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, is_away
+from refresher.domain.model import Claim, OpenId, Release, Released
 from refresher.domain.pacing import LATEST_SECONDS
-from refresher.events import (
-    LOOP_FAILED,
-)
+from refresher.events import LOOP_FAILED
 from refresher.flow.apart import Apart, Lane
-from refresher.flow.batcher import Batcher
+from refresher.flow.batcher import LINGER_SECONDS, Batcher
 from refresher.flow.claiming import Claiming
 from refresher.flow.flushes import checking, outlasting
 from refresher.flow.report import (
@@ -37,7 +26,6 @@ from refresher.flow.work import LEASE_MARGIN_SECONDS, Work, wait_for_slot
 from refresher.logs import emit
 
 RELEASE_ACCOUNTS: Final = 200
-LINGER_SECONDS: Final = 0.05
 #: An account whose row an application holds locked is given back a little later.
 LOCKED_ROW_SECONDS: Final = 0.2
 #: By so much later after each so many tries, up to this.
@@ -177,7 +165,8 @@ class Leases:
         except Exception as error:
             if is_away(error):
                 raise
-            return await self._release.submit(release)  # as above
+            # There it is found out whose matter it is.
+            return await self._release.submit(release)
 
     def _wake_in(self, seconds: float) -> None:
         """Later than a poll needs no timer: the poll finds it."""

@@ -8,13 +8,8 @@ from typing import Final, Protocol
 
 from refresher.domain.clocks import Chance, Clock
 from refresher.domain.due import DuePolicy
-from refresher.domain.errors import (
-    DatabaseUnavailable,
-)
-from refresher.domain.model import (
-    Claim,
-    OpenId,
-)
+from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.model import Claim, OpenId
 from refresher.flow.apart import Lane
 from refresher.flow.app_rate import Accounts as Rated
 from refresher.flow.app_rate import AppRate
@@ -45,7 +40,7 @@ class Accounts(Claimable, Leased, Rated, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Terms:
     """What one replica may do, and for how long."""
 
     policy: DuePolicy
@@ -69,19 +64,19 @@ class Refresher:
         write_back: WriteBack,
         keeper: TokenKeeper,
         *,
-        limits: Limits,
+        terms: Terms,
         outage: Outage,
         chance: Chance,
         clock: Clock,
     ) -> None:
         self._outage = outage
         self._clock = clock
-        self._poll_seconds = limits.poll_seconds
+        self._poll_seconds = terms.poll_seconds
         self.wake = asyncio.Event()
-        self._stop = stop = Stop(limits.grace_seconds, clock)
+        self._stop = stop = Stop(terms.grace_seconds, clock)
         self._claiming = Claiming(accounts, chance=chance, clock=clock)
         self._capacity = capacity = Capacity(
-            limits.concurrency, self.wake.set, chance=chance, clock=clock
+            terms.concurrency, self.wake.set, chance=chance, clock=clock
         )
         self._app_rate = AppRate(accounts, outage=outage, stop=stop, clock=clock)
         lane = Lane(write_back.holder, outage, stop.waits_over, clock)
@@ -92,8 +87,8 @@ class Refresher:
             claiming=self._claiming,
             stop=stop,
             wake=self.wake,
-            lease_seconds=limits.lease_seconds,
-            poll_seconds=limits.poll_seconds,
+            lease_seconds=terms.lease_seconds,
+            poll_seconds=terms.poll_seconds,
         )
         self._gate = Gate(
             upstream,
@@ -101,12 +96,13 @@ class Refresher:
             app_rate=self._app_rate,
             results=self._results,
             outage=outage,
-            request_timeout_seconds=limits.request_timeout_seconds,
+            policy=terms.policy,
+            request_timeout_seconds=terms.request_timeout_seconds,
             clock=clock,
         )
         self._refresh = AccountRefresh(
             self._gate,
-            Split(self._gate, self._leases, self._results, capacity=capacity, policy=limits.policy),
+            Split(self._gate, self._leases, self._results, capacity=capacity, policy=terms.policy),
             self._results,
             self._leases,
             keeper,

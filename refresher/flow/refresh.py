@@ -6,27 +6,14 @@ from functools import partial
 
 from refresher.domain.clocks import Chance
 from refresher.domain.conclude import conclude
-from refresher.domain.errors import (
-    QueryRefused,
-    TokenUnreadable,
-    UpstreamFailed,
-)
-from refresher.domain.model import (
-    Release,
-    Video,
-)
-from refresher.events import (
-    ACCOUNT_BLOCKED,
-    ACCOUNT_FAILED,
-)
+from refresher.domain.errors import QueryRefused, TokenUnreadable, UpstreamFailed
+from refresher.domain.model import Release, Video
+from refresher.events import ACCOUNT_BLOCKED, ACCOUNT_FAILED
 from refresher.flow.capacity import Capacity
 from refresher.flow.gate import Gate
 from refresher.flow.leases import Leases
 from refresher.flow.outage import Outage
-from refresher.flow.report import (
-    report,
-    report_refused_pair,
-)
+from refresher.flow.report import report, report_refused_pair
 from refresher.flow.results import Results
 from refresher.flow.split import Split
 from refresher.flow.stop import Stop
@@ -121,7 +108,7 @@ class AccountRefresh:
         """One chunk, from its slot to the result stored."""
         with self._capacity.under_way:
             try:
-                reconciled = await self._split.query(work, videos, slot)
+                reconciled = await self._gate.query(work, videos, slot)
             except QueryRefused as refusal:
                 reconciled = await self._split.bisect(work, videos, refusal.code)
             except UpstreamFailed as failure:

@@ -24,6 +24,7 @@ from refresher.logs import emit
 
 
 def report(work: Work, release: Release, released: Released | None) -> None:
+    """Say how the work of an account ended; `released` is None where its lease runs out."""
     open_id = work.claim.open_id
     telling = _telling_error(work)
     log_id = telling.log_id if telling else ""

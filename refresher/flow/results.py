@@ -5,36 +5,20 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
-from refresher.domain.errors import (
-    DatabaseBusy,
-    DatabaseUnavailable,
-    StatementFailed,
-    is_away,
-)
-from refresher.domain.model import (
-    ChunkWrite,
-    Holder,
-    Sample,
-)
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed, is_away
+from refresher.domain.model import ChunkWrite, Holder, Sample
 from refresher.domain.reconcile import Reconciled
-from refresher.events import (
-    CHUNK_UNSAVED,
-    VIDEO_REJECTED,
-)
+from refresher.events import CHUNK_UNSAVED, VIDEO_REJECTED
 from refresher.flow.apart import SAID_SECONDS, Apart, Lane
-from refresher.flow.batcher import Batcher
+from refresher.flow.batcher import LINGER_SECONDS, Batcher
 from refresher.flow.capacity import Capacity
 from refresher.flow.flushes import checking, outlasting
-from refresher.flow.report import (
-    report_blocked_chunks,
-    report_freed_chunks,
-)
+from refresher.flow.report import report_blocked_chunks, report_freed_chunks
 from refresher.flow.stop import Stop
 from refresher.flow.work import Work
 from refresher.logs import emit
 
 WRITE_BACK_ROWS: Final = 2000
-LINGER_SECONDS: Final = 0.05
 #: A write-back that takes longer holds up the sending: answers could not be stored.
 SLOW_WRITE_BACK_SECONDS: Final = 3.0
 

@@ -6,7 +6,7 @@ from refresher.domain.bisection import Bisection
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import QueryRefused, UpstreamFailed
 from refresher.domain.model import Video
-from refresher.domain.reconcile import Reconciled, put_aside, reconcile, refused_alone
+from refresher.domain.reconcile import Reconciled, put_aside, refused_alone
 from refresher.flow.capacity import Capacity
 from refresher.flow.gate import Gate
 from refresher.flow.leases import Leases
@@ -31,13 +31,6 @@ class Split:
         self._results = results
         self._capacity = capacity
         self._policy = policy
-
-    async def query(self, work: Work, videos: Sequence[Video], slot: float) -> Reconciled | None:
-        """As `Gate.query`, held against the videos that were asked for."""
-        answer = await self._gate.query(work, videos, slot)
-        if answer is None:
-            return None
-        return reconcile(self._policy, work.claim.open_id, videos, answer, work.now())
 
     async def bisect(self, work: Work, videos: Sequence[Video], code: str) -> Reconciled | None:
         """Ask parts of a refused chunk, each in a slot of its own, until the bad IDs stand alone.
@@ -92,7 +85,7 @@ class Split:
         if slot is None:
             return None
         try:
-            reconciled = await self.query(work, part, slot)
+            reconciled = await self._gate.query(work, part, slot)
         except (QueryRefused, UpstreamFailed):
             return True
         if reconciled is None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from refresher.domain.due import DuePolicy
 from refresher.domain.model import Claim, Release, Released, TokenStanding, Video
 from refresher.domain.pacing import DatabaseTime
-from refresher.flow.loop import Limits, Refresher
+from refresher.flow.loop import Refresher, Terms
 from refresher.flow.outage import Outage
 from refresher.flow.tokens import TokenKeeper
 
@@ -43,17 +43,18 @@ class Store:
     def __init__(self, accounts):
         self.accounts = accounts
         self.hooks = {}
-        self.claims = 0
-        self.stopped = asyncio.Event()
+        self.stopped = False
+        #: The statements that were carried out, in order.
+        self.done = []
 
     async def _before(self, name):
         if name in self.hooks:
             await self.hooks[name]()
 
     async def claim(self, chunk_budget, *, left_out=(), only=None, tried=None):  # noqa: ARG002
-        assert not self.stopped.is_set(), "nothing is claimed after a stop"
+        assert not self.stopped, "nothing is claimed after a stop"
         await self._before("claim")
-        self.claims += 1
+        self.done.append("claim")
         found = [
             self._lease(open_id, account)
             for open_id, account in self.accounts.items()
@@ -127,6 +128,7 @@ class Store:
 
     async def write(self, chunks):
         await self._before("write")
+        self.done.append("write")
         return [self._write(chunk) for chunk in chunks]
 
     def _write(self, chunk):
@@ -196,16 +198,17 @@ class Run:
             api,
             self.store,
             TokenKeeper(None, outage=self.outage, chance=lambda: 0.5, clock=now),
-            limits=Limits(POLICY, 8, 10.0, 5.0, LEASE_SECONDS, grace_seconds),
+            terms=Terms(POLICY, 8, 10.0, 5.0, LEASE_SECONDS, grace_seconds),
             outage=self.outage,
             chance=lambda: 0.5,
             clock=now,
         )
         self.abandoned = None
-        self.ended_at = None
+        self.stopped_at = self.ended_at = None
 
     def stop(self):
         self.stopped_at = now()
+        self.store.stopped = True
         self.refresher.stop()
 
     async def _run(self):
@@ -221,5 +224,7 @@ async def running(accounts, api, **options):
     try:
         yield run
     finally:
+        run.stopped_at = run.stopped_at or now()
+        run.store.stopped = True
         run.refresher.stop()
         await task

@@ -129,3 +129,42 @@ async def test_answers_in_hand_outlast_an_outage():
         await released(other)
     assert list(account.covers) == ids(1)
     assert account.epoch == 1
+
+
+@virtual
+async def test_what_was_answered_is_written_before_anything_is_claimed_again():
+    """After an outage: a claim moves the epoch, and the answers would be nobody's any more."""
+    account, other = Account(ids(1)), Account([])
+    away_until = None
+
+    async def away():
+        if now() < away_until:
+            raise DatabaseUnavailable("connection refused")
+
+    async def away_and_slow():
+        await away()
+        await asyncio.sleep(1)
+
+    async with running({"ana": account, "ben": other}, Api(takes(1))) as run:
+        await run.api.asked.wait()
+        away_until = now() + 2.5
+        run.store.hooks = {"write": away_and_slow, "claim": away, "release": away}
+        await asyncio.sleep(1.2)  # the answer is there and cannot be written
+        other.due = ["99"]
+        run.store.done.clear()
+        run.refresher.wake.set()
+        await released(other)
+    assert run.store.done[0] == "write"
+
+
+@virtual
+async def test_a_throttled_account_sends_nothing_more():
+    """Its further chunks are not sent in their slots; another account goes on."""
+    throttled = Throttled("rate_limit_exceeded", status=429, log_id="l", retry_after_seconds=None)
+    account, other = Account(ids(60), step_seconds=2.0), Account(["99"])
+    async with running({"ana": account, "ben": other}, Api(fails(throttled))) as run:
+        release = await released(account)
+        await released(other)
+    assert release.requests == 1
+    assert len(run.api.requests) == 2
+    assert list(other.covers) == ["99"]

@@ -54,8 +54,10 @@ async def test_a_request_without_an_answer_is_given_up_in_time_to_write_back():
     async with running({"ana": account}, Api(takes(1000)), grace_seconds=20) as run:
         await run.api.asked.wait()
         run.stop()
-    assert run.ended_at - run.stopped_at <= 16
-    assert len(account.releases) <= 1
+    assert 15 <= run.ended_at - run.stopped_at <= 16
+    assert account.covers == {}
+    assert len(account.releases) == 1
+    assert run.abandoned == 0
 
 
 @virtual

@@ -38,6 +38,7 @@ def virtual(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             runner.run(test(**fixtures))
 
+    # No functools.wraps: pytest would follow it to the coroutine function, and await that itself.
     run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
     vars(run)["__signature__"] = inspect.signature(test)
     return run
