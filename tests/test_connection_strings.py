@@ -22,7 +22,7 @@ HUSH = faults.PASSWORD
 AS_NOBODY = """
 import os, sys
 import rich.console, rich.table
-import refresher.cli.database, refresher.cli.errors, refresher.postgres.status
+import refresher.cli.database, refresher.cli.errors, refresher.logs, refresher.postgres.status
 from refresher.cli import app, main
 app(["accounts", "list", "--help"], standalone_mode=False)  # imports what is left
 os.setuid(65534)
