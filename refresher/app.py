@@ -31,17 +31,16 @@ from refresher.logs import emit
 from refresher.operations import served
 from refresher.postgres.audit import AUDIT_SECONDS, audit_step
 from refresher.postgres.claims import Claims
+from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import (
     APPLICATION_NAME,
     POOL_SIZE,
-    DatabaseRefusedError,
     Pool,
     SchemaNotMigratedError,
     check_migrated,
     connected,
-    first_line,
-    ignored_parameters,
 )
+from refresher.postgres.failures import DatabaseRefusedError, first_line
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sealing import Sealer, check_readable, seal_all
 from refresher.postgres.status import Summary, any_left, count_due, read_now, read_summary

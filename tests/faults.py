@@ -19,7 +19,8 @@ import aiohttp
 from refresher import embedded
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.embedded import folder_for_servers, server_user
-from refresher.postgres.database import DRIVER_ERRORS, connected
+from refresher.postgres.database import connected
+from refresher.postgres.failures import DRIVER_ERRORS
 from tests.conftest import World, administer, eventually
 
 #: Where Debian keeps the oldest version we support; used where the suite runs against it.

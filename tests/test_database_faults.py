@@ -15,7 +15,7 @@ import pytest
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.model import CHUNK_SIZE
 from refresher.flow.capacity import CHUNKS_UNDER_WAY
-from refresher.postgres import database
+from refresher.postgres import connector, database
 from refresher.postgres.database import connected, connection
 from refresher.postgres.migrate import migrate
 from tests import faults
@@ -235,7 +235,7 @@ async def test_a_connection_that_is_half_open(running, own_server, own_database)
         frozen = monotonic()
         await run.daemon.until_event("database.lost")
         noticed = monotonic()
-        assert noticed - frozen < database.STATEMENT_SECONDS + 2 * database.RELEASE_SECONDS + 2
+        assert noticed - frozen < connector.STATEMENT_SECONDS + 2 * connector.RELEASE_SECONDS + 2
         sent = faults.sent_between(run.world, frozen, noticed)
         assert sent <= CONCURRENCY * CHUNKS_UNDER_WAY
         proxy.thaw()
@@ -328,7 +328,7 @@ async def asked(pool):
 async def test_a_host_that_says_nothing_is_passed_by(hosts, monkeypatch):
     """Each host has a time-out of its own, and the one that answered is asked first afterwards."""
     one, two, url = hosts
-    monkeypatch.setattr(database, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(connector, "CONNECT_SECONDS", 0.3)
     one.freeze()
     async with connected(url, application_name="tests") as pool:
         assert await asked(pool) == 1
@@ -402,7 +402,8 @@ async def test_nothing_waits_for_a_frozen_server(own_server, monkeypatch):
         ("RELEASE_SECONDS", 0.5),
         ("CONNECT_SECONDS", 0.5),
     ):
-        monkeypatch.setattr(database, name, seconds)
+        monkeypatch.setattr(connector, name, seconds)
+    monkeypatch.setattr(database, "RELEASE_SECONDS", 0.5)
     async with (
         Proxy("127.0.0.1", own_server.port) as proxy,
         connected(own_server.url_of("postgres", proxy.port), application_name="tests") as pool,
@@ -468,7 +469,7 @@ async def test_the_kernel_looks_after_a_long_statement(own_server):
     ):
         its_socket = taken._transport.get_extra_info("socket")
         assert its_socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        for name, value, _ in database.KEEPALIVE:
+        for name, value, _ in connector.KEEPALIVE:
             if option := getattr(socket, name, None):
                 assert its_socket.getsockopt(socket.IPPROTO_TCP, option) == value
 

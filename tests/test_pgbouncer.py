@@ -7,7 +7,8 @@ from contextlib import suppress
 import pytest
 
 from refresher.domain.errors import DatabaseUnavailable, StatementFailed
-from refresher.postgres.database import LOCK_TIMEOUT, connected, connection
+from refresher.postgres.connector import LOCK_TIMEOUT
+from refresher.postgres.database import connected, connection
 from refresher.postgres.migrate import migrate
 from tests import faults
 from tests.conftest import administer

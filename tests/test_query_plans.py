@@ -27,7 +27,8 @@ from refresher.domain.model import (
 from refresher.postgres import partitioning
 from refresher.postgres.audit import AUDIT, AUDIT_SECONDS, WALK_STEPS, audit_step
 from refresher.postgres.claims import CLAIM, Claims
-from refresher.postgres.database import SCAN_SECONDS, Connector
+from refresher.postgres.connector import Connector
+from refresher.postgres.database import SCAN_SECONDS
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import SUMMARY, read_summary
 from refresher.postgres.tokens import TokenStore, consents_ending, ignored_tokens

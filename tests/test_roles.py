@@ -8,13 +8,9 @@ from time import monotonic
 import pytest
 
 from refresher.domain.errors import DatabaseUnavailable
-from refresher.postgres.database import (
-    ACQUIRE_SECONDS,
-    ConnectionsUsedUpError,
-    DatabaseRefusedError,
-    connected,
-    connection,
-)
+from refresher.postgres.connector import ACQUIRE_SECONDS
+from refresher.postgres.database import connected, connection
+from refresher.postgres.failures import ConnectionsUsedUpError, DatabaseRefusedError
 from refresher.postgres.migrate import migrate
 from refresher.postgres.role import check_role, connection_limit
 from tests import faults

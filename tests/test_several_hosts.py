@@ -6,14 +6,9 @@ from time import monotonic
 
 import pytest
 
-from refresher.postgres.database import (
-    ANSWER_SECONDS,
-    DRIVER_ERRORS,
-    POOL_SIZE,
-    SILENT_SECONDS,
-    connected,
-    connection,
-)
+from refresher.postgres.connector import ANSWER_SECONDS, SILENT_SECONDS
+from refresher.postgres.database import POOL_SIZE, connected, connection
+from refresher.postgres.failures import DRIVER_ERRORS
 from tests import faults
 from tests.proxy import Proxy
 

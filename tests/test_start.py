@@ -11,7 +11,7 @@ import pytest
 from refresher import app, logs
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed
 from refresher.flow.outage import Outage
-from refresher.postgres.database import RightMissingError
+from refresher.postgres.failures import RightMissingError
 from refresher.settings import read_settings
 
 

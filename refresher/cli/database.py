@@ -5,7 +5,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from refresher.cli.output import say
-from refresher.postgres.database import Pool, check_migrated, connected, ignored_parameters
+from refresher.postgres.connector import ignored_parameters
+from refresher.postgres.database import Pool, check_migrated, connected
 from refresher.postgres.role import check_role
 from refresher.postgres.sealing import Sealer
 from refresher.settings import Settings, split_keys

@@ -5,7 +5,8 @@ from typing import Final
 
 from refresher.csv_files.complaints import BadFileError
 from refresher.domain.errors import DatabaseUnavailable, TokenUnreadable
-from refresher.postgres.database import ROWS_REFUSED, SchemaNotMigratedError, first_line
+from refresher.postgres.database import SchemaNotMigratedError
+from refresher.postgres.failures import ROWS_REFUSED, first_line
 from refresher.settings import SettingsError
 
 #: What the operator can put right: one line, no traceback.

@@ -13,7 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from refresher.postgres.database import SCAN_SECONDS, Connector, available
+from refresher.postgres.connector import Connector
+from refresher.postgres.database import SCAN_SECONDS
+from refresher.postgres.failures import available
 from refresher.postgres.statements import statement
 
 #: Any number that nobody else uses: two starters must not apply the same revision.

@@ -12,15 +12,9 @@ from typing import Final
 import asyncpg
 from asyncpg import Record
 
-from refresher.postgres.database import (
-    SCAN_SECONDS,
-    Connection,
-    Connector,
-    Pool,
-    available,
-    connection,
-    first_line,
-)
+from refresher.postgres.connector import Connection, Connector
+from refresher.postgres.database import SCAN_SECONDS, Pool, connection
+from refresher.postgres.failures import available, first_line
 from refresher.postgres.migrate import SQL_LOCK
 from refresher.postgres.statements import statement
 

@@ -2,14 +2,9 @@
 
 from typing import Final
 
-from refresher.postgres.database import (
-    LASTING_READ_ONLY,
-    POOL_SIZE,
-    READ_ONLY,
-    DatabaseRefusedError,
-    Pool,
-    connection,
-)
+from refresher.postgres.connector import LASTING_READ_ONLY, READ_ONLY
+from refresher.postgres.database import POOL_SIZE, Pool, connection
+from refresher.postgres.failures import DatabaseRefusedError
 from refresher.postgres.statements import statement
 
 HIDDEN_TABLES: Final = statement("hidden_tables")

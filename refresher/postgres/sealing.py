@@ -8,7 +8,9 @@ from asyncpg import Record
 
 from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import OpenId
-from refresher.postgres.database import STATEMENT_SECONDS, Pool, available, connection
+from refresher.postgres.connector import STATEMENT_SECONDS
+from refresher.postgres.database import Pool, connection
+from refresher.postgres.failures import available
 from refresher.postgres.parts import Refused, in_parts
 from refresher.postgres.statements import Statement, statement
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import asyncpg
 
-from refresher.postgres.database import DRIVER_ERRORS
+from refresher.postgres.failures import DRIVER_ERRORS
 from tests.chaos.application import Application
 from tests.chaos.plan import Fault
 from tests.chaos.replicas import Replica

@@ -15,7 +15,7 @@ import asyncpg
 from cryptography.fernet import Fernet
 
 from refresher.emulator.options import EmulatorOptions
-from refresher.postgres.database import DRIVER_ERRORS
+from refresher.postgres.failures import DRIVER_ERRORS
 from refresher.postgres.migrate import migrate
 from refresher.postgres.sealing import Sealer
 from tests.chaos.journal import Journal
