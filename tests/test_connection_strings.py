@@ -13,8 +13,8 @@ from refresher.domain.connection_string import (
     read_connection_string,
 )
 from refresher.domain.errors import DatabaseUnavailable
-from refresher.postgres import connector
-from refresher.postgres.database import connected, connection
+from refresher.postgres import opening
+from refresher.postgres.database import acquired, connected
 from refresher.postgres.failures import DatabaseRefusedError
 from tests import faults
 from tests.conftest import administer, eventually
@@ -263,8 +263,8 @@ def _server_with_tls():
 
 
 async def asked(url, query="SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"):
-    async with connected(url, application_name="tests") as pool, connection(pool) as taken:
-        return await taken.fetchval(query)
+    async with connected(url, application_name="tests") as pool, acquired(pool) as connection:
+        return await connection.fetchval(query)
 
 
 @pytest.mark.parametrize(
@@ -333,14 +333,14 @@ async def test_the_machine_itself_without_a_socket(own_server, query, encrypted)
 
 async def test_the_machine_itself_through_its_socket(own_server, tmp_path, monkeypatch):
     """There nobody can listen: TLS has no place, and no file of it is looked for."""
-    monkeypatch.setattr(connector, "SOCKET_FOLDERS", (tmp_path, own_server.folder))
+    monkeypatch.setattr(opening, "SOCKET_FOLDERS", (tmp_path, own_server.folder))
     url = f"postgresql://postgres@:{own_server.port}/postgres?sslmode=verify-full"
     assert await asked(url) is False
 
 
 async def test_a_keepalive_that_the_system_does_not_take(own_server, monkeypatch):
     """It is named, and no connection stays open behind it."""
-    monkeypatch.setattr(connector, "KEEPALIVE", (("TCP_KEEPIDLE", 40_000, "keepalives_idle"),))
+    monkeypatch.setattr(opening, "KEEPALIVE", (("TCP_KEEPIDLE", 40_000, "keepalives_idle"),))
     for _ in range(3):
         with pytest.raises(DatabaseRefusedError, match="expected keepalives_idle as"):
             await asked(f"{own_server.url}?application_name=leaky")

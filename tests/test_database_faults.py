@@ -15,8 +15,8 @@ import pytest
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.model import CHUNK_SIZE
 from refresher.flow.capacity import CHUNKS_UNDER_WAY
-from refresher.postgres import connector, database
-from refresher.postgres.database import connected, connection
+from refresher.postgres import database, opening
+from refresher.postgres.database import acquired, connected
 from refresher.postgres.migrate import migrate
 from tests import faults
 from tests.conftest import Daemon, World, administer, eventually
@@ -235,7 +235,7 @@ async def test_a_connection_that_is_half_open(running, own_server, own_database)
         frozen = monotonic()
         await run.daemon.until_event("database.lost")
         noticed = monotonic()
-        assert noticed - frozen < connector.STATEMENT_SECONDS + 2 * connector.RELEASE_SECONDS + 2
+        assert noticed - frozen < opening.STATEMENT_SECONDS + 2 * opening.RELEASE_SECONDS + 2
         sent = faults.sent_between(run.world, frozen, noticed)
         assert sent <= CONCURRENCY * CHUNKS_UNDER_WAY
         proxy.thaw()
@@ -321,14 +321,14 @@ async def hosts(own_server):
 
 
 async def asked(pool):
-    async with connection(pool) as taken:
-        return await taken.fetchval("SELECT 1")
+    async with acquired(pool) as connection:
+        return await connection.fetchval("SELECT 1")
 
 
 async def test_a_host_that_says_nothing_is_passed_by(hosts, monkeypatch):
     """Each host has a time-out of its own, and the one that answered is asked first afterwards."""
     one, two, url = hosts
-    monkeypatch.setattr(connector, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(opening, "CONNECT_SECONDS", 0.3)
     one.freeze()
     async with connected(url, application_name="tests") as pool:
         assert await asked(pool) == 1
@@ -362,8 +362,8 @@ async def test_a_server_that_became_read_only_is_left(own_server):
             proxy.target = ("127.0.0.1", standby.port)
             await read_only(own_server, "on")
             try:
-                async with connection(pool) as taken:
-                    await eventually(lambda: is_read_only(taken), "a server that is read-only")
+                async with acquired(pool) as connection:
+                    await eventually(lambda: is_read_only(connection), "a server that is read-only")
                 with pytest.raises(DatabaseUnavailable, match="read-only"):
                     await write(pool)
                 assert pool.get_idle_size() == 0
@@ -373,8 +373,8 @@ async def test_a_server_that_became_read_only_is_left(own_server):
 
 
 async def slow_ask(pool):
-    async with connection(pool) as taken:
-        await taken.execute("SELECT pg_sleep(0.1)")
+    async with acquired(pool) as connection:
+        await connection.execute("SELECT pg_sleep(0.1)")
 
 
 async def read_only(server, value):
@@ -386,13 +386,13 @@ async def read_only(server, value):
     )
 
 
-async def is_read_only(taken):
-    return await taken.fetchval("SHOW transaction_read_only") == "on"
+async def is_read_only(connection):
+    return await connection.fetchval("SHOW transaction_read_only") == "on"
 
 
 async def write(pool):
-    async with connection(pool) as taken:
-        await taken.execute("CREATE TABLE IF NOT EXISTS written (id int)")
+    async with acquired(pool) as connection:
+        await connection.execute("CREATE TABLE IF NOT EXISTS written (id int)")
 
 
 async def test_nothing_waits_for_a_frozen_server(own_server, monkeypatch):
@@ -402,7 +402,7 @@ async def test_nothing_waits_for_a_frozen_server(own_server, monkeypatch):
         ("RELEASE_SECONDS", 0.5),
         ("CONNECT_SECONDS", 0.5),
     ):
-        monkeypatch.setattr(connector, name, seconds)
+        monkeypatch.setattr(opening, name, seconds)
     monkeypatch.setattr(database, "RELEASE_SECONDS", 0.5)
     async with (
         Proxy("127.0.0.1", own_server.port) as proxy,
@@ -427,14 +427,14 @@ async def test_a_full_pool_is_not_waited_for_for_ever(own_server):
             done = asyncio.Event()
 
             async def hold():
-                async with connection(pool):
+                async with acquired(pool):
                     await done.wait()
 
             for _ in range(database.POOL_SIZE):
                 group.create_task(hold())
             await eventually(lambda: all_taken(pool), "a pool in use")
             with pytest.raises(DatabaseUnavailable):
-                async with connection(pool, seconds=0.2):
+                async with acquired(pool, seconds=0.2):
                     pass
             done.set()
         assert await asked(pool) == 1
@@ -448,12 +448,12 @@ async def test_a_slow_statement_is_cancelled_on_the_server(own_server):
     """What ran out of time does not go on behind our back, and the connection is given back."""
     async with connected(own_server.url, application_name="slow") as pool:
         with pytest.raises(DatabaseUnavailable):
-            async with connection(pool) as taken:
-                await taken.execute("SELECT pg_sleep(60)", timeout=0.2)
+            async with acquired(pool) as connection:
+                await connection.execute("SELECT pg_sleep(60)", timeout=0.2)
 
         async def none_left():
-            async with connection(pool) as taken:
-                return not await taken.fetchval(
+            async with acquired(pool) as connection:
+                return not await connection.fetchval(
                     "SELECT count(*) FROM pg_stat_activity"
                     " WHERE query LIKE 'SELECT pg_sleep(60)%' AND state = 'active'"
                 )
@@ -465,11 +465,11 @@ async def test_the_kernel_looks_after_a_long_statement(own_server):
     """A scan has no time-out of ours: that the other end is gone is for TCP to notice."""
     async with (
         connected(own_server.url, application_name="tests") as pool,
-        connection(pool) as taken,
+        acquired(pool) as connection,
     ):
-        its_socket = taken._transport.get_extra_info("socket")
+        its_socket = connection._transport.get_extra_info("socket")
         assert its_socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        for name, value, _ in connector.KEEPALIVE:
+        for name, value, _ in opening.KEEPALIVE:
             if option := getattr(socket, name, None):
                 assert its_socket.getsockopt(socket.IPPROTO_TCP, option) == value
 

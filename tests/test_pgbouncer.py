@@ -7,9 +7,9 @@ from contextlib import suppress
 import pytest
 
 from refresher.domain.errors import DatabaseUnavailable, StatementFailed
-from refresher.postgres.connector import LOCK_TIMEOUT
-from refresher.postgres.database import connected, connection
+from refresher.postgres.database import acquired, connected
 from refresher.postgres.migrate import migrate
+from refresher.postgres.opening import LOCK_TIMEOUT
 from tests import faults
 from tests.conftest import administer
 from tests.proxy import Proxy
@@ -110,11 +110,11 @@ async def test_the_commands_work_behind_it(start, own_server, tmp_path):
 
 async def ways_of(pool):
     """Of the pool's connections: what settings are in force, and what they leave behind."""
-    async with connection(pool) as taken:
-        settings = await taken.fetchrow(
+    async with acquired(pool) as connection:
+        settings = await connection.fetchrow(
             "SELECT current_setting('jit') AS jit, current_setting('lock_timeout') AS lock_timeout"
         )
-        return (*settings, await taken.fetchval(SQL_OURS))
+        return (*settings, await connection.fetchval(SQL_OURS))
 
 
 async def test_a_direct_connection_prepares_and_sets(own_server):
@@ -161,8 +161,8 @@ async def test_several_clients_do_not_disturb_each_other(own_server):
     ):
 
         async def ask(pool, number):
-            async with connection(pool) as taken:
-                return await taken.fetchval("SELECT $1::bigint + 1", number)
+            async with acquired(pool) as connection:
+                return await connection.fetchval("SELECT $1::bigint + 1", number)
 
         asked = [ask(pool, number) for number in range(100) for pool in (one, two)]
         answers = await asyncio.gather(*asked)
@@ -177,8 +177,8 @@ async def test_a_slow_statement_gives_its_server_process_back(own_server):
     ):
 
         async def ask(query):
-            async with connection(pool) as taken:
-                await taken.execute(query, timeout=0.5)
+            async with acquired(pool) as connection:
+                await connection.execute(query, timeout=0.5)
 
         for query, error in [
             ("SELECT pg_sleep(60)", StatementFailed),

@@ -9,7 +9,7 @@ from time import monotonic
 
 import pytest
 
-from refresher.postgres.database import connected, connection
+from refresher.postgres.database import acquired, connected
 from refresher.postgres.migrate import migrate
 from tests import faults
 from tests.conftest import administer, eventually
@@ -98,12 +98,12 @@ async def test_the_server_itself_is_asked(pair):
     async with faults.pgbouncer(standby) as behind, faults.pgbouncer(primary) as before:
         url = primary.url_of(DATABASE, before, behind)
         async with connected(url, application_name="tests") as pool:
-            async with connection(pool) as taken:
-                assert not await taken.fetchval("SELECT pg_is_in_recovery()")
+            async with acquired(pool) as connection:
+                assert not await connection.fetchval("SELECT pg_is_in_recovery()")
             await asyncio.to_thread(primary.stop)
             await asyncio.to_thread(standby.promote)
             await pool.expire_connections()
             begun = monotonic()
-            async with connection(pool) as taken:
-                assert await taken.fetchval("SELECT inet_server_port()") == standby.port
+            async with acquired(pool) as connection:
+                assert await connection.fetchval("SELECT inet_server_port()") == standby.port
             assert monotonic() - begun < LEAST_SECONDS

@@ -7,7 +7,7 @@ import pytest
 
 from refresher.domain.conclude import conclude
 from refresher.postgres.audit import audit_step
-from refresher.postgres.database import connection
+from refresher.postgres.database import acquired
 from refresher.postgres.sealing import Sealer, seal_all
 from refresher.postgres.tokens import consents_ending
 from tests.conftest import eventually
@@ -194,8 +194,8 @@ async def test_a_release_that_waits_is_one_statement(pool):
         " (current_setting('application_name'), current_setting('lock_timeout'));",
     )
     asked = []
-    async with connection(pool) as taken:
-        taken.add_query_logger(lambda record: asked.append(record.query))
+    async with acquired(pool) as connection:
+        connection.add_query_logger(lambda record: asked.append(record.query))
     release = conclude(claim, [], 0.5)
     (released,) = await replica(pool).release_alone([release], 0.3, "refresher waits 7")
     assert released

@@ -8,10 +8,10 @@ from time import monotonic
 import pytest
 
 from refresher.domain.errors import DatabaseUnavailable
-from refresher.postgres.connector import ACQUIRE_SECONDS
-from refresher.postgres.database import connected, connection
+from refresher.postgres.database import acquired, connected
 from refresher.postgres.failures import ConnectionsUsedUpError, DatabaseRefusedError
 from refresher.postgres.migrate import migrate
+from refresher.postgres.opening import ACQUIRE_SECONDS
 from refresher.postgres.role import check_role, connection_limit
 from tests import faults
 from tests.conftest import administer, eventually
@@ -102,8 +102,8 @@ async def test_all_take_turns_from_the_first_connection_on(own_server, several, 
     ) as pool:
 
         async def ask():
-            async with connection(pool) as taken:
-                return await taken.fetchval("SELECT 1 FROM pg_sleep(0.3)")
+            async with acquired(pool) as connection:
+                return await connection.fetchval("SELECT 1 FROM pg_sleep(0.3)")
 
         async def reaches():
             with suppress(DatabaseUnavailable):
@@ -122,12 +122,12 @@ async def test_who_has_no_connection_at_all_hears_it_soon(own_server):
     url = own_server.url.replace("postgres:", f"{name}:")
     async with (
         connected(url, application_name="other") as other,
-        connection(other),
+        acquired(other),
         connected(url, application_name="tests") as pool,
     ):
 
         async def ask():
-            async with connection(pool):
+            async with acquired(pool):
                 pass
 
         begun = monotonic()
@@ -158,9 +158,9 @@ async def knows(hosts, name, own_database):
     """Whether the standby, which comes first, has heard of the role's setting."""
     url = f"postgresql://{name}@{hosts.partition(',')[0]}/{own_database}"
     with suppress(DatabaseUnavailable):
-        async with connected(url, application_name="tests") as pool, connection(pool) as taken:
+        async with connected(url, application_name="tests") as pool, acquired(pool) as connection:
             query = "SELECT count(*) FROM pg_db_role_setting WHERE setrole = $1::regrole"
-            return await taken.fetchval(query, name)
+            return await connection.fetchval(query, name)
     return False
 
 
@@ -186,8 +186,8 @@ async def test_sessions_that_end_when_idle(own_server, own_database, role):
     await administer(own_server.url, f"ALTER ROLE {name} SET idle_session_timeout = '100ms'")
     async with connected(url, application_name="tests") as pool:
         for _ in range(3):
-            async with connection(pool) as taken:
-                assert await taken.fetchval("SELECT 1") == 1
+            async with acquired(pool) as connection:
+                assert await connection.fetchval("SELECT 1") == 1
             await asyncio.sleep(0.4)  # the server ends the session
         assert pool.get_size() == 0
 
@@ -237,8 +237,8 @@ async def test_a_dump_is_restored(own_server, own_database, role, data_only, tmp
             )
         faults.run(faults.programs() / "pg_restore", "--exit-on-error", *kind, "-d", target, dump)
     assert await migrate(target) is False
-    async with connected(target, application_name="tests") as pool, connection(pool) as taken:
+    async with connected(target, application_name="tests") as pool, acquired(pool) as connection:
         assert await check_role(pool) == []
-        assert await taken.fetchval("SELECT count(*) FROM refresher.videos") == 1
-        assert await taken.fetchval("SELECT count(*) FROM refresher.app") == 1
+        assert await connection.fetchval("SELECT count(*) FROM refresher.videos") == 1
+        assert await connection.fetchval("SELECT count(*) FROM refresher.app") == 1
     await administer(own_server.url, f"DROP DATABASE {other} WITH (FORCE)")

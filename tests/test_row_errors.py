@@ -10,7 +10,7 @@ from asyncpg import PostgresError
 from asyncpg.exceptions import ConnectionDoesNotExistError
 
 from refresher.domain.errors import DatabaseUnavailable, is_away
-from refresher.postgres import connector
+from refresher.postgres import opening
 from refresher.postgres.failures import available
 from tests.conftest import eventually
 
@@ -116,7 +116,7 @@ async def only_its_lease_is_left(pool):
 async def test_an_account_that_is_only_slow_stops_nobody(serve, start, pool, table, when):
     """A trigger that takes longer than a statement may, for one account, holds no lock."""
     world = await fleet(serve)
-    await spoil(pool, table, f"PERFORM pg_sleep({3 * connector.STATEMENT_SECONDS})", when)
+    await spoil(pool, table, f"PERFORM pg_sleep({3 * opening.STATEMENT_SECONDS})", when)
     daemon = await start(world, poll_seconds=0.2, shutdown_grace_seconds=2)
     await world.until_valid(OTHERS, PATIENCE_SECONDS)
     event = "account.failed" if table == "videos" else "account.refused"
@@ -132,11 +132,11 @@ async def test_an_account_that_is_only_slow_stops_nobody(serve, start, pool, tab
 async def test_a_token_that_is_sealed_slowly_stops_nobody(serve, start, pool):
     """It stays as it is for now; claims do not wait for it as long as a statement may take."""
     world = await fleet(serve)
-    slow = f"PERFORM pg_sleep({3 * connector.STATEMENT_SECONDS})"
+    slow = f"PERFORM pg_sleep({3 * opening.STATEMENT_SECONDS})"
     await spoil(pool, "accounts", slow, "NEW.access_token <> OLD.access_token")
     key = "Vx4mLk1vQ2Nn4cQm8oY4mJt0K3m3b8f1cW0m6x9Qf2E="
     daemon = await start(world, poll_seconds=0.2, token_keys=key)
-    await world.until_valid(OTHERS, connector.STATEMENT_SECONDS)
+    await world.until_valid(OTHERS, opening.STATEMENT_SECONDS)
     await world.until_valid(ACCOUNTS * VIDEOS_EACH)
     assert daemon.events("database.lost") == []
     assert await daemon.stopped() == 0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refresher.domain.errors import TokenUnreadable
-from refresher.postgres.database import connection
+from refresher.postgres.database import acquired
 from refresher.postgres.sealing import (
     SEALED,
     Sealer,
@@ -156,8 +156,8 @@ async def test_a_locked_row_holds_nobody_up(pool):
     rows = await pool.fetch(SQL_ROWS)
     async with pool.acquire() as application, application.transaction():
         await application.execute("SELECT FROM refresher.accounts WHERE open_id = 'ana' FOR UPDATE")
-        async with connection(pool) as taken:
-            assert await seal_seen(taken, Sealer([OLD]), rows) == {"ben": 1}
+        async with acquired(pool) as connection:
+            assert await seal_seen(connection, Sealer([OLD]), rows) == {"ben": 1}
         assert await seal_all(pool, Sealer([OLD])) == 0
     assert await seal_all(pool, Sealer([OLD])) == 1
     assert await all_sealed(pool)

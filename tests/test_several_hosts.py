@@ -6,9 +6,10 @@ from time import monotonic
 
 import pytest
 
-from refresher.postgres.connector import ANSWER_SECONDS, SILENT_SECONDS
-from refresher.postgres.database import POOL_SIZE, connected, connection
+from refresher.postgres.database import POOL_SIZE, acquired, connected
 from refresher.postgres.failures import DRIVER_ERRORS
+from refresher.postgres.hosts import SILENT_SECONDS
+from refresher.postgres.lookout import ANSWER_SECONDS
 from tests import faults
 from tests.proxy import Proxy
 
@@ -51,8 +52,8 @@ async def proxies(own_server):
 
 
 async def slow(pool, seconds=SLOW_SECONDS):
-    async with connection(pool) as taken:
-        return await taken.fetchval(f"SELECT 1 FROM pg_sleep({seconds})")
+    async with acquired(pool) as connection:
+        return await connection.fetchval(f"SELECT 1 FROM pg_sleep({seconds})")
 
 
 @pytest.mark.parametrize("several", [two_names, two_poolers])
@@ -61,7 +62,7 @@ async def test_a_slow_statement_ends_where_both_hosts_take_writes(own_server, se
     async with (
         several(own_server) as url,
         connected(url, application_name="tests") as pool,
-        connection(pool) as beside,
+        acquired(pool) as beside,
         beside.transaction(),
     ):
         process = await beside.fetchval("SELECT pg_backend_pid()")
@@ -107,14 +108,14 @@ async def test_a_silent_host_is_left_at_once_for_another_server(own_server):
         async with Proxy("127.0.0.1", own_server.port) as silent:
             url = own_server.url_of("postgres", silent.port, promoted.port)
             async with connected(url, application_name="tests") as pool:
-                async with connection(pool) as taken:
+                async with acquired(pool) as connection:
                     silent.freeze()
                     begun = monotonic()
                     with pytest.raises(DRIVER_ERRORS):
-                        await taken.execute("SELECT pg_sleep(60)")
+                        await connection.execute("SELECT pg_sleep(60)")
                     assert monotonic() - begun < SILENT_SECONDS + ANSWER_SECONDS
-                async with connection(pool) as taken:
-                    assert await taken.fetchval("SELECT inet_server_port()") == promoted.port
+                async with acquired(pool) as connection:
+                    assert await connection.fetchval("SELECT inet_server_port()") == promoted.port
 
 
 async def test_a_host_that_is_silent_is_left_and_the_other_is_not(proxies):
@@ -122,14 +123,14 @@ async def test_a_host_that_is_silent_is_left_and_the_other_is_not(proxies):
     one, two, url = proxies
     async with (
         connected(url, application_name="tests") as pool,
-        connection(pool) as taken,
+        acquired(pool) as connection,
         asyncio.TaskGroup() as group,
     ):
         one.freeze()
         elsewhere = group.create_task(slow(pool, 4))
         begun = monotonic()
         with pytest.raises(DRIVER_ERRORS):
-            await taken.execute("SELECT pg_sleep(60)")
+            await connection.execute("SELECT pg_sleep(60)")
         assert monotonic() - begun < 4
         assert two.accepted
         assert await elsewhere == 1
@@ -140,11 +141,11 @@ async def test_a_silent_host_is_not_left_for_a_host_that_is_away(proxies):
     one, two, url = proxies
     async with (
         connected(url, application_name="tests") as pool,
-        connection(pool) as taken,
+        acquired(pool) as connection,
         asyncio.TaskGroup() as group,
     ):
         await two.refuse()
-        waiting = group.create_task(taken.fetchval("SELECT 1 FROM pg_sleep(0.1)"))
+        waiting = group.create_task(connection.fetchval("SELECT 1 FROM pg_sleep(0.1)"))
         one.freeze()
         await asyncio.sleep(SLOW_SECONDS)  # a stretch of time in which nothing is cut
         assert not waiting.done()

@@ -7,7 +7,7 @@ from asyncpg import Record
 
 from refresher.domain.model import OpenId
 from refresher.domain.pacing import LONGEST_RETRY_SECONDS
-from refresher.postgres.database import REPORT_SECONDS, Pool, connection
+from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
 from refresher.postgres.parts import REFUSALS, Refused, in_parts
 from refresher.postgres.statements import Bound, statement
 
@@ -52,6 +52,6 @@ async def audit_step(
 
 
 async def _fetch(pool: Pool, asked: Bound) -> Sequence[Record]:
-    async with connection(pool) as taken:
-        rows: Sequence[Record] = await taken.fetch(*asked, timeout=REPORT_SECONDS)
+    async with acquired(pool) as connection:
+        rows: Sequence[Record] = await connection.fetch(*asked, timeout=REPORT_SECONDS)
     return rows

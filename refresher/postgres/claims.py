@@ -21,7 +21,7 @@ from refresher.domain.model import (
     Video,
 )
 from refresher.domain.pacing import HORIZON_SECONDS, DatabaseTime, Lateness, step_seconds
-from refresher.postgres.database import APPLICATION_NAME, Pool, connection
+from refresher.postgres.database import APPLICATION_NAME, Pool, acquired
 from refresher.postgres.parts import REFUSALS, in_parts
 from refresher.postgres.sealing import Sealer, seal_seen
 from refresher.postgres.statements import Statement, statement
@@ -102,7 +102,7 @@ class Claims:
         More may be due. `left_out` are not looked at; with `only`, no others are. With `tried` any
         of the others first, those that were well before the rest.
         """
-        async with connection(self._pool) as taken:
+        async with acquired(self._pool) as connection:
             sent = monotonic()
             ahead = self._lateness.ahead_seconds(sent)
             values = {
@@ -120,14 +120,14 @@ class Claims:
                 "only": only,
                 "ahead": timedelta(seconds=ahead),
             }
-            rows = await taken.fetch(
+            rows = await connection.fetch(
                 *(CLAIM(**values) if tried is None else PROBE(**values, tried=list(tried)))
             )
             leased = [row for row in rows if row["open_id"] is not None]
             sealed: Mapping[str, int] = {}
             to_seal = [row for row in leased if row["open_id"] not in self._left_unsealed]
             with suppress(DatabaseUnavailable, *REFUSALS):  # they are leased all the same
-                sealed = await seal_seen(taken, self._sealer, to_seal, self._leave_unsealed)
+                sealed = await seal_seen(connection, self._sealer, to_seal, self._leave_unsealed)
         claims = [self._claim(row, sealed.get(row["open_id"], 0), sent) for row in leased]
         if claims:
             slots_from = claims[0].time.monotonic_of(rows[0]["slots_from"])
@@ -159,8 +159,8 @@ class Claims:
             if tried is None
             else PROBEABLE(**values, tried=list(tried))
         )
-        async with connection(self._pool) as taken:
-            rows = await taken.fetch(*asked)
+        async with acquired(self._pool) as connection:
+            rows = await connection.fetch(*asked)
         return [OpenId(row["open_id"]) for row in rows]
 
     async def release(self, releases: Sequence[Release]) -> Sequence[Released | None]:
@@ -168,8 +168,8 @@ class Claims:
 
         Try those again until their lease has run out.
         """
-        async with connection(self._pool) as taken:
-            return await self._release(taken, RELEASE, releases)
+        async with acquired(self._pool) as connection:
+            return await self._release(connection, RELEASE, releases)
 
     async def release_part(self, releases: Sequence[Release]) -> Sequence[Released | None]:
         """A part of what has met a lock."""
@@ -183,17 +183,21 @@ class Claims:
         It waits for a lock for so long at most.
         """
         lock_timeout = f"{max(1, round(1000 * lock_seconds))}ms"
-        async with connection(self._pool) as taken:
+        async with acquired(self._pool) as connection:
             return await self._release(
-                taken, RELEASE_ALONE, releases, lock_timeout=lock_timeout, session_name=name
+                connection, RELEASE_ALONE, releases, lock_timeout=lock_timeout, session_name=name
             )
 
     async def _release(
-        self, taken: "Pooled", statement: Statement, releases: Sequence[Release], **more: object
+        self,
+        connection: "Pooled",
+        statement: Statement,
+        releases: Sequence[Release],
+        **more: object,
     ) -> Sequence[Released | None]:
         parks = [release.park for release in releases]
         samples = [(release.open_id, sample) for release in releases for sample in release.samples]
-        rows = await taken.fetch(
+        rows = await connection.fetch(
             *statement(
                 open_ids=[release.open_id for release in releases],
                 lease_epochs=[release.lease_epoch for release in releases],
@@ -240,8 +244,8 @@ class Claims:
         return [left.get(claim.open_id) for claim in claims]
 
     async def _renew(self, claims: Sequence[Claim]) -> Sequence[Record]:
-        async with connection(self._pool) as taken:
-            rows: Sequence[Record] = await taken.fetch(
+        async with acquired(self._pool) as connection:
+            rows: Sequence[Record] = await connection.fetch(
                 *EXTEND(
                     open_ids=[claim.open_id for claim in claims],
                     lease_epochs=[claim.lease_epoch for claim in claims],
@@ -256,9 +260,9 @@ class Claims:
         With a limit for the app the account's own next slot must be near: the place among the app's
         slots is taken now.
         """
-        async with connection(self._pool) as taken:
+        async with acquired(self._pool) as connection:
             ahead = self._lateness.ahead_seconds(monotonic())
-            slot: datetime | None = await taken.fetchval(
+            slot: datetime | None = await connection.fetchval(
                 *RESERVE(
                     open_id=claim.open_id,
                     lease_epoch=claim.lease_epoch,
@@ -278,8 +282,8 @@ class Claims:
         That is, whether a rate that was found for it is kept to; not where the app's row is gone.
         """
         told = " ".join(map(str, answers))
-        async with connection(self._pool) as taken:
-            limited: bool | None = await taken.fetchval(
+        async with acquired(self._pool) as connection:
+            limited: bool | None = await connection.fetchval(
                 *TELL_ANSWERS(replica=self._replica, answers=told)
             )
         return bool(limited)
@@ -291,8 +295,8 @@ class Claims:
         this replica: a rate that was found without its answers is only put right upwards. None
         where nothing was changed, as where another replica was faster or the app's row is gone.
         """
-        async with connection(self._pool) as taken:
-            row = await taken.fetchrow(*HEAR_ANSWERS())
+        async with acquired(self._pool) as connection:
+            row = await connection.fetchrow(*HEAR_ANSWERS())
             if row is None:
                 return None
             heard = [
@@ -303,7 +307,7 @@ class Claims:
             if not shown and limit.rate_per_minute <= (row["rate"] or 0.0):
                 return None
             pause = timedelta(seconds=max(limit.pause_seconds, wished_seconds))
-            done = await taken.fetchval(
+            done = await connection.fetchval(
                 *LIMIT_APP(rate=limit.rate_per_minute, pause=pause, as_of=row["as_of"])
             )
         return limit if done else None

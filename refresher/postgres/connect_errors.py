@@ -2,15 +2,18 @@
 
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import asyncpg
 
-from refresher.domain.connection_string import ConnectionString
+from refresher.domain.connection_string import EXPECTED_URL, ConnectionString
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
 from refresher.postgres.failures import (
     BUSY,
     DOUBTFUL,
+    DRIVER_ERRORS,
     NO_ROWS_MATTER,
     REFUSED,
     ConnectionsUsedUpError,
@@ -19,11 +22,12 @@ from refresher.postgres.failures import (
     StandbyError,
     first_line,
 )
+from refresher.postgres.tls import LocalFileError
 
-#: How a pooler says that it does not pass on what we ask for at the start.
+# So says a pooler that does not pass on what we ask for at the start.
 STARTUP: Final = "startup parameter"
 
-#: What comes of a port where something else listens, or nobody wants to speak TLS.
+# Errors at a port where something else listens, or where the two sides do not agree on TLS.
 SPEAKS_OTHERWISE: Final = (
     ssl.SSLError,
     ConnectionResetError,
@@ -33,18 +37,34 @@ SPEAKS_OTHERWISE: Final = (
 )
 
 
+@contextmanager
+def errors_named(place: str, wanted: ConnectionString) -> Iterator[None]:
+    """Turns errors of connecting into `DatabaseUnavailable` with the place and a hint."""
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        raise type(error)(f"{place}: {error}") from error
+    except DRIVER_ERRORS as error:
+        raise _kind_of(error)(f"{place}: {_reason(error, wanted)}") from error
+    except LocalFileError as error:
+        raise DatabaseRefusedError(f"REFRESHER_DATABASE_URL: {error}") from None
+    except ValueError:
+        # The host is not a valid name. The error's own words may quote more than the host.
+        raise DatabaseRefusedError(f"REFRESHER_DATABASE_URL: {EXPECTED_URL}") from None
+
+
 def kind_of_all(kinds: set[type[DatabaseUnavailable]]) -> type[DatabaseUnavailable]:
-    """Of several hosts that have failed, each in its way."""
+    """The error for all hosts together, from the kinds of their own errors."""
     if ConnectionsUsedUpError in kinds:
-        return ConnectionsUsedUpError  # those we have will do
+        return ConnectionsUsedUpError  # the connections that we have are enough
     if ReadOnlyError in kinds:
-        kinds = kinds - {StandbyError}  # promoted, it is as the other is
-    # Where one is away, to wait may help.
+        kinds = kinds - {StandbyError}  # a standby that is promoted will be read-only, too
+    # Where the kinds differ, at least one host may come back.
     return next(iter(kinds)) if len(kinds) == 1 else DatabaseUnavailable
 
 
-def kind_of(error: Exception) -> type[DatabaseUnavailable]:
-    """Refused is what stays so until somebody changes something."""
+def _kind_of(error: Exception) -> type[DatabaseUnavailable]:
+    """`DatabaseRefusedError` is for what stays as it is until somebody changes something."""
     if isinstance(error, asyncpg.TooManyConnectionsError):
         return ConnectionsUsedUpError
     if isinstance(error, asyncpg.PostgresError):
@@ -59,8 +79,8 @@ def kind_of(error: Exception) -> type[DatabaseUnavailable]:
     return DatabaseRefusedError if wrong else DatabaseUnavailable
 
 
-def reason_of(error: Exception, wanted: ConnectionString) -> str:
-    """What the driver says, and what is behind it where people usually err."""
+def _reason(error: Exception, wanted: ConnectionString) -> str:
+    """What the driver says, with a hint for common mistakes."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     text = getattr(error, "verify_message", None) or getattr(error, "strerror", None)

@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from refresher.domain.connection_string import Host
+from refresher.domain.clocks import Clock
 from refresher.domain.errors import DatabaseUnavailable, StatementFailed
-from refresher.postgres.connector import (
-    ACQUIRE_SECONDS,
-    RELEASE_SECONDS,
-    SILENT_SECONDS,
-    Connector,
-)
+from refresher.postgres.connector import Connector
 from refresher.postgres.failures import (
     DRIVER_ERRORS,
     ConnectionsUsedUpError,
     available,
     is_lost,
 )
+from refresher.postgres.opening import ACQUIRE_SECONDS, RELEASE_SECONDS
 from refresher.postgres.statements import statement
 
 if TYPE_CHECKING:
@@ -32,19 +28,17 @@ if TYPE_CHECKING:
 else:
     Pool = asyncpg.Pool
 
-#: How a daemon's sessions are named, but for those that wait for a lock.
+#: The session name of the daemon's connections, except of those that wait for a lock.
 APPLICATION_NAME: Final = "refresher"
-#: Claim, two write-backs, release, audit and summary at once, and one to spare for /readyz and for
-#: what waits for a lock; what an account needs by itself waits its turn.
+#: Claim, two write-backs, release, audit and summary at once, and one more for /readyz and for what
+#: waits for a lock. Statements about a single account wait for their turn.
 POOL_SIZE: Final = 7
-#: How long between two looks for a connection that was given back.
+#: How long between two tries to get a connection that was given back.
 TURN_SECONDS: Final = 0.05
 #: For statements that read what all accounts store.
 REPORT_SECONDS: Final = 60.0
-#: For statements over all rows. (None would mean the pool's own time-out to asyncpg.)
+#: For statements over all rows. (With None asyncpg would take the pool's own time-out.)
 SCAN_SECONDS: Final = 86_400.0
-#: A host that answers is looked at more and more seldom while the same statement lasts.
-LONGEST_PAUSE_SECONDS: Final = 60.0
 
 #: The revision this code was written for; a later one only adds (expand and contract).
 SCHEMA_REVISION: Final = "0011"
@@ -56,9 +50,11 @@ class SchemaNotMigratedError(Exception):
 
 
 @asynccontextmanager
-async def connected(database_url: str, *, application_name: str) -> AsyncIterator[Pool]:
-    """A pool that opens its connections when they are needed: it starts without a database, too."""
-    connector = Connector(database_url, application_name=application_name)
+async def connected(
+    database_url: str, *, application_name: str, clock: Clock = monotonic
+) -> AsyncIterator[Pool]:
+    """A pool that opens connections when they are needed, so it starts without a database, too."""
+    connector = Connector(database_url, application_name=application_name, clock=clock)
     pool = asyncpg.create_pool(
         connect=connector,
         min_size=0,
@@ -67,7 +63,7 @@ async def connected(database_url: str, *, application_name: str) -> AsyncIterato
         reset=_nothing,
     )
     await pool
-    connector.held = pool.get_size
+    connector.pool_size = pool.get_size
     try:
         yield pool
     finally:
@@ -75,69 +71,64 @@ async def connected(database_url: str, *, application_name: str) -> AsyncIterato
 
 
 @asynccontextmanager
-async def connection(pool: Pool, seconds: float = ACQUIRE_SECONDS) -> AsyncIterator["Pooled"]:
-    """A connection for a few statements, each of which has a time-out.
+async def acquired(
+    pool: Pool, seconds: float = ACQUIRE_SECONDS, clock: Clock = monotonic
+) -> AsyncIterator["Pooled"]:
+    """A connection of the pool for a few statements, each of which has a time-out.
 
-    Raises `DatabaseUnavailable`. After an error that casts doubt on them, idle connections are not
-    used again: new ones find the server that has taken over.
+    Raises `DatabaseUnavailable`. After an error that says the server is gone, the idle connections
+    are closed, too: new ones find the server that has taken over.
     """
-    taken = await _acquired(pool, seconds)
+    connection = await _acquire(pool, seconds, clock)
     with available():
-        watching = _watching(pool, taken)
+        watching = _watch(pool, connection)
         try:
-            yield taken
+            yield connection
         except DRIVER_ERRORS as error:
             if is_lost(error):
-                await _forsake(pool)
+                await _close_all(pool)
             raise
         finally:
             if watching:
                 watching.cancel()
-            # One that cannot be given back is closed; what it was used for stands.
+            # If it cannot be given back it is closed; what was done with it stays done.
             with suppress(*DRIVER_ERRORS):
-                await pool.release(taken, timeout=RELEASE_SECONDS)
+                await pool.release(connection, timeout=RELEASE_SECONDS)
 
 
-async def _acquired(pool: Pool, seconds: float) -> "Pooled":
-    """One of the pool's. Where the server gives no more than we have, one of those in its turn."""
-    ends_at = monotonic() + seconds
+async def _acquire(pool: Pool, seconds: float, clock: Clock) -> "Pooled":
+    """If the server gives us no further connection, wait for one of those we have."""
+    ends_at = clock() + seconds
     while True:
         try:
             with available():
-                return await pool.acquire(timeout=max(0.0, ends_at - monotonic()))
+                return await pool.acquire(timeout=max(0.0, ends_at - clock()))
         except StatementFailed as error:
-            raise DatabaseUnavailable(str(error)) from error  # no row is to blame yet
+            raise DatabaseUnavailable(str(error)) from error  # there is no row to blame yet
         except ConnectionsUsedUpError:
-            connector = getattr(pool, "_connect", None)
-            if not pool.get_size() and isinstance(connector, Connector):
-                await connector.opened(max(0.0, ends_at - monotonic()))
-            if not pool.get_size() or monotonic() > ends_at:
+            connector = _connector(pool)
+            if connector and not pool.get_size():
+                await connector.opened(max(0.0, ends_at - clock()))
+            if not pool.get_size() or clock() > ends_at:
                 raise
         await asyncio.sleep(TURN_SECONDS)
 
 
-def _watching(pool: Pool, taken: "Pooled") -> "asyncio.Task[None] | None":
-    """Where there are several hosts, a statement that takes long has its own looked at."""
+def _watch(pool: Pool, connection: "Pooled") -> "asyncio.Task[None] | None":
+    # The pool gives out proxies; the lookout knows the connections behind them.
+    connector, behind = _connector(pool), getattr(connection, "_con", None)
+    return connector.lookout.watch(behind) if connector and behind else None
+
+
+def _connector(pool: Pool) -> Connector | None:
     connector = getattr(pool, "_connect", None)
-    if not isinstance(connector, Connector) or not connector.has_choice:
-        return None
-    host = connector.host_of(getattr(taken, "_con", None))
-    return asyncio.create_task(_watch(connector, host)) if host else None
+    return connector if isinstance(connector, Connector) else None
 
 
-async def _watch(connector: "Connector", host: Host) -> None:
-    pause = SILENT_SECONDS
-    while True:
-        await asyncio.sleep(pause)
-        # Slow, or waiting for a lock: another host would not be quicker.
-        answers = await connector.look_at(host)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS) if answers else SILENT_SECONDS
-
-
-async def _forsake(pool: Pool) -> None:
-    """Close idle connections without a word to the server, the others when they are given back."""
+async def _close_all(pool: Pool) -> None:
+    """Terminate idle connections; those in use are closed when they are given back."""
     await pool.expire_connections()
-    # Left to the pool, each would be closed politely, which a dead server keeps waiting.
+    # The pool itself would close each one politely, and wait for a server that is dead.
     for holder in getattr(pool, "_holders", ()):
         if holder.is_idle():
             holder.terminate()
@@ -149,9 +140,9 @@ async def _nothing(_connection: object) -> None:
 
 async def check_migrated(pool: Pool) -> None:
     """Raises `SchemaNotMigratedError`, or `DatabaseUnavailable`."""
-    async with connection(pool) as asked:
+    async with acquired(pool) as connection:
         try:
-            revision = await asked.fetchval(*REVISION())
+            revision = await connection.fetchval(*REVISION())
         except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
             revision = None
     if revision is None or revision < SCHEMA_REVISION:

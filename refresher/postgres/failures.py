@@ -1,4 +1,4 @@
-"""Which of the driver's errors mean "away" rather than "wrong"."""
+"""What the driver's errors of a statement mean: is the database away, busy, or is it the row?"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,25 +8,24 @@ import asyncpg
 
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed
 
-# A server that does not let us in just now: connection exception, insufficient resources, operator
+# The server does not let us in just now: connection exception, insufficient resources, operator
 # intervention, system error, internal error; a database that takes no connections.
 AWAY: Final = ("08", "53", "57", "58", "XX", "55000")
 # Wrong password or role, no such database, no right to it, a setting that the server does not know.
 REFUSED: Final = ("28", "3D", "42501", "42704", "22023")
 # Transaction rollback (a deadlock), lock not available.
 BUSY: Final = ("40", "55P03")
-# An application's trigger, constraint or cast can raise any SQLSTATE for a row. These are taken for
-# the server's own word all the same, as is whatever ends the session: no room (disk, memory,
-# connections), a disk that fails, a prepared statement that a pooler gave to somebody else.
+# An application's trigger, constraint or cast can raise any SQLSTATE for a row. We still take these
+# as the server's own: no room (disk, memory, connections), a disk that fails, a prepared statement
+# that a pooler gave to somebody else. So we do with every error that ends the session.
 NO_ROWS_MATTER: Final = ("53000", "53100", "53200", "53300", "58030", "26000", "42P05")
-# What rows rarely raise and a whole database does: the classes of `AWAY`, what is left of "no
-# room", read-only after a failover, no right, a table or schema that is not there while a backup is
-# being restored. Said of no rows it is the database's matter, which whoever writes many rows at
-# once finds out.
+# A row rarely raises these, a database in trouble does: the classes of `AWAY`, the rest of "no
+# room", read-only after a failover, no right, a table or schema that is missing while a backup is
+# being restored. A statement about no rows tells which: if it fails, too, it is the database.
 DOUBTFUL: Final = (*AWAY, "25006", "42501", "3F000", "42P01")
 NO_RIGHT: Final = "42501"
-# What makes the idle connections suspect, too: the server has gone, was told to end this one, or
-# has become somebody's standby.
+# After these we do not trust the idle connections either: the server is gone, was told to end this
+# connection, or has become a standby.
 LOST: Final = ("08", "57P", "25006")
 
 #: All that the driver raises for a server that it cannot talk to.
@@ -37,8 +36,7 @@ DRIVER_ERRORS: Final = (
     asyncpg.InternalClientError,
 )
 
-
-#: What a trigger raises, and a constraint: a row's own matter.
+#: What triggers and constraints raise: the problem is the row.
 ROWS_REFUSED: Final = (asyncpg.RaiseError, asyncpg.IntegrityConstraintViolationError)
 
 
@@ -63,6 +61,7 @@ class ConnectionsUsedUpError(DatabaseUnavailable):
 
 
 def is_lost(error: BaseException) -> bool:
+    """Whether the error says that this connection, and perhaps the server behind it, is gone."""
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "").startswith(LOST)
     return not isinstance(error, ValueError)
@@ -70,9 +69,9 @@ def is_lost(error: BaseException) -> bool:
 
 @contextmanager
 def available() -> Iterator[None]:
-    """Turns errors of a statement that may mean a database that is away into `DatabaseUnavailable`.
+    """Turns the driver's errors into `DatabaseUnavailable` where the database is away.
 
-    Into `StatementFailed` where that is not sure.
+    Into `StatementFailed` where that is not sure. Errors of a row or of a wrong argument pass.
     """
     try:
         yield
@@ -88,17 +87,17 @@ def available() -> Iterator[None]:
     except asyncpg.ClientConfigurationError as error:
         raise DatabaseRefusedError(f"REFRESHER_DATABASE_URL: {first_line(error)}") from error
     except asyncpg.InterfaceError as error:
-        # A ValueError is a wrong argument; what remains says that the connection is closed.
+        # A ValueError is a wrong argument; all others say that the connection is closed.
         if isinstance(error, ValueError):
             raise
         raise DatabaseUnavailable(first_line(error)) from error
     except asyncpg.InternalClientError as error:
-        # No host that takes writes, or none that speaks PostgreSQL's protocol.
+        # The other end does not speak PostgreSQL's protocol.
         raise DatabaseUnavailable(first_line(error)) from error
 
 
 def _kind(error: asyncpg.PostgresError) -> type[DatabaseUnavailable] | None:
-    """None: nothing that a database would be away for."""
+    """None where the error says nothing against the database."""
     sqlstate = error.sqlstate or ""
     # The driver's own errors have no severity: they say that the connection is gone.
     severity = getattr(error, "severity_en", None) or getattr(error, "severity", None)

@@ -6,7 +6,7 @@ from asyncpg import Record
 
 from refresher.domain.fleet import NO_COVER, Cohort, Fleet
 from refresher.domain.model import OpenId
-from refresher.postgres.database import REPORT_SECONDS, Pool, connection
+from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
 from refresher.postgres.statements import statement
 from refresher.postgres.status import read_now
 
@@ -22,8 +22,8 @@ async def read_fleet(pool: Pool) -> Fleet:
     now = (await read_now(pool)).timestamp()
     page, last = PAGE, ""
     while page == PAGE:
-        async with connection(pool) as taken:
-            rows = await taken.fetch(*FLEET(after=last, page=PAGE), timeout=REPORT_SECONDS)
+        async with acquired(pool) as connection:
+            rows = await connection.fetch(*FLEET(after=last, page=PAGE), timeout=REPORT_SECONDS)
         known = len(accounts)
         for row in rows:
             cohorts = accounts.setdefault(OpenId(row["open_id"]), [])

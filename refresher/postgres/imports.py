@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from refresher.csv_files.complaints import MOST_NAMED
 from refresher.csv_files.rows import AccountRow, VideoRow
 from refresher.domain.errors import TokenUnreadable
-from refresher.postgres.database import SCAN_SECONDS, Pool, connection
+from refresher.postgres.database import SCAN_SECONDS, Pool, acquired
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.statements import Bound, Statement, statement
 from refresher.postgres.tokens import fingerprint
@@ -196,12 +196,14 @@ def _is_used_up(sealer: Sealer, row: "asyncpg.Record") -> bool:
 async def _staged(
     pool: Pool, table: str, create: Bound, records: Iterable[tuple[object, ...]]
 ) -> AsyncIterator[_Staged]:
-    async with connection(pool) as taken, taken.transaction():
-        await taken.execute(*create)
-        copied = await taken.copy_records_to_table(table, records=records, timeout=SCAN_SECONDS)
+    async with acquired(pool) as connection, connection.transaction():
+        await connection.execute(*create)
+        copied = await connection.copy_records_to_table(
+            table, records=records, timeout=SCAN_SECONDS
+        )
         if not _count(copied):
             raise NothingToImportError
-        yield _Staged(taken, _count(copied))
+        yield _Staged(connection, _count(copied))
 
 
 def _count(command_tag: str) -> int:

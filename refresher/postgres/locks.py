@@ -3,7 +3,7 @@
 from typing import Final
 
 from refresher.domain.model import Holder
-from refresher.postgres.database import Pool, connection
+from refresher.postgres.database import Pool, acquired
 from refresher.postgres.statements import statement
 
 LOCK_HOLDER: Final = statement("lock_holder")
@@ -14,6 +14,6 @@ async def holder(pool: Pool, name: str) -> Holder | None:
 
     Raises `DatabaseUnavailable`.
     """
-    async with connection(pool) as taken:
-        row = await taken.fetchrow(*LOCK_HOLDER(session_name=name))
+    async with acquired(pool) as connection:
+        row = await connection.fetchrow(*LOCK_HOLDER(session_name=name))
     return Holder(row["pid"], row["application_name"], row["since"]) if row else None

@@ -12,10 +12,11 @@ from typing import Final
 import asyncpg
 from asyncpg import Record
 
-from refresher.postgres.connector import Connection, Connector
-from refresher.postgres.database import SCAN_SECONDS, Pool, connection
+from refresher.postgres.connector import Connector
+from refresher.postgres.database import SCAN_SECONDS, Pool, acquired
 from refresher.postgres.failures import available, first_line
 from refresher.postgres.migrate import SQL_LOCK
+from refresher.postgres.opening import Connection
 from refresher.postgres.statements import statement
 
 #: Nobody queues behind us for longer; an autovacuum gives way to whoever has waited for a second.
@@ -79,8 +80,8 @@ async def partition_videos(database_url: str, partitions: int) -> int | None:
 
 async def count_partitions(pool: Pool) -> int | None:
     """Of refresher.videos; None where it is not partitioned. Raises `DatabaseUnavailable`."""
-    async with connection(pool) as taken:
-        found: int | None = await taken.fetchval(*PARTITIONS())
+    async with acquired(pool) as connection:
+        found: int | None = await connection.fetchval(*PARTITIONS())
     return found
 
 

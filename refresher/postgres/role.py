@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from refresher.postgres.connector import LASTING_READ_ONLY, READ_ONLY
-from refresher.postgres.database import POOL_SIZE, Pool, connection
+from refresher.postgres.database import POOL_SIZE, Pool, acquired
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.hosts import LASTING_READ_ONLY, READ_ONLY
 from refresher.postgres.statements import statement
 
 HIDDEN_TABLES: Final = statement("hidden_tables")
@@ -17,10 +17,10 @@ async def check_role(pool: Pool) -> list[str]:
     Raises `DatabaseRefusedError` where it sees nothing or may write nothing, else
     `DatabaseUnavailable`.
     """
-    async with connection(pool) as taken:
-        if await taken.fetchval(*LASTING_READ_ONLY()):
+    async with acquired(pool) as connection:
+        if await connection.fetchval(*LASTING_READ_ONLY()):
             raise DatabaseRefusedError(READ_ONLY)
-        hidden = await taken.fetch(*HIDDEN_TABLES())
+        hidden = await connection.fetch(*HIDDEN_TABLES())
     if none_seen := [row["relname"] for row in hidden if not row["allowed"]]:
         raise DatabaseRefusedError(
             f"row-level security hides every row of refresher.{', refresher.'.join(none_seen)} from"
@@ -31,6 +31,6 @@ async def check_role(pool: Pool) -> list[str]:
 
 async def connection_limit(pool: Pool) -> int | None:
     """Of the role or the database, where it is lower than what we open. `DatabaseUnavailable`."""
-    async with connection(pool) as taken:
-        limit: int | None = await taken.fetchval(*CONNECTION_LIMIT())
+    async with acquired(pool) as connection:
+        limit: int | None = await connection.fetchval(*CONNECTION_LIMIT())
     return limit if limit is not None and limit < POOL_SIZE else None

@@ -8,9 +8,9 @@ from asyncpg import Record
 
 from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import OpenId
-from refresher.postgres.connector import STATEMENT_SECONDS
-from refresher.postgres.database import Pool, connection
+from refresher.postgres.database import Pool, acquired
 from refresher.postgres.failures import available
+from refresher.postgres.opening import STATEMENT_SECONDS
 from refresher.postgres.parts import Refused, in_parts
 from refresher.postgres.statements import Statement, statement
 
@@ -95,7 +95,7 @@ def _nobody_hears(_open_id: OpenId, _error: Exception) -> None:
 
 
 async def seal_seen(
-    taken: "PoolConnectionProxy[Record]",
+    connection: "PoolConnectionProxy[Record]",
     sealer: Sealer,
     rows: Iterable[Record],
     refused: Refused = _nobody_hears,
@@ -108,7 +108,7 @@ async def seal_seen(
 
     async def seal(changes: Sequence[_Change]) -> Sequence[str]:
         with available():
-            return await _store(taken, SEAL, changes, SEAL_SECONDS)
+            return await _store(connection, SEAL, changes, SEAL_SECONDS)
 
     changes = [change for row in rows if (change := _changed(row, sealer.seal))]
     sealed = await in_parts(
@@ -125,8 +125,8 @@ async def seal_all(pool: Pool, sealer: Sealer, refused: Refused = _nobody_hears)
     sealed = 0
     if sealer.seals:
         async for rows in _pages(pool, PLAIN_TOKENS):
-            async with connection(pool) as taken:
-                sealed += len(await seal_seen(taken, sealer, rows, refused))
+            async with acquired(pool) as connection:
+                sealed += len(await seal_seen(connection, sealer, rows, refused))
     return sealed
 
 
@@ -182,8 +182,8 @@ async def _rotate(pool: Pool, sealer: Sealer) -> _Walk:
         readable = [row for row in rows if _is_readable(row, sealer)]
         changes = [change for row in readable if (change := _changed(row, sealer.rotate))]
         unreadable += {row["open_id"] for row in rows} - {row["open_id"] for row in readable}
-        async with connection(pool) as taken:
-            stored = await _store(taken, ROTATE, changes)
+        async with acquired(pool) as connection:
+            stored = await _store(connection, ROTATE, changes)
         rotated += len(stored)
         overtaken += len(changes) - len(stored)
     return _Walk(rotated, overtaken, unreadable)
@@ -193,8 +193,8 @@ async def _pages(pool: Pool, statement: Statement) -> AsyncIterator[Sequence[Rec
     """The rows that a statement finds after an open_id, some at a time."""
     last = ""
     while True:
-        async with connection(pool) as taken:
-            rows = await taken.fetch(*statement(after=last))
+        async with acquired(pool) as connection:
+            rows = await connection.fetch(*statement(after=last))
         if not rows:
             return
         yield rows
@@ -225,7 +225,7 @@ def _changed(row: Record, seal: Callable[[str | None], str | None]) -> _Change |
 
 
 async def _store(
-    taken: "PoolConnectionProxy[Record]",
+    connection: "PoolConnectionProxy[Record]",
     statement: Statement,
     changes: Sequence[_Change],
     seconds: float = STATEMENT_SECONDS,
@@ -239,5 +239,5 @@ async def _store(
         access_tokens=[change.access_token for change in changes],
         refresh_tokens=[change.refresh_token for change in changes],
     )
-    stored = await taken.fetch(*asked, timeout=seconds)
+    stored = await connection.fetch(*asked, timeout=seconds)
     return [row["open_id"] for row in stored]

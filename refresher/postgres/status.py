@@ -7,7 +7,7 @@ from typing import Final
 
 from refresher.domain.model import OpenId
 from refresher.domain.standing import Standing
-from refresher.postgres.database import REPORT_SECONDS, SCAN_SECONDS, Pool, connection
+from refresher.postgres.database import REPORT_SECONDS, SCAN_SECONDS, Pool, acquired
 from refresher.postgres.statements import statement
 
 STATES: Final = ("active", "paused", "needs_reauthorization", "needs_scope")
@@ -81,8 +81,8 @@ class Account:
 
 async def read_summary(pool: Pool) -> Summary:
     """Raises `DatabaseUnavailable`, as all in this file."""
-    async with connection(pool) as taken:
-        rows = await taken.fetch(
+    async with acquired(pool) as connection:
+        rows = await connection.fetch(
             *SUMMARY(videos_read=VIDEOS_READ, videos_sampled=VIDEOS_SAMPLED),
             timeout=REPORT_SECONDS,
         )
@@ -105,49 +105,49 @@ async def read_summary(pool: Pool) -> Summary:
 
 
 async def read_quota(pool: Pool) -> Quota:
-    async with connection(pool) as taken:
-        row = await taken.fetchrow(*QUOTA(), timeout=REPORT_SECONDS)
+    async with acquired(pool) as connection:
+        row = await connection.fetchrow(*QUOTA(), timeout=REPORT_SECONDS)
     assert row is not None  # noqa: S101 - an aggregate always has its row
     return Quota(row["since"], row["requests"], row["busiest"])
 
 
 async def read_replicas(pool: Pool) -> Mapping[str, int]:
     """The accounts leased just now, by replica."""
-    async with connection(pool) as taken:
-        rows = await taken.fetch(*REPLICAS(), timeout=REPORT_SECONDS)
+    async with acquired(pool) as connection:
+        rows = await connection.fetch(*REPLICAS(), timeout=REPORT_SECONDS)
     return {row["replica"]: row["leases"] for row in rows}
 
 
 async def count_isolated(pool: Pool) -> int:
     """Active accounts that fail while others are answered."""
-    async with connection(pool) as taken:
-        isolated: int = await taken.fetchval(*ISOLATED(), timeout=REPORT_SECONDS)
+    async with acquired(pool) as connection:
+        isolated: int = await connection.fetchval(*ISOLATED(), timeout=REPORT_SECONDS)
     return isolated
 
 
 async def list_accounts(pool: Pool) -> Sequence[Account]:
-    async with connection(pool) as taken:
-        rows = await taken.fetch(*ACCOUNTS(), timeout=REPORT_SECONDS)
+    async with acquired(pool) as connection:
+        rows = await connection.fetch(*ACCOUNTS(), timeout=REPORT_SECONDS)
     return [Account(**dict(row)) for row in rows]
 
 
 async def set_state(pool: Pool, open_id: str, state: str, reason: str | None) -> Standing | None:
     """How the account stands then; None: there is no such account. Idempotent."""
-    async with connection(pool) as taken:
-        row = await taken.fetchrow(*SET_STATE(open_id=open_id, state=state, reason=reason))
+    async with acquired(pool) as connection:
+        row = await connection.fetchrow(*SET_STATE(open_id=open_id, state=state, reason=reason))
     return Standing(**dict(row)) if row else None
 
 
 async def read_now(pool: Pool) -> datetime:
-    async with connection(pool) as taken:
-        now: datetime = await taken.fetchval(*NOW())
+    async with acquired(pool) as connection:
+        now: datetime = await connection.fetchval(*NOW())
     return now
 
 
 async def count_due(pool: Pool, before: datetime) -> int:
     """How many videos of accounts that are not paused were due at a time and still are."""
-    async with connection(pool) as taken:
-        count: int = await taken.fetchval(*DUE_BEFORE(before=before), timeout=SCAN_SECONDS)
+    async with acquired(pool) as connection:
+        count: int = await connection.fetchval(*DUE_BEFORE(before=before), timeout=SCAN_SECONDS)
     return count
 
 
@@ -158,8 +158,8 @@ async def any_left(
 
     Another one than those that were given up.
     """
-    async with connection(pool) as taken:
-        left: bool = await taken.fetchval(
+    async with acquired(pool) as connection:
+        left: bool = await connection.fetchval(
             *ANY_LEFT(before=before, failures=failures, given_up=list(given_up)),
             timeout=SCAN_SECONDS,
         )

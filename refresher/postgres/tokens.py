@@ -9,7 +9,7 @@ from asyncpg import Record
 
 from refresher.domain.errors import RowUnchanged, TokenUnreadable
 from refresher.domain.model import Claim, OpenId, RefreshToken, TokenPair
-from refresher.postgres.database import Pool, connection
+from refresher.postgres.database import Pool, acquired
 from refresher.postgres.parts import REFUSALS, Refused, in_parts
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.statements import Bound, statement
@@ -54,12 +54,12 @@ class TokenStore:
 
         Raises `TokenUnreadable`, having noted nothing.
         """
-        async with connection(self._pool) as taken:
-            row = await taken.fetchrow(*READ_TOKENS(open_id=claim.open_id))
+        async with acquired(self._pool) as connection:
+            row = await connection.fetchrow(*READ_TOKENS(open_id=claim.open_id))
             if row is None or row["tokens_generation"] != claim.token.generation:
                 return None
             token = self._sealer.unseal(row["refresh_token"]) or ""
-            begun = await taken.fetchval(
+            begun = await connection.fetchval(
                 *BEGIN_RENEWAL(
                     open_id=claim.open_id,
                     lease_epoch=claim.lease_epoch,
@@ -79,9 +79,9 @@ class TokenStore:
         """
         renewed = pair.refresh_token if pair.refresh_token != used.token else None
         before = None
-        async with connection(self._pool) as taken:
+        async with acquired(self._pool) as connection:
             while True:
-                row = await taken.fetchrow(*READ_TOKENS(open_id=claim.open_id))
+                row = await connection.fetchrow(*READ_TOKENS(open_id=claim.open_id))
                 if row is None:
                     return False
                 if row == before:
@@ -91,7 +91,7 @@ class TokenStore:
                     # Ours all the same after a commit whose answer was lost.
                     return self._is(row["refresh_token"], pair.refresh_token)
                 keeps_ours = self._is(row["access_token"], claim.access_token)
-                if await taken.fetchval(
+                if await connection.fetchval(
                     *REPLACE_TOKENS(
                         open_id=claim.open_id,
                         access_token=self._sealer.seal(pair.access_token) if keeps_ours else None,
@@ -120,14 +120,16 @@ class TokenStore:
 
     async def note_name(self, claim: Claim, open_id: str) -> bool:
         """Keep under which open_id the API knows the account; whether that is news."""
-        async with connection(self._pool) as taken:
-            noted = await taken.fetchval(*NOTE_NAME(open_id=claim.open_id, token_open_id=open_id))
+        async with acquired(self._pool) as connection:
+            noted = await connection.fetchval(
+                *NOTE_NAME(open_id=claim.open_id, token_open_id=open_id)
+            )
         return bool(noted)
 
     async def end(self, claim: Claim, *, unknown: bool) -> None:
         """A request that was begun is over; `unknown`: what came of it was not learnt."""
-        async with connection(self._pool) as taken:
-            await taken.execute(
+        async with acquired(self._pool) as connection:
+            await connection.execute(
                 *END_RENEWAL(
                     open_id=claim.open_id,
                     lease_epoch=claim.lease_epoch,
@@ -138,8 +140,8 @@ class TokenStore:
 
     async def client_refused(self) -> None:
         """Note for later starts that the app's credentials were refused."""
-        async with connection(self._pool) as taken:
-            await taken.execute(*CREDENTIALS_REFUSED(credentials=self._client))
+        async with acquired(self._pool) as connection:
+            await connection.execute(*CREDENTIALS_REFUSED(credentials=self._client))
 
 
 async def free_waiting(pool: Pool, client: str, refused: Refused = lambda _, __: None) -> int:
@@ -210,8 +212,8 @@ async def ignored_tokens(
 
 
 async def _fetched(pool: Pool, asked: Bound) -> Sequence[Record]:
-    async with connection(pool) as taken:
-        rows: Sequence[Record] = await taken.fetch(*asked)
+    async with acquired(pool) as connection:
+        rows: Sequence[Record] = await connection.fetch(*asked)
     return rows
 
 

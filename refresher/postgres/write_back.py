@@ -7,7 +7,7 @@ from typing import Final
 
 from refresher.domain.errors import DatabaseBusy
 from refresher.domain.model import ChunkWrite, Holder
-from refresher.postgres.database import APPLICATION_NAME, Pool, connection
+from refresher.postgres.database import APPLICATION_NAME, Pool, acquired
 from refresher.postgres.locks import holder
 from refresher.postgres.statements import Statement, statement
 
@@ -88,8 +88,8 @@ class WriteBack:
 async def _write(
     pool: Pool, statement: Statement, chunks: Sequence[ChunkWrite], **more: object
 ) -> Sequence[int]:
-    async with connection(pool) as taken:
-        rows = await taken.fetch(*statement(**_values(chunks), **more))
+    async with acquired(pool) as connection:
+        rows = await connection.fetch(*statement(**_values(chunks), **more))
     written = Counter({row["number"]: row["videos"] for row in rows})
     numbers = iter(range(1, sum(len(chunk.writes) for chunk in chunks) + 1))
     return [sum(written[next(numbers)] for _ in chunk.writes) for chunk in chunks]
