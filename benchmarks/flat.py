@@ -39,6 +39,7 @@ from benchmarks.uneven_fleet import LEAD, fall_due, load, rest, thinned
 from benchmarks.world import Server
 from refresher.domain.conclude import conclude
 from refresher.domain.model import CHUNK_SIZE, ChunkWrite, Claim, Release, Write
+from refresher.domain.pacing import Pace
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import Pool, connected
@@ -253,9 +254,7 @@ async def _work(connection: Any, pool: Pool, claims: int, figures: Figures) -> N
     leases = Claims(
         pool,
         replica="flat",
-        lease_seconds=LEASE_SECONDS,
-        rate_limit_per_token=LIMIT,
-        rate_limit_per_app=0,
+        pace=Pace(LIMIT, 0, lease_seconds=LEASE_SECONDS),
     )
     await leases.claim(1)  # connects and prepares
     done = 0

@@ -22,6 +22,7 @@ import asyncpg
 from benchmarks.arguments import parser_of, whole
 from refresher.demo import temporary_postgres
 from refresher.domain.model import CHUNK_SIZE, ChunkWrite, Claim, Release, Write
+from refresher.domain.pacing import Pace
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import SCAN_SECONDS, Pool, connected
 from refresher.postgres.migrate import migrate
@@ -136,7 +137,9 @@ async def fill(variant: Variant, options: argparse.Namespace) -> None:
 async def work(variant: Variant, number: int) -> None:
     """What a replica does: claim, write a thousand results at once, give back."""
     claims = Claims(
-        variant.pool, replica="a", lease_seconds=60, rate_limit_per_token=0, rate_limit_per_app=0
+        variant.pool,
+        replica="a",
+        pace=Pace(0, 0, lease_seconds=60),
     )
     claimed = await variant.timed("claim", claims.claim(CHUNKS))
     chunks = [chunk for claim in claimed for chunk in refreshed(claim)]

@@ -21,7 +21,6 @@ from refresher import events
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.domain.model import CHUNK_SIZE, OpenId
-from refresher.domain.pacing import lease_seconds
 from refresher.flow.loop import Refresher, Terms
 from refresher.flow.outage import Outage
 from refresher.flow.stop import cancelled
@@ -97,7 +96,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
     """The parts, connected to each other; nothing runs yet."""
     replica = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     outage = Outage(random.random, monotonic)
-    lease = lease_seconds(settings.lease_seconds, settings.request_timeout_seconds)
+    pace = settings.pace
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
             connected(settings.database_url.get_secret_value(), application_name=APPLICATION_NAME)
@@ -110,9 +109,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
         claims = Claims(
             pool,
             replica=replica,
-            lease_seconds=lease,
-            rate_limit_per_token=settings.rate_limit_per_token,
-            rate_limit_per_app=settings.rate_limit_per_app,
+            pace=pace,
             managed=settings.refreshes_tokens,
             sealer=sealer,
         )
@@ -120,7 +117,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             TokenStore(
                 pool,
                 sealer,
-                unknown_seconds=lease + NOTICING_SECONDS,
+                unknown_seconds=pace.lease_seconds + NOTICING_SECONDS,
                 client=client.fingerprint if client else "",
             ),
             outage=outage,
@@ -137,7 +134,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
                 concurrency=settings.concurrency,
                 request_timeout_seconds=settings.request_timeout_seconds,
                 poll_seconds=settings.poll_seconds,
-                lease_seconds=lease,
+                lease_seconds=pace.lease_seconds,
                 grace_seconds=max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS),
             ),
             outage=outage,

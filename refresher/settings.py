@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from refresher.domain.connection_string import EXPECTED_URL, read_connection_string
 from refresher.domain.limits import HIGHEST_LIMIT, YEAR_SECONDS
+from refresher.domain.pacing import Pace, lease_seconds
 from refresher.setting_files import BadSettingFileError, Found, read_env_file, read_secrets
 
 PREFIX: Final = "REFRESHER_"
@@ -147,6 +148,15 @@ class Settings(BaseSettings):
         if (self.tiktok_client_key is None) != (self.tiktok_client_secret is None):
             raise ValueError("expected both or neither of the two")
         return self
+
+    @property
+    def pace(self) -> Pace:
+        """How fast requests may be sent, for the daemon and for the simulator alike."""
+        return Pace(
+            limit_per_token=self.rate_limit_per_token,
+            limit_per_app=self.rate_limit_per_app,
+            lease_seconds=lease_seconds(self.lease_seconds, self.request_timeout_seconds),
+        )
 
     @property
     def ignored(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from refresher.domain.app_limit import (
     Heard,
     app_limit,
 )
+from refresher.domain.pacing import Pace
 from refresher.postgres.claims import Claims
 from tests.conftest import eventually
 
@@ -282,7 +283,9 @@ def test_whatever_was_answered_the_rate_finds_room_after_the_pause(bursts):
 
 def claims(pool, replica):
     return Claims(
-        pool, replica=replica, lease_seconds=20, rate_limit_per_token=600, rate_limit_per_app=0
+        pool,
+        replica=replica,
+        pace=Pace(600, 0, lease_seconds=20),
     )
 
 

@@ -13,6 +13,7 @@ from refresher.csv_files.rows import AccountRow
 from refresher.domain.conclude import conclude
 from refresher.domain.expiry import named_expiry
 from refresher.domain.model import ChunkWrite, Sample, TokenPair, Write
+from refresher.domain.pacing import Pace
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import connected
 from refresher.postgres.imports import import_accounts
@@ -60,7 +61,7 @@ async def stored(pool, layout):
 
 
 def replica(pool):
-    return Claims(pool, replica="a", lease_seconds=60, rate_limit_per_token=0, rate_limit_per_app=0)
+    return Claims(pool, replica="a", pace=Pace(0, 0, lease_seconds=60))
 
 
 def url(expires_at):
@@ -687,9 +688,7 @@ async def authorized(pool, sealer, state="active"):
     claims = Claims(
         pool,
         replica="a",
-        lease_seconds=60,
-        rate_limit_per_token=0,
-        rate_limit_per_app=0,
+        pace=Pace(0, 0, lease_seconds=60),
         managed=True,
         sealer=sealer,
     )
@@ -799,9 +798,7 @@ async def test_a_refresh_token_that_was_not_rotated_is_not_used_up(pool, given):
     claims = Claims(
         pool,
         replica="a",
-        lease_seconds=60,
-        rate_limit_per_token=0,
-        rate_limit_per_app=0,
+        pace=Pace(0, 0, lease_seconds=60),
         managed=True,
         sealer=sealer,
     )

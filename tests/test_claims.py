@@ -8,10 +8,9 @@ from math import inf
 
 import pytest
 
-from refresher.domain.claiming import APP_HORIZON_SECONDS
 from refresher.domain.conclude import conclude
 from refresher.domain.model import ChunkWrite, Park, Release, Sample, Write
-from refresher.domain.pacing import HORIZON_SECONDS, PAST_SECONDS
+from refresher.domain.pacing import APP_HORIZON_SECONDS, HORIZON_SECONDS, PAST_SECONDS, Pace
 from refresher.postgres.claims import EXTEND, RESERVE, ROWS_READ, Claims
 from refresher.postgres.database import connected
 from refresher.postgres.statements import Statement, source
@@ -22,9 +21,7 @@ def replica(pool, name="a", *, per_token=600, per_app=0, lease=60.0):
     return Claims(
         pool,
         replica=name,
-        lease_seconds=lease,
-        rate_limit_per_token=per_token,
-        rate_limit_per_app=per_app,
+        pace=Pace(per_token, per_app, lease_seconds=lease),
     )
 
 
@@ -721,9 +718,7 @@ async def test_new_videos_do_not_cut_a_dead_tokens_back_off_short(pool):
     claims = Claims(
         pool,
         replica="a",
-        lease_seconds=60,
-        rate_limit_per_token=0,
-        rate_limit_per_app=0,
+        pace=Pace(0, 0, lease_seconds=60),
         managed=True,
     )
     (claim,) = await claims.claim(10)

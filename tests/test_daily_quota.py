@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from refresher.domain.conclude import conclude, conclude_token
 from refresher.domain.errors import AccessTokenRefused, DailyQuotaSpent, Throttled, UpstreamFailed
 from refresher.domain.model import Claim, OpenId, Release, TokenStanding
-from refresher.domain.pacing import DatabaseTime, quota_pause_seconds
+from refresher.domain.pacing import DatabaseTime, Pace, quota_pause_seconds
 from refresher.postgres.claims import Claims
 from tests.conftest import eventually
 
@@ -121,9 +121,7 @@ def replica(pool, name):
     return Claims(
         pool,
         replica=name,
-        lease_seconds=60,
-        rate_limit_per_token=600,
-        rate_limit_per_app=0,
+        pace=Pace(600, 0, lease_seconds=60),
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from refresher.domain.conclude import conclude
 from refresher.domain.model import ChunkWrite, Write
+from refresher.domain.pacing import Pace
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.fleet import read_fleet
@@ -68,9 +69,7 @@ async def refreshed(pool):
     claims = Claims(
         pool,
         replica="a",
-        lease_seconds=60,
-        rate_limit_per_token=600,
-        rate_limit_per_app=6000,
+        pace=Pace(600, 6000, lease_seconds=60),
         managed=True,
     )
     store = TokenStore(pool, Sealer(()))

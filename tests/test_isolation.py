@@ -43,6 +43,7 @@ from refresher.domain.pacing import (
     ISOLATED_AFTER,
     LONGEST_ISOLATION_SECONDS,
     DatabaseTime,
+    Pace,
     back_off,
     growing_seconds,
     isolation_seconds,
@@ -400,9 +401,7 @@ def replica(pool, **options):
     return Claims(
         pool,
         replica="a",
-        lease_seconds=60,
-        rate_limit_per_token=600,
-        rate_limit_per_app=0,
+        pace=Pace(600, 0, lease_seconds=60),
         **options,
     )
 
@@ -726,7 +725,7 @@ def test_bad_accounts_cost_next_to_nothing(ttl, lead, videos, seconds):
     """One account in five fails for good: the others stay at 100 %, and it takes under 2 %."""
     lead = timedelta(seconds=lead)
     policy = DuePolicy(lead=lead, spread=lead / 2, fallback_ttl=timedelta(hours=6), missing_limit=5)
-    plan = Plan(policy=policy, ttl=ttl, seconds=seconds, limit_per_token=600)
+    plan = Plan(policy=policy, ttl=ttl, seconds=seconds, pace=Pace(600, 0, lease_seconds=60))
     names = [OpenId(f"account-{n}") for n in range(50)]
     bad = set(names[::5])
     fleet = Fleet(START, {name: [Cohort(START + 5, START + 5 + ttl / 3, videos)] for name in names})

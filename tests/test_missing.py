@@ -6,6 +6,7 @@ import pytest
 
 from refresher.app import summary_fields
 from refresher.domain.model import Release
+from refresher.domain.pacing import Pace
 from refresher.events import FRESHNESS_SUMMARIZED
 from refresher.flow.work import Tally
 from refresher.postgres.audit import audit_step
@@ -39,7 +40,9 @@ def counts(summary):
 
 def claims(pool):
     return Claims(
-        pool, replica="a", lease_seconds=60, rate_limit_per_token=600, rate_limit_per_app=0
+        pool,
+        replica="a",
+        pace=Pace(600, 0, lease_seconds=60),
     )
 
 

@@ -31,7 +31,6 @@ from hypothesis.stateful import (
 )
 
 from refresher.domain.app_limit import LEAST_RATE
-from refresher.domain.claiming import APP_REACH_SECONDS
 from refresher.domain.conclude import conclude, conclude_token
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
@@ -49,6 +48,7 @@ from refresher.domain.model import ChunkWrite, Claim, RefreshToken, Sample, Toke
 from refresher.domain.pacing import (
     APP_RATE_DOUBLED_SECONDS,
     APP_RATE_KEPT_SECONDS,
+    APP_REACH_SECONDS,
     HEADROOM_SECONDS,
     LATEST_SECONDS,
     LEAST_RATE_SHARE,
@@ -56,6 +56,7 @@ from refresher.domain.pacing import (
     RATE_DECREASE,
     RATE_RECOVERY_PER_MINUTE,
     WINDOW_SECONDS,
+    Pace,
     growing_seconds,
     step_seconds,
 )
@@ -295,9 +296,7 @@ class Model(RuleBasedStateMachine):
             worker: Claims(
                 self.pool,
                 replica=worker,
-                lease_seconds=LEASE_SECONDS,
-                rate_limit_per_token=per_token,
-                rate_limit_per_app=per_app,
+                pace=Pace(per_token, per_app, lease_seconds=LEASE_SECONDS),
                 managed=managed,
                 sealer=self.sealers[0],
             )
@@ -1068,8 +1067,9 @@ async def add(pool, open_id, token, videos=1):
 
 
 def worker(pool, name="a", **limits):
-    limits = {"rate_limit_per_token": 600, "rate_limit_per_app": 0} | limits
-    return Claims(pool, replica=name, lease_seconds=LEASE_SECONDS, managed=True, **limits)
+    limits = {"limit_per_token": 600, "limit_per_app": 0} | limits
+    pace = Pace(lease_seconds=LEASE_SECONDS, **limits)
+    return Claims(pool, replica=name, pace=pace, managed=True)
 
 
 async def test_an_account_deleted_and_added_again_is_another(pool):
@@ -1089,7 +1089,7 @@ async def test_an_account_deleted_and_added_again_is_another(pool):
 async def test_a_slow_account_that_reserves_does_not_hold_up_the_others(pool):
     """Its slot lies ten seconds ahead; the app's other slots until then are for others."""
     await add(pool, "ana", "1", videos=20)
-    limits = {"rate_limit_per_token": 6, "rate_limit_per_app": 600}
+    limits = {"limit_per_token": 6, "limit_per_app": 600}
     (slow,) = await worker(pool, **limits).claim(10)
     assert await worker(pool, **limits).reserve(slow)
     await add(pool, "ben", "2")

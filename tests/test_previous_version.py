@@ -15,10 +15,9 @@ from typing import ClassVar
 import pytest
 from alembic import command
 
-from refresher.domain.claiming import APP_HORIZON_SECONDS
 from refresher.domain.errors import AccessTokenRefused
 from refresher.domain.model import ChunkWrite, Park, Release, Write
-from refresher.domain.pacing import HORIZON_SECONDS, step_seconds
+from refresher.domain.pacing import APP_HORIZON_SECONDS, HORIZON_SECONDS, Pace, step_seconds
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import Pool, check_migrated, connected
@@ -270,9 +269,7 @@ def current(pool, *, per_token=600, per_app=0, managed=True):
     return Claims(
         pool,
         replica="current",
-        lease_seconds=LEASE.total_seconds(),
-        rate_limit_per_token=per_token,
-        rate_limit_per_app=per_app,
+        pace=Pace(per_token, per_app, lease_seconds=LEASE.total_seconds()),
         managed=managed,
     )
 

@@ -24,6 +24,7 @@ from refresher.domain.model import (
     VideoId,
     Write,
 )
+from refresher.domain.pacing import Pace
 from refresher.postgres import partitioning
 from refresher.postgres.audit import AUDIT, AUDIT_SECONDS, WALK_STEPS, audit_step
 from refresher.postgres.claims import CLAIM, Claims
@@ -135,9 +136,7 @@ async def hot_path(connection):
     claims = Claims(
         OneConnection(connection),
         replica="a",
-        lease_seconds=60,
-        rate_limit_per_token=600,
-        rate_limit_per_app=0,
+        pace=Pace(600, 0, lease_seconds=60),
         managed=True,
     )
     async with undone(connection):

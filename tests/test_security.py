@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from cryptography.fernet import Fernet
 
+from refresher.domain.pacing import Pace
 from refresher.postgres import status
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
@@ -132,9 +133,7 @@ async def every_other_statement(pool):
     claims = Claims(
         pool,
         replica="a",
-        lease_seconds=60,
-        rate_limit_per_token=600,
-        rate_limit_per_app=600,
+        pace=Pace(600, 600, lease_seconds=60),
         managed=True,
         sealer=Sealer([KEY]),
     )

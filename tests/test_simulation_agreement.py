@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from refresher.domain.due import DuePolicy
+from refresher.domain.pacing import Pace
 from refresher.postgres.fleet import read_fleet
 from refresher.simulation.forecast import forecast
 from refresher.simulation.plan import Plan
@@ -33,7 +34,7 @@ def plan():
         ),
         ttl=TTL,
         seconds=SECONDS,
-        limit_per_token=LIMIT,
+        pace=Pace(limit_per_token=LIMIT, limit_per_app=0, lease_seconds=60),
         poll_seconds=POLL,
         request_seconds=LATENCY,
     )

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from bisect import insort
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
 
@@ -11,18 +11,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from refresher.domain.claiming import (
-    APP_HORIZON_SECONDS,
-    APP_REACH_SECONDS,
-    Pace,
-    choose,
-    chunks_of,
-    pace_of,
-    reserve,
-)
+from refresher.domain.claiming import choose, chunks_of, most_chunks, reserve
 from refresher.domain.fleet import NO_COVER, Cohort, add_cohort
 from refresher.domain.model import CHUNK_SIZE
-from refresher.postgres import claims
+from refresher.domain.pacing import Pace
 from refresher.postgres.claims import Claims
 from refresher.postgres.database import connected
 from refresher.tiktok.wire import MAX_VIDEO_IDS
@@ -35,8 +27,6 @@ OFFSETS = [60 * minutes + 30 for minutes in range(-90, 90)]
 def test_the_constants_are_the_statements():
     """What both sides name must be the same."""
     assert CHUNK_SIZE == MAX_VIDEO_IDS
-    assert claims.APP_HORIZON_SECONDS == APP_HORIZON_SECONDS
-    assert claims.APP_REACH_SECONDS == APP_REACH_SECONDS
 
 
 def cohort(due_at, count=1, **more):
@@ -86,7 +76,9 @@ def test_cohorts_are_kept_in_order_and_like_with_like(given_cohorts):
 
 def test_an_account_starts_late_without_holding_up_the_apps_slots():
     """Its first slot is its own; the app's cursor moves by the number of chunks only."""
-    slots = reserve(Pace(0.2, 0.1, 0.75, 9), 100.0, 100.5, 100.1, 2)
+    pace = Pace(limit_per_token=306, limit_per_app=631, lease_seconds=60)
+    assert (pace.step_seconds, pace.app_step_seconds) == (0.2, 0.1)
+    slots = reserve(pace, 100.0, 100.5, 100.1, 2)
     assert (slots.chunks, slots.first) == (2, 100.5)
     assert slots.next_slot == pytest.approx(100.9)
     assert slots.app_next_slot == pytest.approx(100.3)
@@ -134,6 +126,11 @@ class Situation:
     per_app: int
     app_next_slot: float
     budget: int
+    lease_seconds: float
+
+    @property
+    def pace(self):
+        return Pace(self.per_token, self.per_app, self.lease_seconds)
 
 
 @dataclass(frozen=True)
@@ -153,6 +150,7 @@ situations = st.builds(
     per_app=limits,
     app_next_slot=st.sampled_from([-inf, -30.0, 0.3, 3]),
     budget=st.integers(1, 40),
+    lease_seconds=st.sampled_from([60.0, 6.0, 1.0]),
 )
 
 
@@ -162,7 +160,7 @@ def video_id(account, cohort_number, number):
 
 def predicted(situation, now):
     """What is taken of which account, and where the app's cursor stands then."""
-    pace = pace_of(situation.per_token, situation.per_app, situation.budget)
+    pace = situation.pace
     left, app_next_slot, taken = situation.budget, situation.app_next_slot, {}
     near = [
         (number, account)
@@ -170,10 +168,9 @@ def predicted(situation, now):
         if account.next_slot <= now + pace.horizon_seconds
     ]
     for number, account in near[: situation.budget]:
-        chosen = choose(account.cohorts, now, pace.most_chunks)
+        chosen = choose(account.cohorts, now, most_chunks(pace, situation.budget))
         wanted = chunks_of(sum(videos for _, videos in chosen))
-        left_pace = replace(pace, chunk_budget=left)
-        slots = reserve(left_pace, now, account.next_slot, app_next_slot, wanted)
+        slots = reserve(pace, now, account.next_slot, app_next_slot, min(wanted, left))
         app_next_slot, left = slots.app_next_slot, left - slots.chunks
         if slots.chunks:
             numbers = {id(one): place for place, one in enumerate(account.cohorts)}
@@ -206,9 +203,7 @@ class Statement:
             sides = Claims(
                 pool,
                 replica="a",
-                lease_seconds=60.0,
-                rate_limit_per_token=situation.per_token,
-                rate_limit_per_app=situation.per_app,
+                pace=situation.pace,
             )
 
             async def elapsed(moment="clock_timestamp()", source=""):

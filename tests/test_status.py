@@ -3,6 +3,7 @@
 import pytest
 
 from refresher.domain.model import Release
+from refresher.domain.pacing import Pace
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.status import read_quota, read_replicas, read_summary
@@ -32,7 +33,9 @@ async def store(pool, open_id, *kinds, state="active"):
 
 def replica(pool):
     return Claims(
-        pool, replica="a", lease_seconds=60, rate_limit_per_token=600, rate_limit_per_app=0
+        pool,
+        replica="a",
+        pace=Pace(600, 0, lease_seconds=60),
     )
 
 

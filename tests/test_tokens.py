@@ -19,6 +19,7 @@ from aiohttp import web
 from cryptography.fernet import Fernet
 
 from refresher.domain.model import TokenPair
+from refresher.domain.pacing import Pace
 from refresher.emulator.options import EmulatorOptions
 from refresher.postgres.claims import Claims
 from refresher.postgres.sealing import Sealer, rotate_all
@@ -424,9 +425,7 @@ async def begun(pool):
     claims = Claims(
         pool,
         replica="a",
-        lease_seconds=60,
-        rate_limit_per_token=0,
-        rate_limit_per_app=0,
+        pace=Pace(0, 0, lease_seconds=60),
         managed=True,
         sealer=sealer,
     )

@@ -153,8 +153,7 @@ def _plan(settings: Settings, ttl: str, days: float) -> Plan:
         policy=due_policy(settings),
         ttl=lives,
         seconds=days * DAY_SECONDS,
-        limit_per_token=settings.rate_limit_per_token,
-        limit_per_app=settings.rate_limit_per_app,
+        pace=settings.pace,
         poll_seconds=settings.poll_seconds,
         chunk_budget=2 * settings.concurrency,
     )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from math import inf
 from typing import Final
 
@@ -21,6 +22,12 @@ PAST_SECONDS: Final = 0.4
 #: How far ahead a claim reserves slots of one account: short, so that a huge one cannot hold the
 #: queue, and well inside the lease.
 HORIZON_SECONDS: Final = 5.0
+#: With a limit for the whole app its slots are shared out in the order of claims, so a claim must
+#: not reach far. A chunk may be sent twice that after its place among them, where its account both
+#: starts late and paces its chunks, and the place may just have passed; the app's slots lie this
+#: much wider apart to make up for it.
+APP_HORIZON_SECONDS: Final = 0.75
+APP_REACH_SECONDS: Final = 2 * APP_HORIZON_SECONDS + PAST_SECONDS
 #: What writing back and releasing may take of a lease.
 WRITING_SECONDS: Final = 5.0
 
@@ -66,6 +73,45 @@ def step_seconds(limit: int, reach_seconds: float = 0.0) -> float:
     `reach_seconds` where requests may be sent that much after their slot.
     """
     return (WINDOW_SECONDS + HEADROOM_SECONDS + reach_seconds) / limit if limit else 0.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast requests may be sent, and how far ahead: the same for the daemon and the simulator.
+
+    Limits are requests in any 60 s; 0 means no limit. Times are in whole microseconds.
+    """
+
+    #: For one access token, that is, for one account.
+    limit_per_token: int
+    #: For all tokens together.
+    limit_per_app: int
+    #: How long a claim is leased.
+    lease_seconds: float
+
+    @cached_property
+    def step_seconds(self) -> float:
+        """The distance of two slots of one account; 0: no limit."""
+        return max(round(step_seconds(self.limit_per_token), 6), self.app_step_seconds)
+
+    @cached_property
+    def app_step_seconds(self) -> float:
+        """The distance of two slots of the app; 0: no limit."""
+        return round(step_seconds(self.limit_per_app, reach_seconds=APP_REACH_SECONDS), 6)
+
+    @cached_property
+    def horizon_seconds(self) -> float:
+        """How far ahead a claim reserves slots of one account."""
+        return self.app_horizon_seconds if self.limit_per_app else self._longest_horizon_seconds
+
+    @cached_property
+    def app_horizon_seconds(self) -> float:
+        """The same while the app is limited, by a setting or by a rate that was found."""
+        return min(APP_HORIZON_SECONDS, self._longest_horizon_seconds)
+
+    @property
+    def _longest_horizon_seconds(self) -> float:
+        return min(HORIZON_SECONDS, round(self.lease_seconds / 4, 6))
 
 
 def retry_seconds(failures: int, chance: float) -> float:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from asyncpg import Record
 
 from refresher.domain.app_limit import Answers, AppLimit, Heard, app_limit
-from refresher.domain.claiming import APP_HORIZON_SECONDS, APP_REACH_SECONDS
 from refresher.domain.errors import DatabaseUnavailable, TokenUnreadable
 from refresher.domain.model import (
     Claim,
@@ -20,7 +19,7 @@ from refresher.domain.model import (
     TokenStanding,
     Video,
 )
-from refresher.domain.pacing import HORIZON_SECONDS, DatabaseTime, Lateness, step_seconds
+from refresher.domain.pacing import DatabaseTime, Lateness, Pace
 from refresher.postgres.database import APPLICATION_NAME, Pool, acquired
 from refresher.postgres.parts import REFUSALS, in_parts
 from refresher.postgres.sealing import Sealer, seal_seen
@@ -62,20 +61,17 @@ class Claims:
         pool: Pool,
         *,
         replica: str,
-        lease_seconds: float,
-        rate_limit_per_token: int,
-        rate_limit_per_app: int,
+        pace: Pace,
         managed: bool = False,
         sealer: Sealer | None = None,
     ) -> None:
         self._pool = pool
         self._replica = replica
-        self._lease = timedelta(seconds=lease_seconds)
-        self._app_step = timedelta(
-            seconds=step_seconds(rate_limit_per_app, reach_seconds=APP_REACH_SECONDS)
-        )
-        self._step = timedelta(seconds=step_seconds(rate_limit_per_token))
-        self._horizon = timedelta(seconds=min(HORIZON_SECONDS, lease_seconds / 4))
+        self._lease = timedelta(seconds=pace.lease_seconds)
+        self._app_step = timedelta(seconds=pace.app_step_seconds)
+        self._step = timedelta(seconds=pace.step_seconds)
+        self._horizon = timedelta(seconds=pace.horizon_seconds)
+        self._app_horizon = timedelta(seconds=pace.app_horizon_seconds)
         self._managed = managed
         self._sealer = sealer or Sealer(())
         # Of an account of the last claim: no more are locked than the next is likely to have chunks
@@ -109,7 +105,7 @@ class Claims:
                 "chunk_budget": chunk_budget,
                 "replica": self._replica,
                 "horizon": self._horizon,
-                "app_horizon": timedelta(seconds=APP_HORIZON_SECONDS),
+                "app_horizon": self._app_horizon,
                 "step": self._step,
                 "app_step": self._app_step,
                 "lease": self._lease,

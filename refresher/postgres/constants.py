@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from refresher.domain.app_limit import REMEMBERED_SECONDS
-from refresher.domain.claiming import ALONE_WAITS_SECONDS, APP_REACH_SECONDS
+from refresher.domain.claiming import ALONE_WAITS_SECONDS
 from refresher.domain.model import CHUNK_SIZE
 from refresher.domain.pacing import (
     APP_RATE_DOUBLED_SECONDS,
     APP_RATE_KEPT_SECONDS,
+    APP_REACH_SECONDS,
     CLIENT_REFUSED_SECONDS,
     HEADROOM_SECONDS,
     LEAST_RATE_SHARE,

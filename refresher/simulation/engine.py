@@ -11,7 +11,7 @@ from math import ceil, floor, inf
 from random import Random
 from typing import Protocol
 
-from refresher.domain.claiming import Chosen, Slots, choose, chunks_of, reserve
+from refresher.domain.claiming import Chosen, Slots, choose, chunks_of, most_chunks, reserve
 from refresher.domain.due import account_share, wait_after_miss, wait_after_refusal
 from refresher.domain.fleet import Cohort, Fleet, add_cohort
 from refresher.domain.model import CHUNK_SIZE, OpenId
@@ -77,7 +77,7 @@ class Engine:
     ) -> None:
         self._plan = plan
         self._pace = plan.pace
-        self._most_chunks = self._pace.most_chunks
+        self._most_chunks = most_chunks(plan.pace, plan.chunk_budget)
         self._watcher = watcher
         self._start = fleet.now
         self._app_next_slot = -inf
@@ -111,7 +111,8 @@ class Engine:
     def _work(self, account: Account, now: float) -> float:
         """One claim, from its slots to its answers written; when the account is given back."""
         chosen = choose(account.cohorts, now, self._most_chunks)
-        chunks = chunks_of(sum(videos for _, videos in chosen))
+        wanted = chunks_of(sum(videos for _, videos in chosen))
+        chunks = min(wanted, self._plan.chunk_budget)
         slots = reserve(self._pace, now, account.next_slot, self._app_next_slot, chunks)
         account.next_slot, self._app_next_slot = slots.next_slot, slots.app_next_slot
         touched = [cohort for cohort, _ in chosen]
@@ -132,7 +133,7 @@ class Engine:
         """One claim that brings nothing; when the account may be claimed again."""
         most = 1 if account.isolated else self._most_chunks
         videos = sum(number for _, number in choose(account.cohorts, now, most))
-        chunks = chunks_of(videos)
+        chunks = min(chunks_of(videos), self._plan.chunk_budget)
         slots = reserve(self._pace, now, account.next_slot, self._app_next_slot, chunks)
         account.next_slot, self._app_next_slot = slots.next_slot, slots.app_next_slot
         videos = min(videos, CHUNK_SIZE * slots.chunks)

@@ -178,7 +178,7 @@ class Demand:
 
     def of_app(self) -> Capacity | None:
         """For covers in accounts of this fleet's sizes; None without a limit for the app."""
-        if not self._plan.limit_per_app or not self.videos:
+        if not self._plan.pace.limit_per_app or not self.videos:
             return None
         slots = 1 / self._plan.pace.app_step_seconds
         when_due = int(self.videos * slots / self._when_due)

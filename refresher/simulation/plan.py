@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
-from refresher.domain.claiming import Pace, pace_of
+from refresher.domain.claiming import most_chunks
 from refresher.domain.due import DuePolicy, due_after_refresh
-from refresher.domain.pacing import PAST_SECONDS
+from refresher.domain.pacing import PAST_SECONDS, Pace
 
 HOUR_SECONDS: Final = 3600
 DAY_SECONDS: Final = 24 * HOUR_SECONDS
@@ -22,25 +22,23 @@ Ttl = int | Literal["hourly"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One simulation. Limits are requests in any 60 s, 0 is none.
+    """One simulation."""
 
-    `request_seconds` pass from a slot to its answer, `writing_seconds` from an account's last
-    answer until it can be claimed again.
-    """
-
+    #: When the daemon asks for a cover again.
     policy: DuePolicy
     ttl: Ttl
+    #: How long the simulation lasts.
     seconds: float
-    limit_per_token: int
-    limit_per_app: int = 0
+    #: The daemon's own: limits, slots and how far a claim reaches.
+    pace: Pace
+    #: How often the daemon looks for due accounts when nothing wakes it sooner.
     poll_seconds: float = 5.0
+    #: How many chunks one claim takes at most, of all accounts together.
     chunk_budget: int = 128
+    #: From a slot to its answer.
     request_seconds: float = 0.2
+    #: From an account's last answer until the account can be claimed again.
     writing_seconds: float = 0.1
-
-    @property
-    def pace(self) -> Pace:
-        return pace_of(self.limit_per_token, self.limit_per_app, self.chunk_budget)
 
     @property
     def chunk_seconds(self) -> float:
@@ -65,7 +63,7 @@ class Plan:
 
     @property
     def _claim_chunks(self) -> int:
-        return min(self.pace.most_chunks, self.chunk_budget)
+        return min(most_chunks(self.pace, self.chunk_budget), self.chunk_budget)
 
     @property
     def _between_seconds(self) -> float:

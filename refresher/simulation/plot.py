@@ -52,10 +52,10 @@ def _title(forecast: Forecast, plan: Plan) -> str:
     ttl = "hourly covers" if plan.ttl == "hourly" else f"covers of {plan.ttl / HOUR_SECONDS:g} h"
     fleet = f"{counted(forecast.videos, 'video')} of {counted(forecast.accounts, 'account')}"
     told = [fleet, ttl]
-    if plan.limit_per_token:
-        told.append(f"{counted(plan.limit_per_token, 'request')} a minute with a token")
-    if plan.limit_per_app:
-        told.append(f"{plan.limit_per_app:,} in all")
+    if plan.pace.limit_per_token:
+        told.append(f"{counted(plan.pace.limit_per_token, 'request')} a minute with a token")
+    if plan.pace.limit_per_app:
+        told.append(f"{plan.pace.limit_per_app:,} in all")
     return ", ".join(told)
 
 
@@ -90,8 +90,8 @@ def _draw_requests(axes: Axes, forecast: Forecast, plan: Plan, times: Sequence[f
         axes.step(by_hour, means, where="post", color=BLUE, linewidth=1.4, label=label)
     least = forecast.requests.least / plan.seconds * MINUTE_SECONDS
     axes.axhline(least, color=GREY, linewidth=1, linestyle="--", label="least possible, mean")
-    if plan.limit_per_app:
-        axes.axhline(plan.limit_per_app, color=RED, linewidth=1, label="limit in all")
+    if plan.pace.limit_per_app:
+        axes.axhline(plan.pace.limit_per_app, color=RED, linewidth=1, label="limit in all")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_ylabel("requests a minute")

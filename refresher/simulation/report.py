@@ -33,8 +33,8 @@ def _plan(plan: Plan, seed: int | None) -> dict[str, Any]:
         "seed": seed,
         "ttl": plan.ttl,
         "days": plan.seconds / DAY_SECONDS,
-        "limit_per_token": plan.limit_per_token,
-        "limit_per_app": plan.limit_per_app,
+        "limit_per_token": plan.pace.limit_per_token,
+        "limit_per_app": plan.pace.limit_per_app,
         "lead_seconds": plan.policy.lead.total_seconds(),
         "spread_seconds": plan.policy.spread.total_seconds(),
     }

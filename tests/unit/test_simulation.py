@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refresher.domain.claiming import chunks_of
+from refresher.domain.claiming import chunks_of, most_chunks
 from refresher.domain.due import DuePolicy, account_share
 from refresher.domain.fleet import NO_COVER, Cohort, Fleet
 from refresher.domain.model import CHUNK_SIZE, OpenId, Video, VideoId
+from refresher.domain.pacing import Pace
 from refresher.domain.reconcile import reconcile, refused_alone
 from refresher.emulator.options import EmulatorOptions
 from refresher.emulator.server import Emulator
@@ -35,8 +36,10 @@ ttls = st.sampled_from(["hourly", 20, HOUR_SECONDS, 6 * HOUR_SECONDS, 15 * DAY_S
 
 
 def plan(**given_ones):
-    usual = {"policy": POLICY, "ttl": "hourly", "seconds": DAY_SECONDS, "limit_per_token": 600}
-    return Plan(**(usual | given_ones))
+    limits = {"limit_per_token": 600, "limit_per_app": 0}
+    limits |= {name: given_ones.pop(name) for name in limits if name in given_ones}
+    usual = {"policy": POLICY, "ttl": "hourly", "seconds": DAY_SECONDS}
+    return Plan(pace=Pace(**limits, lease_seconds=60), **(usual | given_ones))
 
 
 def fleet(*accounts):
@@ -244,7 +247,7 @@ def test_arithmetic_knows_what_an_account_is_asked_for(
         request_seconds=request_seconds,
     )
     told = forecast(fleet(new(20_000_000)), lived)
-    claim = min(lived.pace.most_chunks, chunk_budget)
+    claim = min(most_chunks(lived.pace, chunk_budget), chunk_budget)
     assert told.requests.sent <= lived.seconds / lived.least_chunk_seconds + claim + 1
     if lived.pace.step_seconds < lived.poll_seconds:
         assert told.requests.sent >= 0.99 * lived.seconds / lived.chunk_seconds - claim - 1
