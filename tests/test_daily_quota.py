@@ -9,12 +9,12 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refresher.domain.conclude import conclude, conclude_token
 from refresher.domain.errors import AccessTokenRefused, DailyQuotaSpent, Throttled, UpstreamFailed
 from refresher.domain.model import Claim, OpenId, Release, TokenStanding
 from refresher.domain.pacing import DatabaseTime, Pace, quota_pause_seconds
 from refresher.postgres.claims import Claims
 from tests.conftest import eventually
+from tests.outcomes import conclude, conclude_token
 
 HALF_AN_HOUR = 1800.0
 DAY = 86_400.0

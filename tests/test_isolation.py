@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from benchmarks.bad_accounts import KINDS, Run, measure, show
 from refresher.domain.breaker import LOST_PROBES
 from refresher.domain.claiming import chunks_of
-from refresher.domain.conclude import Whose, conclude, conclude_token
+from refresher.domain.conclude import Whose
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     AccessTokenRefused,
@@ -66,6 +66,7 @@ from refresher.simulation.engine import Engine
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, START, Plan
 from refresher.tiktok.wire import read_answer
 from tests.conftest import eventually, until
+from tests.outcomes import conclude, conclude_token
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 REASON = "internal_error, HTTP 500, log_id x"

@@ -31,7 +31,6 @@ from hypothesis.stateful import (
 )
 
 from refresher.domain.app_limit import LEAST_RATE
-from refresher.domain.conclude import conclude, conclude_token
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     AccessTokenRefused,
@@ -70,6 +69,7 @@ from refresher.postgres.status import read_summary, set_state
 from refresher.postgres.tokens import TokenStore
 from refresher.postgres.write_back import write_back
 from tests.conftest import administer, named, one_by_one
+from tests.outcomes import conclude, conclude_token
 
 T = TypeVar("T")
 

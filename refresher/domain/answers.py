@@ -1,11 +1,11 @@
-"""What each answer of the API means where it brings no covers: the one place that decides it.
+"""What a failed request means. This is the only place that decides it.
 
-docs/answers.md is this as a table; a test holds the two to each other. What becomes of the single
-videos of a good answer is `reconcile`'s to say.
+docs/answers.md has the same as a table; a test compares the two. `reconcile` decides what becomes
+of the videos of a good answer.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
@@ -15,6 +15,7 @@ from refresher.domain.errors import (
     ClientRefused,
     DailyQuotaSpent,
     GrantRefused,
+    NotSent,
     QueryRefused,
     ScopeRefused,
     Throttled,
@@ -48,26 +49,25 @@ class Reaction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """Whom an answer affects and what follows.
-
-    `counted`: it is a failure of the account, whose back-off grows with it. `alive`: the API itself
-    has spoken, so it is not down. `event` is what the log says of it; its level is the event's.
-    """
+    """What follows from an answer."""
 
     affects: Affects
     reaction: Reaction
+    #: A failure of the account: its back-off grows.
     counted: bool
+    #: TikTok itself has answered, so it is not down.
     alive: bool
+    #: What the log says; the event has its level.
     event: str
+    #: Nobody knows what became of the request: it may have been carried out.
+    unclear: bool = False
 
 
 RETRY: Final = Meaning(
-    Affects.CHUNK, Reaction.RETRY, counted=True, alive=False, event="chunk.failed"
+    Affects.CHUNK, Reaction.RETRY, counted=True, alive=False, event="chunk.failed", unclear=True
 )
-#: TikTok's own word, though nobody has listed it: the host is there, this account fares ill.
-SPOKEN: Final = Meaning(
-    Affects.CHUNK, Reaction.RETRY, counted=True, alive=True, event="chunk.failed"
-)
+#: A code in TikTok's own error object that is not in our table: TikTok is there.
+SPOKEN: Final = replace(RETRY, alive=True)
 RENEW: Final = Meaning(
     Affects.ACCOUNT, Reaction.RENEW, counted=False, alive=True, event="chunk.failed"
 )
@@ -88,6 +88,7 @@ MEANINGS: Final[Mapping[type[UpstreamError], Meaning]] = {
         Affects.CHUNK, Reaction.BISECT, counted=False, alive=True, event="chunk.failed"
     ),
     UpstreamFailed: RETRY,
+    NotSent: replace(RETRY, unclear=False),
     GrantRefused: Meaning(
         Affects.ACCOUNT, Reaction.REAUTHORIZE, counted=True, alive=True, event="account.parked"
     ),
@@ -100,8 +101,29 @@ MEANINGS: Final[Mapping[type[UpstreamError], Meaning]] = {
 }
 
 
-def meaning(error: UpstreamError, token: TokenStanding) -> Meaning:
-    """What an answer means for an account whose token stands so."""
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that failed, and what that means."""
+
+    error: UpstreamError
+    meaning: Meaning
+
+    @property
+    def reaction(self) -> Reaction:
+        return self.meaning.reaction
+
+    @property
+    def throttled(self) -> bool:
+        """A rate limit or a day's quota was met."""
+        return self.reaction in (Reaction.PAUSE, Reaction.WAIT)
+
+
+def understood(error: UpstreamError, token: TokenStanding) -> Failure:
+    """What a failed request means for an account whose token stands so."""
+    return Failure(error, _meaning(error, token))
+
+
+def _meaning(error: UpstreamError, token: TokenStanding) -> Meaning:
     if isinstance(error, AccessTokenRefused) and token.renewable and not token.renewed:
         return RENEW
     if error.spoken and error.status < HTTPStatus.INTERNAL_SERVER_ERROR:

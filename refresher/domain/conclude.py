@@ -1,12 +1,12 @@
-"""What a claim's failures mean for its account: back-off, pause, token refresh or park."""
+"""What a claim's failures mean for its account: back-off, pause, renewed token or park."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import Final
 
-from refresher.domain.answers import Meaning, Reaction, meaning
-from refresher.domain.errors import DailyQuotaSpent, Throttled, UpstreamError
+from refresher.domain.answers import Failure, Reaction
+from refresher.domain.errors import UpstreamError
 from refresher.domain.model import Claim, Park, Release, Sample
 from refresher.domain.pacing import (
     BackOff,
@@ -34,7 +34,7 @@ class Whose(Enum):
 
 def conclude(
     claim: Claim,
-    errors: Sequence[UpstreamError],
+    failures: Sequence[Failure],
     chance: float,
     *,
     answered: bool = False,
@@ -44,7 +44,7 @@ def conclude(
     by_itself: bool = False,
     nobody_answered: bool = False,
 ) -> Release:
-    """The release of a claim whose chunks met `errors`; none: the account is in good health.
+    """The release of a claim whose requests met `failures`; none: the account is in good health.
 
     A refused credential outweighs a throttle: a 429 never hides a 401. A day's quota that is spent
     pauses, too, but tells nothing of the rate. Failures in a row count only where no chunk was
@@ -53,18 +53,17 @@ def conclude(
     asking again at once would burn quota. `samples` are of all new covers that were stored.
     `chance` in [0, 1) is the jitter.
     """
-    meanings = [(error, meaning(error, claim.token)) for error in errors]
-    pause = _pause_seconds(claim, errors, chance)
+    pause = max((_pause_seconds(claim, failure, chance) for failure in failures), default=0.0)
     after = _back_off(
         claim,
-        meanings,
+        failures,
         chance,
         answered=answered,
         paused=bool(pause) or unsaved,
         by_itself=by_itself,
         nobody_answered=nobody_answered,
     )
-    park = _park(meanings)
+    park = _park(failures)
     return Release(
         claim.open_id,
         claim.lease_epoch,
@@ -75,18 +74,18 @@ def conclude(
         park=park,
         answered=answered,
         unfinished=claim.unfinished,
-        passed_over=claim.unfinished and not claim.videos and not errors,
-        quota_spent=any(isinstance(error, DailyQuotaSpent) for error in errors),
-        refused=any(means.reaction is Reaction.RENEW for _, means in meanings),
+        passed_over=claim.unfinished and not claim.videos and not failures,
+        quota_spent=any(failure.reaction is Reaction.WAIT for failure in failures),
+        refused=any(failure.reaction is Reaction.RENEW for failure in failures),
         requests=requests,
-        isolated_reason=_reason(claim, meanings) if after.isolated and not park else None,
+        isolated_reason=_reason(claim, failures) if after.isolated and not park else None,
         samples=samples if _are_of_all(claim, samples) else (),
     )
 
 
 def _back_off(
     claim: Claim,
-    meanings: Sequence[tuple[UpstreamError, Meaning]],
+    met: Sequence[Failure],
     chance: float,
     *,
     answered: bool,
@@ -98,7 +97,7 @@ def _back_off(
     if paused:
         failures = claim.failures + 1
         return BackOff(failures, isolated, retry_seconds(failures, chance))
-    if any(means.counted for _, means in meanings):
+    if any(failure.meaning.counted for failure in met):
         if answered:
             return BackOff(1, isolated=False, seconds=retry_seconds(1, chance))
         return back_off(
@@ -108,14 +107,14 @@ def _back_off(
             by_itself=by_itself,
             nobody_answered=nobody_answered,
         )
-    # One that was asked for nothing after all is as it was.
-    as_it_was = isolated or bool(claim.videos and not meanings and not answered)
+    # Nothing was asked for after all: the account stays as it was.
+    as_it_was = isolated or bool(claim.videos and not met and not answered)
     return BackOff(claim.failures if as_it_was else 0, isolated, 0.0)
 
 
-def _reason(claim: Claim, meanings: Sequence[tuple[UpstreamError, Meaning]]) -> str | None:
+def _reason(claim: Claim, failures: Sequence[Failure]) -> str | None:
     """Why the account is isolated, by its latest failure."""
-    failed = [error for error, means in meanings if means.reaction is Reaction.RETRY]
+    failed = [failure.error for failure in failures if failure.reaction is Reaction.RETRY]
     return _named(failed[-1]) if failed else claim.isolated_reason
 
 
@@ -130,52 +129,48 @@ def _are_of_all(claim: Claim, samples: Sequence[Sample]) -> bool:
     return sum([sample.videos for sample in samples]) == claim.all_videos != 0
 
 
-def _pause_seconds(claim: Claim, errors: Sequence[UpstreamError], chance: float) -> float:
-    return max((_pause_after(claim, error, chance) for error in errors), default=0.0)
-
-
-def _pause_after(claim: Claim, error: UpstreamError, chance: float) -> float:
-    match error:
-        case Throttled(retry_after_seconds=wish):
+def _pause_seconds(claim: Claim, failure: Failure, chance: float) -> float:
+    wish = failure.error.retry_after_seconds
+    match failure.reaction:
+        case Reaction.PAUSE:
             return pause_seconds(claim.failures, chance, wish)
-        case DailyQuotaSpent(retry_after_seconds=wish):
+        case Reaction.WAIT:
             return quota_pause_seconds(claim.failures, chance, claim.time.now, wish)
         case _:
             return 0.0
 
 
-def _park(meanings: Sequence[tuple[UpstreamError, Meaning]]) -> Park | None:
-    for error, means in meanings:
-        if state := PARKED_STATES.get(means.reaction):
-            return Park(state, error.code)
+def _park(failures: Sequence[Failure]) -> Park | None:
+    for failure in failures:
+        if state := PARKED_STATES.get(failure.reaction):
+            return Park(state, failure.error.code)
     return None
 
 
 def conclude_token(
     claim: Claim,
-    error: UpstreamError | None,
+    failure: Failure | None,
     chance: float,
     retry: float,
     *,
     whose: Whose = Whose.UNKNOWN,
 ) -> Release:
-    """The release of a claim that was for the token alone; `error` is what refreshing it met.
+    """The release of a claim that was for the token alone; `failure` is what its renewal met.
 
-    After a failure it is tried again in `retry` seconds, later where the reply wishes so; a token
-    that still lives is used meanwhile, the account of a dead one waits as long; after a few that
-    are its own it is isolated. An isolated one waits no less than it would.
+    It is tried again in `retry` seconds, or later where the reply asks for it. A token that still
+    lives is used meanwhile. The account of a dead token waits as long as the token; after a few
+    failures of its own it is isolated, and waits no less than an isolated account does.
     """
-    release = conclude(claim, [error] if error else [], chance)
-    if error is None:
+    release = conclude(claim, [failure] if failure else [], chance)
+    if failure is None:
         return replace(release, failures=claim.failures)
     if release.park:
         return release
-    if isinstance(error, Throttled):
-        retry = max(retry, wished_seconds(error.retry_after_seconds))
-    if isinstance(error, DailyQuotaSpent):
-        retry = quota_pause_seconds(
-            claim.token.failures, chance, claim.time.now, error.retry_after_seconds
-        )
+    wish = failure.error.retry_after_seconds
+    if failure.reaction is Reaction.PAUSE:
+        retry = max(retry, wished_seconds(wish))
+    if failure.reaction is Reaction.WAIT:
+        retry = quota_pause_seconds(claim.token.failures, chance, claim.time.now, wish)
     waiting = Release(
         claim.open_id,
         claim.lease_epoch,
@@ -185,18 +180,20 @@ def conclude_token(
         token_retry_seconds=retry,
         isolated_reason=claim.isolated_reason,
     )
-    return _with_a_dead_token(claim, waiting, error, chance, whose) if claim.token.dead else waiting
+    if not claim.token.dead:
+        return waiting
+    return _with_a_dead_token(claim, waiting, failure, chance, whose)
 
 
 def _with_a_dead_token(
-    claim: Claim, waiting: Release, error: UpstreamError, chance: float, whose: Whose
+    claim: Claim, waiting: Release, failure: Failure, chance: float, whose: Whose
 ) -> Release:
     """The account waits as long as its token, and longer where it is isolated."""
     isolated = claim.isolated_since is not None
-    means = meaning(error, claim.token)
-    is_own = whose is Whose.OWN and means.reaction is Reaction.RETRY
+    is_own = whose is Whose.OWN and failure.reaction is Reaction.RETRY
     # An isolated account's wait grows with its own failures only.
-    is_counted = is_own or (means.counted and whose is not Whose.ANOTHERS and not isolated)
+    counts = failure.meaning.counted and whose is not Whose.ANOTHERS and not isolated
+    is_counted = is_own or counts
     after = back_off(
         claim.failures,
         chance,
@@ -212,5 +209,7 @@ def _with_a_dead_token(
         failures=after.failures if is_counted else claim.failures,
         retry_seconds=retry,
         token_retry_seconds=retry,
-        isolated_reason=_named(error) if after.isolated and is_own else claim.isolated_reason,
+        isolated_reason=(
+            _named(failure.error) if after.isolated and is_own else claim.isolated_reason
+        ),
     )

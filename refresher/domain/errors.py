@@ -28,12 +28,7 @@ class RowUnchanged(Exception):
 
 
 class UpstreamError(Exception):
-    """A request that brought no answer for its videos.
-
-    `code` is TikTok's error code, or our word where TikTok gave none; `status` the HTTP status, 0
-    without an answer; `log_id` is what TikTok's support asks for, empty where none came. `spoken`:
-    the code came in TikTok's own error object.
-    """
+    """A request that brought no covers and no tokens. `answers.understood` says what follows."""
 
     def __init__(
         self,
@@ -43,13 +38,20 @@ class UpstreamError(Exception):
         log_id: str = "",
         detail: str = "",
         spoken: bool = False,
+        retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(f"{code} (HTTP {status}) {detail}".rstrip())
+        #: TikTok's error code, or our word where TikTok gave none.
         self.code = code
+        #: The HTTP status; 0 without an answer.
         self.status = status
+        #: What TikTok's support asks for; empty where none came.
         self.log_id = log_id
         self.detail = detail
+        #: The code came in TikTok's own error object.
         self.spoken = spoken
+        #: How long the reply asks us to wait; None where it does not say.
+        self.retry_after_seconds = retry_after_seconds
 
 
 class AccessTokenRefused(UpstreamError):
@@ -61,23 +63,11 @@ class ScopeRefused(UpstreamError):
 
 
 class Throttled(UpstreamError):
-    """429. `retry_after_seconds` is the reply's own wish, None as TikTok gives none."""
-
-    def __init__(
-        self, code: str, *, status: int, log_id: str, retry_after_seconds: float | None
-    ) -> None:
-        super().__init__(code, status=status, log_id=log_id)
-        self.retry_after_seconds = retry_after_seconds
+    """429: too many requests within a minute."""
 
 
 class DailyQuotaSpent(UpstreamError):
-    """A quota for the whole day is spent; no 429 of a minute's limit. Else as `Throttled`."""
-
-    def __init__(
-        self, code: str, *, status: int, log_id: str, retry_after_seconds: float | None
-    ) -> None:
-        super().__init__(code, status=status, log_id=log_id)
-        self.retry_after_seconds = retry_after_seconds
+    """A quota for the whole day is spent."""
 
 
 class QueryRefused(UpstreamError):

@@ -4,9 +4,10 @@ import asyncio
 from contextlib import suppress
 from typing import Final, Protocol
 
+from refresher.domain.answers import Failure, Reaction
 from refresher.domain.app_limit import Answers, AppLimit, AppThrottle
 from refresher.domain.clocks import Clock
-from refresher.domain.errors import DatabaseUnavailable, Throttled, UpstreamError
+from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.model import Claim, OpenId
 from refresher.events import APP_THROTTLED, LOOP_FAILED
 from refresher.flow.outage import Outage
@@ -48,13 +49,13 @@ class AppRate:
         """A query was answered."""
         self._throttle.answered(open_id, self._clock())
 
-    def is_of_app(self, open_id: str, error: UpstreamError) -> bool:
-        """Whether it is a 429 by a limit of the app that is kept to: the account did nothing."""
-        # No kind of it: a quota of the day is no rate.
-        if type(error) is not Throttled:
+    def explains(self, open_id: str, failure: Failure) -> bool:
+        """Whether the failure is a 429 for the whole app: the account did nothing wrong."""
+        # A day's quota is no rate.
+        if failure.reaction is not Reaction.PAUSE:
             return False
         self._throttled.set()
-        return self._throttle.throttled(open_id, self._clock(), error.retry_after_seconds)
+        return self._throttle.throttled(open_id, self._clock(), failure.error.retry_after_seconds)
 
     async def run(self) -> None:
         """After a 429, and while the app is limited, count with the other replicas; for ever."""

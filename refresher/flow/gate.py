@@ -4,19 +4,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
-from refresher.domain.answers import Affects, Reaction, meaning
+from refresher.domain.answers import Affects, Failure, Reaction, understood
 from refresher.domain.clocks import Clock
 from refresher.domain.conclude import Whose
 from refresher.domain.due import DuePolicy
-from refresher.domain.errors import (
-    AccessTokenRefused,
-    DailyQuotaSpent,
-    QueryRefused,
-    Throttled,
-    TokenRequestFailed,
-    UpstreamError,
-    UpstreamFailed,
-)
+from refresher.domain.errors import AccessTokenRefused, TokenRequestFailed, UpstreamError
 from refresher.domain.model import UNUSABLE_TOKEN, RefreshToken, TokenPair, Video, usable_token
 from refresher.domain.pacing import ISOLATED_AFTER, LATEST_SECONDS
 from refresher.domain.reconcile import Reconciled, reconcile
@@ -68,41 +60,40 @@ class Gate:
         for task in self._querying:
             task.cancel()
 
-    async def query(self, work: Work, videos: Sequence[Video], slot: float) -> Reconciled | None:
-        """What became of the videos. None: not sent after all, or failed; they stay due.
+    async def query(
+        self, work: Work, videos: Sequence[Video], slot: float
+    ) -> Reconciled | Failure | None:
+        """What became of the videos; a failure where they are to be taken apart.
 
-        Raises `QueryRefused`, and `UpstreamFailed` where one of the videos is under suspicion.
+        None: they stay due, as nothing was sent, or it failed.
         """
-        try:
-            async with self._capacity.place(work.held) as given:
-                if not given or not self._may_send(work, slot):
-                    work.postponed += 1
-                    return None
-                answer = await self._send(work, videos)
-        except UpstreamError as error:
-            self._note_failure(work, videos, error)
-            if isinstance(error, QueryRefused) or self._is_suspect(work, videos, error):
-                raise
-            return None
+        async with self._capacity.place(work.held) as given:
+            if not given or not self._may_send(work, slot):
+                work.postponed += 1
+                return None
+            answer = await self._send(work, videos)
+        if isinstance(answer, Failure):
+            self._note_failure(work, videos, answer)
+            return answer if self._is_taken_apart(work, videos, answer) else None
         work.answered = True
         return reconcile(self._policy, work.claim.open_id, videos, answer, work.now())
 
-    async def ask_for_token(self, work: Work, refresh_token: RefreshToken) -> TokenPair:
-        """Raises `UpstreamError`."""
+    async def ask_for_token(self, work: Work, refresh_token: RefreshToken) -> TokenPair | Failure:
+        """A new pair, or why there is none."""
         async with self._capacity.place(work.held) as given:
             if not given:
-                raise TokenRequestFailed("upstream_down")
+                return understood(TokenRequestFailed("upstream_down"), work.claim.token)
             if self._clock() > work.lease_end:
-                raise TokenRequestFailed("lease_over")
+                return understood(TokenRequestFailed("lease_over"), work.claim.token)
             sent = self._sent(work, ())
             try:
                 pair = await self._upstream.refresh_token(
                     refresh_token.token, self._request_timeout_seconds
                 )
             except UpstreamError as error:
-                work.errors.append(error)
-                self._learn(work, sent, error)
-                raise
+                failure = self._learn(work, sent, error)
+                work.failures.append(failure)
+                return failure
             finally:
                 self._capacity.ended(sent)
                 work.held.let_go()  # to store the pair may take long
@@ -111,14 +102,14 @@ class Gate:
 
     def whose(self, work: Work) -> Whose:
         """Whose failure that of a token request is; without an error noted, none was sent."""
-        if not work.errors or self._capacity.is_open:
+        if not work.failures or self._capacity.is_open:
             return Whose.ANOTHERS
         is_own = self._capacity.token_fails_by_itself(work.claim.open_id)
         return Whose.OWN if is_own else Whose.UNKNOWN
 
-    async def _send(self, work: Work, videos: Sequence[Video]) -> Mapping[str, object]:
+    async def _send(self, work: Work, videos: Sequence[Video]) -> Mapping[str, object] | Failure:
         if not usable_token(work.claim.access_token):
-            raise AccessTokenRefused(UNUSABLE_TOKEN)
+            return understood(AccessTokenRefused(UNUSABLE_TOKEN), work.claim.token)
         work.tally.requests += 1
         work.tally.ids += len(videos)
         task = cast("asyncio.Task[None]", asyncio.current_task())
@@ -130,8 +121,7 @@ class Gate:
                 work.claim.access_token or "", video_ids, self._request_timeout_seconds
             )
         except UpstreamError as error:
-            self._learn(work, sent, error)
-            raise
+            return self._learn(work, sent, error)
         finally:
             self._capacity.ended(sent)
             self._querying.discard(task)
@@ -143,15 +133,16 @@ class Gate:
         isolated = work.claim.isolated_since is not None
         return self._capacity.sent(work.claim.open_id, video_ids, isolated=isolated)
 
-    def _learn(self, work: Work, sent: Sent, error: UpstreamError) -> None:
-        """Whether the API is there at all, and whether the account fares ill."""
-        means = meaning(error, work.claim.token)
-        if means.alive:
+    def _learn(self, work: Work, sent: Sent, error: UpstreamError) -> Failure:
+        """What the failure tells about the API and about the account."""
+        failure = understood(error, work.claim.token)
+        if failure.meaning.alive:
             self._capacity.answered(sent, good=False)
         else:
             self._capacity.failed(sent, error.code, error.log_id)
-        if means.reaction is Reaction.RETRY:
+        if failure.reaction is Reaction.RETRY:
             self._capacity.complained(sent)
+        return failure
 
     def _may_send(self, work: Work, slot: float) -> bool:
         """A slot missed by too much is given up: sent late, requests would bunch up."""
@@ -160,9 +151,9 @@ class Gate:
         cannot_store = self._outage.lasts or self._results.stalls()
         return not (late or now >= work.lease_end or work.halt.is_set() or cannot_store)
 
-    def _note_failure(self, work: Work, videos: Sequence[Video], error: UpstreamError) -> None:
-        open_id = work.claim.open_id
-        if meaning(error, work.claim.token).affects is Affects.ACCOUNT:
+    def _note_failure(self, work: Work, videos: Sequence[Video], failure: Failure) -> None:
+        open_id, error = work.claim.open_id, failure.error
+        if failure.meaning.affects is Affects.ACCOUNT:
             work.halt.set()
         emit(
             CHUNK_FAILED,
@@ -173,18 +164,19 @@ class Gate:
             log_id=error.log_id,
             detail=error.detail,
         )
-        if isinstance(error, (Throttled, DailyQuotaSpent)):
-            work.tally.throttled += 1
-        if not self._app_rate.is_of_app(open_id, error):
-            work.errors.append(error)
+        work.tally.throttled += failure.throttled
+        if not self._app_rate.explains(open_id, failure):
+            work.failures.append(failure)
 
-    def _is_suspect(self, work: Work, videos: Sequence[Video], error: UpstreamError) -> bool:
-        """Whether it is to be searched, or is a part of what is searched already."""
+    def _is_taken_apart(self, work: Work, videos: Sequence[Video], failure: Failure) -> bool:
+        """Whether one of the videos may be what spoils the chunk."""
+        if failure.reaction is Reaction.BISECT:
+            return True
         claim, capacity = work.claim, self._capacity
-        if type(error) is not UpstreamFailed or claim.isolated_since or capacity.is_open:
+        if not failure.meaning.unclear or claim.isolated_since or capacity.is_open:
             return False
         if work.searched:
-            return capacity.is_host_well
+            return capacity.is_host_well  # a part of what is searched already
         # By what all replicas have seen: before an account is isolated, one has searched.
         is_last = claim.failures + 1 >= ISOLATED_AFTER and capacity.fails_by_itself(claim.open_id)
         return is_last or capacity.suspects(claim.open_id, [video.video_id for video in videos])

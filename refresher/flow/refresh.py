@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from refresher.domain.answers import Failure
 from refresher.domain.clocks import Chance
 from refresher.domain.conclude import conclude
-from refresher.domain.errors import QueryRefused, TokenUnreadable, UpstreamFailed
+from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import Release, Video
 from refresher.events import ACCOUNT_BLOCKED, ACCOUNT_FAILED
 from refresher.flow.capacity import Capacity
@@ -61,13 +62,13 @@ class AccountRefresh:
                 await self._ask_in_turn(work, made_room)
         except TokenUnreadable:
             emit(ACCOUNT_BLOCKED, open_id=work.claim.open_id)
-            work.errors.append(UpstreamFailed("token_unreadable"))
+            work.fail("token_unreadable")
         except Exception as error:  # noqa: BLE001 - one account's surprise must not stop the others
             emit(ACCOUNT_FAILED, open_id=work.claim.open_id, exc_info=error)
-            work.errors.append(UpstreamFailed("internal_failure"))
+            work.fail("internal_failure")
         release = release or conclude(
             work.claim,
-            work.errors,
+            work.failures,
             self._chance(),
             answered=work.answered,
             unsaved=work.unsaved,
@@ -107,13 +108,10 @@ class AccountRefresh:
     ) -> None:
         """One chunk, from its slot to the result stored."""
         with self._capacity.under_way:
-            try:
-                reconciled = await self._gate.query(work, videos, slot)
-            except QueryRefused as refusal:
-                reconciled = await self._split.bisect(work, videos, refusal.code)
-            except UpstreamFailed as failure:
-                reconciled = await self._split.search(work, videos, failure.code)
+            outcome = await self._gate.query(work, videos, slot)
+            if isinstance(outcome, Failure):
+                outcome = await self._split.take_apart(work, videos, outcome)
             work.held.asked()
             made_room()
-            if reconciled:
-                await self._results.store(work, reconciled)
+            if outcome:
+                await self._results.store(work, outcome)

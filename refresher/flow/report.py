@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from math import inf
+from typing import Final
 
-from refresher.domain.answers import Affects, Reaction, meaning
-from refresher.domain.errors import DailyQuotaSpent, Throttled, UpstreamError
+from refresher.domain.answers import Affects, Failure, Reaction
 from refresher.domain.model import ChunkWrite, Holder, Release, Released
 from refresher.events import (
     ACCOUNT_ABANDONED,
@@ -22,12 +22,15 @@ from refresher.events import (
 from refresher.flow.work import Work
 from refresher.logs import emit
 
+#: Which failure of an account the log tells of: a refused credential, else a day's quota, else 429.
+TOLD_LATER: Final = {Reaction.WAIT: 1, Reaction.PAUSE: 2}
+
 
 def report(work: Work, release: Release, released: Released | None) -> None:
     """Say how the work of an account ended; `released` is None where its lease runs out."""
     open_id = work.claim.open_id
-    telling = _telling_error(work)
-    log_id = telling.log_id if telling else ""
+    telling = _telling_failure(work)
+    log_id = telling.error.log_id if telling else ""
     if release.park and released and released.parked:
         park = release.park
         emit(ACCOUNT_PARKED, open_id=open_id, state=park.state, reason=park.reason, log_id=log_id)
@@ -36,7 +39,7 @@ def report(work: Work, release: Release, released: Released | None) -> None:
             ACCOUNT_THROTTLED,
             open_id=open_id,
             pause_seconds=round(release.pause_seconds, 1),
-            code=telling.code if telling else "",
+            code=telling.error.code if telling else "",
             quota="day" if release.quota_spent else "minute",
             log_id=log_id,
         )
@@ -69,11 +72,8 @@ def _report_isolation(work: Work, release: Release, released: Released) -> None:
     """
     claim, since = work.claim, work.claim.isolated_since
     if since is None and release.isolated_reason and released.isolated:
-        error = next(
-            error
-            for error in reversed(work.errors)
-            if meaning(error, claim.token).reaction is Reaction.RETRY
-        )
+        failed = [failure for failure in work.failures if failure.reaction is Reaction.RETRY]
+        error = failed[-1].error
         emit(
             ACCOUNT_ISOLATED,
             open_id=claim.open_id,
@@ -158,16 +158,9 @@ def _since(holder: Holder | None) -> str | None:
     return holder.since.isoformat() if holder and holder.since else None
 
 
-def _telling_error(work: Work) -> UpstreamError | None:
-    """Of those that concern the account: a refused credential's, a day's, or a minute's limit."""
-    telling = [
-        error
-        for error in work.errors
-        if meaning(error, work.claim.token).affects is Affects.ACCOUNT
-    ]
-    later = {DailyQuotaSpent: 1, Throttled: 2}
-    telling.sort(key=lambda error: later.get(type(error), 0))
-    return telling[0] if telling else None
+def _telling_failure(work: Work) -> Failure | None:
+    telling = [failure for failure in work.failures if failure.meaning.affects is Affects.ACCOUNT]
+    return min(telling, key=lambda failure: TOLD_LATER.get(failure.reaction, 0), default=None)
 
 
 def _wake_in_seconds(released: Released | None) -> float | None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from refresher.domain.answers import Failure, Reaction
 from refresher.domain.bisection import Bisection
 from refresher.domain.due import DuePolicy
-from refresher.domain.errors import QueryRefused, UpstreamFailed
 from refresher.domain.model import Video
 from refresher.domain.reconcile import Reconciled, put_aside, refused_alone
 from refresher.flow.capacity import Capacity
@@ -32,11 +32,20 @@ class Split:
         self._capacity = capacity
         self._policy = policy
 
-    async def bisect(self, work: Work, videos: Sequence[Video], code: str) -> Reconciled | None:
-        """Ask parts of a refused chunk, each in a slot of its own, until the bad IDs stand alone.
+    async def take_apart(
+        self, work: Work, videos: Sequence[Video], failure: Failure
+    ) -> Reconciled | None:
+        """What became of the videos of a chunk that failed.
 
-        None: it could not be ended; what was not answered stays due.
+        None: what was not answered stays due.
         """
+        code = failure.error.code
+        if failure.reaction is Reaction.BISECT:
+            return await self._bisect(work, videos, code)
+        return await self._search(work, videos, code)
+
+    async def _bisect(self, work: Work, videos: Sequence[Video], code: str) -> Reconciled | None:
+        """Ask parts of the chunk, each in a slot of its own, until each bad ID is refused alone."""
         search = Bisection(videos)
         while (part := search.next_part()) and not self._refuses_all(work, search):
             refused = await self._is_refused(work, part)
@@ -48,7 +57,7 @@ class Split:
             return put_aside(self._policy, videos, code, work.now())
         return refused_alone(search.bad, code, work.now())
 
-    async def search(self, work: Work, videos: Sequence[Video], code: str) -> Reconciled | None:
+    async def _search(self, work: Work, videos: Sequence[Video], code: str) -> Reconciled | None:
         """A chunk that fails again and again: is it the account, or one of its videos?
 
         Where nothing else of the account is answered, that is seen by a half of the chunk that is;
@@ -61,7 +70,7 @@ class Split:
         accused = len(videos) == 1 and videos[0].misses > 0
         if not (accused or work.answered or self._capacity.is_mixed(work.claim.open_id)):
             videos = await self._failing_half(work, videos)
-        return await self.bisect(work, videos, code) if videos else None
+        return await self._bisect(work, videos, code) if videos else None
 
     async def _failing_half(self, work: Work, videos: Sequence[Video]) -> Sequence[Video]:
         """The half that fails while the other one is answered; empty where neither is.
@@ -84,14 +93,11 @@ class Split:
         slot = await self._leases.next_slot(work)
         if slot is None:
             return None
-        try:
-            reconciled = await self._gate.query(work, part, slot)
-        except (QueryRefused, UpstreamFailed):
-            return True
-        if reconciled is None:
-            return None
-        await self._results.store(work, reconciled)
-        return False
+        outcome = await self._gate.query(work, part, slot)
+        if isinstance(outcome, Reconciled):
+            await self._results.store(work, outcome)
+            return False
+        return None if outcome is None else True
 
     @staticmethod
     def _refuses_all(work: Work, search: Bisection[Video]) -> bool:

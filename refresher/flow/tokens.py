@@ -8,6 +8,7 @@ from itertools import count
 from math import inf
 from typing import Final, Protocol
 
+from refresher.domain.answers import Failure, Reaction, understood
 from refresher.domain.clocks import Chance, Clock
 from refresher.domain.conclude import Whose, conclude_token
 from refresher.domain.due import account_share
@@ -19,7 +20,6 @@ from refresher.domain.errors import (
     TokenRequestFailed,
     TokenUnreadable,
     UpstreamError,
-    UpstreamFailed,
     is_away,
 )
 from refresher.domain.model import Claim, RefreshToken, Release, TokenPair, usable_token
@@ -54,8 +54,8 @@ class Tokens(Protocol):
     async def client_refused(self) -> None: ...
 
 
-#: Sends one token request. Raises `UpstreamError`.
-Ask = Callable[[RefreshToken], Awaitable[TokenPair]]
+#: Sends one token request.
+Ask = Callable[[RefreshToken], Awaitable[TokenPair | Failure]]
 
 
 class TokenKeeper:
@@ -96,22 +96,22 @@ class TokenKeeper:
         whose trouble that is.
         """
         if self._clock() < self._suspended_until:
-            return self._concluded(claim, ClientRefused(SUSPENDED))
+            return self._without_request(claim, ClientRefused(SUSPENDED))
         try:
             refresh_token = await self._outage.attempt(lambda: self._store.begin(claim))
         except DatabaseUnavailable:
             refresh_token = None
         except TokenUnreadable:
             emit(ACCOUNT_BLOCKED, open_id=claim.open_id)
-            return self._concluded(claim, TokenRequestFailed(UNREADABLE), Whose.ANOTHERS)
+            return self._without_request(claim, TokenRequestFailed(UNREADABLE), Whose.ANOTHERS)
         if refresh_token is None:
             return self._concluded(claim, None)
         if not usable_token(refresh_token.token):
-            return await self._refused(claim, refresh_token, GrantRefused(UNUSABLE), Whose.UNKNOWN)
-        try:
-            pair = await ask(refresh_token)
-        except UpstreamError as error:
-            return await self._refused(claim, refresh_token, error, whose())
+            unusable = understood(GrantRefused(UNUSABLE), claim.token)
+            return await self._failed(claim, refresh_token, unusable, Whose.UNKNOWN)
+        pair = await ask(refresh_token)
+        if isinstance(pair, Failure):
+            return await self._failed(claim, refresh_token, pair, whose())
         with suppress(DatabaseUnavailable):
             await self._store_pair(claim, refresh_token, pair, give_up, refused)
             await self._note_name(claim, pair)
@@ -174,22 +174,23 @@ class TokenKeeper:
         if await self._outage.attempt(lambda: self._store.note_name(claim, other)):
             emit(ACCOUNT_MISNAMED, open_id=claim.open_id, token_open_id=other)
 
-    async def _refused(
-        self, claim: Claim, refresh_token: RefreshToken, error: UpstreamError, whose: Whose
+    async def _failed(
+        self, claim: Claim, refresh_token: RefreshToken, failure: Failure, whose: Whose
     ) -> Release:
-        if isinstance(error, ClientRefused):
-            await self._suspend(error)
-        if isinstance(error, GrantRefused) and refresh_token.interrupted:
-            error = GrantRefused(LOST, status=error.status, log_id=error.log_id, detail=error.code)
-        await self._end(claim, unknown=refresh_token.interrupted or _is_open(error))
-        release = self._concluded(claim, error, whose)
+        interrupted = refresh_token.interrupted
+        if failure.reaction is Reaction.SUSPEND:
+            await self._suspend(failure.error)
+        if failure.reaction is Reaction.REAUTHORIZE and interrupted:
+            failure = _lost(claim, failure.error)
+        await self._end(claim, unknown=interrupted or failure.meaning.unclear)
+        release = self._concluded(claim, failure, whose)
         emit(
             TOKEN_FAILED,
             open_id=claim.open_id,
-            code=error.code,
-            status=error.status,
-            log_id=error.log_id,
-            detail=error.detail,
+            code=failure.error.code,
+            status=failure.error.status,
+            log_id=failure.error.log_id,
+            detail=failure.error.detail,
             retry_in_seconds=round(release.token_retry_seconds, 1) or None,
         )
         return release
@@ -200,7 +201,7 @@ class TokenKeeper:
         except DatabaseUnavailable:
             return  # the next request with it then counts as one after an interruption
 
-    async def _suspend(self, error: ClientRefused) -> None:
+    async def _suspend(self, error: UpstreamError) -> None:
         if self._clock() < self._suspended_until:
             return  # sent before another one was refused
         self._suspended_until = self._clock() + CLIENT_REFUSED_SECONDS
@@ -210,20 +211,26 @@ class TokenKeeper:
         with suppress(DatabaseUnavailable):  # then other credentials are tried when the wait ends
             await self._outage.attempt(self._store.client_refused)
 
+    def _without_request(
+        self, claim: Claim, error: UpstreamError, whose: Whose = Whose.UNKNOWN
+    ) -> Release:
+        return self._concluded(claim, understood(error, claim.token), whose)
+
     def _concluded(
-        self, claim: Claim, error: UpstreamError | None, whose: Whose = Whose.UNKNOWN
+        self, claim: Claim, failure: Failure | None, whose: Whose = Whose.UNKNOWN
     ) -> Release:
         retry = (
             CLIENT_REFUSED_SECONDS
-            if isinstance(error, ClientRefused)
+            if failure and failure.reaction is Reaction.SUSPEND
             else growing_seconds(claim.token.failures, self._chance())
         )
-        return conclude_token(claim, error, self._chance(), retry, whose=whose)
+        return conclude_token(claim, failure, self._chance(), retry, whose=whose)
 
 
-def _is_open(error: UpstreamError) -> bool:
-    """Whether the API has left open what became of the refresh token."""
-    return type(error) is UpstreamFailed
+def _lost(claim: Claim, error: UpstreamError) -> Failure:
+    """The refresh token was used up by a request whose answer never came."""
+    lost = GrantRefused(LOST, status=error.status, log_id=error.log_id, detail=error.code)
+    return understood(lost, claim.token)
 
 
 def _aged(pair: TokenPair, seconds: float) -> TokenPair:

@@ -8,8 +8,9 @@ from datetime import datetime
 from math import inf
 from typing import Final
 
+from refresher.domain.answers import Failure, understood
 from refresher.domain.clocks import Clock
-from refresher.domain.errors import UpstreamError
+from refresher.domain.errors import UpstreamFailed
 from refresher.domain.model import CHUNK_SIZE, Claim, Sample, Video
 from refresher.domain.reconcile import Reconciled
 from refresher.flow.capacity import Held
@@ -51,7 +52,7 @@ class Work:
     held: Held
     clock: Clock
     halt: asyncio.Event = field(default_factory=asyncio.Event)
-    errors: list[UpstreamError] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     answered: bool = False
     unsaved: bool = False
@@ -79,6 +80,10 @@ class Work:
     def leased_until(self, moment: float) -> None:
         """The lease runs out then, on the monotonic clock; a little before nothing is sent."""
         self.lease_end = moment - LEASE_MARGIN_SECONDS
+
+    def fail(self, code: str) -> None:
+        """Something of our own went wrong: the account is tried again after a back-off."""
+        self.failures.append(understood(UpstreamFailed(code), self.claim.token))
 
     def waits(self) -> None:
         """From now on, or from earlier on."""

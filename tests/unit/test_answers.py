@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from refresher.domain.answers import MEANINGS, RENEW, Affects, Reaction, meaning
-from refresher.domain.conclude import conclude_token
+from refresher.domain.answers import MEANINGS, RENEW, Affects, Reaction, understood
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import TokenRequestFailed, UpstreamError, UpstreamFailed
 from refresher.domain.model import Claim, OpenId, TokenStanding, Video, VideoId
@@ -18,6 +17,7 @@ from refresher.domain.reconcile import put_aside, reconcile, refused_alone
 from refresher.events import EVENTS
 from refresher.tiktok import client
 from refresher.tiktok.wire import build_query, read_answer, read_token_answer
+from tests.outcomes import conclude_token
 
 PAGE = (Path(__file__).parents[2] / "docs" / "answers.md").read_text()
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
@@ -109,7 +109,7 @@ def test_the_query_by_status_and_code(status, token):
     for code, body in [*answers, *(("", body) for body in NO_ERROR)]:
         row = first_row(status, code, renewable=token is FRESH)
         error = failed(read_answer, status, {}, body, [ID], NOW.timestamp())
-        assert told(meaning(error, token)) == row[2:], (status, body, row)
+        assert told(understood(error, token).meaning) == row[2:], (status, body, row)
 
 
 @pytest.mark.parametrize("row", QUERY_ROWS, ids=lambda row: f"{row[0]} {row[1]}")
@@ -130,10 +130,10 @@ def test_no_answer_to_a_query():
     source = Path(client.__file__).read_text()
     for code in named(failures[1]):
         assert f'"{code}"' in source
-        assert told(meaning(UpstreamFailed(code), FRESH)) == failures[2:]
+        assert told(understood(UpstreamFailed(code), FRESH).meaning) == failures[2:]
     error = failed(build_query, "a\nb", [ID])
     assert [error.code] == named(unsent[1])
-    assert told(meaning(error, NO_TOKEN)) == unsent[2:]
+    assert told(understood(error, NO_TOKEN).meaning) == unsent[2:]
 
 
 def test_every_meaning_is_told():
@@ -181,7 +181,7 @@ def test_the_token_endpoint(row, token):
             assert not isinstance(error, TokenRequestFailed), "it may have been used up"
             assert told(MEANINGS[TokenRequestFailed]) == row[2:]
         else:
-            assert told(meaning(error, token)) == row[2:]
+            assert told(understood(error, token).meaning) == row[2:]
             assert not named(row[1]) or error.code in named(row[1])
 
 

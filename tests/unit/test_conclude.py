@@ -6,7 +6,6 @@ from itertools import permutations
 
 import pytest
 
-from refresher.domain.conclude import conclude
 from refresher.domain.errors import (
     AccessTokenRefused,
     QueryRefused,
@@ -16,6 +15,7 @@ from refresher.domain.errors import (
 )
 from refresher.domain.model import Claim, OpenId, Park, Release, Sample, TokenStanding, VideoId
 from refresher.domain.pacing import DatabaseTime, pause_seconds, retry_seconds
+from tests.outcomes import conclude
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 ANA = OpenId("ana")

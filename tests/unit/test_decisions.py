@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refresher.domain.conclude import conclude_token
 from refresher.domain.due import FIRST_WAIT_AFTER_REFUSAL, LONGEST_WAIT, wait_after_refusal
 from refresher.domain.errors import (
     ClientRefused,
@@ -24,6 +23,7 @@ from refresher.domain.pacing import (
 )
 from refresher.domain.reconcile import MOST_MISSES, refused_alone
 from refresher.domain.tokens import LARGEST_SHARE_OF_LIFE, MARGIN_SECONDS, refresh_in_seconds
+from tests.outcomes import conclude_token
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 HAIR = 1e-6
