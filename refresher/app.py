@@ -1,4 +1,4 @@
-"""Composition root: pool, session, loops, signals, and the order in which they stop."""
+"""Builds the parts, starts them, and stops them in order."""
 
 import asyncio
 import gc
@@ -9,26 +9,22 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
-from math import inf
 from time import monotonic
 from typing import Final
 
 from refresher import events
 from refresher.domain.due import DuePolicy
-from refresher.domain.errors import DatabaseUnavailable, is_away
-from refresher.domain.model import CHUNK_SIZE, OpenId
+from refresher.domain.errors import DatabaseUnavailable
 from refresher.flow.loop import Refresher, Terms
 from refresher.flow.outage import Outage
 from refresher.flow.stop import cancelled
 from refresher.flow.tokens import TokenKeeper
-from refresher.flow.work import Tally
 from refresher.logs import emit
 from refresher.operations import served
-from refresher.postgres.audit import AUDIT_SECONDS, audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import (
@@ -39,24 +35,19 @@ from refresher.postgres.database import (
     check_migrated,
     connected,
 )
-from refresher.postgres.failures import DatabaseRefusedError, first_line
+from refresher.postgres.failures import DatabaseRefusedError
 from refresher.postgres.role import check_role, connection_limit
-from refresher.postgres.sealing import Sealer, check_readable, seal_all
-from refresher.postgres.status import Summary, any_left, count_due, read_now, read_summary
+from refresher.postgres.sealing import Sealer, check_readable
+from refresher.postgres.status import any_left, count_due, read_now
 from refresher.postgres.tokens import (
     TokenStore,
-    consents_ending,
-    free_waiting,
-    ignored_tokens,
 )
 from refresher.postgres.write_back import WriteBack
 from refresher.schedule import Schedule
 from refresher.settings import Settings, split_keys
 from refresher.tiktok.client import Client, opened
+from refresher.upkeep import SUMMARY_SECONDS, Upkeep, begin
 
-SUMMARY_SECONDS: Final = 60.0
-TEND_TOKENS_SECONDS: Final = 3600.0
-IGNORED_TOKENS_SECONDS: Final = 10.0
 #: Kept of the grace time for closing connections.
 CLOSING_SECONDS: Final = 1.0
 READY_SECONDS: Final = 2.0
@@ -76,9 +67,12 @@ class App:
     pool: Pool
     sealer: Sealer
     refresher: Refresher
+    upkeep: Upkeep
     schedule: Schedule
     outage: Outage
+    #: The name of this process, in leases and in the log.
     replica: str
+    #: Set by the first signal.
     stop: asyncio.Event
 
 
@@ -95,54 +89,65 @@ def due_policy(settings: Settings) -> DuePolicy:
 async def assembled(settings: Settings) -> AsyncIterator[App]:
     """The parts, connected to each other; nothing runs yet."""
     replica = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    database_url = settings.database_url.get_secret_value()
+    sealer = Sealer(split_keys(settings.token_keys))
+    client = _client(settings)
     outage = Outage(random.random, monotonic)
-    pace = settings.pace
     async with AsyncExitStack() as stack:
-        pool = await stack.enter_async_context(
-            connected(settings.database_url.get_secret_value(), application_name=APPLICATION_NAME)
-        )
-        client = _client(settings)
-        tiktok = await stack.enter_async_context(
-            opened(settings.tiktok_base_url, settings.concurrency, client)
-        )
-        sealer = Sealer(split_keys(settings.token_keys))
-        claims = Claims(
-            pool,
-            replica=replica,
-            pace=pace,
-            managed=settings.refreshes_tokens,
-            sealer=sealer,
-        )
-        keeper = TokenKeeper(
-            TokenStore(
-                pool,
-                sealer,
-                unknown_seconds=pace.lease_seconds + NOTICING_SECONDS,
-                client=client.fingerprint if client else "",
-            ),
-            outage=outage,
-            chance=random.random,
-            clock=monotonic,
-        )
+        enter = stack.enter_async_context
+        pool = await enter(connected(database_url, application_name=APPLICATION_NAME))
+        tiktok = await enter(opened(settings.tiktok_base_url, settings.concurrency, client))
         refresher = Refresher(
-            claims,
+            _claims(settings, pool, sealer, replica),
             tiktok,
             WriteBack(pool),
-            keeper,
-            terms=Terms(
-                policy=due_policy(settings),
-                concurrency=settings.concurrency,
-                request_timeout_seconds=settings.request_timeout_seconds,
-                poll_seconds=settings.poll_seconds,
-                lease_seconds=pace.lease_seconds,
-                grace_seconds=max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS),
-            ),
+            _token_keeper(settings, pool, sealer, outage),
+            terms=_terms(settings),
             outage=outage,
             chance=random.random,
             clock=monotonic,
         )
+        upkeep = Upkeep(
+            pool,
+            sealer,
+            tally=lambda: refresher.tally,
+            managed=settings.refreshes_tokens,
+            fingerprint=client.fingerprint if client else None,
+        )
         stop = asyncio.Event()
-        yield App(settings, pool, sealer, refresher, Schedule(), outage, replica, stop)
+        yield App(settings, pool, sealer, refresher, upkeep, Schedule(), outage, replica, stop)
+
+
+def _claims(settings: Settings, pool: Pool, sealer: Sealer, replica: str) -> Claims:
+    return Claims(
+        pool,
+        replica=replica,
+        pace=settings.pace,
+        managed=settings.refreshes_tokens,
+        sealer=sealer,
+    )
+
+
+def _token_keeper(settings: Settings, pool: Pool, sealer: Sealer, outage: Outage) -> TokenKeeper:
+    client = _client(settings)
+    store = TokenStore(
+        pool,
+        sealer,
+        unknown_seconds=settings.pace.lease_seconds + NOTICING_SECONDS,
+        client=client.fingerprint if client else "",
+    )
+    return TokenKeeper(store, outage=outage, chance=random.random, clock=monotonic)
+
+
+def _terms(settings: Settings) -> Terms:
+    return Terms(
+        policy=due_policy(settings),
+        concurrency=settings.concurrency,
+        request_timeout_seconds=settings.request_timeout_seconds,
+        poll_seconds=settings.poll_seconds,
+        lease_seconds=settings.pace.lease_seconds,
+        grace_seconds=max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS),
+    )
 
 
 def _client(settings: Settings) -> Client | None:
@@ -158,10 +163,7 @@ async def run(settings: Settings) -> None:
     """
     async with assembled(settings) as app:
         stop_on_signals(app)
-        if settings.ignored:
-            emit(events.SETTINGS_IGNORED, variables=settings.ignored)
-        if ignored := ignored_parameters(settings.database_url.get_secret_value()):
-            emit(events.PARAMETERS_IGNORED, parameters=list(ignored))
+        _warn_of_ignored(settings)
         async with served(settings.http_listen, partial(_what_is_missing, app.pool)):
             try:
                 await app.outage.outlast(
@@ -193,13 +195,11 @@ async def _check_database(app: App) -> None:
         emit(events.CONNECTIONS_LIMITED, limit=limit, wanted=POOL_SIZE)
 
 
-async def _free_waiting(app: App) -> None:
-    """Credentials that have changed are tried at once: nobody waits for what is put right."""
-    client = _client(app.settings)
-    if client is None or not app.settings.refreshes_tokens:
-        return
-    if accounts := await free_waiting(app.pool, client.fingerprint, _refused("free")):
-        emit(events.CLIENT_REPLACED, accounts=accounts)
+def _warn_of_ignored(settings: Settings) -> None:
+    if settings.ignored:
+        emit(events.SETTINGS_IGNORED, variables=settings.ignored)
+    if ignored := ignored_parameters(settings.database_url.get_secret_value()):
+        emit(events.PARAMETERS_IGNORED, parameters=list(ignored))
 
 
 def _warn_of_tokens(app: App) -> None:
@@ -217,30 +217,11 @@ async def work(
 ) -> None:
     """Refresh until stopped or finished, with the ticks, the summary and the audit beside it."""
     gc.freeze()  # what is loaded by now is never garbage
-    at_once = asyncio.Event()
-    at_once.set()
-    on_each = partial(_on_each, app.outage)
-    loops = (
-        on_each(
-            "tend tokens",
-            app.schedule.every(TEND_TOKENS_SECONDS, at_once),
-            partial(_tend_tokens, app),
-        ),
-        on_each(
-            "summary",
-            app.schedule.every(summary_seconds, asyncio.Event()),
-            Summarizer(app).summarize,
-        ),
-        on_each("audit", app.schedule.every(AUDIT_SECONDS, asyncio.Event()), partial(_audit, app)),
-        on_each(
-            "ignored tokens",
-            app.schedule.every(IGNORED_TOKENS_SECONDS, asyncio.Event()),
-            partial(_tell_ignored_tokens, app),
-        ),
-        _on_first(app.stop, app.refresher.stop),
-    )
     app.schedule.every(app.settings.poll_seconds, app.refresher.wake)
-    tasks = [asyncio.create_task(loop) for loop in loops]
+    tasks = [
+        *begin(app.upkeep, app.schedule, app.outage, summary_seconds=summary_seconds),
+        asyncio.create_task(_on_first(app.stop, app.refresher.stop)),
+    ]
     try:
         with app.schedule.running():
             abandoned = await app.refresher.run(finished)
@@ -290,115 +271,9 @@ def stop_on_signals(app: App) -> None:
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
 
 
-class Summarizer:
-    """Says every minute how fresh the covers are and what this replica did since."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-        self._tally = Tally()
-
-    async def summarize(self) -> None:
-        summary = await read_summary(self._app.pool)
-        now = self._app.refresher.tally
-        done, self._tally = now.since(self._tally), now
-        emit(events.FRESHNESS_SUMMARIZED, **summary_fields(summary, done))
-
-
-def summary_fields(summary: Summary, done: Tally) -> dict[str, object]:
-    """The fields of `freshness.summarized`."""
-    return {
-        **asdict(summary),
-        "requests": done.requests,
-        "refreshed": done.refreshed,
-        "unchanged": done.unchanged,
-        "left_out": done.missing,
-        "rejected": done.rejected,
-        "chunk_fill": chunk_fill(done),
-        "throttled": done.throttled,
-    }
-
-
-def chunk_fill(done: Tally) -> float | None:
-    """IDs per request / 20; None where nothing was asked."""
-    return round(done.ids / done.requests / CHUNK_SIZE, 3) if done.requests else None
-
-
-async def _tend_tokens(app: App) -> None:
-    """Free what waits for other credentials, seal plain text, and warn of consents that end."""
-    await _free_waiting(app)
-    if sealed := await seal_all(app.pool, app.sealer, _refused("seal")):
-        emit(events.TOKENS_SEALED, accounts=sealed)
-    told: set[OpenId] = set()
-    # A trigger that keeps the note out of its row must not make it news for ever.
-    while ending := [
-        one for one in await consents_ending(app.pool, _refused("consent")) if one[0] not in told
-    ]:
-        for open_id, ends_at, days in ending:
-            told.add(open_id)
-            emit(
-                events.CONSENT_WARNED,
-                open_id=open_id,
-                ends_at=ends_at.isoformat(),
-                within_days=days,
-            )
-
-
-def _refused(at: str) -> Callable[[OpenId, Exception], None]:
-    """Says what stands in the way of an account that is left as it is."""
-
-    def say(open_id: OpenId, error: Exception) -> None:
-        emit(
-            events.ACCOUNT_REFUSED,
-            open_id=open_id,
-            at=at,
-            reason=first_line(error),
-            retry_in_seconds=None,
-        )
-
-    return say
-
-
-async def _tell_ignored_tokens(app: App) -> None:
-    for open_id, writes in await ignored_tokens(app.pool, _refused("ignored tokens")):
-        emit(events.TOKENS_IGNORED, open_id=open_id, writes=writes)
-
-
-async def _audit(app: App) -> None:
-    mended = await audit_step(
-        app.pool, managed=app.settings.refreshes_tokens, refused=_refused("audit")
-    )
-    for open_id, overslept_seconds in mended:
-        emit(events.ACCOUNT_MENDED, open_id=open_id, overslept_seconds=overslept_seconds)
-
-
 async def _on_first(event: asyncio.Event, act: Callable[[], None]) -> None:
     await event.wait()
     act()
-
-
-async def _on_each(
-    outage: Outage, name: str, tick: asyncio.Event, unit: Callable[[], Awaitable[None]]
-) -> None:
-    """Run the unit on every tick, whatever becomes of it; `name` is the loop's in the log."""
-    failing_since, said = inf, False
-    while True:
-        await tick.wait()
-        tick.clear()
-        try:
-            await unit()
-        except DatabaseUnavailable as error:
-            if is_away(error):
-                continue  # the flow says so
-            # A lock or a slow moment may pass, and a time-out may be an outage: it is told of once
-            # it fails again while others are answered.
-            if not said and outage.answered_at >= failing_since:
-                said = True
-                emit(events.LOOP_FAILED, loop=name, exc_info=error)
-            failing_since = min(failing_since, monotonic())
-        except Exception as error:  # noqa: BLE001 - a summary must not end the refreshing
-            emit(events.LOOP_FAILED, loop=name, exc_info=error)
-        else:
-            failing_since, said = inf, False
 
 
 async def _what_is_missing(pool: Pool) -> str | None:

@@ -4,7 +4,6 @@ from time import monotonic
 
 import pytest
 
-from refresher.app import summary_fields
 from refresher.domain.model import Release
 from refresher.domain.pacing import Pace
 from refresher.events import FRESHNESS_SUMMARIZED
@@ -12,6 +11,7 @@ from refresher.flow.work import Tally
 from refresher.postgres.audit import audit_step
 from refresher.postgres.claims import Claims
 from refresher.postgres.status import Summary, read_summary
+from refresher.upkeep import summary_fields
 from tests.conftest import eventually, until
 from tests.test_previous_version import Of0001, Of0002
 

@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from refresher import app as composition
+from refresher import upkeep
 from refresher.domain.model import (
     ChunkWrite,
     OpenId,
@@ -303,12 +304,12 @@ async def test_an_idle_poll_costs_at_most_two_statements(database, asked):
             app.refresher.wake.set()
         app.refresher.stop()
         await running
-        await composition.Summarizer(app).summarize()
+        await app.upkeep.summarize()
         await audit_step(app.pool)
     assert asked[:-2] == [CLAIM.text] * len(asked[:-2])
     assert asked[-2:] == [SUMMARY.text, AUDIT.text]
     audits = settings.poll_seconds / AUDIT_SECONDS
-    summaries = settings.poll_seconds / composition.SUMMARY_SECONDS
+    summaries = settings.poll_seconds / upkeep.SUMMARY_SECONDS
     assert 1 + audits + summaries <= 2
 
 

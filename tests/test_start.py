@@ -8,7 +8,7 @@ from time import monotonic
 
 import pytest
 
-from refresher import app, logs
+from refresher import logs, upkeep
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed
 from refresher.flow.outage import Outage
 from refresher.postgres.failures import RightMissingError
@@ -30,7 +30,7 @@ async def test_a_loop_that_fails_is_named(capfd):
     tick.set()
     settings = read_settings(database_url="postgresql://db/refresher")
     loop = asyncio.create_task(
-        app._on_each(Outage(lambda: 0.5, monotonic), "tend tokens", tick, partial(unit, settings))
+        upkeep.on_each(Outage(lambda: 0.5, monotonic), "tend tokens", tick, partial(unit, settings))
     )
     await went_on.wait()
     loop.cancel()
@@ -73,7 +73,7 @@ async def test_a_loop_that_the_database_refuses_is_named(capfd, outcomes, answer
             raise outcome
 
     tick.set()
-    loop = asyncio.create_task(app._on_each(outage, "summary", tick, unit))
+    loop = asyncio.create_task(upkeep.on_each(outage, "summary", tick, unit))
     await done.wait()
     loop.cancel()
     with suppress(asyncio.CancelledError):

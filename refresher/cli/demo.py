@@ -28,8 +28,8 @@ def demo(
     from rich.table import Table
 
     from refresher import logs
-    from refresher.app import chunk_fill
     from refresher.demo import run_demo
+    from refresher.upkeep import chunk_fill
 
     print(DEMO_WORDS, flush=True)
     logs.configure(log_format="console", level="info")

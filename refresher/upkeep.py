@@ -1,0 +1,168 @@
+"""What a daemon does beside the flow: summary, token tending and audit, each on its own tick."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from math import inf
+from time import monotonic
+from typing import Final
+
+from refresher import events
+from refresher.domain.errors import DatabaseUnavailable, is_away
+from refresher.domain.model import CHUNK_SIZE, OpenId
+from refresher.flow.outage import Outage
+from refresher.flow.work import Tally
+from refresher.logs import emit
+from refresher.postgres.audit import AUDIT_SECONDS, audit_step
+from refresher.postgres.database import Pool
+from refresher.postgres.failures import first_line
+from refresher.postgres.sealing import Sealer, seal_all
+from refresher.postgres.status import Summary, read_summary
+from refresher.postgres.tokens import consents_ending, free_waiting, ignored_tokens
+from refresher.schedule import Schedule
+
+SUMMARY_SECONDS: Final = 60.0
+TEND_TOKENS_SECONDS: Final = 3600.0
+IGNORED_TOKENS_SECONDS: Final = 10.0
+
+
+@dataclass(slots=True)
+class Upkeep:
+    """The work beside the flow. Each method raises `DatabaseUnavailable`."""
+
+    pool: Pool
+    sealer: Sealer
+    #: What this replica has done so far.
+    tally: Callable[[], Tally]
+    #: Whether the daemon renews the access tokens.
+    managed: bool
+    #: Of the app credentials in use; None where there are none.
+    fingerprint: str | None
+    #: The tally of the last summary.
+    summarized: Tally = field(default_factory=Tally)
+
+    async def summarize(self) -> None:
+        """Say how fresh the covers are, and what this replica did since the last summary."""
+        summary = await read_summary(self.pool)
+        now = self.tally()
+        done, self.summarized = now.since(self.summarized), now
+        emit(events.FRESHNESS_SUMMARIZED, **summary_fields(summary, done))
+
+    async def tend_tokens(self) -> None:
+        """Wake what waits for new app credentials, seal plain text, warn of consents that end."""
+        await self._wake_waiting()
+        if sealed := await seal_all(self.pool, self.sealer, _refused("seal")):
+            emit(events.TOKENS_SEALED, accounts=sealed)
+        await self._warn_of_consents()
+
+    async def tell_ignored_tokens(self) -> None:
+        """Say which accounts an application wrote an old token pair to."""
+        for open_id, writes in await ignored_tokens(self.pool, _refused("ignored tokens")):
+            emit(events.TOKENS_IGNORED, open_id=open_id, writes=writes)
+
+    async def audit(self) -> None:
+        """Count some accounts again, and mend what has drifted."""
+        mended = await audit_step(self.pool, managed=self.managed, refused=_refused("audit"))
+        for open_id, overslept_seconds in mended:
+            emit(events.ACCOUNT_MENDED, open_id=open_id, overslept_seconds=overslept_seconds)
+
+    async def _wake_waiting(self) -> None:
+        """Changed credentials are tried at once: nobody waits for what is put right."""
+        if self.fingerprint is None or not self.managed:
+            return
+        if accounts := await free_waiting(self.pool, self.fingerprint, _refused("free")):
+            emit(events.CLIENT_REPLACED, accounts=accounts)
+
+    async def _warn_of_consents(self) -> None:
+        told: set[OpenId] = set()
+        # A trigger may keep the note out of the row: each account is still told of once only.
+        while ending := [
+            one
+            for one in await consents_ending(self.pool, _refused("consent"))
+            if one[0] not in told
+        ]:
+            for open_id, ends_at, days in ending:
+                told.add(open_id)
+                emit(
+                    events.CONSENT_WARNED,
+                    open_id=open_id,
+                    ends_at=ends_at.isoformat(),
+                    within_days=days,
+                )
+
+
+def begin(
+    upkeep: Upkeep, schedule: Schedule, outage: Outage, *, summary_seconds: float = SUMMARY_SECONDS
+) -> list[asyncio.Task[None]]:
+    """Start the loops; tokens are tended at once. The caller cancels the tasks."""
+    at_once = asyncio.Event()
+    at_once.set()
+    loops = (
+        ("tend tokens", TEND_TOKENS_SECONDS, at_once, upkeep.tend_tokens),
+        ("summary", summary_seconds, asyncio.Event(), upkeep.summarize),
+        ("audit", AUDIT_SECONDS, asyncio.Event(), upkeep.audit),
+        ("ignored tokens", IGNORED_TOKENS_SECONDS, asyncio.Event(), upkeep.tell_ignored_tokens),
+    )
+    return [
+        asyncio.create_task(on_each(outage, name, schedule.every(seconds, tick), unit))
+        for name, seconds, tick, unit in loops
+    ]
+
+
+async def on_each(
+    outage: Outage, name: str, tick: asyncio.Event, unit: Callable[[], Awaitable[None]]
+) -> None:
+    """Run the unit on every tick, for ever. What it raises is logged with the loop's `name`."""
+    failing_since, said = inf, False
+    while True:
+        await tick.wait()
+        tick.clear()
+        try:
+            await unit()
+        except DatabaseUnavailable as error:
+            if is_away(error):
+                continue  # the flow says so
+            # A lock may pass, and a time-out may be an outage: it is told of once it fails again
+            # while others are answered.
+            if not said and outage.answered_at >= failing_since:
+                said = True
+                emit(events.LOOP_FAILED, loop=name, exc_info=error)
+            failing_since = min(failing_since, monotonic())
+        except Exception as error:  # noqa: BLE001 - a summary must not end the refreshing
+            emit(events.LOOP_FAILED, loop=name, exc_info=error)
+        else:
+            failing_since, said = inf, False
+
+
+def summary_fields(summary: Summary, done: Tally) -> dict[str, object]:
+    """The fields of `freshness.summarized`."""
+    return {
+        **asdict(summary),
+        "requests": done.requests,
+        "refreshed": done.refreshed,
+        "unchanged": done.unchanged,
+        "left_out": done.missing,
+        "rejected": done.rejected,
+        "chunk_fill": chunk_fill(done),
+        "throttled": done.throttled,
+    }
+
+
+def chunk_fill(done: Tally) -> float | None:
+    """IDs per request / 20; None where nothing was asked."""
+    return round(done.ids / done.requests / CHUNK_SIZE, 3) if done.requests else None
+
+
+def _refused(at: str) -> Callable[[OpenId, Exception], None]:
+    """Says what stands in the way of an account that is left as it is."""
+
+    def say(open_id: OpenId, error: Exception) -> None:
+        emit(
+            events.ACCOUNT_REFUSED,
+            open_id=open_id,
+            at=at,
+            reason=first_line(error),
+            retry_in_seconds=None,
+        )
+
+    return say
