@@ -40,8 +40,8 @@ from benchmarks.world import Server
 from refresher.domain.conclude import conclude
 from refresher.domain.model import CHUNK_SIZE, ChunkWrite, Claim, Release, Write
 from refresher.domain.pacing import Pace
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import audit_step
-from refresher.postgres.claims import Claims
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.migrate import migrate
 from refresher.postgres.status import read_quota, read_replicas, read_summary
@@ -251,7 +251,7 @@ async def _work(connection: Any, pool: Pool, claims: int, figures: Figures) -> N
     """Claim, write back, release, over and over, as fast as it goes."""
     rows = await connection.fetch("SELECT open_id FROM refresher.accounts WHERE videos > $1", LARGE)
     large = {row["open_id"] for row in rows}
-    leases = Claims(
+    leases = Accounts(
         pool,
         replica="flat",
         pace=Pace(LIMIT, 0, lease_seconds=LEASE_SECONDS),

@@ -23,7 +23,7 @@ from benchmarks.arguments import parser_of, whole
 from refresher.demo import temporary_postgres
 from refresher.domain.model import CHUNK_SIZE, ChunkWrite, Claim, Release, Write
 from refresher.domain.pacing import Pace
-from refresher.postgres.claims import Claims
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.database import SCAN_SECONDS, Pool, connected
 from refresher.postgres.migrate import migrate
 from refresher.postgres.partitioning import partition_videos
@@ -136,7 +136,7 @@ async def fill(variant: Variant, options: argparse.Namespace) -> None:
 
 async def work(variant: Variant, number: int) -> None:
     """What a replica does: claim, write a thousand results at once, give back."""
-    claims = Claims(
+    claims = Accounts(
         variant.pool,
         replica="a",
         pace=Pace(0, 0, lease_seconds=60),

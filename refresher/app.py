@@ -25,7 +25,7 @@ from refresher.flow.stop import cancelled
 from refresher.flow.tokens import TokenKeeper
 from refresher.logs import emit
 from refresher.operations import served
-from refresher.postgres.claims import Claims
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import (
     APPLICATION_NAME,
@@ -98,7 +98,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
         pool = await enter(connected(database_url, application_name=APPLICATION_NAME))
         tiktok = await enter(opened(settings.tiktok_base_url, settings.concurrency, client))
         refresher = Refresher(
-            _claims(settings, pool, sealer, replica),
+            _accounts(settings, pool, sealer, replica),
             tiktok,
             WriteBack(pool),
             _token_keeper(settings, pool, sealer, outage),
@@ -118,8 +118,8 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
         yield App(settings, pool, sealer, refresher, upkeep, Schedule(), outage, replica, stop)
 
 
-def _claims(settings: Settings, pool: Pool, sealer: Sealer, replica: str) -> Claims:
-    return Claims(
+def _accounts(settings: Settings, pool: Pool, sealer: Sealer, replica: str) -> Accounts:
+    return Accounts(
         pool,
         replica=replica,
         pace=settings.pace,

@@ -22,7 +22,7 @@ from refresher.domain.app_limit import (
     app_limit,
 )
 from refresher.domain.pacing import Pace
-from refresher.postgres.claims import Claims
+from refresher.postgres.accounts import Accounts
 from tests.conftest import eventually
 
 accounts = st.sampled_from(["ana", "ben", "cid"])
@@ -282,7 +282,7 @@ def test_whatever_was_answered_the_rate_finds_room_after_the_pause(bursts):
 
 
 def claims(pool, replica):
-    return Claims(
+    return Accounts(
         pool,
         replica=replica,
         pace=Pace(600, 0, lease_seconds=20),

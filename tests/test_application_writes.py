@@ -14,7 +14,7 @@ from refresher.domain.conclude import conclude
 from refresher.domain.expiry import named_expiry
 from refresher.domain.model import ChunkWrite, Sample, TokenPair, Write
 from refresher.domain.pacing import Pace
-from refresher.postgres.claims import Claims
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.database import connected
 from refresher.postgres.imports import import_accounts
 from refresher.postgres.migrate import migrate
@@ -61,7 +61,7 @@ async def stored(pool, layout):
 
 
 def replica(pool):
-    return Claims(pool, replica="a", pace=Pace(0, 0, lease_seconds=60))
+    return Accounts(pool, replica="a", pace=Pace(0, 0, lease_seconds=60))
 
 
 def url(expires_at):
@@ -685,7 +685,7 @@ async def authorized(pool, sealer, state="active"):
         " ('zoe', 'act.0', now() - interval '1 day', 'rft.0', now() + interval '1 day', 'video.list')"
     )
     store = TokenStore(pool, sealer)
-    claims = Claims(
+    claims = Accounts(
         pool,
         replica="a",
         pace=Pace(0, 0, lease_seconds=60),
@@ -795,7 +795,7 @@ async def test_a_refresh_token_that_was_not_rotated_is_not_used_up(pool, given):
         "INSERT INTO refresher.accounts (open_id, access_token, access_token_expires_at,"
         " refresh_token) VALUES ('zoe', 'act.0', now(), 'rft.0')"
     )
-    claims = Claims(
+    claims = Accounts(
         pool,
         replica="a",
         pace=Pace(0, 0, lease_seconds=60),

@@ -144,7 +144,7 @@ async def test_leases_are_renewed_beside_many_that_wait(pool, database):
         while any(claim.open_id.startswith("b") for claim in left):
             begun = monotonic()
             before = len(found)
-            renewed = await replica(pool, lease=100).renew(left, lambda one, _: found.append(one))
+            renewed = await replica(pool, lease=100).extend(left, lambda one, _: found.append(one))
             took = monotonic() - begun
             left = [
                 claim

@@ -11,14 +11,16 @@ import pytest
 from refresher.domain.conclude import conclude
 from refresher.domain.model import ChunkWrite, Park, Release, Sample, Write
 from refresher.domain.pacing import APP_HORIZON_SECONDS, HORIZON_SECONDS, PAST_SECONDS, Pace
-from refresher.postgres.claims import EXTEND, RESERVE, ROWS_READ, Claims
+from refresher.postgres.accounts import Accounts
+from refresher.postgres.claims import RESERVE, ROWS_READ
 from refresher.postgres.database import connected
+from refresher.postgres.leases import EXTEND
 from refresher.postgres.statements import Statement, source
 from refresher.postgres.write_back import write_back
 
 
 def replica(pool, name="a", *, per_token=600, per_app=0, lease=60.0):
-    return Claims(
+    return Accounts(
         pool,
         replica=name,
         pace=Pace(per_token, per_app, lease_seconds=lease),
@@ -402,9 +404,15 @@ async def test_a_claim_reads_little_more_than_of_one_account(pool, sizes, claims
     assert [len(await replica(pool).claim(100)) for _ in claims] == claims
 
 
+def read_at_most(monkeypatch, rows):
+    """Claims read so many videos of an account, and releases know it."""
+    for module in ("claims", "leases"):
+        monkeypatch.setattr(f"refresher.postgres.{module}.ROWS_READ", rows)
+
+
 async def test_a_large_account_is_read_in_parts(pool, monkeypatch):
     """Each claim reads on where the last one stopped; what is due in all parts is asked for once."""
-    monkeypatch.setattr("refresher.postgres.claims.ROWS_READ", 50)
+    read_at_most(monkeypatch, 50)
     await store(pool, "ana", 130)
     await pool.execute("UPDATE refresher.accounts SET videos = 130")
     asked, read_to = [], []
@@ -432,7 +440,7 @@ async def test_a_large_account_is_read_in_parts(pool, monkeypatch):
 
 async def test_a_part_with_nothing_due_costs_no_turn(pool, monkeypatch):
     """The account's next part is read before those of others that have been due for long."""
-    monkeypatch.setattr("refresher.postgres.claims.ROWS_READ", 50)
+    read_at_most(monkeypatch, 50)
     await store(pool, "ana", 130)
     await pool.execute(
         "UPDATE refresher.videos SET due_at = now() + interval '1 hour' WHERE video_id < 'ana9'"
@@ -488,7 +496,7 @@ async def test_a_claim_tells_where_each_row_lies(pool):
 
 async def test_a_part_is_read_again_while_more_is_due_in_it(pool, monkeypatch):
     """A claim that asks for less than is due, for want of budget, leaves the rest to the next."""
-    monkeypatch.setattr("refresher.postgres.claims.ROWS_READ", 50)
+    read_at_most(monkeypatch, 50)
     await store(pool, "ana", 130)
     (claim,) = await replica(pool).claim(2)
     assert (len(claim.videos), claim.unfinished) == (40, True)
@@ -497,7 +505,7 @@ async def test_a_part_is_read_again_while_more_is_due_in_it(pool, monkeypatch):
 
 async def test_a_large_account_is_counted_when_all_of_it_was_read(pool, monkeypatch):
     """Not with every part: the counts of the last time stand, and it is awake at once."""
-    monkeypatch.setattr("refresher.postgres.claims.ROWS_READ", 50)
+    read_at_most(monkeypatch, 50)
     await store(pool, "ana", 130)
     for counted, unfinished in ((130, True), (130, True), (129, False)):
         (claim,) = await replica(pool).claim(1)
@@ -561,7 +569,7 @@ async def test_what_was_written_and_is_not_there_is_seen(pool, change, counts):
 
 async def test_a_claim_of_a_part_has_not_seen_all(pool, monkeypatch):
     """Neither the first part of an account nor its last."""
-    monkeypatch.setattr("refresher.postgres.claims.ROWS_READ", 20)
+    read_at_most(monkeypatch, 20)
     await store(pool, "ana", 30)
     for _ in range(2):
         (claim,) = await replica(pool).claim(1)
@@ -696,7 +704,7 @@ async def test_a_lease_is_renewed_beside_a_write_back(pool):
             write = Write(ids(claim), due_at, misses=misses)
             chunk = ChunkWrite(claim.open_id, claim.lease_epoch, [write], claim.ctids)
             assert await write_back(pool, [chunk]) == [1]
-    (left,) = await claims.renew([claim])
+    (left,) = await claims.extend([claim])
     assert 59 < left <= 60
 
 
@@ -706,7 +714,7 @@ async def test_a_lost_lease_is_not_renewed_and_brings_no_slot(pool):
     (old,) = await replica(pool, "a").claim(10)
     await pool.execute("UPDATE refresher.accounts SET lease_expires_at = now(), wake_at = now()")
     assert await replica(pool, "b").claim(10)
-    assert await replica(pool, "a").renew([old]) == [None]
+    assert await replica(pool, "a").extend([old]) == [None]
     assert await replica(pool, "a").reserve(old) is None
 
 
@@ -715,7 +723,7 @@ async def test_new_videos_do_not_cut_a_dead_tokens_back_off_short(pool):
     await store(pool, "ana", 1)
     await pool.execute("UPDATE refresher.accounts SET refresh_token = 'rft.x'")
     await pool.execute("UPDATE refresher.accounts SET token_standing = 'refused'")
-    claims = Claims(
+    claims = Accounts(
         pool,
         replica="a",
         pace=Pace(0, 0, lease_seconds=60),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from refresher.domain.errors import AccessTokenRefused, DailyQuotaSpent, Throttled, UpstreamFailed
 from refresher.domain.model import Claim, OpenId, Release, TokenStanding
 from refresher.domain.pacing import DatabaseTime, Pace, quota_pause_seconds
-from refresher.postgres.claims import Claims
+from refresher.postgres.accounts import Accounts
 from tests.conftest import eventually
 from tests.outcomes import conclude, conclude_token
 
@@ -118,7 +118,7 @@ def test_a_token_waits_for_its_day_and_the_account_goes_on():
 
 
 def replica(pool, name):
-    return Claims(
+    return Accounts(
         pool,
         replica=name,
         pace=Pace(600, 0, lease_seconds=60),

@@ -7,8 +7,8 @@ import pytest
 from refresher.domain.conclude import conclude
 from refresher.domain.model import ChunkWrite, Write
 from refresher.domain.pacing import Pace
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import audit_step
-from refresher.postgres.claims import Claims
 from refresher.postgres.fleet import read_fleet
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import (
@@ -66,7 +66,7 @@ async def test_whatever_is_stored_can_be_read(pool, stored):
 
 async def refreshed(pool):
     """One round of all that the daemon and the commands do; the accounts that were claimed."""
-    claims = Claims(
+    claims = Accounts(
         pool,
         replica="a",
         pace=Pace(600, 6000, lease_seconds=60),
@@ -82,7 +82,7 @@ async def refreshed(pool):
         dies = claim.time.now + 2 * HOUR
         write = Write(ids, dies - HOUR, dies, ["https://x"] * len(ids))
         await write_back(pool, [ChunkWrite(claim.open_id, claim.lease_epoch, [write], claim.ctids)])
-    assert None not in await claims.renew(claimed)
+    assert None not in await claims.extend(claimed)
     if claimed:
         assert None not in await claims.release([conclude(claim, [], 0.5) for claim in claimed])
     for managed in (True, False):

@@ -58,7 +58,7 @@ from refresher.domain.troubles import (
 )
 from refresher.flow.capacity import Capacity
 from refresher.flow.claiming import Claiming
-from refresher.postgres.claims import Claims
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.postgres.status import count_isolated, list_accounts, set_state
 from refresher.postgres.tokens import TokenStore
@@ -399,7 +399,7 @@ def test_an_account_that_was_not_asked_after_all_stays_as_it_was():
 
 
 def replica(pool, **options):
-    return Claims(
+    return Accounts(
         pool,
         replica="a",
         pace=Pace(600, 0, lease_seconds=60),

@@ -8,8 +8,8 @@ from refresher.domain.model import Release
 from refresher.domain.pacing import Pace
 from refresher.events import FRESHNESS_SUMMARIZED
 from refresher.flow.work import Tally
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import audit_step
-from refresher.postgres.claims import Claims
 from refresher.postgres.status import Summary, read_summary
 from refresher.upkeep import summary_fields
 from tests.conftest import eventually, until
@@ -39,7 +39,7 @@ def counts(summary):
 
 
 def claims(pool):
-    return Claims(
+    return Accounts(
         pool,
         replica="a",
         pace=Pace(600, 0, lease_seconds=60),

@@ -60,8 +60,8 @@ from refresher.domain.pacing import (
     step_seconds,
 )
 from refresher.domain.reconcile import put_aside, reconcile, refused_alone
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import audit_step
-from refresher.postgres.claims import Claims
 from refresher.postgres.constants import ASSUMED_STEP_SECONDS
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.sealing import Sealer, rotate_all, seal_all
@@ -293,7 +293,7 @@ class Model(RuleBasedStateMachine):
         self.per_token, self.per_app, self.managed = per_token, per_app, managed
         self.sealers = [Sealer(KEYS), Sealer(KEYS[::-1])] if sealed else [Sealer(())]
         self.workers = {
-            worker: Claims(
+            worker: Accounts(
                 self.pool,
                 replica=worker,
                 pace=Pace(per_token, per_app, lease_seconds=LEASE_SECONDS),
@@ -534,7 +534,7 @@ class Model(RuleBasedStateMachine):
         if (held := self._pick(which)) is None:
             return
         account, before = self.accounts[held.claim.open_id], self._print()
-        (left,) = self.run(self.workers[held.worker].renew([held.claim]))
+        (left,) = self.run(self.workers[held.worker].extend([held.claim]))
         if not self._current(held):
             assert left is None
             assert self._print() == before
@@ -1069,7 +1069,7 @@ async def add(pool, open_id, token, videos=1):
 def worker(pool, name="a", **limits):
     limits = {"limit_per_token": 600, "limit_per_app": 0} | limits
     pace = Pace(lease_seconds=LEASE_SECONDS, **limits)
-    return Claims(pool, replica=name, pace=pace, managed=True)
+    return Accounts(pool, replica=name, pace=pace, managed=True)
 
 
 async def test_an_account_deleted_and_added_again_is_another(pool):

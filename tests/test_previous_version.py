@@ -18,8 +18,8 @@ from alembic import command
 from refresher.domain.errors import AccessTokenRefused
 from refresher.domain.model import ChunkWrite, Park, Release, Write
 from refresher.domain.pacing import APP_HORIZON_SECONDS, HORIZON_SECONDS, Pace, step_seconds
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import audit_step
-from refresher.postgres.claims import Claims
 from refresher.postgres.database import Pool, check_migrated, connected
 from refresher.postgres.migrate import migrate
 from refresher.postgres.partitioning import partition_videos
@@ -266,7 +266,7 @@ def previous(request):
 
 
 def current(pool, *, per_token=600, per_app=0, managed=True):
-    return Claims(
+    return Accounts(
         pool,
         replica="current",
         pace=Pace(per_token, per_app, lease_seconds=LEASE.total_seconds()),
@@ -434,7 +434,7 @@ async def test_a_new_lease_that_was_taken_over_is_over(pool, previous):
     before = await row(pool, "ana")
     assert await write(pool, new, 5) == 0
     assert await current(pool).reserve(new) is None
-    assert await current(pool).renew([new]) == [None]
+    assert await current(pool).extend([new]) == [None]
     assert await TokenStore(pool, Sealer(())).begin(new) is None
     assert await current(pool).release([Release("ana", new.lease_epoch)]) == [None]
     assert dict(await row(pool, "ana")) | {"now": 0} == dict(before) | {"now": 0}

@@ -27,8 +27,9 @@ from refresher.domain.model import (
 )
 from refresher.domain.pacing import Pace
 from refresher.postgres import partitioning
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import AUDIT, AUDIT_SECONDS, WALK_STEPS, audit_step
-from refresher.postgres.claims import CLAIM, Claims
+from refresher.postgres.claims import CLAIM
 from refresher.postgres.connector import Connector
 from refresher.postgres.database import SCAN_SECONDS
 from refresher.postgres.sealing import Sealer
@@ -134,7 +135,7 @@ class Bound:
 
 async def hot_path(connection):
     """All that the daemon sends at work and when idle, with the most each may read."""
-    claims = Claims(
+    claims = Accounts(
         OneConnection(connection),
         replica="a",
         pace=Pace(600, 0, lease_seconds=60),
@@ -173,7 +174,7 @@ async def hot_path(connection):
         (lambda pool: write_free_rows(pool, missed), Bound(20 * LEASED, 2 * 20 * LEASED)),
         (lambda _: claims.release(releases), Bound(3 * LEASED, LEASED)),
         (lambda _: claims.release(sampled), Bound(3 * LEASED, (1 + len(samples)) * LEASED)),
-        (lambda _: claims.renew(leased), Bound(2 * LEASED)),
+        (lambda _: claims.extend(leased), Bound(2 * LEASED)),
         (lambda _: claims.reserve(claim), Bound(2)),
         (lambda _: claims.tell_answers([100]), Bound(0)),
         (lambda _: claims.limit_app(0.0), Bound(ACCOUNTS)),

@@ -266,7 +266,7 @@ async def test_leases_are_renewed_beside_one_that_cannot_be(pool):
         await store(pool, f"account-{number}", 3)
     claims = await replica(pool).claim(10)
     await on_update(pool, RAISES)
-    renewed = await replica(pool, lease=100).renew(claims)
+    renewed = await replica(pool, lease=100).extend(claims)
     by_id = dict(zip([claim.open_id for claim in claims], renewed, strict=True))
     assert by_id.pop("account-7") is None
     assert [round(seconds) for seconds in by_id.values()] == [100] * 4

@@ -11,8 +11,8 @@ from cryptography.fernet import Fernet
 
 from refresher.domain.pacing import Pace
 from refresher.postgres import status
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import audit_step
-from refresher.postgres.claims import Claims
 from refresher.postgres.database import connected
 from refresher.postgres.migrate import migrate
 from refresher.postgres.sealing import SEALED, Sealer, check_readable, rotate_all, seal_all
@@ -130,7 +130,7 @@ async def test_the_daemon_needs_no_more_than_it_is_given(serve, start, roles):
 
 async def every_other_statement(pool):
     """What a daemon does only now and then, and the commands."""
-    claims = Claims(
+    claims = Accounts(
         pool,
         replica="a",
         pace=Pace(600, 600, lease_seconds=60),
@@ -141,7 +141,7 @@ async def every_other_statement(pool):
 
     claim, *_ = await claims.claim(10)
     assert await claims.reserve(claim)
-    assert (await claims.renew([claim]))[0]
+    assert (await claims.extend([claim]))[0]
     await claims.tell_answers([100])
     assert await claims.limit_app(0.0)
     await audit_step(pool, managed=True)

@@ -15,7 +15,7 @@ from refresher.domain.claiming import choose, chunks_of, most_chunks, reserve
 from refresher.domain.fleet import NO_COVER, Cohort, add_cohort
 from refresher.domain.model import CHUNK_SIZE
 from refresher.domain.pacing import Pace
-from refresher.postgres.claims import Claims
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.database import connected
 from refresher.tiktok.wire import MAX_VIDEO_IDS
 from tests.conftest import administer, named
@@ -200,7 +200,7 @@ class Statement:
     async def _claim(self, situation):
         async with connected(self._url, application_name="tests") as pool:
             base = await self._store(pool, situation)
-            sides = Claims(
+            sides = Accounts(
                 pool,
                 replica="a",
                 pace=situation.pace,

@@ -4,8 +4,8 @@ import pytest
 
 from refresher.domain.model import Release
 from refresher.domain.pacing import Pace
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import audit_step
-from refresher.postgres.claims import Claims
 from refresher.postgres.status import read_quota, read_replicas, read_summary
 
 COVERS = """
@@ -32,7 +32,7 @@ async def store(pool, open_id, *kinds, state="active"):
 
 
 def replica(pool):
-    return Claims(
+    return Accounts(
         pool,
         replica="a",
         pace=Pace(600, 0, lease_seconds=60),

@@ -21,7 +21,7 @@ from cryptography.fernet import Fernet
 from refresher.domain.model import TokenPair
 from refresher.domain.pacing import Pace
 from refresher.emulator.options import EmulatorOptions
-from refresher.postgres.claims import Claims
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.postgres.tokens import TokenStore, consents_ending
 from tests.conftest import administer, check_output, environment, eventually, until
@@ -422,7 +422,7 @@ async def begun(pool):
         " refresh_token) VALUES ('ana', 'act.old', now() - interval '1 s', 'rft.old')"
     )
     sealer = Sealer([Fernet.generate_key().decode()])
-    claims = Claims(
+    claims = Accounts(
         pool,
         replica="a",
         pace=Pace(0, 0, lease_seconds=60),

@@ -48,7 +48,7 @@ class Accounts(Protocol):
     async def release_alone(
         self, releases: Sequence[Release], lock_seconds: float, name: str
     ) -> Sequence[Released | None]: ...
-    async def renew(
+    async def extend(
         self, claims: Sequence[Claim], refused: Callable[[Claim, Exception], None]
     ) -> Sequence[float | None]: ...
     async def reserve(self, claim: Claim) -> datetime | None: ...
@@ -213,7 +213,7 @@ class Leases:
                 report_refused_renewal(claim.open_id, error)
             self._unrenewed.add(claim.open_id)
 
-        renewed = await self._outage.attempt(lambda: self._accounts.renew(claims, refused))
+        renewed = await self._outage.attempt(lambda: self._accounts.extend(claims, refused))
         for work, seconds in zip(works, renewed, strict=True):
             if seconds is not None:
                 self._unrenewed.discard(work.claim.open_id)

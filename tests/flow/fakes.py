@@ -105,11 +105,11 @@ class Store:
     async def release_alone(self, releases, lock_seconds, name):  # noqa: ARG002
         return await self.release(releases)
 
-    async def renew(self, claims, refused):  # noqa: ARG002
-        await self._before("renew")
-        return [self._renew(claim) for claim in claims]
+    async def extend(self, claims, refused):  # noqa: ARG002
+        await self._before("extend")
+        return [self._extend(claim) for claim in claims]
 
-    def _renew(self, claim):
+    def _extend(self, claim):
         account = self.accounts[claim.open_id]
         if claim.lease_epoch != account.epoch:
             return None

@@ -120,7 +120,7 @@ async def test_answers_in_hand_outlast_an_outage():
     async with running({"ana": account, "ben": other}, Api(takes(1))) as run:
         await run.api.asked.wait()
         away_until = now() + 60
-        run.store.hooks = {"write": away, "claim": away, "renew": away, "release": away}
+        run.store.hooks = {"write": away, "claim": away, "extend": away, "release": away}
         other.due = ["99"]
         await asyncio.sleep(50)
         assert account.covers == {}
