@@ -31,15 +31,19 @@ CONSTANTS: Final[Mapping[str, float]] = {
     "app_rate_kept_seconds": APP_RATE_KEPT_SECONDS,
     "app_window_seconds": WINDOW_SECONDS + HEADROOM_SECONDS + APP_REACH_SECONDS,
     "assumed_step_seconds": ASSUMED_STEP_SECONDS,
-    # What an account that was never counted is taken to have.
+    # How many videos we assume of an account that was never counted.
     "assumed_videos": 100,
     "chunk_size": CHUNK_SIZE,
-    # Who was refused waits for so long at most.
+    # Days before the end of a consent: the first warning, and the last one.
+    "consent_first_days": 14,
+    "consent_last_days": 3,
+    "consents_at_once": 500,
+    # An account whose token request was refused waits for so long at most.
     "credentials_waited_for_seconds": 2 * CLIENT_REFUSED_SECONDS + 30,
     "freed_at_once": FREED_AT_ONCE,
     "least_rate_share": LEAST_RATE_SHARE,
-    # Videos that a claim may read in all. No further account may make it more than so many: the
-    # slowest claims are those that come to a large account after others.
+    # Videos that a claim may read in all. It takes no further account that would make it more: the
+    # slowest claims were those that came to a large account after others.
     "most_rows_read": 1_500,
     "past_seconds": PAST_SECONDS,
     # A probe chooses among twice as many accounts.
@@ -49,10 +53,12 @@ CONSTANTS: Final[Mapping[str, float]] = {
     "remembered_seconds": REMEMBERED_SECONDS,
     # Accounts whose tokens are read at once.
     "sealed_at_once": 500,
-    # A kind of summary reads no more than this share of one account, where it may not read all.
+    # Where a summary may not read all, it reads a twentieth of its videos from one account at most.
     "share_of_one": 20,
-    # A replica that keeps to the app's rate tells its answers more often than that.
+    # A replica that keeps to the app's rate tells its answers more often than this.
     "told_within_seconds": 10.0,
+    # Milliseconds that an application's trigger may wait for a lock in a statement of ours.
+    "trigger_waits_ms": 200,
     # The order in which a claim takes an account's videos.
     "turn_starved": 0,
     "turn_due": 1,

@@ -1,4 +1,5 @@
--- A pause after 429s is waited for, one for a day's quota or of an isolated account is not.
+-- Whether anything due is left that is worth waiting for. A pause after 429s is; a pause for a
+-- day's quota or of an isolated account is not.
 SELECT EXISTS (
     SELECT FROM refresher.accounts AS a
     WHERE a.state = 'active'

@@ -1,5 +1,5 @@
--- Committed before the request is sent. Under the lease, and only with the tokens of the claim:
--- whoever has lost it, or was overtaken by a new authorization, gets no row.
+-- Notes a token request, and is committed before the request is sent. Only under the lease and with
+-- the tokens of the claim: no row if the lease is lost or there is a new authorization.
 WITH leased_account AS MATERIALIZED (
     SELECT open_id
     FROM refresher.accounts

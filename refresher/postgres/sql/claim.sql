@@ -1,4 +1,4 @@
--- Claims accounts that are due, those first that have waited longest.
+-- Claims due accounts; those that have waited longest come first.
 {{ claiming
     who="{{ is_due }}"
     first="wake_at"

@@ -1,4 +1,4 @@
--- The accounts that a claim which failed may have tried to lease.
+-- The accounts that a failed claim may have tried to lease.
 SELECT open_id
 FROM refresher.accounts AS a
 WHERE {{ claimable who="{{ is_due }}" horizon=":horizon::interval" }}

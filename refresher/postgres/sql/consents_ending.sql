@@ -1,3 +1,3 @@
--- Where one account spoils it for the others: who they are, and then part by part.
+-- For when one account spoils the statement for the others: the accounts, to be taken in parts.
 {{ consents_ending }}
-LIMIT 500
+LIMIT {{ consents_at_once }}

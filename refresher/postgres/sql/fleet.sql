@@ -1,5 +1,5 @@
--- By the second, so that videos of one answer are one cohort. Accounts are read by their primary
--- key and their videos by theirs, page after page: no snapshot stays open over all rows.
+-- Times are rounded down to the second, so that videos of one answer are one cohort. Accounts and
+-- videos are read by their primary keys, page by page: no snapshot stays open over all rows.
 SELECT a.open_id, v.*
 FROM (
     SELECT open_id

@@ -1,5 +1,5 @@
--- What all replicas told, how many others work and have told nothing, and the state that it is
--- about.
+-- What all replicas told, how many other replicas work and told nothing, and what of the app's row
+-- it is based on.
 SELECT app.rate_lowered_at::text AS as_of, {{ app_rate_now }} AS rate,
        ARRAY(SELECT extract(epoch FROM now())::float8 - (value ->> 'at')::float8
              FROM jsonb_each(app.answers) ORDER BY key) AS ages,

@@ -1,5 +1,5 @@
--- Of our tables those whose rows a policy may hide, and whether any lets this role see or change
--- some. Without one every row is hidden.
+-- Our tables whose rows a policy may hide, and whether any policy lets this role see and change
+-- some of them. Without such a policy it sees no row.
 SELECT relname::text,
        count(polname) FILTER (WHERE polcmd IN ('*', 'r'))
        * count(polname) FILTER (WHERE polcmd IN ('*', 'w')) > 0 AS allowed

@@ -1,5 +1,5 @@
--- Set for the role or the database it lasts until somebody changes it. A server that sets it, as
--- some do whose disk is full, may take it back, and a standby may be promoted.
+-- Set for the role or the database, read-only lasts until somebody changes it. Set by the server it
+-- may pass: some do so while their disk is full, and a standby may be promoted.
 SELECT source IN ('database', 'user', 'database user', 'client')
 FROM pg_settings
 WHERE name = 'default_transaction_read_only'

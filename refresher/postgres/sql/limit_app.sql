@@ -1,5 +1,5 @@
--- The rate grows from the time when requests are sent again. No row where another replica was
--- faster: it may have heard more.
+-- The rate grows from the time when requests are sent again. No row if another replica was faster:
+-- it may have heard more.
 UPDATE refresher.app
 SET rate = :rate::float8,
     rate_lowered_at = now() + :pause::interval,

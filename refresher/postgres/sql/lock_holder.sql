@@ -1,5 +1,6 @@
--- Whom the waiting session waits for; and where that one waits, too, whom that one waits for: the
--- last of the chain can release it. 0 is a prepared transaction. Never its query.
+-- Which session holds the lock that the named session waits for. If that one waits, too, we go on
+-- to whom it waits for: the last of the chain can release it. 0 is a prepared transaction. Its
+-- query is never read: it may hold secrets.
 WITH RECURSIVE waiting AS (
     SELECT pid, 0 AS depth
     FROM pg_stat_activity

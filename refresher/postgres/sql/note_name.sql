@@ -1,4 +1,4 @@
--- Once for all replicas, and told by the row from then on.
+-- Noted once for all replicas.
 WITH news AS MATERIALIZED (
     SELECT open_id
     FROM refresher.accounts

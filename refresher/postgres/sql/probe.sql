@@ -1,4 +1,4 @@
--- Claims a few accounts to learn whether TikTok answers at all: also such that are not due.
+-- Claims a few accounts, due or not, to learn whether TikTok answers at all.
 {{ claiming
     who="{{ candidates }}"
     first="{{ probe_order }}"

@@ -1,4 +1,4 @@
--- The accounts that a probe which failed may have tried to lease: any candidate, as chance decides.
+-- The accounts that a failed probe may have tried to lease: all candidates, as chance decides.
 SELECT open_id
 FROM refresher.accounts AS a
 WHERE {{ claimable who="{{ candidates }}" horizon=":horizon::interval" }}

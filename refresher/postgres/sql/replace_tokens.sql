@@ -1,9 +1,10 @@
--- Not under the lease: the API has taken the old pair away, so the new one is the account's,
--- whoever works it now, as long as the row holds what was read (:stored_access_token,
--- :stored_refresh_token). Without an access token the stored one stays, with all that belongs to
--- it. Who parked the account meanwhile knew the old pair only. A refresh token that stays the same
--- (NULL here) was not used up; of one that was (used_token), a trigger keeps the fingerprint, so
--- that it is not taken for a new authorization later.
+-- Stores a renewed pair. Not under the lease: TikTok has taken the old pair away, so the new one is
+-- the account's, whoever works it now. But only while the row holds the pair that was read
+-- (:stored_access_token, :stored_refresh_token).
+--
+-- If no access token came, the stored one stays, with all that belongs to it. A refresh token that
+-- stays the same (NULL here) was not used up. If it was (:used_token), a trigger keeps its
+-- fingerprint, so that it is not taken for a new authorization later.
 UPDATE refresher.accounts AS a
 SET access_token = coalesce(:access_token, a.access_token),
     access_token_expires_at = CASE WHEN :access_token IS NULL THEN a.access_token_expires_at
@@ -22,11 +23,12 @@ SET access_token = coalesce(:access_token, a.access_token),
     tokens_generation = a.tokens_generation + 1,
     token_failures = 0,
     token_request_until = NULL,
-    -- A consent that has been prolonged is warned of again.
+    -- A consent that was prolonged gets new warnings.
     consent_warned_days = CASE
         WHEN now() + :refresh_token_lives_seconds::float8 * interval '1 second'
              > a.refresh_token_expires_at + interval '1 day' THEN NULL
         ELSE a.consent_warned_days END,
+    -- Who parked the account meanwhile knew only the old pair, so the new one revives it.
     state = CASE WHEN a.state = 'needs_reauthorization' THEN 'active' ELSE a.state END,
     state_reason = CASE WHEN a.state = 'needs_reauthorization' THEN NULL ELSE a.state_reason END,
     state_since = CASE WHEN a.state = 'needs_reauthorization' THEN now() ELSE a.state_since END,

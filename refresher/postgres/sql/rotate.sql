@@ -1,2 +1,3 @@
--- Once a key is dropped, what was left sealed with it is lost: rather wait, or fail and say so.
+-- Waits for locked rows, or fails and says so: when a key is dropped, tokens that are still sealed
+-- with it are lost.
 {{ store_sealed lock_timeout="current_setting('lock_timeout')" waiting="" }}

@@ -5,13 +5,13 @@ WITH unsaid AS MATERIALIZED (
       AND tokens_ignored > 0 AND tokens_ignored_said < now() - interval '1 hour'
     FOR NO KEY UPDATE SKIP LOCKED
 ),
-impatient AS MATERIALIZED (
-    SELECT set_config('lock_timeout', '200ms', true)
+patience AS MATERIALIZED (
+    {{ patience }}
 )
 UPDATE refresher.accounts AS a
 SET tokens_ignored = 0,
     tokens_ignored_said = now()
 FROM unsaid
 WHERE a.open_id = unsaid.open_id
-  AND (SELECT count(*) FROM impatient) > 0
+  AND (SELECT count(*) FROM patience) > 0
 RETURNING a.open_id, unsaid.tokens_ignored

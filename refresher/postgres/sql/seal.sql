@@ -1,2 +1,3 @@
--- A row that somebody holds locked is sealed the next time it is seen: claims do not wait for it.
+-- Skips rows that are locked: they are sealed when they are seen again. Claims do not wait for
+-- them.
 {{ store_sealed lock_timeout="'200ms'" waiting="SKIP LOCKED" }}

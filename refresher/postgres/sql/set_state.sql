@@ -1,5 +1,6 @@
--- Whoever resumes an account means now: the back-off of its token ends, too. What is not waited out
--- at will stays: the pause after a 429, and a token request whose outcome may still be stored.
+-- Pauses or resumes an account. Resume means now: the back-off of its token and its isolation end,
+-- too. What we cannot end stays: the pause after a 429, and a token request whose outcome may still
+-- be stored.
 WITH before AS MATERIALIZED (
     SELECT open_id, state, state_since
     FROM refresher.accounts
@@ -12,7 +13,7 @@ SET state = :state,
     state_since = CASE WHEN a.state = :state THEN a.state_since ELSE now() END,
     token_due_at = CASE WHEN :state = 'active' AND a.token_failures > 0
                         THEN least(a.token_due_at, now()) ELSE a.token_due_at END,
-    -- To resume it is to try it anew; one that is in work has slots of its own.
+    -- Slots of an account in work stay as they are.
     isolated_since = CASE WHEN :state <> 'active' THEN a.isolated_since END,
     isolated_reason = CASE WHEN :state <> 'active' THEN a.isolated_reason END,
     failures = CASE WHEN :state = 'active' AND a.isolated_since IS NOT NULL THEN 0

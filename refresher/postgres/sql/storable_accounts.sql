@@ -1,4 +1,4 @@
--- What store_accounts would do; it takes no lock.
+-- How many accounts store_accounts would store. Takes no lock.
 SELECT count(*)
 FROM staged_accounts AS s LEFT JOIN refresher.accounts AS a USING (open_id)
 WHERE a.access_token_expires_at IS NULL

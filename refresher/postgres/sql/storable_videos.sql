@@ -1,3 +1,4 @@
+-- How many videos store_videos would store. Takes no lock.
 SELECT count(*)
 FROM staged_videos AS s
 WHERE NOT EXISTS (

@@ -1,15 +1,18 @@
--- The counts stored with an account hold until valid_until, and of one that sleeps nothing is due;
--- all are added up in one pass. Only the others' videos are read.
--- Nearly all the time goes into that pass, so it does little for each row: one expression, worked
--- out once (OFFSET 0), tells apart whose counts hold (NULL), who was never counted, and the others.
+-- An account's stored counts hold until valid_until, and while it sleeps nothing of it is due.
+-- These counts are added up in one pass. Only of the other accounts are videos read.
+--
+-- That pass takes nearly all the time, so it does little for each row. One expression, computed
+-- once because of OFFSET 0, sorts the accounts: counts hold (NULL), never counted (true), others
+-- (false).
 WITH stored AS MATERIALIZED (
+    -- A row: all accounts of one kind, which is their state and whether their counts hold.
     SELECT state, uncounted, count(*) AS accounts, sum(videos) AS videos, sum(valid) AS valid,
            sum(expired) AS expired, sum(unreachable) AS unreachable,
-           -- These two may be older than the others where a replica of an earlier version counts:
-           -- never more than the others leave room for. least() passes over what is NULL.
+           -- If a replica of an earlier version counts, these two may be older than the others: so
+           -- we take no more than the others leave room for. least() ignores NULL.
            sum(least(uncovered, videos - valid - expired - unreachable)) AS uncovered,
            sum(least(missing, videos - unreachable)) AS missing,
-           -- An account without videos weighs one; they are never of one kind with others.
+           -- An account without videos weighs one. Such accounts are a kind of their own.
            greatest(count(*), sum(videos)) AS weight,
            min(earliest_due_at) FILTER (WHERE uncounted IS NOT NULL) AS earliest_due_at,
            array_agg(open_id) FILTER (WHERE uncounted IS NOT NULL) AS open_ids,
@@ -26,7 +29,8 @@ WITH stored AS MATERIALIZED (
     GROUP BY state, uncounted
 ),
 most AS (
-    -- How many videos an account has that was never counted, nobody knows: more is read for it.
+    -- One row: how many videos to read in all, and of one account. More if there are accounts that
+    -- were never counted, as their number of videos is unknown.
     SELECT CASE WHEN bool_or(uncounted) OR sum(weight) <= :videos_read::integer
                 THEN :videos_read::integer ELSE :videos_sampled::integer END AS of_all,
            CASE WHEN bool_or(uncounted) THEN greatest(1, :videos_read::integer / {{ share_of_one }})
@@ -36,7 +40,7 @@ most AS (
     WHERE uncounted IS NOT NULL
 ),
 sample AS MATERIALIZED (
-    -- One of each kind first, then as many as may be read.
+    -- A row: an account to look into. One of each kind first, then as many as may be read.
     SELECT state, uncounted, open_id, size, of_one AS at_most
     FROM (
         SELECT state, uncounted, open_id, size, of_one, of_all, place, coalesce(
@@ -53,6 +57,7 @@ sample AS MATERIALIZED (
     WHERE read_before < of_all OR place = 1
 ),
 looked_into AS (
+    -- A row: a kind, as counted in its sample.
     SELECT s.state, s.uncounted, sum(c.videos * scale) AS videos, sum(c.valid * scale) AS valid,
            sum(c.expired * scale) AS expired, sum(c.uncovered * scale) AS uncovered,
            sum(c.missing * scale) AS missing, sum(c.unreachable * scale) AS unreachable,
@@ -64,6 +69,7 @@ looked_into AS (
     GROUP BY 1, 2
 ),
 counted AS (
+    -- A row: a kind with its counts, as they are stored or extrapolated from the sample.
     SELECT state, accounts, videos, valid, expired, uncovered, missing, unreachable, 0 AS due,
            NULL::timestamptz AS earliest_due_at
     FROM stored

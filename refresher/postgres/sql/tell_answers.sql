@@ -1,4 +1,5 @@
--- What a replica saw answered, beside what the others saw. Replicas that have stopped are dropped.
+-- Stores what a replica saw answered, beside what others told. Replicas that have stopped are
+-- dropped.
 UPDATE refresher.app
 SET answers = (
         SELECT coalesce(jsonb_object_agg(key, value), '{}')

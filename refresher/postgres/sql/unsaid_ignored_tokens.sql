@@ -1,4 +1,4 @@
--- Every account once an hour at most, however often somebody writes its old tokens.
+-- Accounts of which somebody wrote old tokens. Each once an hour at most, however often that was.
 SELECT open_id
 FROM refresher.accounts
 WHERE tokens_ignored > 0 AND tokens_ignored_said < now() - interval '1 hour'

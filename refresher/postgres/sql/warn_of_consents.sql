@@ -1,6 +1,6 @@
 WITH ending AS MATERIALIZED (
     {{ consents_ending }}
-    LIMIT 500
+    LIMIT {{ consents_at_once }}
     FOR NO KEY UPDATE SKIP LOCKED
 ),
 {{ consents_noted }}

@@ -1,7 +1,8 @@
--- Writes results where locks were met. Rows that an application has locked are skipped and stay
--- due. What its trigger waits for is waited for as long as we are told, under a session name of its
--- own, by which another session finds out who holds it, whatever pooler lies between.
-WITH impatient AS MATERIALIZED (
+-- Writes results where write_back has met locks. Rows that an application has locked are skipped
+-- and stay due. If an application's trigger waits for a lock, so do we, as long as we are told. The
+-- session has a name of its own, by which another session finds out who holds the lock, even behind
+-- a pooler.
+WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', :lock_timeout, true),
            set_config('application_name', :session_name, true)
 ),
@@ -19,7 +20,7 @@ written AS (
     {{ set_written }}
     FROM unlocked_videos AS w
     WHERE v.open_id = w.open_id AND v.video_id = w.video_id
-      AND (SELECT count(*) FROM impatient) > 0
+      AND (SELECT count(*) FROM patience) > 0
     RETURNING w.number
 )
 SELECT number, count(*) AS videos FROM written GROUP BY number

@@ -1,5 +1,5 @@
--- The distance of two slots of the app: by the configured limit, and by the rate that was found to
--- hold, for some minutes after the 429 that showed it.
+-- The time between two slots of the app. It follows the configured limit and, for some minutes
+-- after a 429 that showed a limit of the app, the rate that was found.
 greatest(:app_step::interval, CASE
     WHEN app.rate IS NOT NULL
          AND app.rate_lowered_at > now() - interval '{{ app_rate_kept_seconds }} seconds'

@@ -1,5 +1,8 @@
--- A batch of the walk, which goes on behind it.
+-- ------------------------ Which accounts to look at ------------------------
+
 walk AS MATERIALIZED (
+    -- One row: how far the walk has come, and how many accounts a step is. No row if another
+    -- replica is doing a step right now.
     SELECT audited_to,
            greatest(20, (SELECT reltuples FROM pg_class
                          WHERE oid = 'refresher.accounts'::regclass) / :walk_steps)::integer AS step
@@ -7,6 +10,7 @@ walk AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ),
 batch AS MATERIALIZED (
+    -- A row: an account of this step.
     SELECT open_id
     FROM (
         SELECT open_id, sum(videos) OVER (ORDER BY open_id) - videos AS read_before
@@ -22,6 +26,7 @@ batch AS MATERIALIZED (
     WHERE read_before < :videos_read
 ),
 walked AS (
+    -- The next step goes on from here, or from the first account again.
     UPDATE refresher.audit AS a
     SET audited_to = coalesce((SELECT max(open_id) FROM batch), '')
     FROM walk

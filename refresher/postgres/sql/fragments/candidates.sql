@@ -1,6 +1,6 @@
--- While nobody is answered: is it TikTok, or the accounts that were asked? Candidates are the
--- accounts that are due, and accounts that have not failed since somebody was answered. Of these
--- the ones that sleep longest were answered last: they are asked for what is due next.
+-- While nobody is answered: is it TikTok, or only the accounts that we asked? Candidates are due
+-- accounts, and accounts that have not failed since anybody was answered. Of the latter we take
+-- those that sleep longest: they were answered last. A probe asks for their next-due videos.
 open_id = ANY (ARRAY(
     (SELECT open_id FROM refresher.accounts
      WHERE state = 'active' AND wake_at <= now()

@@ -1,28 +1,27 @@
 -- Claims accounts: leases them, reads their videos and reserves slots, in one round trip.
 --
--- The database's clock decides all times. Chunks come out of a budget: what this replica cannot
--- take on, others can still claim. `who` says which accounts may be claimed, `first` in which
--- order.
+-- All times are of the database's clock. The chunks come out of a budget: accounts beyond it are
+-- left for other replicas. `who` says which accounts may be claimed, `first` in which order.
 
 
 -- ---------------------------- 1. Which accounts ----------------------------
 
 WITH pace AS MATERIALIZED (
-    -- One row: the distance of two slots of the app and of an account, and how far ahead to
-    -- reserve.
+    -- One row: the time between two slots, of the app and of an account, and how far ahead we
+    -- reserve slots.
     SELECT app_step,
            greatest(:step::interval, app_step) AS step,
            CASE WHEN app_step > '0' THEN least(:horizon::interval, :app_horizon::interval)
                 ELSE :horizon::interval END AS horizon
     FROM (
-        -- LIMIT tells a planner that has never seen the table analyzed that there is one row.
+        -- There is one row. LIMIT tells it to a planner that has no statistics of the table yet.
         SELECT {{ app_step }} AS app_step FROM refresher.app LIMIT 1
     ) AS app
 ),
 locked_accounts AS MATERIALIZED (
-    -- A row: an account that this replica has locked. FOR UPDATE conflicts with the key-share lock
-    -- of an insert into videos that is not committed yet: such an account is skipped now, and does
-    -- not miss its wake-up.
+    -- A row: an account that this replica has locked. An insert into videos that is not committed
+    -- yet holds a key-share lock on its account, which conflicts with FOR UPDATE. So we skip this
+    -- account now, and the insert can still wake it.
     SELECT open_id, wake_at, next_slot_at, read_to, isolated_since IS NOT NULL AS isolated,
            CASE videos WHEN 0 THEN {{ assumed_videos }}
                        ELSE least(videos, :rows_read) END AS videos,
@@ -38,8 +37,8 @@ locked_accounts AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ),
 visibility AS MATERIALIZED (
-    -- One row: what this statement sees. `last`: all that was inserted before the locks, and
-    -- nothing is to come. `passed_by`: others hold rows that it would have locked.
+    -- One row: what this statement can see. `last`: all videos of the locked accounts, and no insert
+    -- is still open. `passed_by`: it skipped accounts because others have locked their rows.
     SELECT refresher.is_latest(pg_current_snapshot()) AS last,
            CASE WHEN number < :accounts THEN number < (
                SELECT count(*)
@@ -54,9 +53,9 @@ visibility AS MATERIALIZED (
     FROM (SELECT count(*) AS number FROM locked_accounts) AS locked_first
 ),
 accounts_to_read AS (
-    -- A row: a locked account whose videos are few enough, by the count of its last release: one
-    -- huge account, or many small ones. A token that is to be renewed comes first: nothing is asked
-    -- with the old one.
+    -- A row: a locked account whose videos we read now: one large account or many small ones. How
+    -- many videos it has we know from its last release. If its token is due, we claim it for the
+    -- token alone and read no videos.
     SELECT *,
            renewable AND (due OR dead) AS token_due,
            {{ own_step }} AS own_step
@@ -70,11 +69,11 @@ accounts_to_read AS (
 
 -- ------------------------ 2. Which of their videos -------------------------
 
-read_accounts AS MATERIALIZED (
-    -- A row: an account with its videos in the order in which they are asked for: those that have
-    -- starved, the due ones, those that are asked for alone, the top-ups. LATERAL reads each
-    -- account's rows once, by the primary key, however many accounts the planner expects.
-    SELECT a.*, own.*, videos_read = :rows_read AS part_only
+accounts_with_videos AS MATERIALIZED (
+    -- A row: an account with its videos, in the order in which we ask for them: starved ones, due
+    -- ones, those that are asked for alone, top-ups. LATERAL reads each account's rows once, by the
+    -- primary key, whatever number of accounts the planner expects.
+    SELECT a.*, their_videos.*, videos_read = :rows_read AS part_only
     FROM accounts_to_read AS a
     CROSS JOIN LATERAL (
         SELECT array_agg(video_id) AS video_ids,
@@ -90,12 +89,13 @@ read_accounts AS MATERIALIZED (
                (count(*) FILTER (WHERE turn = {{ turn_top_up }}))::integer AS top_ups
         FROM (
             SELECT video_id, expires_at, misses, missing, ctid,
-                   -- A video whose last answer brought no cover is no top-up: it might spoil the
-                   -- request of the others.
+                   -- A video without a cover in its last answer is no top-up: it might spoil the
+                   -- request for the others.
                    CASE WHEN due_at > now() THEN CASE WHEN misses = 0 THEN {{ turn_top_up }} END
                         WHEN NOT refused THEN {{ turn_due }}
-                        -- One that was refused is asked for alone: when nothing else is due, or
-                        -- when it has starved. Not so in an isolated account, which has one try.
+                        -- We ask for a refused video alone, when nothing else is due or when it
+                        -- has waited too long (starved). An isolated account has one try, which
+                        -- must not go to a starved video.
                         WHEN due_at < now() - interval '{{ alone_waits_seconds }} seconds'
                              AND NOT a.isolated THEN {{ turn_starved }}
                         ELSE {{ turn_alone }} END AS turn
@@ -108,31 +108,31 @@ read_accounts AS MATERIALIZED (
                 FROM refresher.videos
                 WHERE open_id = a.open_id AND video_id > a.read_to AND NOT a.token_due
                 ORDER BY video_id
-                -- This also keeps the URLs out of the sort: here they only say that there is one.
+                -- LIMIT also keeps the URLs out of the sort: we only need to know if there is one.
                 LIMIT :rows_read
             ) AS part
-            -- Any video of an isolated account: the next try meets others.
+            -- Of an isolated account any video, by chance: so the next try asks for others.
             ORDER BY turn, CASE WHEN a.isolated THEN now() - random() * interval '1 second'
                                 ELSE due_at END, video_id COLLATE "C"
         ) AS ordered
-    ) AS own
+    ) AS their_videos
 ),
 wishes AS (
-    -- A row: an account with how many of its videos are wanted now.
+    -- A row: an account, and how many of its videos we want now.
     SELECT *, CASE
         WHEN starved > 0 OR due_videos = 0 THEN {{ wanted_if_nothing_is_due }}
         WHEN isolated THEN least(due_videos, {{ chunk_size }})
         WHEN own_step > '0' THEN least(due_videos, {{ chunk_size }} * greatest(1, floor(
             extract(epoch FROM horizon) / extract(epoch FROM own_step)))::integer)
         ELSE due_videos END AS wanted_videos
-    FROM read_accounts
+    FROM accounts_with_videos
 ),
 
 
 -- ------------------------- 3. How many, and when ---------------------------
 
 wishes_in_chunks AS (
-    -- A row: the same in chunks, the last one filled up with top-ups.
+    -- A row: the same in chunks. Top-ups fill the last chunk.
     SELECT *, ceil(wanted_videos / {{ chunk_size }}.0)::integer AS wanted_chunks,
            CASE WHEN starved > 0 OR due_videos = 0 THEN wanted_videos
                 ELSE least({{ chunk_size }} * ceil(wanted_videos / {{ chunk_size }}.0)::integer,
@@ -140,24 +140,24 @@ wishes_in_chunks AS (
     FROM wishes
 ),
 app AS MATERIALIZED (
-    -- The app's row, locked; none where the app is not limited.
+    -- The app's row, locked. No row if the app has no limit.
     SELECT next_slot_at FROM refresher.app, pace WHERE app_step > '0' FOR UPDATE OF app
 ),
 start AS MATERIALIZED (
-    -- One row: when the first slots begin. After the reading, however long that took, and later by
-    -- as much as the last claims came late.
+    -- One row: when the first slots begin. We look at the clock after the reading, as that may take
+    -- long. `ahead` is how late the last claims came.
     SELECT clock_timestamp() + :ahead::interval AS at,
            (SELECT {{ slot_from_now slot="next_slot_at"
                                     now="(clock_timestamp() + :ahead::interval)" }}
             FROM app) AS app_at,
-           -- From here on only an application's trigger may wait, and not for long.
-           set_config('lock_timeout', '200ms', true) AS impatient
-    FROM (SELECT count(*) FROM read_accounts) AS read_first,
+           -- All locks are held now. From here on only an application's trigger can wait.
+           set_config('lock_timeout', '{{ trigger_waits_ms }}ms', true) AS patience
+    FROM (SELECT count(*) FROM accounts_with_videos) AS read_first,
          (SELECT count(*) FROM app) AS locked_first
 ),
 budget AS (
-    -- One row: the chunks that the replica and the app's slots have room for. Counted in seconds: a
-    -- time at the end of its range has no distance.
+    -- One row: how many chunks the replica and the app's slots have room for. In seconds, because
+    -- PostgreSQL cannot subtract times that lie at the end of its range.
     SELECT least(:chunk_budget, CASE WHEN app_at IS NOT NULL THEN greatest(0, ceil(
         (extract(epoch FROM at + greatest(horizon, app_step)) - extract(epoch FROM app_at))
         / nullif(extract(epoch FROM app_step), 0)
@@ -165,7 +165,7 @@ budget AS (
     FROM start, pace
 ),
 wishes_in_turn AS (
-    -- A row: the same with how many chunks the accounts before this one want.
+    -- A row: the same, and how many chunks the accounts before this one want.
     SELECT *, coalesce(
         sum(wanted_chunks) OVER (
             ORDER BY wake_at, open_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
@@ -175,9 +175,9 @@ wishes_in_turn AS (
     FROM wishes_in_chunks
 ),
 grants AS MATERIALIZED (
-    -- A row: an account with its chunks and its first slot. `cut_off`: more is due in what was read
-    -- than is asked for now.
-    SELECT w.*,
+    -- A row: an account with its chunks and its first slot. `cut_off`: of the videos we have read,
+    -- more are due than we ask for now.
+    SELECT wishes_in_turn.*,
            least(wanted_chunks, budget.chunks - chunks_before) AS granted_chunks,
            starved + due_videos + alone
                > least(wanted_videos, {{ chunk_size }} * (budget.chunks - chunks_before))
@@ -186,7 +186,7 @@ grants AS MATERIALIZED (
                {{ slot_from_now slot="next_slot_at" now="start.at" }},
                start.app_at + chunks_before * app_step
            ) AS first_slot
-    FROM wishes_in_turn AS w, budget, start
+    FROM wishes_in_turn, budget, start
     WHERE chunks_before < budget.chunks
 ),
 
@@ -201,18 +201,18 @@ spent_app_slots AS (
     WHERE start.app_at IS NOT NULL AND EXISTS (SELECT FROM grants WHERE granted_chunks > 0)
 ),
 leases AS (
-    -- A row: an account under lease, as it is stored now.
+    -- A row: an account under lease, as it is stored from now on.
     UPDATE refresher.accounts AS a
     SET lease_owner = :replica,
         lease_epoch = a.lease_epoch + 1,
         lease_expires_at = now() + :lease::interval,
-        -- The account of a replica that crashes is due again when the lease has run out.
+        -- If this replica crashes, the account is due again when the lease has run out.
         wake_at = now() + :lease::interval,
         next_slot_at = CASE
             WHEN g.granted_chunks = 0 THEN a.next_slot_at
             ELSE g.first_slot + g.granted_chunks * g.own_step
         END,
-        -- Where the next claim reads on in a large account.
+        -- In a large account the next claim reads on from here.
         read_to = CASE WHEN g.token_due OR g.cut_off THEN a.read_to
                        WHEN g.part_only THEN g.last_read
                        ELSE '' END
@@ -236,5 +236,5 @@ SELECT l.*, g.open_id AS granted, visibility.passed_by,
        {{ granted_videos column="misses" }} AS misses,
        {{ granted_videos column="missing" }} AS missing,
        array_to_string({{ granted_videos column="ctids" }}, ' ') AS ctids
--- There is always a row; and one for a grant whose account could not be leased.
+-- There is always at least one row. If a trigger undid a lease, its row has only `granted`.
 FROM visibility LEFT JOIN (grants AS g LEFT JOIN leases AS l USING (open_id)) ON true

@@ -1,7 +1,10 @@
--- Each threshold once for all replicas, and anew after a new authorization.
+-- Accounts whose consent ends soon. Each warning is given once for all replicas, and once more
+-- after a new authorization.
     SELECT open_id
     FROM refresher.accounts
     WHERE state IN ('active', 'paused')
-      AND refresh_token_expires_at <= now() + interval '14 days'
+      AND refresh_token_expires_at <= now() + interval '{{ consent_first_days }} days'
       AND (consent_warned_days IS NULL
-           OR (consent_warned_days > 3 AND refresh_token_expires_at <= now() + interval '3 days'))
+           OR (consent_warned_days > {{ consent_last_days }}
+               AND refresh_token_expires_at
+                   <= now() + interval '{{ consent_last_days }} days'))

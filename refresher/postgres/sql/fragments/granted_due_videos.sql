@@ -1,2 +1,2 @@
--- How many of these come first and are due.
+-- How many of the videos that come first are due.
 least(g.wanted_videos, {{ chunk_size }} * g.granted_chunks)

@@ -1,2 +1,2 @@
--- Such accounts a claim takes.
+-- The accounts that a claim takes.
 wake_at <= now()

@@ -1,5 +1,5 @@
--- Sealed text is new each time: a token that is stored already must not look like another one,
--- which would make a parked account active and forget when the token expires.
+-- The staged tokens beside the stored ones. Sealed text is new each time, so a token that is stored
+-- already would look like a new one: that would revive a parked account and forget the expiry.
 SELECT s.open_id, s.access_token, s.refresh_token,
        a.access_token AS known_access_token, a.refresh_token AS known_refresh_token,
        coalesce(u.fingerprints, '{}') AS used_up

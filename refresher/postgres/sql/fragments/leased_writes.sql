@@ -1,7 +1,8 @@
--- A row: what was written alike in one chunk, of an account whose lease is still the claim's. The
--- epoch is checked under a lock that a new claim of the account waits for or skips. LATERAL looks
--- the account up by its key, whatever numbers the planner expects; the epoch is compared outside,
--- so that it expects few writes and looks their rows up one by one, too.
+-- A row: videos of one chunk that are written alike, of an account whose lease is still the
+-- claim's. We check the epoch under a key-share lock: a new claim of the account waits for it or
+-- skips it. LATERAL looks the account up by its key, whatever numbers the planner expects. The
+-- epoch is compared outside, so that the planner expects few writes and looks up their rows one by
+-- one, too.
 leased_writes AS MATERIALIZED (
     SELECT r.*
     FROM unnest(:open_ids::text[], :lease_epochs::bigint[], :numbers::integer[],

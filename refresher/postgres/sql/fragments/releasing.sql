@@ -1,11 +1,14 @@
--- Releases leases, with what was learnt under them.
+-- Releases leases, and stores what was learnt under them.
 --
--- An account whose row somebody else has locked is skipped, not waited for: it is tried again, and
--- its lease runs out in any case. A stale epoch means that the lease is somebody else's: skipped,
--- too. What was learnt of a token that has been replaced meanwhile says nothing of the new one.
+-- An account whose row somebody has locked is skipped: it is tried again, and its lease runs out in
+-- any case. So is an account with another epoch: the lease is no longer ours. What we learnt about
+-- a token does not count if the token has been replaced meanwhile.
+
+
+-- ------------------------ 1. What is to be released ------------------------
 
 WITH releases AS MATERIALIZED (
-    -- A row: an account with what its claim has learnt.
+    -- A row: an account, and what its claim has learnt.
     SELECT r.*
     FROM unnest(:open_ids::text[], :lease_epochs::bigint[], :generations::bigint[],
                 :failures::integer[], :retry_seconds::float8[], :pause_seconds::float8[],
@@ -17,12 +20,12 @@ WITH releases AS MATERIALIZED (
                park_state, park_reason, answered, refused, token_retry_seconds, requests,
                unfinished, passed_over, quota_spent, isolated_reason), (
         {{ patience }}
-    ) AS impatient
+    ) AS patience
 ),
 fresh_counts AS MATERIALIZED (
-    -- A row: an account all of whose videos have just been written, counted from samples. One video
-    -- speaks for those that were written alike with it: it shows what the database has, even after
-    -- a failover that has lost a write-back.
+    -- A row: an account whose videos have all just been written, counted from samples. A sample is
+    -- one video of those that were written alike. It shows what the database really has: a failover
+    -- may have lost a write-back.
     SELECT s.open_id, sum(s.videos)::integer AS videos, min(v.cover_expires_at) AS valid_until,
            min(v.due_at) AS earliest_due_at
     FROM unnest(:sample_open_ids::text[], :sample_video_ids::text[], :sample_videos::integer[])
@@ -38,17 +41,17 @@ fresh_counts AS MATERIALIZED (
     HAVING bool_and(v.due_at IS NOT NULL)
 ),
 leased_accounts AS MATERIALIZED (
-    -- A row: an account whose lease is still ours, locked, beside what its row says.
+    -- A row: an account whose lease is still ours, now locked, and what is stored of it.
     SELECT r.*,
            a.tokens_generation = r.generation AS same_tokens,
            a.token_due_at AS was_token_due_at,
-           -- Somebody else's new tokens have ended an isolation. A pair that this claim stored has
-           -- not, nor a new seal, though these raise the generation, too.
+           -- New tokens from somebody else have ended an isolation. A pair that this claim stored
+           -- has not, and neither has a new seal, though both raise the generation.
            a.tokens_generation = r.generation OR a.isolated_since IS NOT NULL AS same_standing,
            a.failures AS stored_failures,
            r.park_state IS NOT NULL AND a.state = 'active'
                AND a.tokens_generation = r.generation AS parked,
-           -- A large account is counted when all of it has been read, not with every part.
+           -- A large account is not counted with every part, but when all parts have been read.
            r.unfinished AND a.videos > :rows_read AS uncounted,
            a.videos, a.valid, a.expired, a.uncovered, a.missing, a.unreachable, a.valid_until,
            least(a.earliest_due_at, now()) AS earliest_due_at
@@ -60,8 +63,8 @@ leased_accounts AS MATERIALIZED (
     FOR UPDATE OF a SKIP LOCKED
 ),
 outcomes AS MATERIALIZED (
-    -- A row: an account with what is to be stored for it, and its counts: from the samples, anew,
-    -- or those of before.
+    -- A row: an account, what to store for it, and its counts. These come from the samples, from
+    -- counting its videos, or are those of before.
     SELECT open_id, l.same_tokens, l.parked, l.park_state, l.park_reason, l.requests,
            CASE WHEN l.same_standing OR l.isolated_reason IS NULL THEN l.failures
                 ELSE l.stored_failures END AS failures,
@@ -90,7 +93,12 @@ outcomes AS MATERIALIZED (
         WHERE l.uncounted
     ) AS c
 ),
+
+
+-- -------------------------- 2. Release the leases --------------------------
+
 released_accounts AS (
+    -- A row: an account without a lease, as it is stored from now on.
     UPDATE refresher.accounts AS a
     SET lease_owner = NULL,
         lease_expires_at = NULL,
@@ -98,14 +106,14 @@ released_accounts AS (
         next_slot_at = CASE
             WHEN c.pause_seconds > 0
             THEN greatest(a.next_slot_at, now() + c.pause_seconds * interval '1 second')
-            -- It waits so long whatever wakes it: new videos, too.
+            -- It waits so long even if new videos wake it.
             WHEN c.isolated_reason IS NOT NULL
             THEN greatest(a.next_slot_at, now() + c.retry_seconds * interval '1 second')
             ELSE a.next_slot_at END,
         isolated_since = CASE WHEN c.isolated_reason IS NOT NULL
                               THEN coalesce(a.isolated_since, now()) END,
         isolated_reason = c.isolated_reason,
-        -- A day's quota says nothing of how many requests a minute may have.
+        -- A day's quota tells nothing about the limit of a minute.
         rate_share = CASE WHEN c.pause_seconds > 0 AND NOT c.quota_spent
                           THEN greatest({{ least_rate_share }},
                                         {{ rate_decrease }} * {{ rate_share_now }})
@@ -119,9 +127,9 @@ released_accounts AS (
                               ELSE a.token_standing END,
         token_failures = a.token_failures
             + (c.same_tokens AND c.token_retry_seconds > 0)::integer,
-        -- Before the end of the lease: somebody inserted videos meanwhile. That wish is kept. Where
-        -- the part that was read had nothing due, the next part is read before all else: in a
-        -- backlog each part would wait for the turns of all.
+        -- A wake_at before the end of the lease means that somebody inserted videos meanwhile: we
+        -- keep it. If nothing was due in the part that was read, the next part is read before all
+        -- other accounts. Otherwise, in a backlog, each part would wait for all of them.
         wake_at = CASE WHEN c.passed_over THEN '-infinity' ELSE greatest(
             least(
                 CASE WHEN a.wake_at < a.lease_expires_at THEN a.wake_at END,
@@ -149,13 +157,13 @@ released_accounts AS (
     RETURNING a.open_id, c.parked, a.isolated_since IS NOT NULL AS isolated,
               greatest(a.wake_at, a.next_slot_at) AS wake_at
 )
--- In seconds: before PostgreSQL 17 infinity cannot be subtracted.
+-- In seconds, as PostgreSQL before 17 cannot subtract infinity.
 SELECT open_id, parked, isolated,
        (extract(epoch FROM wake_at) - extract(epoch FROM now()))::float8 AS wake_in_seconds
 FROM (
     SELECT * FROM released_accounts
     UNION ALL
-    -- Released already, by a statement whose commit was not heard of.
+    -- Released before, by a statement that was committed without our hearing of it.
     SELECT a.open_id, r.park_state IS NOT NULL AND a.state = r.park_state,
            a.isolated_since IS NOT NULL, greatest(a.wake_at, a.next_slot_at)
     FROM releases AS r

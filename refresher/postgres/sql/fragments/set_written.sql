@@ -1,4 +1,4 @@
--- A reserve is dropped with the first cover: see the migration.
+-- The reserve is dropped with the first cover: see docs/decisions/0001.
 SET cover_image_url = coalesce(w.cover_image_url, v.cover_image_url),
     cover_expires_at = coalesce(w.cover_expires_at, v.cover_expires_at),
     refreshed_at = CASE WHEN w.cover_image_url IS NULL THEN v.refreshed_at ELSE now() END,

@@ -1,6 +1,5 @@
--- The first free slot from now on. An account in work is claimed again a little after its last
--- slot: slots that have just passed still count, or a twentieth of its quota would be lost between
--- two claims. An idle account begins now: in the past its chunks would be late before they are
--- sent.
+-- The first free slot. An account in work is claimed again a little after its last slot. So slots
+-- that have just passed still count: without them each claim would lose a twentieth of the quota.
+-- An idle account begins now: slots of long ago would be missed before we can send.
 CASE WHEN {{ slot }} >= {{ now }} - interval '{{ past_seconds }} seconds'
      THEN {{ slot }} ELSE {{ now }} END

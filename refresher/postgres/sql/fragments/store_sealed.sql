@@ -1,6 +1,6 @@
--- We raise the generation ourselves, so that the trigger sees no new authorization. An account that
--- has changed since it was read stays as it is.
-WITH impatient AS MATERIALIZED (
+-- Stores sealed tokens. We raise the generation ourselves, so that the trigger does not take them
+-- for a new authorization. An account that has changed since it was read stays as it is.
+WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', {{ lock_timeout }}, true)
 ),
 unchanged_accounts AS MATERIALIZED (
@@ -19,5 +19,5 @@ SET access_token = u.access_token,
     tokens_generation = a.tokens_generation + 1
 FROM unchanged_accounts AS u
 WHERE a.open_id = u.open_id
-  AND (SELECT count(*) FROM impatient) > 0
+  AND (SELECT count(*) FROM patience) > 0
 RETURNING a.open_id

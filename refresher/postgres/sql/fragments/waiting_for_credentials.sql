@@ -1,6 +1,7 @@
--- Who waits for better credentials is told by the time: a replica that was refused sends no token
--- request for so long, and each account it meets meanwhile waits as long from then on. Another
--- back-off that ends in the same time is ended, too: that costs one request.
+-- Accounts that wait for better app credentials. We know them by the time: after a refusal a
+-- replica sends no token request for so long, and every account that it meets meanwhile waits as
+-- long from then on. Another back-off that ends at the same time is ended, too, which takes one
+-- request.
 SELECT a.open_id
 FROM refresher.accounts AS a, refresher.app
 WHERE app.refused_client <> :credentials

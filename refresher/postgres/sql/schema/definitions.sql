@@ -1,5 +1,5 @@
--- The statements that make again what LIKE leaves out. Read while the table has its own name, they
--- speak of refresher.videos; keys come before what refers to them, rights last.
+-- The statements that make again what LIKE leaves out. They are read while the table still has its
+-- own name, so they say refresher.videos. Keys come before what refers to them, rights come last.
 SELECT statement
 FROM (
     SELECT CASE contype WHEN 'f' THEN 2 ELSE 1 END AS place,

@@ -1,4 +1,4 @@
--- What a partitioned table cannot have, or we would lose.
+-- What a partitioned table cannot have, or what we would lose.
 SELECT string_agg(what, ', ')
 FROM pg_class AS c CROSS JOIN LATERAL (
     VALUES ('row-level security', c.relrowsecurity OR EXISTS (

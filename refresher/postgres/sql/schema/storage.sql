@@ -1,4 +1,4 @@
--- Storage parameters, the TOAST table's too: they belong to the partitions, which hold the rows.
+-- Storage parameters, also of the TOAST table. They belong to the partitions, which hold the rows.
 SELECT ' WITH (' || string_agg(parameter, ', ') || ')'
 FROM pg_class AS c LEFT JOIN pg_class AS toast ON toast.oid = c.reltoastrelid
 CROSS JOIN LATERAL (

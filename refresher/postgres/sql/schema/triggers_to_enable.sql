@@ -1,6 +1,6 @@
--- The triggers that fire for rows of a subscription, where somebody has enabled all triggers of
--- their table (`pg_restore --disable-triggers` does): then they are as any other. What is disabled
--- stays so, and only an owner can change it. A partition's trigger follows its table's.
+-- Triggers that must fire for rows of a subscription, too. Whoever enables all triggers of their
+-- table (`pg_restore --disable-triggers` does) turns that off. A disabled trigger stays disabled,
+-- and only an owner can change one. A partition's trigger follows its table's.
 SELECT DISTINCT
        format('ALTER TABLE refresher.%I ENABLE %s TRIGGER %I', tables.name, mode, tgname)
 FROM (VALUES ('videos', 'REPLICA', ARRAY['videos_rewritten_elsewhere', 'videos_replicated']),
