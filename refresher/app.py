@@ -19,10 +19,11 @@ from typing import Final
 from refresher import events
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable
-from refresher.flow.loop import Refresher, Terms
+from refresher.flow.loop import Refresher
 from refresher.flow.outage import Outage
+from refresher.flow.parts import Outside
 from refresher.flow.stop import cancelled
-from refresher.flow.tokens import TokenKeeper
+from refresher.flow.terms import Terms
 from refresher.logs import emit
 from refresher.operations import served
 from refresher.postgres.accounts import Accounts
@@ -97,16 +98,16 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
         enter = stack.enter_async_context
         pool = await enter(connected(database_url, application_name=APPLICATION_NAME))
         tiktok = await enter(opened(settings.tiktok_base_url, settings.concurrency, client))
-        refresher = Refresher(
-            _accounts(settings, pool, sealer, replica),
-            tiktok,
-            WriteBack(pool),
-            _token_keeper(settings, pool, sealer, outage),
-            terms=_terms(settings),
+        outside = Outside(
+            accounts=_accounts(settings, pool, sealer, replica),
+            tokens=_tokens(settings, pool, sealer),
+            write_back=WriteBack(pool),
+            upstream=tiktok,
             outage=outage,
             chance=random.random,
             clock=monotonic,
         )
+        refresher = Refresher(outside, _terms(settings))
         upkeep = Upkeep(
             pool,
             sealer,
@@ -128,15 +129,14 @@ def _accounts(settings: Settings, pool: Pool, sealer: Sealer, replica: str) -> A
     )
 
 
-def _token_keeper(settings: Settings, pool: Pool, sealer: Sealer, outage: Outage) -> TokenKeeper:
+def _tokens(settings: Settings, pool: Pool, sealer: Sealer) -> TokenStore:
     client = _client(settings)
-    store = TokenStore(
+    return TokenStore(
         pool,
         sealer,
         unknown_seconds=settings.pace.lease_seconds + NOTICING_SECONDS,
         client=client.fingerprint if client else "",
     )
-    return TokenKeeper(store, outage=outage, chance=random.random, clock=monotonic)
 
 
 def _terms(settings: Settings) -> Terms:

@@ -8,8 +8,8 @@ import pytest
 from refresher.postgres import parts
 from refresher.postgres.parts import in_parts
 from tests.conftest import eventually, until
-from tests.test_apart import carry_covers, held, valid_of_others
 from tests.test_claims import replica, store
+from tests.test_lock_waits import carry_covers, held, valid_of_others
 from tests.test_refused import RAISES, RELEASE_RAISES, WAITS, drop, on_update, profile_held
 
 #: What `account-7` alone waits for, or raises, as others of a number do.

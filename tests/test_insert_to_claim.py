@@ -42,15 +42,15 @@ async def test_a_claim_knows_that_others_held_what_is_due(pool):
     claims = replica(pool)
     async with held(pool, "ana"):
         assert await claims.claim(10) == []
-        assert not claims.passed_by
+        assert not claims.skipped_locked
     await insert(pool, "ana")
     async with held(pool, "ana"):
         assert await claims.claim(10) == []
-        assert claims.passed_by
+        assert claims.skipped_locked
     assert [claim.open_id for claim in await claims.claim(10)] == ["ana"]
-    assert not claims.passed_by
+    assert not claims.skipped_locked
     await claims.claim(10)
-    assert not claims.passed_by
+    assert not claims.skipped_locked
 
 
 async def test_what_was_held_at_a_poll_is_asked_for_right_after(serve, start, pool):

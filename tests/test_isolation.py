@@ -56,8 +56,8 @@ from refresher.domain.troubles import (
     WATCHED_SECONDS,
     Troubles,
 )
-from refresher.flow.capacity import Capacity
 from refresher.flow.claiming import Claiming
+from refresher.flow.health import Health, Request
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.postgres.status import count_isolated, list_accounts, set_state
@@ -173,27 +173,25 @@ def test_a_request_without_videos_leaves_none_behind():
 )
 async def test_whose_failure_a_token_request_is(others, own):
     """Others are answered, and so are token requests of others, where there were any."""
-    capacity = Capacity(64, lambda: None, chance=lambda: 0.5, clock=monotonic)
+    health = Health(64, chance=lambda: 0.5, clock=monotonic)
 
     def told(name, videos, outcome):
-        request = capacity.sent(name, videos, isolated=False)
-        if outcome == "+":
-            capacity.answered(request, good=True)
-        else:
-            capacity.answered(request, good=False)
-            capacity.complained(request)
-        capacity.ended(request)
+        request = Request(name, videos, monotonic(), isolated=False)
+        health.sent(request)
+        health.answered(request, good=outcome == "+")
+        if outcome == "-":
+            health.complained(request)
 
     told("a", (), "-")
-    assert not capacity.token_fails_by_itself("a"), "nobody is answered"
+    assert not health.token_fails_by_itself("a"), "nobody is answered"
     for number in range(9):
         told(f"good-{number}", ["1"], "+")
     for outcome in others:
         told("b", (), outcome)
     told("good-0", ["1"], "+")
-    assert capacity.token_fails_by_itself("a") == own
+    assert health.token_fails_by_itself("a") == own
     told("a", ["1"], "+")
-    assert not capacity.token_fails_by_itself("a"), "its token lives"
+    assert not health.token_fails_by_itself("a"), "its token lives"
 
 
 def test_a_video_is_suspect_after_some_failed_chunks():

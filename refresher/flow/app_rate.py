@@ -39,7 +39,7 @@ class AppRate:
         self._throttled = asyncio.Event()
         self._just_learnt = False
 
-    def learn_of(self, claim: Claim) -> None:
+    def hear_of(self, claim: Claim) -> None:
         """Another replica may have found a limit: it needs to hear from this one."""
         if claim.app_limited and not self._throttle.in_force:
             self._throttle.in_force = self._just_learnt = True

@@ -12,20 +12,21 @@ from refresher.domain.parts import parts_of
 from refresher.events import ACCOUNT_REFUSED
 from refresher.logs import emit
 
-#: An account is left alone for so long, twice as long each time; no longer than so where it waits
-#: for a lock, which may be let go any moment.
+#: An account is skipped for so long, and twice as long each further time; for a shorter time where
+#: a lock stands in the way, as that may end any moment.
 FIRST_WAIT_SECONDS: Final = 1.0
 LONGEST_WAIT_SECONDS: Final = 300.0
 LONGEST_LOCK_WAIT_SECONDS: Final = 4.0
-#: One whose claim takes long before it fails keeps the others waiting for a tenth of the time.
+#: A claim that takes long before it fails keeps others waiting: its account is skipped for so many
+#: times as long.
 TIMES_AS_LONG: Final = 10
-#: So many accounts are left alone at most: beyond that it is no matter of accounts.
-MOST_LEFT_ALONE: Final = 1000
-#: So many of them are tried again with one claim.
+#: At most so many accounts are skipped: if there are more, the accounts are not the reason.
+MOST_SKIPPED: Final = 1000
+#: At most so many of them are tried again before a claim.
 TRIED_AGAIN: Final = 8
-#: An account of which nothing was wrong in so many tries, as it had nothing due, is as the others.
+#: After so many tries without a failure, because nothing was due, an account is no longer special.
 QUIET_TRIES: Final = 30
-#: A search that has found nobody to claim goes on for no longer: the next claim goes on with it.
+#: A search that has found nobody to claim ends after so long; the next claim goes on with it.
 SEARCH_SECONDS: Final = 1.0
 
 UNLEASED: Final = "its lease was not stored: a trigger suppresses the UPDATE"
@@ -34,58 +35,64 @@ UNLEASED: Final = "its lease was not stored: a trigger suppresses the UPDATE"
 class Accounts(Protocol):
     """Leases. Raises `DatabaseUnavailable`."""
 
-    passed_by: bool
+    #: Whether the last claim met rows that others had locked.
+    skipped_locked: bool
+    #: Accounts that the last claim leased, but whose lease a trigger has undone.
     unleased: Sequence[OpenId]
 
     async def claim(
         self,
         chunk_budget: int,
         *,
-        left_out: Sequence[OpenId] = (),
+        skipped: Sequence[OpenId] = (),
         only: Sequence[OpenId] | None = None,
         tried: Collection[str] | None = None,
     ) -> Sequence[Claim]: ...
     async def claimable(
         self,
         chunk_budget: int,
-        left_out: Sequence[OpenId],
+        skipped: Sequence[OpenId],
         tried: Collection[str] | None = None,
     ) -> Sequence[OpenId]: ...
 
 
 @dataclass(slots=True)
-class _LeftAlone:
-    """An account that cannot be claimed or given back just now; `until` is `inf` while worked."""
+class _Skipped:
+    """An account that cannot be claimed or released just now."""
 
+    #: On the monotonic clock, as `until`.
     since: float
+    #: How often it has failed.
     times: int = 0
+    #: It is not claimed before; `inf` while it is worked.
     until: float = 0.0
+    #: Tries in a row that found nothing due.
     quiet: int = 0
 
 
 class Claiming:
     """Claims for one replica.
 
-    Where a claim fails for what an account's row makes the database do, that account is found, left
-    alone for a growing time, and the others are claimed. What is leased is handed over before
-    anything may wait for a lock again: its slots pass.
+    Where an account's row makes a claim fail, that account is found and skipped for a growing
+    time, and the others are claimed. What is leased is handed over before anything waits for a lock
+    again, because its slots pass.
     """
 
     def __init__(self, accounts: Accounts, *, chance: Chance, clock: Clock) -> None:
         self._accounts = accounts
         self._chance = chance
         self._clock = clock
-        self._left_alone: dict[OpenId, _LeftAlone] = {}
+        self._skipped: dict[OpenId, _Skipped] = {}
         self._parts: list[Sequence[OpenId]] = []
-        #: Whether more of those left alone are to be tried again at once.
+        #: Whether more of the skipped accounts are to be tried again at once.
         self.more = False
-        #: Whether the last claim had to pass by accounts whose rows others held.
-        self.passed_by = False
+        #: Whether the last claim met rows that others had locked.
+        self.skipped_locked = False
 
     async def claim(
         self, chunk_budget: int, tried: Collection[str] | None = None
     ) -> Sequence[Claim]:
-        """As `Accounts.claim`, for some that can be claimed; where there are any, more may be."""
+        """Claim some accounts that can be claimed. Where there are any, there may be more."""
         self.more = False
         if tried is not None:  # a probe: whom it asks for goes before
             self._parts.clear()
@@ -95,63 +102,62 @@ class Claiming:
             return claims
         return await self._claim_again(chunk_budget) or await self._claim(chunk_budget, None)
 
-    def gave_back(self, open_id: OpenId) -> None:
+    def released(self, open_id: OpenId) -> None:
         """Nothing stands in the account's way any more."""
-        self._left_alone.pop(open_id, None)
+        self._skipped.pop(open_id, None)
 
     def ended(self, open_id: OpenId) -> None:
-        """It is worked no longer, whether it was given back or not."""
-        left = self._left_alone.get(open_id)
-        if left and left.until == inf:
-            left.until = self._clock() + FIRST_WAIT_SECONDS
+        """It is worked no longer, whether it was released or not."""
+        skipped = self._skipped.get(open_id)
+        if skipped and skipped.until == inf:
+            skipped.until = self._clock() + FIRST_WAIT_SECONDS
 
-    def left_alone(self, seconds: float) -> Collection[OpenId]:
-        """Those that something has stood in the way of for so long."""
+    def skipped_for(self, seconds: float) -> Collection[OpenId]:
+        """The accounts that have been skipped for longer."""
         now = self._clock()
-        return [open_id for open_id, left in self._left_alone.items() if now - left.since > seconds]
+        return [open_id for open_id, one in self._skipped.items() if now - one.since > seconds]
 
-    def leave_alone(
-        self, open_id: OpenId, error: Exception | str, at: str, at_least: float = 0.0
+    def skip(
+        self, open_id: OpenId, error: Exception | str, at: str, at_least_seconds: float = 0.0
     ) -> bool:
-        """Something stands in the account's way: it is not claimed for a while.
+        """Do not claim the account for a while: `error` stands in its way.
 
-        For so many seconds `at_least`. Says so once, until it was given back; whether this was it.
+        Logs that once until the account is released; says whether it did now.
         """
-        left = self._left_alone.setdefault(open_id, _LeftAlone(self._clock()))
-        longest = (
-            LONGEST_LOCK_WAIT_SECONDS if isinstance(error, DatabaseBusy) else LONGEST_WAIT_SECONDS
-        )
-        seconds = min(FIRST_WAIT_SECONDS * (1 << min(left.times, 20)), longest)
-        seconds = max(seconds * (1 + self._chance()) / 2, at_least)
-        left.times += 1
-        left.quiet = 0
-        left.until = self._clock() + seconds
-        if left.times == 1:
+        skipped = self._skipped.setdefault(open_id, _Skipped(self._clock()))
+        is_lock = isinstance(error, DatabaseBusy)
+        longest = LONGEST_LOCK_WAIT_SECONDS if is_lock else LONGEST_WAIT_SECONDS
+        seconds = min(FIRST_WAIT_SECONDS * (1 << min(skipped.times, 20)), longest)
+        seconds = max(seconds * (1 + self._chance()) / 2, at_least_seconds)
+        skipped.times += 1
+        skipped.quiet = 0
+        skipped.until = self._clock() + seconds
+        if skipped.times == 1:
             reason = str(error).partition("\n")[0]
             retry = round(seconds, 1)
             emit(ACCOUNT_REFUSED, open_id=open_id, at=at, reason=reason, retry_in_seconds=retry)
-        return left.times == 1
+        return skipped.times == 1
 
     async def _claim(self, budget: int, tried: Collection[str] | None) -> list[Claim]:
-        left_out = list(self._left_alone)
+        skipped = list(self._skipped)
         try:
-            claims = list(await self._accounts.claim(budget, left_out=left_out, tried=tried))
+            claims = list(await self._accounts.claim(budget, skipped=skipped, tried=tried))
         except Exception as error:
             if is_away(error):
                 raise
-            failure = error  # whose it is is about to be found out
+            failure = error  # whose fault it is, is found out next
         else:
-            self.passed_by = self._accounts.passed_by
+            self.skipped_locked = self._accounts.skipped_locked
             self._note_unleased()
             return claims
         await self._check(failure)
-        suspects = await self._accounts.claimable(budget, left_out, tried)
+        suspects = await self._accounts.claimable(budget, skipped, tried)
         self._parts = parts_of(suspects)
         return await self._search(budget, tried)
 
     async def _check(self, failure: Exception) -> None:
-        """Raises `DatabaseUnavailable` where it is no matter of accounts."""
-        if len(self._left_alone) >= MOST_LEFT_ALONE:
+        """Raises `DatabaseUnavailable` where no account is the reason."""
+        if len(self._skipped) >= MOST_SKIPPED:
             raise _as_away(failure) from failure
         try:
             await self._accounts.claim(1, only=())
@@ -159,13 +165,13 @@ class Claiming:
             raise _as_away(error) from error
 
     async def _search(self, budget: int, tried: Collection[str] | None = None) -> list[Claim]:
-        """Claim the suspects in parts, until those that spoil it stand alone.
+        """Claim the suspects in parts, until those that make it fail stand alone.
 
-        The first part that brings claims ends it for now: what is left may wait for locks.
+        The first part that brings claims ends the search for now: the rest may wait for locks.
         """
         begun = self._clock()
         while self._parts:
-            self.passed_by = True
+            self.skipped_locked = True
             if self._clock() > begun + SEARCH_SECONDS:
                 self.more = True
                 break
@@ -178,29 +184,29 @@ class Claiming:
         return []
 
     async def _claim_again(self, budget: int) -> list[Claim]:
-        """Try some that are left alone, up to the first that brings claims or fails again."""
+        """Try some skipped accounts, up to the first that brings claims or fails again."""
         now = self._clock()
-        again = [open_id for open_id, left in self._left_alone.items() if left.until <= now]
-        again.sort(key=lambda open_id: self._left_alone[open_id].until)
+        again = [open_id for open_id, one in self._skipped.items() if one.until <= now]
+        again.sort(key=lambda open_id: self._skipped[open_id].until)
         for number, open_id in enumerate(again[:TRIED_AGAIN], 1):
-            left = self._left_alone[open_id]
+            skipped = self._skipped[open_id]
             claims = await self._claim_only([open_id], budget)
             if claims:
-                left.until = inf
+                skipped.until = inf
                 return claims
-            if left.until > now:  # it failed
+            if skipped.until > now:  # it failed
                 self.more = number < len(again)
                 break
-            left.until = now + FIRST_WAIT_SECONDS
-            left.quiet += 1
-            if left.quiet > QUIET_TRIES:
-                del self._left_alone[open_id]
+            skipped.until = now + FIRST_WAIT_SECONDS
+            skipped.quiet += 1
+            if skipped.quiet > QUIET_TRIES:
+                del self._skipped[open_id]
         return []
 
     async def _claim_only(
         self, open_ids: Sequence[OpenId], budget: int, tried: Collection[str] | None = None
     ) -> list[Claim] | None:
-        """None where it failed; of a single account that is said, and it is left alone."""
+        """None: it failed. If it was for a single account, that one is skipped."""
         begun = self._clock()
         try:
             claims = list(await self._accounts.claim(budget, only=open_ids, tried=tried))
@@ -211,14 +217,14 @@ class Claiming:
             if len(open_ids) == 1:
                 at_least = TIMES_AS_LONG * (self._clock() - begun)
                 busy = isinstance(error, DatabaseBusy)
-                self.leave_alone(open_ids[0], error, "claim", 0.0 if busy else at_least)
+                self.skip(open_ids[0], error, "claim", 0.0 if busy else at_least)
             return None
         self._note_unleased()
         return claims
 
     def _note_unleased(self) -> None:
         for open_id in self._accounts.unleased:
-            self.leave_alone(open_id, UNLEASED, "claim")
+            self.skip(open_id, UNLEASED, "claim")
 
 
 def _as_away(error: Exception) -> DatabaseUnavailable:

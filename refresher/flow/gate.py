@@ -7,16 +7,17 @@ from typing import Protocol, cast
 from refresher.domain.answers import Affects, Failure, Reaction, understood
 from refresher.domain.clocks import Clock
 from refresher.domain.conclude import Whose
-from refresher.domain.due import DuePolicy
 from refresher.domain.errors import AccessTokenRefused, TokenRequestFailed, UpstreamError
 from refresher.domain.model import UNUSABLE_TOKEN, RefreshToken, TokenPair, Video, usable_token
 from refresher.domain.pacing import ISOLATED_AFTER, LATEST_SECONDS
 from refresher.domain.reconcile import Reconciled, reconcile
 from refresher.events import CHUNK_FAILED
 from refresher.flow.app_rate import AppRate
-from refresher.flow.capacity import Capacity, Sent
-from refresher.flow.outage import Outage
+from refresher.flow.capacity import Capacity
+from refresher.flow.health import Health, Request
+from refresher.flow.in_flight import InFlight
 from refresher.flow.results import Results
+from refresher.flow.terms import Terms
 from refresher.flow.work import Work
 from refresher.logs import emit
 
@@ -38,25 +39,26 @@ class Gate:
         upstream: Upstream,
         *,
         capacity: Capacity,
+        in_flight: InFlight,
+        health: Health,
         app_rate: AppRate,
         results: Results,
-        outage: Outage,
-        policy: DuePolicy,
-        request_timeout_seconds: float,
+        terms: Terms,
         clock: Clock,
     ) -> None:
         self._upstream = upstream
         self._capacity = capacity
+        self._in_flight = in_flight
+        self._health = health
         self._app_rate = app_rate
         self._results = results
-        self._outage = outage
-        self._policy = policy
-        self._request_timeout_seconds = request_timeout_seconds
+        self._policy = terms.policy
+        self._request_timeout_seconds = terms.request_timeout_seconds
         self._clock = clock
         self._querying: set[asyncio.Task[None]] = set()
 
     def cancel_queries(self) -> None:
-        """What is in flight is not waited for any longer."""
+        """Wait no longer for what is in flight."""
         for task in self._querying:
             task.cancel()
 
@@ -67,8 +69,8 @@ class Gate:
 
         None: they stay due, as nothing was sent, or it failed.
         """
-        async with self._capacity.place(work.held) as given:
-            if not given or not self._may_send(work, slot):
+        async with self._capacity.permit(work.load) as permitted:
+            if not permitted or not self._may_send(work, slot):
                 work.postponed += 1
                 return None
             answer = await self._send(work, videos)
@@ -80,31 +82,32 @@ class Gate:
 
     async def ask_for_token(self, work: Work, refresh_token: RefreshToken) -> TokenPair | Failure:
         """A new pair, or why there is none."""
-        async with self._capacity.place(work.held) as given:
-            if not given:
+        async with self._capacity.permit(work.load) as permitted:
+            if not permitted:
                 return understood(TokenRequestFailed("upstream_down"), work.claim.token)
             if self._clock() > work.lease_end:
                 return understood(TokenRequestFailed("lease_over"), work.claim.token)
-            sent = self._sent(work, ())
+            request = self._sent(work, ())
             try:
                 pair = await self._upstream.refresh_token(
                     refresh_token.token, self._request_timeout_seconds
                 )
             except UpstreamError as error:
-                failure = self._learn(work, sent, error)
+                failure = self._learn(work, request, error)
                 work.failures.append(failure)
                 return failure
             finally:
-                self._capacity.ended(sent)
-                work.held.let_go()  # to store the pair may take long
-            self._capacity.answered(sent, good=True)
+                self._in_flight.ended(request)
+                work.load.drop()  # to store the pair may take long
+            self._in_flight.answered(request, good=True)
             return pair
 
     def whose(self, work: Work) -> Whose:
-        """Whose failure that of a token request is; without an error noted, none was sent."""
-        if not work.failures or self._capacity.is_open:
+        """Whose fault it is that a token request failed."""
+        is_unsent = not work.failures
+        if is_unsent or self._health.is_down:
             return Whose.ANOTHERS
-        is_own = self._capacity.token_fails_by_itself(work.claim.open_id)
+        is_own = self._health.token_fails_by_itself(work.claim.open_id)
         return Whose.OWN if is_own else Whose.UNKNOWN
 
     async def _send(self, work: Work, videos: Sequence[Video]) -> Mapping[str, object] | Failure:
@@ -115,41 +118,41 @@ class Gate:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._querying.add(task)
         video_ids = [video.video_id for video in videos]
-        sent = self._sent(work, video_ids)
+        request = self._sent(work, video_ids)
         try:
             answer = await self._upstream.query(
                 work.claim.access_token or "", video_ids, self._request_timeout_seconds
             )
         except UpstreamError as error:
-            return self._learn(work, sent, error)
+            return self._learn(work, request, error)
         finally:
-            self._capacity.ended(sent)
+            self._in_flight.ended(request)
             self._querying.discard(task)
-        self._capacity.answered(sent, good=True)
+        self._in_flight.answered(request, good=True)
         self._app_rate.answered(work.claim.open_id)
         return answer
 
-    def _sent(self, work: Work, video_ids: Sequence[str]) -> Sent:
+    def _sent(self, work: Work, video_ids: Sequence[str]) -> Request:
         isolated = work.claim.isolated_since is not None
-        return self._capacity.sent(work.claim.open_id, video_ids, isolated=isolated)
+        return self._in_flight.sent(work.claim.open_id, video_ids, isolated=isolated)
 
-    def _learn(self, work: Work, sent: Sent, error: UpstreamError) -> Failure:
+    def _learn(self, work: Work, request: Request, error: UpstreamError) -> Failure:
         """What the failure tells about the API and about the account."""
         failure = understood(error, work.claim.token)
         if failure.meaning.alive:
-            self._capacity.answered(sent, good=False)
+            self._in_flight.answered(request, good=False)
         else:
-            self._capacity.failed(sent, error.code, error.log_id)
+            self._in_flight.failed(request, error.code, error.log_id)
         if failure.reaction is Reaction.RETRY:
-            self._capacity.complained(sent)
+            self._in_flight.complained(request)
         return failure
 
     def _may_send(self, work: Work, slot: float) -> bool:
-        """A slot missed by too much is given up: sent late, requests would bunch up."""
+        """A slot missed by much is given up: late requests would come too close together."""
         now = self._clock()
         late = work.claim.step_seconds and now > slot + LATEST_SECONDS
-        cannot_store = self._outage.lasts or self._results.stalls()
-        return not (late or now >= work.lease_end or work.halt.is_set() or cannot_store)
+        late_for_lease = now >= work.lease_end
+        return not (late or late_for_lease or work.halt.is_set()) and self._results.can_store
 
     def _note_failure(self, work: Work, videos: Sequence[Video], failure: Failure) -> None:
         open_id, error = work.claim.open_id, failure.error
@@ -172,11 +175,11 @@ class Gate:
         """Whether one of the videos may be what spoils the chunk."""
         if failure.reaction is Reaction.BISECT:
             return True
-        claim, capacity = work.claim, self._capacity
-        if not failure.meaning.unclear or claim.isolated_since or capacity.is_open:
+        claim, health = work.claim, self._health
+        if not failure.meaning.unclear or claim.isolated_since or health.is_down:
             return False
         if work.searched:
-            return capacity.is_host_well  # a part of what is searched already
+            return health.is_host_well  # a part of what is searched already
         # By what all replicas have seen: before an account is isolated, one has searched.
-        is_last = claim.failures + 1 >= ISOLATED_AFTER and capacity.fails_by_itself(claim.open_id)
-        return is_last or capacity.suspects(claim.open_id, [video.video_id for video in videos])
+        is_last = claim.failures + 1 >= ISOLATED_AFTER and health.fails_by_itself(claim.open_id)
+        return is_last or health.suspects(claim.open_id, [video.video_id for video in videos])

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from refresher.domain.answers import Failure
 from refresher.domain.clocks import Chance
@@ -10,15 +9,14 @@ from refresher.domain.conclude import conclude
 from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import Release, Video
 from refresher.events import ACCOUNT_BLOCKED, ACCOUNT_FAILED
-from refresher.flow.capacity import Capacity
 from refresher.flow.gate import Gate
+from refresher.flow.health import Health
 from refresher.flow.leases import Leases
-from refresher.flow.outage import Outage
-from refresher.flow.report import report, report_refused_pair
+from refresher.flow.report import report
 from refresher.flow.results import Results
 from refresher.flow.split import Split
-from refresher.flow.stop import Stop
-from refresher.flow.tokens import TokenKeeper
+from refresher.flow.tokens import TokenRenewal
+from refresher.flow.under_way import UnderWay
 from refresher.flow.work import Work, wait_for_slot
 from refresher.logs import emit
 
@@ -32,32 +30,31 @@ class AccountRefresh:
         split: Split,
         results: Results,
         leases: Leases,
-        keeper: TokenKeeper,
+        renewal: TokenRenewal,
         *,
-        capacity: Capacity,
-        outage: Outage,
-        stop: Stop,
+        health: Health,
+        under_way: UnderWay,
         chance: Chance,
     ) -> None:
         self._gate = gate
         self._split = split
         self._results = results
         self._leases = leases
-        self._keeper = keeper
-        self._capacity = capacity
-        self._outage = outage
-        self._stop = stop
+        self._renewal = renewal
+        self._health = health
+        self._under_way = under_way
         self._chance = chance
 
     async def run(self, work: Work, made_room: Callable[[], None]) -> None:
-        """Ask for what was claimed, store what comes, and give the lease back.
+        """Ask for what was claimed, store what comes, release the account.
 
-        `made_room` hears of each chunk that was asked for. Raises nothing: what fails is said.
+        `made_room` is called after each chunk that was asked for. Raises nothing: failures are
+        logged.
         """
         release = None
         try:
             if work.claim.token.due:
-                release = await self._keep_token(work)
+                release = await self._renew_token(work)
             else:
                 await self._ask_in_turn(work, made_room)
         except TokenUnreadable:
@@ -66,7 +63,11 @@ class AccountRefresh:
         except Exception as error:  # noqa: BLE001 - one account's surprise must not stop the others
             emit(ACCOUNT_FAILED, open_id=work.claim.open_id, exc_info=error)
             work.fail("internal_failure")
-        release = release or conclude(
+        release = release or self._conclude(work)
+        report(work, release, await self._leases.release(work, release))
+
+    def _conclude(self, work: Work) -> Release:
+        return conclude(
             work.claim,
             work.failures,
             self._chance(),
@@ -74,22 +75,14 @@ class AccountRefresh:
             unsaved=work.unsaved,
             requests=work.tally.requests,
             samples=work.samples,
-            by_itself=work.at_fault and self._capacity.fails_by_itself(work.claim.open_id),
-            nobody_answered=self._capacity.is_open,
+            by_itself=work.at_fault and self._health.fails_by_itself(work.claim.open_id),
+            nobody_answered=self._health.is_down,
         )
-        released = await self._leases.give_back(work, release)
-        report(work, release, released)
 
-    async def _keep_token(self, work: Work) -> Release | None:
-        """None: this is not the time for it."""
-        if work.halt.is_set() or self._outage.lasts:
-            return None
-        # Under way: a pair that waits out an outage is stored before the next claim.
-        with self._capacity.under_way:
-            ask = partial(self._gate.ask_for_token, work)
-            refused = partial(report_refused_pair, work)
-            whose = partial(self._gate.whose, work)
-            return await self._keeper.keep(work.claim, ask, self._stop.given_up, refused, whose)
+    async def _renew_token(self, work: Work) -> Release | None:
+        # Under way: a pair that waits for the database is stored before the next claim.
+        with self._under_way:
+            return await self._renewal.renew(work)
 
     async def _ask_in_turn(self, work: Work, made_room: Callable[[], None]) -> None:
         """Raises `TokenUnreadable`."""
@@ -107,11 +100,11 @@ class AccountRefresh:
         self, work: Work, videos: Sequence[Video], slot: float, made_room: Callable[[], None]
     ) -> None:
         """One chunk, from its slot to the result stored."""
-        with self._capacity.under_way:
+        with self._under_way:
             outcome = await self._gate.query(work, videos, slot)
             if isinstance(outcome, Failure):
                 outcome = await self._split.take_apart(work, videos, outcome)
-            work.held.asked()
+            work.load.asked()
             made_room()
             if outcome:
                 await self._results.store(work, outcome)

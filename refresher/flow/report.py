@@ -123,7 +123,7 @@ def report_freed_release(open_id: str, seconds: float) -> None:
     emit(RELEASE_FREED, open_id=open_id, waited_seconds=seconds)
 
 
-def report_refused_renewal(open_id: str, error: Exception) -> None:
+def report_refused_extension(open_id: str, error: Exception) -> None:
     emit(
         ACCOUNT_REFUSED,
         open_id=open_id,
@@ -133,11 +133,10 @@ def report_refused_renewal(open_id: str, error: Exception) -> None:
     )
 
 
-def report_refused_pair(work: Work, error: Exception) -> None:
-    work.waits()
+def report_refused_pair(open_id: str, error: Exception) -> None:
     emit(
         ACCOUNT_REFUSED,
-        open_id=work.claim.open_id,
+        open_id=open_id,
         at="token",
         reason=str(error).partition("\n")[0],
         retry_in_seconds=None,

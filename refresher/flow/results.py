@@ -9,12 +9,12 @@ from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, Statement
 from refresher.domain.model import ChunkWrite, Holder, Sample
 from refresher.domain.reconcile import Reconciled
 from refresher.events import CHUNK_UNSAVED, VIDEO_REJECTED
-from refresher.flow.apart import SAID_SECONDS, Apart, Lane
 from refresher.flow.batcher import LINGER_SECONDS, Batcher
-from refresher.flow.capacity import Capacity
 from refresher.flow.flushes import checking, outlasting
+from refresher.flow.lock_waits import SAID_SECONDS, LockWaits, Turns
 from refresher.flow.report import report_blocked_chunks, report_freed_chunks
 from refresher.flow.stop import Stop
+from refresher.flow.under_way import UnderWay
 from refresher.flow.work import Work
 from refresher.logs import emit
 
@@ -40,28 +40,29 @@ class Results:
     def __init__(
         self,
         write_back: WriteBack,
-        lane: Lane,
+        turns: Turns,
         *,
-        capacity: Capacity,
+        under_way: UnderWay,
         stop: Stop,
         wake: asyncio.Event,
     ) -> None:
-        self._capacity = capacity
+        self._under_way = under_way
         self._wake = wake
-        outage, give_up = lane.outage, stop.given_up
+        self._outage = outage = turns.outage
+        give_up = stop.given_up
         self._write_back = Batcher(
             outlasting(outage, give_up, write_back.write),
             flush_part=outlasting(outage, give_up, write_back.write_part),
             check=checking(outage, give_up, write_back.write),
-            clock=lane.clock,
+            clock=turns.clock,
             size=WRITE_BACK_ROWS,
             linger_seconds=LINGER_SECONDS,
             weigh=lambda chunk: chunk.videos,
             at_once=2,
         )
-        self._blocked_writes = Apart(
+        self._lock_waits = LockWaits(
             write_back.write_alone,
-            lane,
+            turns,
             blocked=report_blocked_chunks,
             freed=report_freed_chunks,
         )
@@ -73,16 +74,21 @@ class Results:
     @property
     def lock_waits(self) -> Collection[asyncio.Task[None]]:
         """What waits for locks."""
-        return self._blocked_writes.tasks
+        return self._lock_waits.tasks
+
+    @property
+    def can_store(self) -> bool:
+        """What is fetched now can be stored soon: the database is there, and takes write-backs."""
+        return not (self._outage.lasts or self.stalls())
 
     def stalls(self) -> bool:
-        """A write-back hangs: what would be fetched now could not be stored."""
+        """A write-back hangs: what is fetched now could not be stored."""
         return self._write_back.busy_seconds() > SLOW_WRITE_BACK_SECONDS
 
     async def store(self, work: Work, reconciled: Reconciled) -> None:
-        """Write back what became of a chunk; what could not be stored is noted in `work`.
+        """Write back what became of a chunk. `work` learns what could not be stored.
 
-        Raises what refuses its rows.
+        Raises what refuses the rows.
         """
         claim = work.claim
         for video_id, reason in reconciled.rejections:
@@ -94,7 +100,7 @@ class Results:
         try:
             written = await self._write(work, write)
         except StatementFailed:
-            raise  # as all else that is wrong with it
+            raise  # the rows are the reason
         except DatabaseUnavailable:
             written = 0  # the grace time is over
         if unwritten := write.videos - written:
@@ -106,24 +112,25 @@ class Results:
             work.samples += [Sample(video_ids[0], len(video_ids)) for video_ids in new]
 
     async def _write(self, work: Work, write: ChunkWrite) -> int:
-        """How many rows were written. What waits for a lock waits apart from the others."""
-        if not self._blocked_writes.holds(write.open_id):
+        """How many rows were written. What waits for a lock waits by itself."""
+        if not self._lock_waits.has(write.open_id):
             with suppress(DatabaseBusy):
                 return await self._write_back.submit(write)
         waits_long = asyncio.get_running_loop().call_later(SAID_SECONDS, self._set_aside, work)
         try:
-            with self._capacity.under_way.apart():
-                return await self._blocked_writes.submit(write)
+            with self._under_way.lock_wait():
+                return await self._lock_waits.submit(write)
         except Exception as error:
             if is_away(error):
                 raise
-            return await self._write_back.submit(write)  # there it is found out whose matter it is
+            # The batcher finds out whether the rows are the reason.
+            return await self._write_back.submit(write)
         finally:
             waits_long.cancel()
 
     def _set_aside(self, work: Work) -> None:
-        """Ask for no more of what cannot be stored; its place is for others."""
+        """Ask for no more of what cannot be stored: others go first."""
         work.waits()
         work.halt.set()
-        work.held.let_go()
+        work.load.drop()
         self._wake.set()

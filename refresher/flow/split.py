@@ -7,8 +7,8 @@ from refresher.domain.bisection import Bisection
 from refresher.domain.due import DuePolicy
 from refresher.domain.model import Video
 from refresher.domain.reconcile import Reconciled, put_aside, refused_alone
-from refresher.flow.capacity import Capacity
 from refresher.flow.gate import Gate
+from refresher.flow.health import Health
 from refresher.flow.leases import Leases
 from refresher.flow.results import Results
 from refresher.flow.work import Work
@@ -23,13 +23,13 @@ class Split:
         leases: Leases,
         results: Results,
         *,
-        capacity: Capacity,
+        health: Health,
         policy: DuePolicy,
     ) -> None:
         self._gate = gate
         self._leases = leases
         self._results = results
-        self._capacity = capacity
+        self._health = health
         self._policy = policy
 
     async def take_apart(
@@ -68,7 +68,7 @@ class Split:
             return None
         work.searched = True
         accused = len(videos) == 1 and videos[0].misses > 0
-        if not (accused or work.answered or self._capacity.is_mixed(work.claim.open_id)):
+        if not (accused or work.answered or self._health.is_mixed(work.claim.open_id)):
             videos = await self._failing_half(work, videos)
         return await self._bisect(work, videos, code) if videos else None
 

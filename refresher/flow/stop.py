@@ -1,4 +1,4 @@
-"""The end of the work: what may still be done, and until when."""
+"""A stop: what may still be done, and until when."""
 
 import asyncio
 from collections.abc import Collection
@@ -7,11 +7,11 @@ from typing import Final
 
 from refresher.domain.clocks import Clock
 
-#: The share of the grace time that requests in flight may take; the rest is for writing back.
-REQUESTS_SHARE_OF_GRACE: Final = 0.75
-#: A claim under way when the daemon is stopped gets this share of it.
-CLAIM_SHARE_OF_GRACE: Final = 0.25
-LETTING_GO_SECONDS: Final = 0.5
+#: The part of the grace time that requests in flight may take; the rest is for writing back.
+REQUESTS_PART: Final = 0.75
+#: The part of it that a claim under way may take.
+CLAIM_PART: Final = 0.25
+CANCEL_SECONDS: Final = 0.5
 
 
 class Stop:
@@ -23,9 +23,9 @@ class Stop:
         self._deadline = inf
         #: Nothing more is claimed or sent.
         self.requested = asyncio.Event()
-        #: Nobody waits for a lock any longer.
+        #: Lock waits end.
         self.waits_over = asyncio.Event()
-        #: What could not be stored by now is lost.
+        #: What is not stored by now is lost.
         self.given_up = asyncio.Event()
 
     def request(self) -> None:
@@ -37,12 +37,12 @@ class Stop:
     @property
     def claim_seconds(self) -> float:
         """How long a claim under way may still take."""
-        return self._grace_seconds * CLAIM_SHARE_OF_GRACE
+        return self._grace_seconds * CLAIM_PART
 
     @property
     def requests_left_seconds(self) -> float:
         """How long requests in flight may still take: the rest is for writing back."""
-        return self.left_seconds - self._grace_seconds * (1 - REQUESTS_SHARE_OF_GRACE)
+        return self.left_seconds - self._grace_seconds * (1 - REQUESTS_PART)
 
     @property
     def left_seconds(self) -> float:
@@ -51,13 +51,13 @@ class Stop:
 
 
 async def cancelled(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel and wait, but not for a statement that does not let go."""
+    """Cancel them and wait a moment: a statement may not react."""
     for task in tasks:
         task.cancel()
-    await wait_for(tasks, LETTING_GO_SECONDS)
+    await wait_for(tasks, CANCEL_SECONDS)
 
 
 async def wait_for(tasks: Collection[asyncio.Task[None]], seconds: float) -> None:
-    """Until they are done, for so long at most."""
+    """Wait until they are done, or the time is over."""
     if tasks:
         await asyncio.wait(tasks, timeout=max(0.0, seconds))

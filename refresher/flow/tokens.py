@@ -1,6 +1,5 @@
-"""Keeping access tokens alive, under the lease of their account."""
+"""Access tokens kept alive, under the lease of their account."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -33,7 +32,11 @@ from refresher.events import (
     TOKEN_LOST,
     TOKEN_REFRESHED,
 )
+from refresher.flow.gate import Gate
 from refresher.flow.outage import Outage
+from refresher.flow.report import report_refused_pair
+from refresher.flow.stop import Stop
+from refresher.flow.work import Work
 from refresher.logs import emit
 
 SUSPENDED: Final = "suspended"
@@ -54,47 +57,42 @@ class Tokens(Protocol):
     async def client_refused(self) -> None: ...
 
 
-#: Sends one token request.
-Ask = Callable[[RefreshToken], Awaitable[TokenPair | Failure]]
+class TokenRenewal:
+    """Renews the access tokens of claimed accounts.
 
-
-class TokenKeeper:
-    """Refreshes the access tokens of claimed accounts.
-
-    The old refresh token may die with the request, so that is noted in the row before it is sent,
-    and the new pair is committed before anything is asked with it. Where a request's outcome stays
-    unknown, the stored one is tried again until the API says what it is worth.
+    The refresh token may be used up by the request, so the row says that before it is sent. The new
+    pair is committed before anything is asked with it. Where the outcome of a request is unknown,
+    the stored refresh token is tried again, until TikTok says whether it still works.
     """
 
     def __init__(
         self,
         store: Tokens,
+        gate: Gate,
         *,
         outage: Outage,
+        stop: Stop,
         chance: Chance,
         clock: Clock,
     ) -> None:
         self._store = store
+        self._gate = gate
         self._outage = outage
+        self._stop = stop
         self._chance = chance
         self._clock = clock
         self._suspended_until = -inf
-        self._client_refused = False
+        self._credentials_refused = False
 
-    async def keep(
-        self,
-        claim: Claim,
-        ask: Ask,
-        give_up: asyncio.Event,
-        refused: Callable[[Exception], None],
-        whose: Callable[[], Whose],
-    ) -> Release:
-        """Refresh the access token, with one request at most; how to release the account.
+    async def renew(self, work: Work) -> Release | None:
+        """Renew the access token, with one request at most. Returns how to release the account.
 
-        `refused` hears once of what refuses to store a new pair, which is tried again and again.
-        After `give_up` it is given up, which is said. `whose` tells of a request that has failed
-        whose trouble that is.
+        None: now is not the time for it. What refuses to store a new pair is reported once; it is
+        stored again and again until the grace time is over.
         """
+        claim = work.claim
+        if work.halt.is_set() or self._outage.lasts:
+            return None
         if self._clock() < self._suspended_until:
             return self._without_request(claim, ClientRefused(SUSPENDED))
         try:
@@ -106,27 +104,24 @@ class TokenKeeper:
             return self._without_request(claim, TokenRequestFailed(UNREADABLE), Whose.ANOTHERS)
         if refresh_token is None:
             return self._concluded(claim, None)
+        return await self._request(work, refresh_token)
+
+    async def _request(self, work: Work, refresh_token: RefreshToken) -> Release:
+        claim = work.claim
         if not usable_token(refresh_token.token):
             unusable = understood(GrantRefused(UNUSABLE), claim.token)
             return await self._failed(claim, refresh_token, unusable, Whose.UNKNOWN)
-        pair = await ask(refresh_token)
+        pair = await self._gate.ask_for_token(work, refresh_token)
         if isinstance(pair, Failure):
-            return await self._failed(claim, refresh_token, pair, whose())
+            return await self._failed(claim, refresh_token, pair, self._gate.whose(work))
         with suppress(DatabaseUnavailable):
-            await self._store_pair(claim, refresh_token, pair, give_up, refused)
+            await self._store_pair(work, refresh_token, pair)
             await self._note_name(claim, pair)
-        self._client_refused = False
+        self._credentials_refused = False
         return self._concluded(claim, None)
 
-    async def _store_pair(
-        self,
-        claim: Claim,
-        used: RefreshToken,
-        pair: TokenPair,
-        give_up: asyncio.Event,
-        refused: Callable[[Exception], None],
-    ) -> None:
-        received = self._clock()
+    async def _store_pair(self, work: Work, used: RefreshToken, pair: TokenPair) -> None:
+        claim, received = work.claim, self._clock()
 
         async def store() -> bool:
             aged = _aged(pair, self._clock() - received)
@@ -135,7 +130,7 @@ class TokenKeeper:
             return await self._store.replace(claim, used, aged, due)
 
         try:
-            stored = await self._outlast(store, give_up, refused)
+            stored = await self._outlast(work, store)
         except BaseException:
             emit(TOKEN_LOST, open_id=claim.open_id)
             raise
@@ -146,28 +141,24 @@ class TokenKeeper:
             stored=stored,
         )
 
-    async def _outlast(
-        self,
-        store: Callable[[], Awaitable[bool]],
-        give_up: asyncio.Event,
-        refused: Callable[[Exception], None],
-    ) -> bool:
-        """The pair exists nowhere else: what refuses it, a trigger, may be mended meanwhile."""
-        said = False
+    async def _outlast(self, work: Work, store: Callable[[], Awaitable[bool]]) -> bool:
+        """The pair exists nowhere else, so it is stored again until that works."""
+        given_up, said = self._stop.given_up, False
         for attempt in count():
             try:
                 return await self._outage.attempt(store, may_wait=True)
             except Exception as error:
-                if give_up.is_set():
+                if given_up.is_set():
                     raise DatabaseUnavailable("given up before it was stored") from error
                 if not (said or is_away(error) or isinstance(error, DatabaseBusy)):
                     said = True
-                    refused(error)
-            await self._outage.pause(give_up, attempt)
+                    work.waits()
+                    report_refused_pair(work.claim.open_id, error)
+            await self._outage.pause(given_up, attempt)
         raise AssertionError
 
     async def _note_name(self, claim: Claim, pair: TokenPair) -> None:
-        """Earned with this account's own refresh token, the pair is its own under any name."""
+        """The pair came for this account's own refresh token: it is its own under any name."""
         other = pair.open_id
         if other is None or other == claim.open_id:
             return
@@ -199,16 +190,16 @@ class TokenKeeper:
         try:
             await self._outage.attempt(lambda: self._store.end(claim, unknown=unknown))
         except DatabaseUnavailable:
-            return  # the next request with it then counts as one after an interruption
+            return  # then the next request with it counts as one after an interruption
 
     async def _suspend(self, error: UpstreamError) -> None:
         if self._clock() < self._suspended_until:
-            return  # sent before another one was refused
+            return  # it was sent before another was refused
         self._suspended_until = self._clock() + CLIENT_REFUSED_SECONDS
-        if not self._client_refused:
-            self._client_refused = True
+        if not self._credentials_refused:
+            self._credentials_refused = True
             emit(CLIENT_REFUSED, code=error.code, status=error.status, log_id=error.log_id)
-        with suppress(DatabaseUnavailable):  # then other credentials are tried when the wait ends
+        with suppress(DatabaseUnavailable):  # then it is tried again when the wait ends
             await self._outage.attempt(self._store.client_refused)
 
     def _without_request(

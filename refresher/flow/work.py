@@ -13,7 +13,7 @@ from refresher.domain.clocks import Clock
 from refresher.domain.errors import UpstreamFailed
 from refresher.domain.model import CHUNK_SIZE, Claim, Sample, Video
 from refresher.domain.reconcile import Reconciled
-from refresher.flow.capacity import Held
+from refresher.flow.capacity import Load
 
 #: Time kept free at the end of a lease for the answer to come and be written.
 LEASE_MARGIN_SECONDS: Final = 0.5
@@ -49,26 +49,32 @@ class Work:
     """An account while it is worked."""
 
     claim: Claim
-    held: Held
+    load: Load
     clock: Clock
+    #: Nothing more is sent for this account.
     halt: asyncio.Event = field(default_factory=asyncio.Event)
     failures: list[Failure] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
+    #: A chunk was answered.
     answered: bool = False
+    #: An answer could not be stored.
     unsaved: bool = False
-    #: Whether a chunk that fails again and again was looked into; and it was the account, as no
-    #: part of it was answered.
+    #: A chunk that fails again and again was searched for the video that spoils it.
     searched: bool = False
+    #: The search has found that no part is answered: the account is the reason.
     at_fault: bool = False
+    #: One of each set of covers that was stored.
     samples: list[Sample] = field(default_factory=list)
+    #: Chunks that were claimed, but not sent after all.
     postponed: int = 0
-    #: Since when it does nothing but wait for a lock, or for its row.
+    #: Since when it only waits for a lock, or for its row.
     waits_since: float = inf
-    #: Nothing more is to be said of a lease that runs out.
+    #: The log has said already that its lease runs out.
     abandon_quietly: bool = False
     started: float = field(init=False)
+    #: Nothing is sent from then on.
     lease_end: float = field(init=False)
-    #: When the account's next slot comes, after all that were reserved.
+    #: The account's next slot after all that were reserved.
     next_slot: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,7 +84,7 @@ class Work:
         self.leased_until(self.claim.time.monotonic_of(self.claim.lease_expires_at))
 
     def leased_until(self, moment: float) -> None:
-        """The lease runs out then, on the monotonic clock; a little before nothing is sent."""
+        """The lease runs out at this moment of the monotonic clock."""
         self.lease_end = moment - LEASE_MARGIN_SECONDS
 
     def fail(self, code: str) -> None:
@@ -86,7 +92,7 @@ class Work:
         self.failures.append(understood(UpstreamFailed(code), self.claim.token))
 
     def waits(self) -> None:
-        """From now on, or from earlier on."""
+        """It only waits from now on, if it did not before."""
         self.waits_since = min(self.waits_since, self.clock())
 
     def now(self) -> datetime:
@@ -94,9 +100,9 @@ class Work:
         return self.claim.time.at(self.clock())
 
     def chunks(self) -> Iterator[tuple[Sequence[Video], float]]:
-        """Each chunk with its slot on the monotonic clock; of an isolated account one video.
+        """Each chunk with its slot on the monotonic clock.
 
-        Another one might be what spoils it.
+        Of an isolated account only one video is asked for: another might spoil its chunk.
         """
         first = self.claim.time.monotonic_of(self.claim.first_slot)
         videos = self.claim.videos[:1] if self.claim.isolated_since else self.claim.videos

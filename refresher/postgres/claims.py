@@ -70,7 +70,7 @@ class Claims:
         self._lateness = Lateness()
         self._clock = clock
         #: Whether the last claim skipped accounts because others had locked their rows.
-        self.passed_by = False
+        self.skipped_locked = False
         #: Accounts that the last claim leased, but whose lease a trigger has undone.
         self.unleased: Sequence[OpenId] = ()
 
@@ -78,13 +78,13 @@ class Claims:
         self,
         chunk_budget: int,
         *,
-        left_out: Sequence[OpenId] = (),
+        skipped: Sequence[OpenId] = (),
         only: Sequence[OpenId] | None = None,
         tried: Collection[str] | None = None,
     ) -> Sequence[Claim]:
         """Lease the due accounts that have waited longest, at most `chunk_budget` chunks in all.
 
-        More may be due. Accounts in `left_out` are skipped; with `only`, all others are. With
+        More may be due. Accounts in `skipped` are skipped; with `only`, all others are. With
         `tried` it is a probe: other accounts come first, and of these first the ones that were
         well.
         """
@@ -98,7 +98,7 @@ class Claims:
                 "chunk_budget": chunk_budget,
                 "accounts": self._usual.accounts_for(chunk_budget),
                 "rows_read": ROWS_READ,
-                "skipped": left_out,
+                "skipped": skipped,
                 "only": only,
                 "ahead": timedelta(seconds=ahead),
             }
@@ -124,7 +124,7 @@ class Claims:
         return {}
 
     def _learn(self, rows: Sequence[Record], claims: Sequence[Claim], ahead: float) -> None:
-        self.passed_by = rows[0]["passed_by"]
+        self.skipped_locked = rows[0]["skipped_locked"]
         self.unleased = [
             OpenId(row["granted"]) for row in rows if row["granted"] and row["open_id"] is None
         ]
@@ -139,11 +139,11 @@ class Claims:
     async def claimable(
         self,
         chunk_budget: int,
-        left_out: Sequence[OpenId],
+        skipped: Sequence[OpenId],
         tried: Collection[str] | None = None,
     ) -> Sequence[OpenId]:
         """The accounts that such a claim might try to lease now, and perhaps a few more."""
-        values = {**self._reach, "skipped": left_out}
+        values = {**self._reach, "skipped": skipped}
         asked = (
             CLAIMABLE(**values, accounts=self._usual.accounts_for(chunk_budget))
             if tried is None

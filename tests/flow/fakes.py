@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from refresher.domain.due import DuePolicy
 from refresher.domain.model import Claim, Release, Released, TokenStanding, Video
 from refresher.domain.pacing import DatabaseTime
-from refresher.flow.loop import Refresher, Terms
+from refresher.flow.loop import Refresher
 from refresher.flow.outage import Outage
-from refresher.flow.tokens import TokenKeeper
+from refresher.flow.parts import Outside
+from refresher.flow.terms import Terms
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE_SECONDS = 20.0
@@ -37,7 +38,7 @@ class Account:
 class Store:
     """The accounts and their leases; `hooks` run before the statement of that name."""
 
-    passed_by = False
+    skipped_locked = False
     unleased = ()
 
     def __init__(self, accounts):
@@ -51,14 +52,14 @@ class Store:
         if name in self.hooks:
             await self.hooks[name]()
 
-    async def claim(self, chunk_budget, *, left_out=(), only=None, tried=None):  # noqa: ARG002
+    async def claim(self, chunk_budget, *, skipped=(), only=None, tried=None):  # noqa: ARG002
         assert not self.stopped, "nothing is claimed after a stop"
         await self._before("claim")
         self.done.append("claim")
         found = [
             self._lease(open_id, account)
             for open_id, account in self.accounts.items()
-            if account.due and account.leased_until <= now() and open_id not in left_out
+            if account.due and account.leased_until <= now() and open_id not in skipped
         ]
         return found[:chunk_budget]
 
@@ -83,7 +84,7 @@ class Store:
     def _time(moment):
         return EPOCH + timedelta(seconds=moment)
 
-    async def claimable(self, budget, left_out, tried=None):  # noqa: ARG002
+    async def claimable(self, budget, skipped, tried=None):  # noqa: ARG002
         return list(self.accounts)
 
     async def release(self, releases):
@@ -193,15 +194,17 @@ class Run:
         self.store = Store(accounts)
         self.api = api
         self.outage = Outage(lambda: 0.5, now)
-        self.refresher = Refresher(
-            self.store,
-            api,
-            self.store,
-            TokenKeeper(None, outage=self.outage, chance=lambda: 0.5, clock=now),
-            terms=Terms(POLICY, 8, 10.0, 5.0, LEASE_SECONDS, grace_seconds),
+        outside = Outside(
+            accounts=self.store,
+            tokens=None,
+            write_back=self.store,
+            upstream=api,
             outage=self.outage,
             chance=lambda: 0.5,
             clock=now,
+        )
+        self.refresher = Refresher(
+            outside, Terms(POLICY, 8, 10.0, 5.0, LEASE_SECONDS, grace_seconds)
         )
         self.abandoned = None
         self.stopped_at = self.ended_at = None

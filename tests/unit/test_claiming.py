@@ -27,14 +27,14 @@ class Accounts:
     bad: dict[str, Exception] = field(default_factory=dict)
     at_all: Exception | None = None
     asked: list[object] = field(default_factory=list)
-    passed_by: bool = False
+    skipped_locked: bool = False
     unleased: tuple[str, ...] = ()
 
-    async def claim(self, budget, *, left_out=(), only=None, tried=None):  # noqa: ARG002
+    async def claim(self, budget, *, skipped=(), only=None, tried=None):  # noqa: ARG002
         self.asked.append(only)
         if self.at_all:
             raise self.at_all
-        picked = [name for name in self.due if name not in left_out]
+        picked = [name for name in self.due if name not in skipped]
         picked = [name for name in picked if only is None or name in only][:budget]
         for name in picked:
             if name in self.bad:
@@ -42,8 +42,8 @@ class Accounts:
         self.due = [name for name in self.due if name not in picked]
         return [Claimed(name) for name in picked]
 
-    async def claimable(self, budget, left_out, tried=None):  # noqa: ARG002
-        return [name for name in self.due if name not in left_out][:budget]
+    async def claimable(self, budget, skipped, tried=None):  # noqa: ARG002
+        return [name for name in self.due if name not in skipped][:budget]
 
 
 class Clock:
@@ -124,7 +124,7 @@ async def test_it_is_tried_again_by_itself_ever_more_rarely(clock):
     accounts.bad = {}
     clock.now += 300
     assert names(await careful_.claim(8)) == ["bad"]
-    careful_.gave_back("bad")
+    careful_.released("bad")
     accounts.due = ["bad"]
     accounts.asked.clear()
     assert names(await careful_.claim(8)) == ["bad"]
@@ -240,7 +240,7 @@ async def test_an_account_whose_release_is_refused_is_told_of_once(clock):
     accounts = Accounts(["ana"])
     careful_ = careful(accounts, clock)
     assert names(await careful_.claim(8)) == ["ana"]
-    told, claimed_at = [careful_.leave_alone("ana", ValueError("no"), "release", 60)], []
+    told, claimed_at = [careful_.skip("ana", ValueError("no"), "release", 60)], []
     with capture_logs() as logs:
         for second in range(2000):
             clock.now += 1
@@ -250,7 +250,7 @@ async def test_an_account_whose_release_is_refused_is_told_of_once(clock):
             accounts.due = ["ana"]
             if await careful_.claim(8):
                 claimed_at.append(second)
-                told.append(careful_.leave_alone("ana", ValueError("no"), "release", 60))
+                told.append(careful_.skip("ana", ValueError("no"), "release", 60))
                 careful_.ended("ana")
     assert (told[0], any(told[1:]), logs) == (True, False, [])
     waits = [later - first for first, later in pairwise(claimed_at)]
@@ -259,8 +259,8 @@ async def test_an_account_whose_release_is_refused_is_told_of_once(clock):
     clock.now += 1000
     accounts.due = ["ana"]
     assert names(await careful_.claim(8)) == ["ana"]
-    careful_.gave_back("ana")
-    assert careful_.leave_alone("ana", ValueError("again"), "release")
+    careful_.released("ana")
+    assert careful_.skip("ana", ValueError("again"), "release")
 
 
 async def test_an_account_that_ended_without_a_word_is_tried_again(clock):

@@ -38,7 +38,7 @@ locked_accounts AS MATERIALIZED (
 ),
 visibility AS MATERIALIZED (
     -- One row: what this statement can see. `last`: all videos of the locked accounts, and no insert
-    -- is still open. `passed_by`: it skipped accounts because others have locked their rows.
+    -- is still open. `skipped_locked`: it skipped accounts because others have locked their rows.
     SELECT refresher.is_latest(pg_current_snapshot()) AS last,
            CASE WHEN number < :accounts THEN number < (
                SELECT count(*)
@@ -49,7 +49,7 @@ visibility AS MATERIALIZED (
                    ORDER BY wake_at
                    LIMIT :accounts
                ) AS due
-           ) ELSE false END AS passed_by
+           ) ELSE false END AS skipped_locked
     FROM (SELECT count(*) AS number FROM locked_accounts) AS locked_first
 ),
 accounts_to_read AS (
@@ -222,7 +222,7 @@ leases AS (
               a.refresh_token, a.tokens_generation, a.token_standing, a.token_failures,
               a.isolated_since, a.isolated_reason
 )
-SELECT l.*, g.open_id AS granted, visibility.passed_by,
+SELECT l.*, g.open_id AS granted, visibility.skipped_locked,
        g.first_slot, now() AS now, (SELECT at FROM start) AS slots_from,
        g.renewable, g.dead, g.token_due,
        (SELECT app_step > :app_step::interval FROM pace) AS app_limited,

@@ -7,7 +7,7 @@ import pytest
 from refresher.postgres.migrate import migrate
 from tests import faults
 from tests.conftest import administer
-from tests.test_apart import carry_covers, held
+from tests.test_lock_waits import carry_covers, held
 from tests.test_pgbouncer import pytestmark as needs_pgbouncer
 
 pytestmark = needs_pgbouncer

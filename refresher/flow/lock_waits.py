@@ -1,4 +1,4 @@
-"""What waits for somebody's lock is kept and tried again by itself, apart from all the others."""
+"""What waits for a lock is tried again by itself, so that nobody else waits with it."""
 
 import asyncio
 import secrets
@@ -18,22 +18,22 @@ Result = TypeVar("Result")
 Written_co = TypeVar("Written_co", covariant=True)
 Given_contra = TypeVar("Given_contra", contravariant=True)
 
-#: An account that has waited long is kept apart for so long after: its lock may come again.
+#: After a long wait the account stays here for so long: its lock may come again.
 KEPT_SECONDS: Final = 10.0
-#: A wait that lasts so long is said; most locks are let go sooner.
+#: A wait that lasts so long is logged. Most locks are shorter.
 SAID_SECONDS: Final = 1.0
-#: One statement waits at most so long: less than an application takes to look for a deadlock, so
-#: that it is ours that steps back.
+#: One statement waits at most so long. PostgreSQL looks for a deadlock after one second: ours has
+#: given way by then.
 LONGEST_TRY_SECONDS: Final = 0.5
 SHORTEST_TRY_SECONDS: Final = 0.05
-#: All who wait get a turn in about so long.
+#: Each account that waits gets a turn in about so long.
 ROUND_SECONDS: Final = 2.0
 #: Between two tries of one account.
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 1.0
-#: Between two looks for who holds the lock, while a statement waits.
+#: Between two looks for who holds the lock.
 LOOK_SECONDS: Final = 0.02
-#: So many tries may end before it was found out who holds the lock.
+#: After so many tries nobody looks any more for who holds the lock.
 LOOKED_TRIES: Final = 3
 
 
@@ -73,8 +73,8 @@ class _Waiting(Generic[Item, Result]):
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """What all who wait for locks share."""
+class Turns:
+    """What all lock waits share: they take turns on one connection."""
 
     #: Who holds the lock that a session waits for.
     who: Who
@@ -82,32 +82,31 @@ class Lane:
     #: Ends all waits.
     give_up: asyncio.Event
     clock: Clock
-    #: They take turns: one connection for all of them.
-    place: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    connection: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
 
-class Apart(Generic[Item, Result]):
+class LockWaits(Generic[Item, Result]):
     """Items of accounts that wait for a lock, each account in statements of its own.
 
-    Where a wait lasts, `blocked` hears of it once, of who holds the lock, where that could be found
-    out, and of the seconds so far, and `freed` when it is over. Once the lane's `give_up` is set,
-    what waits hears `DatabaseUnavailable`.
+    `blocked` hears once of a wait that lasts: the account, its items, who holds the lock if that is
+    known, and the seconds so far. `freed` hears when it is over. After `give_up` what waits gets
+    `DatabaseUnavailable`.
     """
 
     def __init__(
         self,
         alone: Alone[Item, Result],
-        lane: Lane,
+        turns: Turns,
         *,
         blocked: Callable[[OpenId, Sequence[Item], Holder | None, float], None],
         freed: Callable[[OpenId, float], None],
     ) -> None:
         self._alone = alone
-        self._who = lane.who
-        self._place = lane.place
-        self._outage = lane.outage
-        self._give_up = lane.give_up
-        self._clock = lane.clock
+        self._who = turns.who
+        self._connection = turns.connection
+        self._outage = turns.outage
+        self._give_up = turns.give_up
+        self._clock = turns.clock
         self._blocked = blocked
         self._freed = freed
         self._name = f"refresher waits {secrets.token_hex(4)}"
@@ -115,8 +114,8 @@ class Apart(Generic[Item, Result]):
         self._kept_until: dict[OpenId, float] = {}
         self.tasks: set[asyncio.Task[None]] = set()
 
-    def holds(self, open_id: OpenId) -> bool:
-        """Whether the account waits, or did lately: what is its own belongs here."""
+    def has(self, open_id: OpenId) -> bool:
+        """Whether the account waits, or did lately: then all its items belong here."""
         return open_id in self._waiting or self._kept_until.get(open_id, -inf) > self._clock()
 
     async def submit(self, item: Item) -> Result:
@@ -125,7 +124,7 @@ class Apart(Generic[Item, Result]):
         waiting = self._waiting.get(item.open_id)
         if waiting is None:
             waiting = self._waiting[item.open_id] = _Waiting(self._clock())
-            self._begin(self._see_through(item.open_id, waiting))
+            self._begin(self._wait_out(item.open_id, waiting))
         waiting.items.append((item, done))
         return await done
 
@@ -134,7 +133,7 @@ class Apart(Generic[Item, Result]):
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _see_through(self, open_id: OpenId, waiting: _Waiting[Item, Result]) -> None:
+    async def _wait_out(self, open_id: OpenId, waiting: _Waiting[Item, Result]) -> None:
         try:
             while items := [item for item in waiting.items if not item[1].done()]:
                 waiting.items = items
@@ -149,7 +148,7 @@ class Apart(Generic[Item, Result]):
                 done.cancel()  # nobody waits for ever, whatever ended this
             del self._waiting[open_id]
             if self._waited(waiting) >= SAID_SECONDS:
-                self._keep(open_id)
+                self._keep_here(open_id)
             if waiting.said:
                 self._freed(open_id, self._waited(waiting))
 
@@ -159,10 +158,10 @@ class Apart(Generic[Item, Result]):
         waiting: _Waiting[Item, Result],
         items: Sequence[tuple[Item, asyncio.Future[Result]]],
     ) -> bool:
-        """Whether the items' fate was settled. Raises what is wrong with them."""
-        async with self._place:
+        """Whether the items got a result or an error."""
+        async with self._connection:
             if self._give_up.is_set():
-                return False  # while it queued: the place is for nobody any more
+                return False  # it was set while this one queued
             tried = asyncio.Event()
             self._begin(self._look(waiting, tried))
             try:
@@ -222,7 +221,7 @@ class Apart(Generic[Item, Result]):
     def _waited(self, waiting: _Waiting[Item, Result]) -> float:
         return round(self._clock() - waiting.since, 1)
 
-    def _keep(self, open_id: OpenId) -> None:
+    def _keep_here(self, open_id: OpenId) -> None:
         now = self._clock()
         self._kept_until = {kept: until for kept, until in self._kept_until.items() if until > now}
         self._kept_until[open_id] = now + KEPT_SECONDS
