@@ -1,4 +1,4 @@
-"""A slow walk through all accounts that puts right what drifted, so that none sleeps for ever."""
+"""A slow walk through all accounts that mends what drifted, so that none sleeps for ever."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -12,9 +12,9 @@ from refresher.postgres.parts import REFUSALS, Refused, in_parts
 from refresher.postgres.statements import Bound, statement
 
 AUDIT_SECONDS: Final = 10.0
-#: Steps of one walk: with a step every ten seconds it takes an hour, less with more replicas.
+#: Steps of one walk. With a step every ten seconds it takes an hour, with more replicas less.
 WALK_STEPS: Final = 360
-#: And longer where a step would have to read more videos: five hours for ten million.
+#: A step reads no more videos than this. So a walk over ten million takes five hours.
 VIDEOS_READ: Final = 5_000
 
 AUDIT: Final = statement("audit")
@@ -28,10 +28,10 @@ async def audit_step(
     managed: bool = False,
     refused: Refused = lambda _, __: None,
 ) -> Sequence[tuple[OpenId, float | None]]:
-    """One step of the walk; the accounts that would have slept too long, None for ever.
+    """One step of the walk. Returns the accounts that would have slept too long, and how long.
 
-    `managed`: an account must wake for its token, too. `refused` hears of accounts whose rows could
-    not be written for what a trigger, a constraint or a lock of theirs does.
+    In seconds; None means for ever. `managed`: accounts must wake for their tokens, too. `refused`
+    hears of accounts that a trigger, a constraint or a lock kept from being written.
 
     Raises `DatabaseUnavailable`.
     """

@@ -1,4 +1,4 @@
-"""The fleet as it is stored, for the simulation: videos counted by when they are due and expire."""
+"""Reads the stored fleet for the simulation: videos counted by when they are due and expire."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
 from refresher.postgres.statements import statement
 from refresher.postgres.status import read_now
 
-#: Accounts read by one statement.
+#: How many accounts one statement reads.
 PAGE: Final = 1000
 
 FLEET: Final = statement("fleet")

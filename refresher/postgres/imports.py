@@ -35,9 +35,9 @@ STORABLE_VIDEOS: Final = statement("storable_videos")
 
 
 class ImportRefusedError(Exception):
-    """Rows that do not go with the others or with the database; nothing was written.
+    """Some rows contradict other rows or the database; nothing was written.
 
-    Lines with their complaints, and how many `more` are wrong.
+    `complaints` are line numbers with what is wrong there; `more` lines are wrong, too.
     """
 
     def __init__(self, complaints: Sequence[tuple[int, str]], more: int = 0) -> None:
@@ -52,23 +52,23 @@ class NothingToImportError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """How many rows the file had and how many of them were new or changed, or would be.
+    """What an import did, or what it would do."""
 
-    `used_up` were left out: their refresh token has been used up, so the stored pair is newer.
-    """
-
+    #: Rows of the file.
     rows: int
+    #: Those that were new or changed something.
     stored: int
+    #: Accounts left out because their refresh token was used up: the stored pair is newer.
     used_up: int = 0
 
 
 async def import_accounts(
     pool: Pool, rows: Iterable[AccountRow], sealer: Sealer | None = None, *, dry_run: bool = False
 ) -> Imported:
-    """Add accounts, or re-authorize those that are known; tokens leave here sealed.
+    """Add accounts, or re-authorize known ones. Tokens are stored sealed.
 
-    `dry_run`: all is checked, nothing is written and nobody is kept waiting. Raises
-    `ImportRefusedError`, `NothingToImportError`, `DatabaseUnavailable`, and what `rows` raises.
+    `dry_run`: everything is checked, nothing is written or locked. Raises `ImportRefusedError`,
+    `NothingToImportError`, `DatabaseUnavailable`, and what `rows` raises.
     """
     sealer = sealer or Sealer(())
     records = (
@@ -103,7 +103,7 @@ async def import_videos(
     *,
     dry_run: bool = False,
 ) -> Imported:
-    """Add videos of known accounts; `due_at` None means now. Raises as `import_accounts`."""
+    """Add videos of known accounts. `due_at` gives None for now. Raises as `import_accounts`."""
     records = (
         (
             row.line,
@@ -125,23 +125,25 @@ async def import_videos(
 
 @dataclass(frozen=True, slots=True)
 class _Staged:
-    """Rows in their staging table, in a transaction."""
+    """The staging table with the rows of the file, in a transaction."""
 
+    #: In the transaction that ends with the import.
     connection: "PoolConnectionProxy[asyncpg.Record]"
+    #: Rows of the file.
     rows: int
 
     async def refuse(self, query: Statement) -> None:
-        """The query finds the first lines with something wrong, and says what was expected."""
-        found = await self.connection.fetch(*query(most=MOST_NAMED), timeout=SCAN_SECONDS)
-        if found:
+        """Raises `ImportRefusedError` if the query finds wrong lines."""
+        wrong = await self.connection.fetch(*query(most=MOST_NAMED), timeout=SCAN_SECONDS)
+        if wrong:
             raise ImportRefusedError(
-                [(row["line"], f"{row['expected']}, not {row['value']!r}") for row in found],
-                more=found[0]["wrong"] - len(found),
+                [(row["line"], f"{row['expected']}, not {row['value']!r}") for row in wrong],
+                more=wrong[0]["wrong"] - len(wrong),
             )
 
     async def known_tokens(self, *, lock: bool) -> "Sequence[asyncpg.Record]":
-        """The tokens of the accounts that are stored already, beside those of the file."""
-        # Read to the end before anything is written: memory is what a row of tokens takes.
+        """The stored tokens of the accounts in the file, beside those of the file."""
+        # All rows are read before anything is written; each takes the memory of its tokens.
         asked = LOCK_KNOWN_TOKENS() if lock else KNOWN_TOKENS()
         return await self.connection.fetch(*asked, timeout=SCAN_SECONDS)
 
@@ -150,7 +152,7 @@ class _Staged:
             await self.connection.execute(*LEAVE_OUT(open_ids=open_ids), timeout=SCAN_SECONDS)
 
     async def keep_known_tokens(self, sealer: Sealer, known: "Sequence[asyncpg.Record]") -> None:
-        """Tokens that are stored already stay as they are, sealed text and all."""
+        """Keep the sealed text of tokens that are stored already."""
         kept = [
             (
                 row["open_id"],
@@ -177,11 +179,11 @@ class _Staged:
 
 
 def _kept(sealer: Sealer, token: str | None, known: str | None) -> str | None:
-    """What is to be stored: what is known already, where it is the same token."""
+    """The known text if it is the same token, or else the new token."""
     try:
         return known if sealer.unseal(token) == sealer.unseal(known) else token
     except TokenUnreadable:
-        return token  # the way to mend an account whose key is lost
+        return token  # so an import can mend an account whose key is lost
 
 
 def _is_used_up(sealer: Sealer, row: "asyncpg.Record") -> bool:

@@ -10,7 +10,7 @@ LOCK_HOLDER: Final = statement("lock_holder")
 
 
 async def holder(pool: Pool, name: str) -> Holder | None:
-    """Who holds what the session of this application_name waits for; None where it waits for none.
+    """Who holds the lock that the session of this name waits for; None if it waits for none.
 
     Raises `DatabaseUnavailable`.
     """

@@ -1,4 +1,4 @@
-"""Bringing the database to the current schema: Alembic over asyncpg."""
+"""Brings the database to the current schema: Alembic over asyncpg."""
 
 import secrets
 from pathlib import Path
@@ -18,13 +18,13 @@ from refresher.postgres.database import SCAN_SECONDS
 from refresher.postgres.failures import available
 from refresher.postgres.statements import statement
 
-#: Any number that nobody else uses: two starters must not apply the same revision.
+#: Any number that nobody else uses. Two processes must not apply the same revision.
 MIGRATION_LOCK: Final = 0x7265667265736865
 
 SQL_LOCK: Final = f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
-# A migration that waits behind a long transaction would make everybody else wait behind it.
+# While a migration waits behind a long transaction, everybody else waits behind the migration.
 SQL_LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '10s'"
-# Asked first, as even IF NOT EXISTS takes the right to create schemas in the database.
+# We ask first, because even IF NOT EXISTS needs the right to create schemas.
 SQL_HAS_SCHEMA: Final = "SELECT to_regnamespace('refresher') IS NOT NULL"
 SQL_SCHEMA: Final = "CREATE SCHEMA refresher"
 
@@ -32,11 +32,11 @@ TRIGGERS_TO_ENABLE: Final = statement("schema/triggers_to_enable")
 
 
 async def migrate(database_url: str) -> bool:
-    """Apply what is missing, in one transaction; whether anything was. Safe from several places.
+    """Apply the missing revisions in one transaction; whether there were any.
 
-    What is there already takes no right to create it. Triggers that fire for replicated rows, too,
-    are made to do so again. Raises `DatabaseUnavailable`, also where a lock is not to be had or the
-    server is read-only.
+    Safe from several places at once. Needs no right to create what exists. Also enables again the
+    triggers that must fire for replicated rows. Raises `DatabaseUnavailable`, also if a lock cannot
+    be had or the server is read-only.
     """
     connector = Connector(database_url, application_name="refresher-migrate")
 
@@ -48,7 +48,7 @@ async def migrate(database_url: str) -> bool:
         poolclass=NullPool,
         connect_args={
             "async_creator_fn": connect,
-            # Behind a pooler a name may still be taken by whoever had the server process before.
+            # Behind a pooler another client may still have a statement of this name.
             "prepared_statement_name_func": lambda: f"refresher_{secrets.token_hex(8)}",
             "prepared_statement_cache_size": 0,
         },
@@ -65,14 +65,14 @@ async def _migrate(engine: AsyncEngine) -> bool:
         migrated = await _apply(engine)
         await _enable_triggers(engine)
     except DBAPIError as error:
-        # asyncpg's own error lies two wrappers deep.
+        # The error of asyncpg itself lies two wrappers deep.
         raise getattr(error.orig, "__cause__", None) or error from None
     return migrated
 
 
 async def _apply(engine: AsyncEngine) -> bool:
     async with engine.begin() as connection:
-        # The advisory lock may be waited for as long as the other starter needs.
+        # No time-out for the advisory lock: the other process may take long.
         for statement in (SQL_LOCK, SQL_LOCK_TIMEOUT):
             await connection.exec_driver_sql(statement)
         if not (await connection.exec_driver_sql(SQL_HAS_SCHEMA)).scalar():
@@ -84,7 +84,7 @@ async def _enable_triggers(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         alterations = (await connection.exec_driver_sql(TRIGGERS_TO_ENABLE.text)).scalars().all()
     for alteration in alterations:
-        # Each by itself: nobody waits for one table while we hold the other.
+        # Each in its own transaction, so that we never hold two tables at once.
         async with engine.begin() as connection:
             await connection.exec_driver_sql(SQL_LOCK_TIMEOUT)
             await connection.exec_driver_sql(alteration)
@@ -105,7 +105,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def migrations_folder() -> Path:
-    """Inside the package when installed from a wheel, beside it in a checkout."""
+    """In the package if it was installed from a wheel, beside it in a checkout."""
     package = Path(__file__).parents[1]
     packed = package / "migrations"
     return packed if packed.is_dir() else package.parent / "migrations"

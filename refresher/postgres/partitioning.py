@@ -1,7 +1,7 @@
-"""Turning refresher.videos into a table that is partitioned by the hash of open_id.
+"""Turns refresher.videos into a table that is partitioned by the hash of open_id.
 
-Whatever the revisions made of the table is read from the catalog and made again: nothing here
-repeats a column, a key or a storage parameter, so a later revision needs no change here.
+Columns, keys and storage parameters are read from the catalog and made again. Nothing here repeats
+them, so a later revision needs no change here.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from refresher.postgres.migrate import SQL_LOCK
 from refresher.postgres.opening import Connection
 from refresher.postgres.statements import statement
 
-#: Nobody queues behind us for longer; an autovacuum gives way to whoever has waited for a second.
+#: Nobody waits behind us for longer. An autovacuum gives way after a second.
 LOCK_SECONDS: Final = 1.5
 LOCK_TRIES: Final = 10
-#: For the statements under way to end, while no new ones begin.
+#: We hold back new statements and wait so often for those under way to end.
 DRAIN_POLLS: Final = 25
 DRAIN_POLL_SECONDS: Final = 0.02
 
@@ -34,14 +34,14 @@ OWNER: Final = statement("schema/owner")
 CREATE_PARTITIONED: Final = statement("schema/create_partitioned")
 UNASKED_RIGHTS: Final = statement("schema/unasked_rights")
 
-# Not in files: commands of a line, and those into which names and numbers are written, which cannot
-# be parameters.
+# Not in files: commands of one line, and commands with names and numbers that cannot be parameters.
 SQL_LOCK_TIMEOUT: Final = f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"
-# accounts, too: a foreign key to it is dropped and made, and all that the daemon does begins there.
+# accounts, too: a foreign key to it is dropped and made again, and all work of the daemon begins
+# there.
 SQL_LOCK_ACCOUNTS: Final = "LOCK TABLE refresher.accounts IN ACCESS EXCLUSIVE MODE"
 SQL_LOCK_VIDEOS: Final = "LOCK TABLE refresher.videos IN ACCESS EXCLUSIVE MODE"
 
-# In a schema of its own for a moment, so that every name is free for what takes its place.
+# In a schema of its own for a moment, so that its names are free for the new table.
 SQL_SET_ASIDE: Final = """
 CREATE SCHEMA refresher_set_aside;
 ALTER TABLE refresher.videos SET SCHEMA refresher_set_aside
@@ -54,7 +54,7 @@ CREATE TABLE refresher.videos_{number} PARTITION OF refresher.videos
 FOR VALUES WITH (MODULUS {partitions}, REMAINDER {number}){storage}
 """
 SQL_COPY: Final = "INSERT INTO refresher.videos SELECT * FROM refresher_set_aside.videos"
-# Autovacuum analyzes the partitions, never the table they make up.
+# Autovacuum analyzes the partitions, but never the table as a whole.
 SQL_ANALYZE: Final = "ANALYZE refresher.videos"
 
 
@@ -63,10 +63,11 @@ class PartitioningRefusedError(Exception):
 
 
 async def partition_videos(database_url: str, partitions: int) -> int | None:
-    """Partition refresher.videos, in one transaction; how many rows it holds.
+    """Partition refresher.videos, in one transaction; returns its number of rows.
 
-    None where it is partitioned so already. Accounts and videos are locked meanwhile, for readers,
-    too. Safe from several places at once. Raises `PartitioningRefusedError`, `DatabaseUnavailable`.
+    None if it has these partitions already. Accounts and videos are locked meanwhile, also for
+    readers. Safe from several places at once. Raises `PartitioningRefusedError`,
+    `DatabaseUnavailable`.
     """
     connector = Connector(database_url, application_name="refresher-migrate")
     with available():
@@ -79,20 +80,20 @@ async def partition_videos(database_url: str, partitions: int) -> int | None:
 
 
 async def count_partitions(pool: Pool) -> int | None:
-    """Of refresher.videos; None where it is not partitioned. Raises `DatabaseUnavailable`."""
+    """Of refresher.videos; None if it is not partitioned. Raises `DatabaseUnavailable`."""
     async with acquired(pool) as connection:
-        found: int | None = await connection.fetchval(*PARTITIONS())
-    return found
+        partitions: int | None = await connection.fetchval(*PARTITIONS())
+    return partitions
 
 
 async def _partition(connection: Connection, partitions: int) -> int | None:
     await connection.execute(SQL_LOCK)
-    found = await connection.fetchval(*PARTITIONS())
-    if found == partitions:
+    present = await connection.fetchval(*PARTITIONS())
+    if present == partitions:
         return None
-    if found is not None:
+    if present is not None:
         raise PartitioningRefusedError(
-            f"refresher.videos has {found} partitions: expected these or none, not {partitions}"
+            f"refresher.videos has {present} partitions: expected these or none, not {partitions}"
         )
     await _lock_tables(connection)
     if obstacles := await connection.fetchval(*OBSTACLES()):
@@ -108,10 +109,10 @@ async def _partition(connection: Connection, partitions: int) -> int | None:
 
 
 async def _lock_tables(connection: Connection) -> None:
-    """Both tables, without ever waiting for one while holding the other.
+    """Lock both tables, but never wait for one while we hold the other.
 
-    Applications lock them in either order: one that waits for us must not be the one to fail, as
-    the server could decide if we waited for it, too.
+    Applications lock them in any order. If we waited for each other, the server might end the
+    application's transaction instead of ours.
     """
     for tries_left in reversed(range(LOCK_TRIES)):
         try:
@@ -141,7 +142,7 @@ async def _lock_drained(connection: Connection) -> None:
 
 
 async def _make_autovacuum_yield(connection: Connection) -> None:
-    """Wait for the lock that it stands in the way of, and do not keep it."""
+    """Wait for the lock, so that an autovacuum gives way, and do not keep it."""
     waiting = connection.transaction()
     await waiting.start()
     try:
@@ -153,7 +154,7 @@ async def _make_autovacuum_yield(connection: Connection) -> None:
 
 
 async def _replace(connection: Connection, partitions: int) -> None:
-    """Set the table aside and put an empty one with its partitions in its place."""
+    """Set the table aside, and make an empty one with partitions in its place."""
     storage = await connection.fetchval(*STORAGE()) or ""
     owner = await connection.fetchval(*OWNER())
     await connection.execute(SQL_SET_ASIDE)
@@ -170,7 +171,7 @@ async def _replace(connection: Connection, partitions: int) -> None:
 
 
 async def _rehearse_drop(connection: Connection) -> None:
-    """Whatever depends on the table shows now, not when all is copied."""
+    """Fail now if anything depends on the table, and not when all rows are copied."""
     rehearsal = connection.transaction()
     await rehearsal.start()
     try:

@@ -1,4 +1,4 @@
-"""Statements about many accounts, where one of them may spoil it for the others."""
+"""A statement about many accounts that fails because of one of them is tried in parts."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
@@ -7,16 +7,17 @@ from typing import Final, TypeVar
 
 import asyncpg
 
+from refresher.domain.clocks import Clock
 from refresher.domain.errors import DatabaseBusy, StatementFailed
 from refresher.domain.model import OpenId
 from refresher.domain.parts import parts_of
 
-#: Hears of an account and of what stands in its way.
+#: Is told of an account and of the error that stopped it.
 Refused = Callable[[OpenId, Exception], None]
 Item = TypeVar("Item")
 Row = TypeVar("Row")
 
-#: An item's own failure, rather than that of a database that is away.
+#: These may be the fault of one item. All others mean that the database is away.
 REFUSALS: Final = (DatabaseBusy, StatementFailed, asyncpg.PostgresError)
 
 
@@ -25,27 +26,29 @@ async def in_parts(
     unit: Callable[[Sequence[Item]], Awaitable[Sequence[Row]]],
     refused: Callable[[Item, Exception], None],
     split_seconds: float = inf,
+    clock: Clock = monotonic,
 ) -> Sequence[Row]:
-    """The unit's rows for all items in one go, where that fails in parts.
+    """The rows of `unit` for all items: in one go, and if that fails in parts.
 
-    After `split_seconds` what fails is split no further; its items are left out unheard of.
+    Where a trigger, a constraint or a lock stops an item, its rows are missing, and `refused` hears
+    of it. After `split_seconds` parts that fail are split no further: the rows of their items are
+    missing, too, and `refused` does not hear of them.
 
-    An item that a trigger, a constraint or a lock stands in the way of is left out, and `refused`
-    hears of it. Raises `DatabaseUnavailable`, and what the unit raises for no items at all.
+    Raises `DatabaseUnavailable`, and what `unit` raises for no items at all.
     """
-    until = monotonic() + split_seconds
+    ends_at = clock() + split_seconds
     try:
         return await unit(items)
     except REFUSALS:
         await unit(())
-    return await _of_parts(items, unit, refused, until)
+    return await _of_parts(items, unit, refused, lambda: clock() < ends_at)
 
 
 async def _of_parts(
     items: Sequence[Item],
     unit: Callable[[Sequence[Item]], Awaitable[Sequence[Row]]],
     refused: Callable[[Item, Exception], None],
-    until: float,
+    may_split: Callable[[], bool],
 ) -> Sequence[Row]:
     rows: list[Row] = []
     for part in parts_of(items):
@@ -54,6 +57,6 @@ async def _of_parts(
         except REFUSALS as error:
             if len(part) == 1:
                 refused(part[0], error)
-            elif monotonic() < until:
-                rows += await _of_parts(part, unit, refused, until)
+            elif may_split():
+                rows += await _of_parts(part, unit, refused, may_split)
     return rows

@@ -1,4 +1,4 @@
-"""What the role may do and see: asked at the start, as it would only look like no work later."""
+"""What the role may do and see. Asked at the start: later, hidden rows look like no work."""
 
 from typing import Final
 
@@ -12,9 +12,9 @@ CONNECTION_LIMIT: Final = statement("connection_limit")
 
 
 async def check_role(pool: Pool) -> list[str]:
-    """The tables of which policies let the role see a part, which may be all.
+    """The tables of which policies show the role some rows, which may be all.
 
-    Raises `DatabaseRefusedError` where it sees nothing or may write nothing, else
+    Raises `DatabaseRefusedError` if it sees no rows or may write nothing, and
     `DatabaseUnavailable`.
     """
     async with acquired(pool) as connection:
@@ -30,7 +30,10 @@ async def check_role(pool: Pool) -> list[str]:
 
 
 async def connection_limit(pool: Pool) -> int | None:
-    """Of the role or the database, where it is lower than what we open. `DatabaseUnavailable`."""
+    """The limit of the role or the database, if it is lower than what we open; else None.
+
+    Raises `DatabaseUnavailable`.
+    """
     async with acquired(pool) as connection:
         limit: int | None = await connection.fetchval(*CONNECTION_LIMIT())
     return limit if limit is not None and limit < POOL_SIZE else None

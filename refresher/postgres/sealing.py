@@ -1,4 +1,4 @@
-"""Tokens at rest: sealed with Fernet, and sealed in place where they lie in plain text."""
+"""Seals stored tokens with Fernet, also those that an application has stored in plain text."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet, MultiFernet
 
 #: What Fernet makes: a version byte of 0x80, then a time stamp whose first bytes are zero. TikTok's
-#: tokens hold a dot and never look so. `sealed_pattern.sql` says the same to the server.
+#: tokens contain a dot, so they never match. `sealed_pattern.sql` is the same for the server.
 SEALED: Final = re.compile(r"gAAAA[\w-]{90,}={0,2}", re.ASCII)
-#: Sealing may wait until the next time; the claim that it is a part of should not.
+#: Sealing can be done the next time. The claim that waits for it cannot wait long.
 SEAL_SECONDS: Final = 1.0
 
 SEAL: Final = statement("seal")
@@ -32,16 +32,16 @@ ALL_TOKENS: Final = statement("all_tokens")
 
 
 class Sealer:
-    """Seals with the first of the keys and unseals with any; without keys all stays as it is.
+    """Seals with the first key and unseals with any of them; without keys tokens stay as they are.
 
-    Raises ValueError for a key that is none.
+    Raises ValueError for an invalid key.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._all: MultiFernet | None = None
         self._first: Fernet | None = None
         if keys:
-            # Loaded only where there is a key: it makes every start longer.
+            # Loaded only if there is a key, as it makes a start longer.
             from cryptography import fernet  # noqa: PLC0415
 
             fernets = [fernet.Fernet(key) for key in keys]
@@ -53,20 +53,20 @@ class Sealer:
         return self._first is not None
 
     def seal(self, token: str | None) -> str | None:
-        """The token sealed with the first key; one that is sealed already stays as it is."""
+        """The token sealed with the first key. A sealed token stays as it is."""
         if self._first is None or token is None or SEALED.fullmatch(token):
             return token
         return self._first.encrypt(token.encode()).decode()
 
     def rotate(self, token: str | None) -> str | None:
-        """The token sealed with the first key, whichever it was sealed with.
+        """The token sealed with the first key, whatever key it was sealed with before.
 
         Raises `TokenUnreadable`.
         """
         return token if self._is_current(token) else self.seal(self.unseal(token))
 
     def unseal(self, token: str | None) -> str | None:
-        """The token in plain text. Raises `TokenUnreadable` where none of the keys fits."""
+        """The token in plain text. Raises `TokenUnreadable` if no key fits."""
         if token is None or not SEALED.fullmatch(token):
             return token
         if self._all is None:
@@ -100,10 +100,10 @@ async def seal_seen(
     rows: Iterable[Record],
     refused: Refused = _nobody_hears,
 ) -> Mapping[str, int]:
-    """Seal in place those of the rows whose tokens lie in plain text, but for locked ones.
+    """Seal the tokens of these rows that are in plain text; locked rows are skipped.
 
-    How much the generation of each account's tokens has grown by it. `refused` hears of accounts
-    whose row a trigger, a constraint or a lock keeps as it is.
+    Returns by how much this raised each account's generation. `refused` hears of accounts that a
+    trigger, a constraint or a lock kept from being sealed.
     """
 
     async def seal(changes: Sequence[_Change]) -> Sequence[str]:
@@ -118,7 +118,7 @@ async def seal_seen(
 
 
 async def seal_all(pool: Pool, sealer: Sealer, refused: Refused = _nobody_hears) -> int:
-    """Seal what lies in plain text, but for locked rows; how many accounts that changed.
+    """Seal all tokens in plain text; locked rows are skipped. How many accounts that changed.
 
     `refused` as in `seal_seen`.
     """
@@ -133,8 +133,8 @@ async def seal_all(pool: Pool, sealer: Sealer, refused: Refused = _nobody_hears)
 async def rotate_all(pool: Pool, sealer: Sealer) -> int:
     """Seal every token with the first key; how many accounts that changed. Idempotent.
 
-    When it returns no token needs another key. Raises `TokenUnreadable` naming an account for which
-    no key fits, when all others are done.
+    When it returns, no token needs another key. If no key fits for some accounts, it does all the
+    others first and then raises `TokenUnreadable` with the name of one.
     """
     rotated = 0
     while True:
@@ -153,7 +153,7 @@ async def rotate_all(pool: Pool, sealer: Sealer) -> int:
 
 
 async def check_readable(pool: Pool, sealer: Sealer) -> None:
-    """Raises `TokenUnreadable` where there are sealed tokens and not one of them can be read."""
+    """Raises `TokenUnreadable` if there are sealed tokens and none of them can be read."""
     unreadable = 0
     async for rows in _pages(pool, SEALED_TOKENS):
         for row in rows:
@@ -168,10 +168,13 @@ async def check_readable(pool: Pool, sealer: Sealer) -> None:
 
 
 class _Walk(NamedTuple):
-    """What a walk through all accounts did; `overtaken`: accounts that changed in its course."""
+    """What a walk through all accounts did."""
 
+    #: Accounts whose tokens were sealed anew.
     rotated: int
+    #: Accounts that somebody changed during the walk.
     overtaken: int
+    #: The open_ids of accounts for which no key fits.
     unreadable: Sequence[str]
 
 
@@ -190,7 +193,7 @@ async def _rotate(pool: Pool, sealer: Sealer) -> _Walk:
 
 
 async def _pages(pool: Pool, statement: Statement) -> AsyncIterator[Sequence[Record]]:
-    """The rows that a statement finds after an open_id, some at a time."""
+    """The rows of a statement page by page, each page after the last open_id of the one before."""
     last = ""
     while True:
         async with acquired(pool) as connection:
@@ -211,7 +214,10 @@ def _is_readable(row: Record, sealer: Sealer) -> bool:
 
 
 class _Change(NamedTuple):
+    """New sealed text for an account's tokens."""
+
     open_id: str
+    #: The generation of the tokens that were read: if it has grown, they stay as they are.
     generation: int
     access_token: str | None
     refresh_token: str | None

@@ -1,4 +1,4 @@
-"""Several hosts, and the first that is fit."""
+"""Tries several things one after the other, and takes the first that succeeds."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,10 +13,10 @@ async def first_of(
     after_seconds: float,
     discard: Callable[[T], None],
 ) -> T:
-    """The first result. The next attempt begins when one has failed, or has been silent for long.
+    """The first result. The next attempt begins when one fails, or after `after_seconds`.
 
-    `discard` gets a result that came too late. Where all fail, raises `ExceptionGroup` of their
-    errors in the order of the attempts.
+    `discard` gets each result that comes too late. If all fail, raises `ExceptionGroup` of their
+    errors, in the order of the attempts.
     """
     tasks: list[asyncio.Future[T]] = []
     failed: set[asyncio.Future[T]] = set()
@@ -39,7 +39,7 @@ async def first_of(
     finally:
         for task in tasks:
             task.cancel()
-        # Each closes what it has opened; one that was done already is closed here.
+        # A cancelled attempt closes what it has opened. One that was done is discarded here.
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if not isinstance(result, BaseException):
                 discard(result)

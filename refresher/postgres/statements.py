@@ -12,8 +12,8 @@ from typing import Final
 
 from refresher.postgres.constants import CONSTANTS
 
-# Where a colon is no parameter's. Each alternative begins with a character of its own, which lets
-# the expression pass over all others quickly; what stands before that is looked back at.
+# Text in which a colon begins no parameter. Each alternative begins with another character, so that
+# the expression is quick; what must stand before that character is a look-behind.
 _OPAQUE: Final = r"""
     '(?<=\b[eE]')(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
     | \$(?<![\w$]\$)(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$
@@ -39,14 +39,14 @@ class StatementError(Exception):
 class Statement:
     """One statement. Call it with a value for each of its parameters, by name.
 
-    What it returns is what asyncpg's methods take: `await connection.fetch(*CLAIM(...))`. Raises
-    TypeError where a value is missing, or where the statement has no such parameter.
+    It returns arguments for asyncpg's methods: `await connection.fetch(*CLAIM(...))`. Raises
+    TypeError if a value is missing or the statement has no such parameter.
     """
 
     __slots__ = ("_names", "_order", "text")
 
     def __init__(self, source: str) -> None:
-        """`source` has `:name` parameters, and no includes any more."""
+        """`source` has `:name` parameters, and all its includes are in place."""
         numbers: dict[str, int] = {}
 
         def numbered(found: re.Match[str]) -> str:
@@ -118,5 +118,5 @@ def _uncommented(found: re.Match[str]) -> str:
     return "" if found.lastgroup in {"line", "block"} else found[0]
 
 
-# Not a path: a package that is imported from a zip file has none.
+# Not a path, as a package in a zip file has none.
 _ROOT: Final = files(__package__) / "sql"

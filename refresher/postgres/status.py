@@ -1,4 +1,4 @@
-"""What operators ask: freshness, backlog, accounts, quota, replicas."""
+"""What operators ask for: freshness, backlog, accounts, quota, replicas."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from refresher.postgres.statements import statement
 
 STATES: Final = ("active", "paused", "needs_reauthorization", "needs_scope")
 
-#: Videos that a summary reads: where the accounts that it has to look into have no more, and none
-#: was never counted, its numbers are exact. All of ten million would take half a minute.
+#: Videos that a summary reads. If the accounts that it has to look into have no more, and all were
+#: counted before, its numbers are exact. To read ten million would take half a minute.
 VIDEOS_READ: Final = 10_000
-#: Where they have more it reads so many and takes the rest to be like them. How far off that is
-#: depends on the few large accounts among those it meets: ten times as many videos hardly help.
+#: If they have more, it reads so many and assumes that the rest is like them. How far off that is
+#: depends on the few large accounts that it meets: ten times as many videos hardly help.
 VIDEOS_SAMPLED: Final = 1_000
 
 SUMMARY: Final = statement("summary")
@@ -32,55 +32,67 @@ ANY_LEFT: Final = statement("any_left")
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Freshness, in one look. `accounts` counts them by state.
+    """Freshness of all videos.
 
-    What can be kept alive is `valid`, `expired`, or `uncovered`: without a cover so far. `missing`
-    are videos that the last good answer left out, with a living cover or a dead one.
-
-    What expires or is due in accounts of more than `VIDEOS_READ` videos together is estimated.
+    Where accounts with more than `VIDEOS_READ` videos together have something expired or due, their
+    numbers are estimated.
     """
 
+    #: All that are stored.
     videos: int
+    #: With a cover that has not expired.
     valid: int
+    #: With an expired cover that could have been kept alive.
     expired: int
+    #: Without a cover so far.
     uncovered: int
+    #: Left out by the last good answer, whether their cover still lives or not.
     missing: int
+    #: Without a living cover, gone or of an account that is not active.
     unreachable: int
+    #: To be asked for now.
     due: int
+    #: For how long the first of them has been due.
     oldest_overdue_seconds: float
+    #: Accounts by state.
     accounts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """Requests sent since the full hour, in all and to the busiest account."""
+    """Requests sent in this hour."""
 
+    #: The full hour.
     since: datetime
+    #: For all accounts together.
     requests: int
+    #: For the account with the most.
     busiest: int
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A line of `accounts list`. `wake_at` is None for an account that will not wake by itself.
-
-    An account that fails while others are answered is isolated, whatever its state.
-    """
+    """A line of `accounts list`."""
 
     open_id: OpenId
+    #: One of `STATES`, and why it is so, and since when.
     state: str
     state_reason: str | None
     state_since: datetime
+    #: An account of any state is isolated if it fails while others are answered; None if it is not.
     isolated_reason: str | None
     isolated_since: datetime | None
+    #: Its stored videos, and how many of them have a cover that lives.
     videos: int
     valid: int
+    #: None: used until it is refused.
     access_token_expires_at: datetime | None
+    #: None for an account that does not wake by itself.
     wake_at: datetime | None
 
 
 async def read_summary(pool: Pool) -> Summary:
-    """Raises `DatabaseUnavailable`, as all in this file."""
+    """Freshness now. Raises `DatabaseUnavailable`, as every function here."""
     async with acquired(pool) as connection:
         rows = await connection.fetch(
             *SUMMARY(videos_read=VIDEOS_READ, videos_sampled=VIDEOS_SAMPLED),
@@ -112,7 +124,7 @@ async def read_quota(pool: Pool) -> Quota:
 
 
 async def read_replicas(pool: Pool) -> Mapping[str, int]:
-    """The accounts leased just now, by replica."""
+    """How many accounts each replica has leased now."""
     async with acquired(pool) as connection:
         rows = await connection.fetch(*REPLICAS(), timeout=REPORT_SECONDS)
     return {row["replica"]: row["leases"] for row in rows}
@@ -132,7 +144,7 @@ async def list_accounts(pool: Pool) -> Sequence[Account]:
 
 
 async def set_state(pool: Pool, open_id: str, state: str, reason: str | None) -> Standing | None:
-    """How the account stands then; None: there is no such account. Idempotent."""
+    """Set the state; returns how the account stands then, None if there is none. Idempotent."""
     async with acquired(pool) as connection:
         row = await connection.fetchrow(*SET_STATE(open_id=open_id, state=state, reason=reason))
     return Standing(**dict(row)) if row else None
@@ -145,7 +157,7 @@ async def read_now(pool: Pool) -> datetime:
 
 
 async def count_due(pool: Pool, before: datetime) -> int:
-    """How many videos of accounts that are not paused were due at a time and still are."""
+    """How many videos were due at that time and still are, without those of paused accounts."""
     async with acquired(pool) as connection:
         count: int = await connection.fetchval(*DUE_BEFORE(before=before), timeout=SCAN_SECONDS)
     return count
@@ -154,9 +166,9 @@ async def count_due(pool: Pool, before: datetime) -> int:
 async def any_left(
     pool: Pool, before: datetime, failures: int, given_up: Collection[OpenId] = ()
 ) -> bool:
-    """Whether an active account that failed less often than that still has such a video.
+    """Whether an active account with fewer than so many failures still has such a video.
 
-    Another one than those that were given up.
+    Accounts that were given up do not count.
     """
     async with acquired(pool) as connection:
         left: bool = await connection.fetchval(

@@ -1,6 +1,6 @@
-"""PostgreSQL's times in Python, whose calendar is shorter: what lies beyond is taken for its end.
+"""Reads PostgreSQL's times in Python. Times beyond Python's calendar become its first or last one.
 
-So no value that an application stores can break a statement's answer for all other rows.
+So a strange value that an application stores cannot break a statement for all other rows.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ MINUS_INFINITY: Final = -(2**63)
 
 
 async def set_time_codec(connection: "Connection") -> None:
-    """Read and write every `timestamptz` of the connection so, infinity too. A round trip."""
+    """Read and write every `timestamptz` of the connection so, infinity too. Takes a round trip."""
     await connection.set_type_codec(
         "timestamptz",
         schema="pg_catalog",
@@ -40,7 +40,7 @@ def as_read(stored: tuple[int]) -> datetime:
 
 
 def as_stored(moment: datetime) -> tuple[int]:
-    """The ends of the calendar are written as infinity, as the driver does itself."""
+    """The ends of the calendar become infinity, as with the driver itself."""
     number = (moment - EPOCH) // MICROSECOND
     if number >= LAST_NUMBER:
         return (INFINITY,)

@@ -1,4 +1,4 @@
-"""TLS as libpq's parameters ask for it: files that are there, and what asyncpg is told."""
+"""TLS as libpq's parameters ask for it: checks the files, and makes asyncpg's arguments."""
 
 import ssl
 from collections.abc import Mapping
@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-#: libpq's files, and how each is called in ~/.postgresql where none is named.
+#: libpq's files, and their names in ~/.postgresql if the parameter names none.
 FILES: Final = {
     "sslrootcert": "root.crt",
     "sslcrl": "root.crl",
     "sslcert": "postgresql.crt",
     "sslkey": "postgresql.key",
 }
-#: What shows who the server is: read only by the modes that look.
+#: These show who the server is. Only the modes in `LOOKING` read them.
 OF_THE_SERVER: Final = ("sslrootcert", "sslcrl")
 LOOKING: Final = ("require", "verify-ca", "verify-full")
 SYSTEM: Final = "system"
 #: As libpq since version 17.
 PROTOCOLS: Final = ("postgresql",)
-#: For asyncpg to read: it does with them as libpq does.
+#: asyncpg reads these as libpq does.
 PARAMETERS: Final = (
     *FILES,
     *("sslmode", "sslpassword", "ssl_min_protocol_version", "ssl_max_protocol_version"),
@@ -40,15 +40,15 @@ def tls_arguments(parameters: Mapping[str, str]) -> dict[str, Any]:
         return {"ssl": _context(ssl.create_default_context(), parameters, files), **direct}
     if files:
         _context(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), parameters, files)
-    # In a URL, as asyncpg takes them nowhere else, and falls back to no TLS only where it reads
-    # `prefer` itself.
+    # In a URL, because asyncpg accepts them nowhere else. And only if it reads `prefer` itself, it
+    # falls back to a connection without TLS.
     asked = {name: parameters[name] for name in PARAMETERS if parameters.get(name)}
     query = urlencode({"sslmode": "prefer", **asked}, quote_via=quote)
     return {"dsn": f"postgresql://?{query}", **direct}
 
 
 def _files(parameters: Mapping[str, str]) -> dict[str, str]:
-    """The files that there are, each readable."""
+    """The files that exist. Raises `LocalFileError` for one that cannot be read."""
     mode = parameters.get("sslmode", "prefer")
     found = {}
     for name, usual in FILES.items():
@@ -81,7 +81,7 @@ def _unreadable(name: str, path: object, reason: object) -> LocalFileError:
 def _context(
     context: ssl.SSLContext, parameters: Mapping[str, str], files: Mapping[str, str]
 ) -> ssl.SSLContext:
-    """The context, with every file read: what is wrong in them shows before anything is sent."""
+    """The context with every file read, so that a wrong file fails before anything is sent."""
     context.set_alpn_protocols(PROTOCOLS)
     for name in OF_THE_SERVER:
         if path := files.get(name):

@@ -1,4 +1,4 @@
-"""Refreshing an account's tokens: begun and ended in its row, so a crash in between shows."""
+"""Renewing an account's tokens: begin and end are noted in its row, so a crash in between shows."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from refresher.postgres.parts import REFUSALS, Refused, in_parts
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.statements import Bound, statement
 
-# Statements of their own, not transactions: a machine that vanishes amid one leaves no row locked.
+# Single statements, no transactions: so a machine that vanishes leaves no row locked.
 READ_TOKENS: Final = statement("read_tokens")
 BEGIN_RENEWAL: Final = statement("begin_renewal")
 REPLACE_TOKENS: Final = statement("replace_tokens")
@@ -36,9 +36,9 @@ SAY_IGNORED_TOKENS: Final = statement("say_ignored_tokens")
 class TokenStore:
     """The tokens in the accounts' rows. Raises `DatabaseUnavailable`.
 
-    Where a request was begun and nothing more was heard of it, the account's token is left alone
-    for `unknown_seconds`: whoever sent it may hold the new pair and be cut off. `client` is the
-    fingerprint of the app's credentials that the requests are sent with.
+    If a token request was begun and its end was not noted, the token is not renewed again for
+    `unknown_seconds`: whoever sent the request may hold the new pair and be cut off. `client` is
+    the fingerprint of the app credentials that requests are sent with.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class TokenStore:
         self._client = client
 
     async def begin(self, claim: Claim) -> RefreshToken | None:
-        """What to refresh with, noted as under way; None where it is no longer ours to do.
+        """The token to renew with, noted as in use; None if it is no longer ours to renew.
 
-        Raises `TokenUnreadable`, having noted nothing.
+        Raises `TokenUnreadable`; then nothing is noted.
         """
         async with acquired(self._pool) as connection:
             row = await connection.fetchrow(*READ_TOKENS(open_id=claim.open_id))
@@ -72,10 +72,10 @@ class TokenStore:
     async def replace(
         self, claim: Claim, used: RefreshToken, pair: TokenPair, due_in_seconds: float
     ) -> bool:
-        """Store a new pair; False where somebody has replaced the refresh token `used` for it.
+        """Store a new pair; False if somebody else has replaced the refresh token `used` for it.
 
-        Then theirs is newer. An access token of theirs stays in any case. Idempotent; lifetimes
-        count from now. Raises `RowUnchanged` where the row cannot be written.
+        Then theirs is newer. If they have stored an access token, it stays in any case. Idempotent;
+        lifetimes count from now. Raises `RowUnchanged` if the row cannot be written.
         """
         renewed = pair.refresh_token if pair.refresh_token != used.token else None
         before = None
@@ -88,7 +88,7 @@ class TokenStore:
                     raise RowUnchanged("a trigger or a rule suppresses the UPDATE")
                 before = row
                 if not self._is(row["refresh_token"], used.token):
-                    # Ours all the same after a commit whose answer was lost.
+                    # It is ours, too, if the answer to our own commit was lost.
                     return self._is(row["refresh_token"], pair.refresh_token)
                 keeps_ours = self._is(row["access_token"], claim.access_token)
                 if await connection.fetchval(
@@ -108,10 +108,10 @@ class TokenStore:
                     return True
 
     def _is(self, stored: str | None, token: str | None) -> bool:
-        """Whether a stored token is this one still.
+        """Whether a stored token is still this one.
 
-        Its text and its generation do not tell: keys are rotated at any time. For the same reason
-        one that we cannot read is taken for it.
+        Its text and its generation do not tell, because keys may be rotated at any time. So we also
+        say yes for a token that we cannot read.
         """
         try:
             return self._sealer.unseal(stored) == token
@@ -119,7 +119,7 @@ class TokenStore:
             return True
 
     async def note_name(self, claim: Claim, open_id: str) -> bool:
-        """Keep under which open_id the API knows the account; whether that is news."""
+        """Store under which open_id the API knows the account; whether it was not stored yet."""
         async with acquired(self._pool) as connection:
             noted = await connection.fetchval(
                 *NOTE_NAME(open_id=claim.open_id, token_open_id=open_id)
@@ -127,7 +127,7 @@ class TokenStore:
         return bool(noted)
 
     async def end(self, claim: Claim, *, unknown: bool) -> None:
-        """A request that was begun is over; `unknown`: what came of it was not learnt."""
+        """Note that a token request is over; `unknown`: we did not learn its outcome."""
         async with acquired(self._pool) as connection:
             await connection.execute(
                 *END_RENEWAL(
@@ -139,17 +139,17 @@ class TokenStore:
             )
 
     async def client_refused(self) -> None:
-        """Note for later starts that the app's credentials were refused."""
+        """Note for later starts that the app credentials were refused."""
         async with acquired(self._pool) as connection:
             await connection.execute(*CREDENTIALS_REFUSED(credentials=self._client))
 
 
 async def free_waiting(pool: Pool, client: str, refused: Refused = lambda _, __: None) -> int:
-    """End the waits for other credentials of the app than those refused; of how many accounts.
+    """End the wait of accounts that wait for other app credentials; how many accounts that were.
 
-    None waits for that where `client`, the fingerprint of those to be used now, was itself refused
-    last. `refused` hears of accounts that cannot be freed for a trigger, a constraint or a lock of
-    theirs. Idempotent. Raises `DatabaseUnavailable`.
+    None if `client`, the fingerprint of the credentials in use now, was the last to be refused.
+    `refused` hears of accounts that a trigger, a constraint or a lock kept from being freed.
+    Idempotent. Raises `DatabaseUnavailable`.
     """
     freed, walked_to = 0, ""
     while waiting := _open_ids(
@@ -167,17 +167,17 @@ async def free_waiting(pool: Pool, client: str, refused: Refused = lambda _, __:
 
 
 def fingerprint(token: str) -> bytes:
-    """By which a refresh token is known when it comes back; it tells nothing of the token."""
+    """By this we recognize a refresh token that comes back. It does not reveal the token."""
     return sha256(token.encode()).digest()
 
 
 async def consents_ending(
     pool: Pool, refused: Refused = lambda _, __: None
 ) -> Sequence[tuple[OpenId, datetime, int]]:
-    """Some accounts whose consent ends within 14 or 3 days and for whom that was not said yet.
+    """Some accounts whose consent ends soon, each with its end and the days of this warning.
 
-    `refused` hears of accounts for whom it cannot be noted: a trigger, a constraint or a lock
-    stands in the way. They are left out.
+    Each warning comes once for all replicas. `refused` hears of accounts for which that could not
+    be noted because of a trigger, a constraint or a lock; they are skipped.
     """
     try:
         rows = await _fetched(pool, WARN_OF_CONSENTS())
@@ -196,13 +196,13 @@ async def consents_ending(
 async def ignored_tokens(
     pool: Pool, refused: Refused = lambda _, __: None
 ) -> Sequence[tuple[OpenId, int]]:
-    """Some accounts into which used-up tokens were written, and how often since that was said.
+    """Some accounts into which somebody wrote used-up tokens, and how often since the last time.
 
     `refused` as for `consents_ending`.
     """
     unsaid = _open_ids(await _fetched(pool, UNSAID_IGNORED_TOKENS()))
     rows: Sequence[Record] = ()
-    if unsaid:  # mostly nobody: one look is all that it costs
+    if unsaid:  # mostly there is none, and one statement was enough
         rows = await in_parts(
             unsaid,
             lambda open_ids: _fetched(pool, SAY_IGNORED_TOKENS(open_ids=open_ids)),

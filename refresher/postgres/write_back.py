@@ -1,4 +1,4 @@
-"""Writing many chunks' results at once: monotone, and only under the lease of their claim."""
+"""Writes the results of many chunks at once, each only under the lease of its claim."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from refresher.postgres.database import APPLICATION_NAME, Pool, acquired
 from refresher.postgres.locks import holder
 from refresher.postgres.statements import Statement, statement
 
-#: How long the trigger of one part of a batch may wait, while the others wait for their turn.
+#: How long the trigger of one part of a batch may wait for a lock; the other parts wait meanwhile.
 LOCK_SECONDS: Final = 0.05
 
 WRITE_BACK: Final = statement("write_back")
 WRITE_BACK_FREE_ROWS: Final = statement("write_back_free_rows")
-#: The parameters of both with a value for each row, in the order in which `_values` makes them.
+#: The parameters of both that have a value for each row, in the order of `_values`.
 COLUMNS: Final = (
     "open_ids",
     "lease_epochs",
@@ -34,9 +34,10 @@ COLUMNS: Final = (
 
 
 async def write_back(pool: Pool, chunks: Sequence[ChunkWrite]) -> Sequence[int]:
-    """Write the chunks' results in one statement; how many of each chunk's writes took effect.
+    """Write the chunks' results; returns for each chunk how many videos were written.
 
-    Raises `DatabaseUnavailable`: nothing written; `DatabaseBusy` where a trigger waits for a lock.
+    Raises `DatabaseUnavailable`, and `DatabaseBusy` if a trigger waits for a lock: then nothing was
+    written.
     """
     try:
         return await _write(pool, WRITE_BACK, chunks)
@@ -50,9 +51,9 @@ async def write_free_rows(
     lock_seconds: float = LOCK_SECONDS,
     name: str = APPLICATION_NAME,
 ) -> Sequence[int]:
-    """As `write_back`, for where locks are met: what a trigger waits for so long at most.
+    """As `write_back`, but locked rows are skipped, and a trigger may wait for `lock_seconds`.
 
-    `name` is the session's application_name meanwhile.
+    The session has this name meanwhile, so that `holder` finds out who holds the lock.
     """
     lock_timeout = f"{max(1, round(1000 * lock_seconds))}ms"
     return await _write(
@@ -61,7 +62,7 @@ async def write_free_rows(
 
 
 class WriteBack:
-    """Writing results back, for one replica. Raises `DatabaseUnavailable`."""
+    """Writes results back for one replica. Raises `DatabaseUnavailable`."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -71,17 +72,17 @@ class WriteBack:
         return await write_back(self._pool, chunks)
 
     async def write_part(self, chunks: Sequence[ChunkWrite]) -> Sequence[int]:
-        """A part of what has met a lock."""
+        """As `write_free_rows`, for a part of chunks that have met a lock."""
         return await write_free_rows(self._pool, chunks)
 
     async def write_alone(
         self, chunks: Sequence[ChunkWrite], lock_seconds: float, name: str
     ) -> Sequence[int]:
-        """As `write_free_rows`."""
+        """As `write_free_rows`, for chunks of one account that waits for a lock."""
         return await write_free_rows(self._pool, chunks, lock_seconds, name)
 
     async def holder(self, name: str) -> Holder | None:
-        """Who holds what the session of this name waits for."""
+        """Who holds the lock that the session of this name waits for; None if it waits for none."""
         return await holder(self._pool, name)
 
 
@@ -96,12 +97,10 @@ async def _write(
 
 
 def _values(chunks: Sequence[ChunkWrite]) -> Mapping[str, object]:
-    """A row for what is written alike, numbered, its IDs, URLs and ctids each as one text.
-
-    To encode an array of them takes the driver five times as long.
-    """
+    # A row for each write. Its IDs, URLs and ctids are one text each: to encode arrays takes the
+    # driver five times as long.
     ids = "".join(chain.from_iterable(w.video_ids for chunk in chunks for w in chunk.writes))
-    # No URL holds one of these; an ID may hold any, but not all of them.
+    # No URL contains one of these. An ID may contain any of them, but not all.
     separators = map(chr, chain(range(1, ord("!")), range(ord("~") + 1, 0xD800)))
     separator = next(character for character in separators if character not in ids)
     writes = ((chunk, write) for chunk in chunks for write in chunk.writes)
