@@ -50,6 +50,7 @@ class Claims:
         clock: Clock,
     ) -> None:
         self._pool = pool
+        # Parameters that stay the same, by the statements that take them.
         self._steps = {
             "step": timedelta(seconds=pace.step_seconds),
             "app_step": timedelta(seconds=pace.app_step_seconds),
@@ -91,17 +92,7 @@ class Claims:
         async with acquired(self._pool) as connection:
             sent = self._clock()
             ahead = self._lateness.ahead_seconds(sent)
-            values = {
-                **self._terms,
-                **self._steps,
-                **self._reach,
-                "chunk_budget": chunk_budget,
-                "accounts": self._usual.accounts_for(chunk_budget),
-                "rows_read": ROWS_READ,
-                "skipped": skipped,
-                "only": only,
-                "ahead": timedelta(seconds=ahead),
-            }
+            values = {**self._values(chunk_budget, ahead), "skipped": skipped, "only": only}
             rows = await connection.fetch(
                 *(CLAIM(**values) if tried is None else PROBE(**values, tried=list(tried)))
             )
@@ -111,6 +102,17 @@ class Claims:
         claims = [claim_of(row, self._sealer, seals.get(row["open_id"], 0), sent) for row in leased]
         self._learn(rows, claims, ahead)
         return claims
+
+    def _values(self, chunk_budget: int, ahead: float) -> Mapping[str, object]:
+        return {
+            **self._terms,
+            **self._steps,
+            **self._reach,
+            "chunk_budget": chunk_budget,
+            "accounts": self._usual.accounts_for(chunk_budget),
+            "rows_read": ROWS_READ,
+            "ahead": timedelta(seconds=ahead),
+        }
 
     async def _seal(self, connection: "Pooled", rows: Sequence[Record]) -> Mapping[str, int]:
         """By how much sealing has raised each account's generation."""

@@ -28,7 +28,8 @@ SET access_token = coalesce(:access_token, a.access_token),
         WHEN now() + :refresh_token_lives_seconds::float8 * interval '1 second'
              > a.refresh_token_expires_at + interval '1 day' THEN NULL
         ELSE a.consent_warned_days END,
-    -- Who parked the account meanwhile knew only the old pair, so the new one revives it.
+    -- Who parked the account meanwhile knew only the old pair, so the new one revives it: see
+    -- docs/decisions/0021.
     state = CASE WHEN a.state = 'needs_reauthorization' THEN 'active' ELSE a.state END,
     state_reason = CASE WHEN a.state = 'needs_reauthorization' THEN NULL ELSE a.state_reason END,
     state_since = CASE WHEN a.state = 'needs_reauthorization' THEN now() ELSE a.state_since END,

@@ -1,6 +1,6 @@
 -- Pauses or resumes an account. Resume means now: the back-off of its token and its isolation end,
 -- too. What we cannot end stays: the pause after a 429, and a token request whose outcome may still
--- be stored.
+-- be stored. Other ways to revive an account: docs/decisions/0021.
 WITH before AS MATERIALIZED (
     SELECT open_id, state, state_since
     FROM refresher.accounts

@@ -37,8 +37,8 @@ locked_accounts AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ),
 visibility AS MATERIALIZED (
-    -- One row: what this statement can see. `last`: all videos of the locked accounts, and no insert
-    -- is still open. `skipped_locked`: it skipped accounts because others have locked their rows.
+    -- One row: what this statement can see. `last`: all videos of the locked accounts, and no
+    -- insert is still open. `skipped_locked`: others have locked the rows of due accounts.
     SELECT refresher.is_latest(pg_current_snapshot()) AS last,
            CASE WHEN number < :accounts THEN number < (
                SELECT count(*)
