@@ -111,8 +111,8 @@ async def test_once_gives_up_on_an_account_that_is_stopped(serve, start, pool, d
     assert code == (0 if await world.valid() == 5 * 20 else 1)
 
 
-async def test_a_renewal_that_is_refused_is_said_once(serve, start, pool, database):
-    """While an account waits for a lock under a lease that cannot be lengthened."""
+async def test_a_lease_that_cannot_be_extended_is_said_once(serve, start, pool, database):
+    """While an account waits for a lock under a lease that cannot be extended."""
     world = await serve()
     ids = {n: await world.add_account(f"account-{n}", videos=2) for n in (6, 7, 8)}
     await carry_covers(world)
@@ -129,7 +129,7 @@ async def test_a_renewal_that_is_refused_is_said_once(serve, start, pool, databa
     await daemon.stopped()
 
 
-async def test_leases_are_renewed_beside_many_that_wait(pool, database):
+async def test_leases_are_extended_beside_many_that_wait(pool, database):
     """In a few rounds the good ones are; each round is short, and says whom it found."""
     for number in range(30):
         await store(pool, f"{'a' if number % 10 < 8 else 'b'}-{number:02}", 1)
@@ -144,11 +144,11 @@ async def test_leases_are_renewed_beside_many_that_wait(pool, database):
         while any(claim.open_id.startswith("b") for claim in left):
             begun = monotonic()
             before = len(found)
-            renewed = await replica(pool, lease=100).extend(left, lambda one, _: found.append(one))
+            lasts = await replica(pool, lease=100).extend(left, lambda one, _: found.append(one))
             took = monotonic() - begun
             left = [
                 claim
-                for claim, seconds in zip(left, renewed, strict=True)
+                for claim, seconds in zip(left, lasts, strict=True)
                 if seconds is None and claim not in found
             ]
             assert len(found) > before

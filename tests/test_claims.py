@@ -682,8 +682,8 @@ async def test_a_slow_limit_of_the_app_lets_one_claim_at_a_time_through(pool):
     assert [len(claims) for claims in claimed] == [1, 1, 0]
 
 
-async def test_a_lease_is_renewed_beside_a_write_back(pool):
-    """Neither a renewal nor a further slot makes the write-back pass the account by."""
+async def test_a_lease_is_extended_beside_a_write_back(pool):
+    """Neither this nor a further slot makes the write-back skip the account."""
     await store(pool, "ana", 1)
     claims = replica(pool)
     (claim,) = await claims.claim(10)
@@ -708,7 +708,7 @@ async def test_a_lease_is_renewed_beside_a_write_back(pool):
     assert 59 < left <= 60
 
 
-async def test_a_lost_lease_is_not_renewed_and_brings_no_slot(pool):
+async def test_a_lost_lease_is_not_extended_and_brings_no_slot(pool):
     """The epoch has moved on: the account is another's."""
     await store(pool, "ana", 1)
     (old,) = await replica(pool, "a").claim(10)

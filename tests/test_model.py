@@ -89,7 +89,7 @@ POLICY = DuePolicy(
     missing_limit=3,
 )
 KEYS = [Fernet.generate_key().decode() for _ in range(2)]
-ACTS = ("write", "renew", "reserve", "begin", "store", "end", "release", "park")
+ACTS = ("write", "extend", "reserve", "begin", "store", "end", "release", "park")
 OUTCOMES = st.lists(
     st.sampled_from(["fresh", "short", "short", "same", "missing", "odd", "alone", "aside"]),
     min_size=1,
@@ -530,7 +530,7 @@ class Model(RuleBasedStateMachine):
             since = [slot for slot in self.slots if slot >= self.app_from]
             assert fullest_window(since) <= limit + 1
 
-    def renew(self, which: int) -> None:
+    def extend(self, which: int) -> None:
         if (held := self._pick(which)) is None:
             return
         account, before = self.accounts[held.claim.open_id], self._print()
@@ -775,8 +775,8 @@ class Model(RuleBasedStateMachine):
         match act:
             case "write":
                 self.write(which, outcomes, 1 if answered else 20)
-            case "renew":
-                self.renew(which)
+            case "extend":
+                self.extend(which)
             case "reserve":
                 self.reserve(which)
             case "begin":
@@ -993,7 +993,7 @@ class Model(RuleBasedStateMachine):
         return begun[which % len(begun)] if begun else None
 
     def _current(self, held: Held) -> bool:
-        """Nobody has claimed the account since, and it has not been given back."""
+        """Nobody has claimed the account since, and it has not been released."""
         account = self.accounts[held.claim.open_id]
         return held.claim.lease_epoch == account.epoch and account.lease_end is not None
 

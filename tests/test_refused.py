@@ -260,14 +260,14 @@ async def test_the_audit_passes_by_an_account_whose_row_it_cannot_write(pool):
     assert await pool.fetchval("SELECT audited_to FROM refresher.audit") == "account-9"
 
 
-async def test_leases_are_renewed_beside_one_that_cannot_be(pool):
+async def test_leases_are_extended_beside_one_that_cannot_be(pool):
     """One account's trigger costs the others nothing."""
     for number in range(5, 10):
         await store(pool, f"account-{number}", 3)
     claims = await replica(pool).claim(10)
     await on_update(pool, RAISES)
-    renewed = await replica(pool, lease=100).extend(claims)
-    by_id = dict(zip([claim.open_id for claim in claims], renewed, strict=True))
+    left = await replica(pool, lease=100).extend(claims)
+    by_id = dict(zip([claim.open_id for claim in claims], left, strict=True))
     assert by_id.pop("account-7") is None
     assert [round(seconds) for seconds in by_id.values()] == [100] * 4
 

@@ -58,7 +58,7 @@ class Imported:
     rows: int
     #: Those that were new or changed something.
     stored: int
-    #: Accounts left out because their refresh token was used up: the stored pair is newer.
+    #: Accounts skipped because their refresh token was used up: the stored pair is newer.
     used_up: int = 0
 
 

@@ -50,7 +50,7 @@ def tls_arguments(parameters: Mapping[str, str]) -> dict[str, Any]:
 def _files(parameters: Mapping[str, str]) -> dict[str, str]:
     """The files that exist. Raises `LocalFileError` for one that cannot be read."""
     mode = parameters.get("sslmode", "prefer")
-    found = {}
+    paths = {}
     for name, usual in FILES.items():
         named = parameters.get(name)
         if named == SYSTEM or (not named and name in OF_THE_SERVER and mode not in LOOKING):
@@ -70,8 +70,8 @@ def _files(parameters: Mapping[str, str]) -> dict[str, str]:
             if needed:
                 raise _unreadable(name, f"~/.postgresql/{usual}", "no home folder") from None
         else:
-            found[name] = path
-    return found
+            paths[name] = path
+    return paths
 
 
 def _unreadable(name: str, path: object, reason: object) -> LocalFileError:

@@ -1,6 +1,6 @@
 """Renewing an account's tokens: begin and end are noted in its row, so a crash in between shows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
@@ -77,7 +77,6 @@ class TokenStore:
         Then theirs is newer. If they have stored an access token, it stays in any case. Idempotent;
         lifetimes count from now. Raises `RowUnchanged` if the row cannot be written.
         """
-        renewed = pair.refresh_token if pair.refresh_token != used.token else None
         before = None
         async with acquired(self._pool) as connection:
             while True:
@@ -90,22 +89,28 @@ class TokenStore:
                 if not self._is(row["refresh_token"], used.token):
                     # It is ours, too, if the answer to our own commit was lost.
                     return self._is(row["refresh_token"], pair.refresh_token)
-                keeps_ours = self._is(row["access_token"], claim.access_token)
+                values = self._pair(row, claim, used, pair)
                 if await connection.fetchval(
-                    *REPLACE_TOKENS(
-                        open_id=claim.open_id,
-                        access_token=self._sealer.seal(pair.access_token) if keeps_ours else None,
-                        access_token_lives_seconds=pair.access_token_lives_seconds,
-                        refresh_token=self._sealer.seal(renewed),
-                        refresh_token_lives_seconds=pair.refresh_token_lives_seconds,
-                        scope=pair.scope,
-                        due_in_seconds=due_in_seconds,
-                        stored_access_token=row["access_token"],
-                        stored_refresh_token=row["refresh_token"],
-                        used_token=fingerprint(used.token),
-                    )
+                    *REPLACE_TOKENS(**values, due_in_seconds=due_in_seconds)
                 ):
                     return True
+
+    def _pair(
+        self, row: Record, claim: Claim, used: RefreshToken, pair: TokenPair
+    ) -> Mapping[str, object]:
+        is_same = pair.refresh_token == used.token
+        keeps_ours = self._is(row["access_token"], claim.access_token)
+        return {
+            "open_id": claim.open_id,
+            "access_token": self._sealer.seal(pair.access_token) if keeps_ours else None,
+            "access_token_lives_seconds": pair.access_token_lives_seconds,
+            "refresh_token": None if is_same else self._sealer.seal(pair.refresh_token),
+            "refresh_token_lives_seconds": pair.refresh_token_lives_seconds,
+            "scope": pair.scope,
+            "stored_access_token": row["access_token"],
+            "stored_refresh_token": row["refresh_token"],
+            "used_token": fingerprint(used.token),
+        }
 
     def _is(self, stored: str | None, token: str | None) -> bool:
         """Whether a stored token is still this one.
