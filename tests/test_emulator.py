@@ -19,12 +19,12 @@ from yarl import URL
 from refresher.cli.demo import emulator as emulator_command
 from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, populate
 from refresher.emulator.covers import COVER_JPEG, CoverSigner
+from refresher.emulator.grants import SlidingWindow
 from refresher.emulator.options import EmulatorOptions
 from refresher.emulator.record import Arrival, token_digest
 from refresher.emulator.requests import read_body, read_fields
 from refresher.emulator.server import Emulator
 from refresher.emulator.videos import video_of
-from refresher.emulator.world import SlidingWindow
 from refresher.tiktok.wire import (
     LOG_ID_HEADER,
     MAX_VIDEO_IDS,

@@ -42,6 +42,7 @@ def page(status: int) -> bytes:
 class Answer(NamedTuple):
     """What a request is answered with."""
 
+    #: As in the record.
     code: str
     response: web.Response | Silence
 

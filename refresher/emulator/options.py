@@ -40,7 +40,7 @@ class EmulatorOptions:
     """Requests in any 60 s; 0 = no such limit."""
     rate_limit_per_app: int = 0
     retry_after_seconds: int | None = None
-    """Told with every 429; None: not told. Not documented and never seen."""
+    """Sent with every 429; None: not sent. Not documented and never seen."""
     latency_seconds: float = 0
     """Before each answer, and before each cut."""
     slow_share: float = 0
@@ -53,16 +53,16 @@ class EmulatorOptions:
     token_failed_share: float = 0
     """Nothing is renewed and the refresh token goes on working."""
     token_timeout_share: float = 0
-    """Renewed, but the answer never comes. Likewise below: the new pair reaches nobody."""
+    """Renewed, but the answer never comes. Here and below, the new pair reaches nobody."""
     token_cut_share: float = 0
     token_malformed_share: float = 0
     missing_share: float = 0
-    """Of the IDs, always the same ones: they are left out of every answer."""
+    """Of the video IDs, always the same ones: every answer leaves them out."""
     seed: int = 0
     client_key: str | None = None
     client_secret: str | None = field(default=None, repr=False)
     public_url: str | None = None
-    """Where the covers are said to be; None: where the query was sent to."""
+    """The base of cover URLs; None: where the query was sent to."""
 
     def __post_init__(self) -> None:
         if self.cover_ttl != "hourly" and self.cover_ttl < 1:
@@ -95,7 +95,7 @@ class EmulatorOptions:
 
 
 def _check_shares(*shares: float) -> None:
-    """Raise `ValueError` unless each is a share and all of them together are one, too."""
+    """Raise `ValueError` unless each is between 0 and 1, and their sum is, too."""
     for share in shares:
         if not 0 <= share <= 1:
             raise ValueError(f"expected a share between 0 and 1, not {share}")

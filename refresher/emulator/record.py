@@ -6,45 +6,45 @@ from typing import Final
 
 RECORD_PATH: Final = "/emulator/record"
 
-# A run of days must not fill the memory; it is five hours of one token's limit.
+# Bounded, so that a run of days does not fill the memory: five hours of one token's limit.
 RECORD_LENGTH: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One query request: when it came, what it asked for, and what it got.
+    """One query request: when it came, what it asked for, and what it got."""
 
-    `at` is monotonic. `status` is 0 where no answer was ever given. `error_code` is what the
-    answer says, or `no_answer`, `malformed`, `scripted` or `down`. `breach` says what in the
-    request broke the endpoint's contract.
-    """
-
+    #: Monotonic.
     at: float
+    #: None for a token that nobody has.
     open_id: str | None
     video_ids: tuple[str, ...]
+    #: 0 where no answer was ever given.
     status: int
+    #: What the answer says, or `no_answer`, `malformed`, `scripted` or `down`.
     error_code: str
+    #: What in the request broke the endpoint's contract.
     breach: str | None
 
 
 @dataclass(slots=True)
 class TokenArrival:
-    """One token request; `open_id` is None where the refresh token was never given to anybody.
+    """One token request."""
 
-    `error_code` and `status` as for `Arrival`, and `cut`. `refresh_token_digest` is what
-    `token_digest` makes of the token sent. `used_before`: it had been renewed before.
-
-    `answered` is the one field that changes: to True as the answer goes out whole. It stays
-    False where it was withheld, cut or malformed, or the client had gone; that a client has read
-    it is not known.
-    """
-
+    #: Monotonic.
     at: float
+    #: None where the refresh token was never given to anybody.
     open_id: str | None
+    #: 0 where no answer was ever given.
     status: int
+    #: As for `Arrival`, or `cut`.
     error_code: str
+    #: What `token_digest` makes of the token sent.
     refresh_token_digest: str
+    #: Whether the token had been renewed before.
     used_before: bool
+    #: Becomes True as the answer goes out whole. It stays False where the answer was withheld, cut
+    #: or malformed, or the client had gone. Whether a client has read it is not known.
     answered: bool = False
 
 

@@ -8,18 +8,21 @@ from typing import Final
 import msgspec
 from aiohttp import hdrs, web
 
-from refresher.emulator.world import Grant
+from refresher.emulator.grants import Grant
 from refresher.tiktok.wire import MAX_VIDEO_IDS, QUERY_PATH, VIDEO_FIELDS
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query request, as far as it could be read; `breach` is what was wrong with it."""
+    """One query request, as far as it could be read."""
 
+    #: Whose token came with it; None for a token that nobody has.
     open_id: str | None
     method: str
+    #: The fields asked for.
     fields: tuple[str, ...]
     video_ids: tuple[str, ...]
+    #: What in the request broke the endpoint's contract.
     breach: str | None
 
 
@@ -38,7 +41,7 @@ _BODY_DECODER: Final = msgspec.json.Decoder(_Body)
 
 
 def read_fields(values: Sequence[str]) -> tuple[tuple[str, ...], str | None]:
-    """The asked fields and the breach, if any, from every `fields` in the query string.
+    """The fields asked for and the breach, if any, from every `fields` in the query string.
 
     Not documented: what an unknown field or a second `fields` is answered with.
     """
@@ -50,7 +53,7 @@ def read_fields(values: Sequence[str]) -> tuple[tuple[str, ...], str | None]:
 
 
 def read_body(body: bytes) -> tuple[tuple[str, ...], str | None]:
-    """The asked video IDs and the breach, if any.
+    """The video IDs asked for and the breach, if any.
 
     Not documented: that a wrong number of IDs, a duplicate or a foreign key is refused.
     """

@@ -6,10 +6,12 @@ from typing import Final, NamedTuple
 
 
 class Video(NamedTuple):
-    """A video without a store: all its facts follow from its ID."""
+    """A video that is not stored: all its facts follow from its ID."""
 
     video_id: str
+    #: A digest of the ID.
     key: str
+    #: The first 64 bits of the digest.
     number: int
 
     @property
@@ -37,7 +39,7 @@ def _embed_html(video: Video) -> str:
     )
 
 
-# Only the fields that are asked for are made. The cover is no fact of the video alone.
+# Only the fields that are asked for are computed. The cover's URL also depends on the time.
 FACTS: Final[Mapping[str, Callable[[Video], str | int]]] = {
     "id": lambda video: video.video_id,
     "create_time": lambda video: 1_700_000_000 + video.number % 50_000_000,

@@ -1,95 +1,123 @@
-"""The accounts, their tokens and the windows of the rate limits."""
+"""What the emulated TikTok knows: users, their videos and their tokens."""
 
 import math
-from collections import deque
-from dataclasses import dataclass
+import secrets
+import sys
+from collections.abc import Callable
 
-from refresher.emulator.options import WINDOW_SECONDS
-from refresher.emulator.record import token_digest
-
-
-class SlidingWindow:
-    """Arrivals of the last 60 s, counted one by one: true at the edges."""
-
-    def __init__(self) -> None:
-        self._arrivals: deque[float] = deque()
-
-    def has_room(self, now: float, limit: int) -> bool:
-        """An arrival exactly 60 s ago has left the window. A limit of 0 is none."""
-        while self._arrivals and self._arrivals[0] <= now - WINDOW_SECONDS:
-            self._arrivals.popleft()
-        return not limit or len(self._arrivals) < limit
-
-    def add(self, now: float) -> None:
-        self._arrivals.append(now)
+from refresher.emulator.grants import Account, Grant, Origins, Tokens
+from refresher.emulator.options import (
+    DEFAULT_SCOPE,
+    REFRESH_TOKEN_TTL_SECONDS,
+    EmulatorOptions,
+)
 
 
-@dataclass(slots=True)
-class Account:
-    open_id: str
-    scope: str
-    videos: set[str]
+class World:
+    """Users, their videos and their tokens.
 
+    `options` may be replaced at any time. `clock` is Unix time and decides every expiry.
+    """
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a token stands for. The token itself is only ever a key, so no repr shows it."""
+    def __init__(self, options: EmulatorOptions, clock: Callable[[], float]) -> None:
+        self.options = options
+        self.clock = clock
+        self.accounts: dict[str, Account] = {}
+        self.access_tokens = Tokens()
+        self.refresh_tokens = Tokens()
+        #: Also of refresh tokens that are dead by now.
+        self.origins = Origins()
+        #: IDs of videos for which a query is refused.
+        self.refused: set[str] = set()
 
-    account: Account
-    expires_at: float
-    window: SlidingWindow
+    def add_account(
+        self,
+        open_id: str,
+        access_token: str,
+        *,
+        access_token_expires_at: float | None = None,
+        refresh_token: str | None = None,
+        refresh_token_expires_at: float | None = None,
+        scope: str = DEFAULT_SCOPE,
+    ) -> None:
+        """Let a user authorize the app; times are Unix times.
 
+        Again for a known open_id is a new authorization: its videos stay, its tokens so far die.
+        An access token without expiry lives until revoked, a refresh token for 180 days.
+        """
+        account = self.accounts.setdefault(open_id, Account(open_id, scope, set()))
+        account.scope = scope
+        self.access_tokens.drop_all(open_id)
+        self.refresh_tokens.drop_all(open_id)
+        expires_at = math.inf if access_token_expires_at is None else access_token_expires_at
+        self.access_tokens.add(access_token, account, expires_at)
+        if refresh_token is not None:
+            if refresh_token_expires_at is None:
+                refresh_token_expires_at = self.clock() + REFRESH_TOKEN_TTL_SECONDS
+            self._add_refresh_token(refresh_token, account, refresh_token_expires_at)
 
-class Tokens:
-    """The tokens of one kind, by token and by account."""
+    def _add_refresh_token(self, refresh_token: str, account: Account, expires_at: float) -> None:
+        self.refresh_tokens.add(refresh_token, account, expires_at)
+        self.origins.add(refresh_token, account.open_id)
 
-    def __init__(self) -> None:
-        self._grants: dict[str, Grant] = {}
-        self._held: dict[str, set[str]] = {}
+    def add_video(self, open_id: str, video_id: str) -> None:
+        """Idempotent; KeyError for an account that was never added."""
+        self.accounts[open_id].videos.add(sys.intern(video_id))
 
-    def add(self, token: str, account: Account, expires_at: float) -> None:
-        """A token already given to another account changes hands."""
-        if token in self._grants:
-            self.drop(token)
-        self._grants[token] = Grant(account, expires_at, SlidingWindow())
-        self._held.setdefault(account.open_id, set()).add(token)
+    def remove_video(self, open_id: str, video_id: str) -> None:
+        """As if deleted or made private: left out from now on. Idempotent."""
+        self.accounts[open_id].videos.discard(video_id)
 
-    def get(self, token: str) -> Grant | None:
-        return self._grants.get(token)
+    def revoke_access_token(self, open_id: str) -> None:
+        """Every access token of the account dies at once; its refresh token goes on working."""
+        self.access_tokens.drop_all(open_id)
 
-    def holds(self, open_id: str, token: str, now: float) -> bool:
-        grant = self.get(token)
-        return grant is not None and grant.account.open_id == open_id and grant.expires_at > now
+    def revoke_refresh_token(self, open_id: str) -> None:
+        """The user takes the consent back: every refresh token of the account dies at once.
 
-    def drop(self, token: str) -> None:
-        grant = self._grants.pop(token)
-        self._held[grant.account.open_id].discard(token)
+        Not documented: that its access tokens go on working; `revoke_access_token` ends them.
+        """
+        self.refresh_tokens.drop_all(open_id)
 
-    def drop_all(self, open_id: str, *, expired_by: float = math.inf) -> None:
-        """Forget the account's tokens; with a time, only those expired by then."""
-        for token in tuple(self._held.get(open_id, ())):
-            if self._grants[token].expires_at <= expired_by:
-                self.drop(token)
+    def holds_access_token(self, open_id: str, token: str) -> bool:
+        """Whether the token is that account's and alive now."""
+        return self.access_tokens.holds(open_id, token, self.clock())
 
+    def holds_refresh_token(self, open_id: str, token: str) -> bool:
+        """Whether the token is that account's and alive now."""
+        return self.refresh_tokens.holds(open_id, token, self.clock())
 
-class Origins:
-    """Whose every refresh token was and whether it was used, dead ones too: by digest."""
+    def set_scope(self, open_id: str, scope: str) -> None:
+        """What the user agrees to from now on, with all tokens.
 
-    def __init__(self) -> None:
-        self._owners: dict[str, str] = {}
-        self._used: set[str] = set()
+        Raises KeyError for an account that was never added.
+        """
+        self.accounts[open_id].scope = scope
 
-    def add(self, token: str, open_id: str) -> None:
-        """Given again, a token is as new."""
-        digest = token_digest(token)
-        self._owners[digest] = open_id
-        self._used.discard(digest)
+    def refuse_video(self, video_id: str) -> None:
+        """Answer every query that contains this ID with invalid_params as a whole. Idempotent.
 
-    def use(self, token: str) -> None:
-        self._used.add(token_digest(token))
+        Not documented: that any ID does so. TikTok does not say which ID it was, either.
+        """
+        self.refused.add(video_id)
 
-    def owner(self, digest: str) -> str | None:
-        return self._owners.get(digest)
+    def accept_video(self, video_id: str) -> None:
+        """The end of `refuse_video`. Idempotent."""
+        self.refused.discard(video_id)
 
-    def used(self, digest: str) -> bool:
-        return digest in self._used
+    def renew(self, used: str, grant: Grant, now: float) -> tuple[str, str]:
+        """A new access token and refresh token for a used refresh token.
+
+        The new refresh token ends with the consent: as the used one.
+        """
+        account, options = grant.account, self.options
+        all_die = options.old_access_tokens == "die"
+        self.access_tokens.drop_all(account.open_id, expired_by=math.inf if all_die else now)
+        self.origins.use(used)
+        if options.refresh_token_rotation == "strict":  # noqa: S105 - a mode
+            self.refresh_tokens.drop(used)
+        # Not from the seed: two emulators must not give the same token to different accounts.
+        access, refresh = f"act.{secrets.token_hex(20)}", f"rft.{secrets.token_hex(20)}"
+        self.access_tokens.add(access, account, now + options.access_token_ttl_seconds)
+        self._add_refresh_token(refresh, account, grant.expires_at)
+        return access, refresh

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from refresher.emulator.options import EmulatorOptions
+from refresher.emulator.query_endpoint import QueryEndpoint
 from refresher.emulator.record import TokenArrival
 from refresher.emulator.requests import Query
 from refresher.emulator.server import Emulator
@@ -42,6 +43,7 @@ class WatchedEmulator(Emulator):
 
     def __init__(self, options: EmulatorOptions) -> None:
         super().__init__(options)
+        self.query_endpoint = WatchedQueries(self)
         self.handed_out: dict[str, str] = {}
         self.not_served: dict[str, float] = {}
         self.on_token_request: Callable[[int], None] = lambda _port: None
@@ -61,7 +63,7 @@ class WatchedEmulator(Emulator):
         ]
 
     def videos_of(self, open_id: str) -> set[str]:
-        return self._accounts[open_id].videos
+        return self.accounts[open_id].videos
 
     def disturb(self, kind: str, **shares: float) -> None:
         """Until `settle`; several kinds at once add up."""
@@ -76,24 +78,6 @@ class WatchedEmulator(Emulator):
         shares = added_up(self._disturbances.values())
         self.options = replace(self._calm, **shares)
 
-    def _videos(self, *args, **kwargs):
-        videos = super()._videos(*args, **kwargs)
-        self.handed_out.update((video["cover_image_url"], video["id"]) for video in videos)
-        return videos
-
-    def _cover_expiry(self, now):
-        return super()._cover_expiry(now) - self.shortened_seconds
-
-    def _present(self, video_ids, account):
-        self._note_not_served(set(video_ids) - account.videos)
-        return super()._present(video_ids, account)
-
-    def _refusal(self, query, grant, now):
-        refusal = super()._refusal(query, grant, now)
-        if refusal == "invalid_params":
-            self._note_not_served(self._refused.intersection(query.video_ids))
-        return refusal
-
     def _restrict(self, query: Query) -> web.Response | None:
         if query.open_id not in self.restricted:
             return None
@@ -102,7 +86,7 @@ class WatchedEmulator(Emulator):
             return web.Response(status=status, text=body, content_type="text/html")
         return web.Response(status=status, text=json.dumps(body), content_type="application/json")
 
-    def _note_not_served(self, video_ids: Iterable[str]) -> None:
+    def note_not_served(self, video_ids: Iterable[str]) -> None:
         self.not_served.update(dict.fromkeys(video_ids, time.time()))
 
     async def _serve_token(self, request: web.Request) -> web.Response:
@@ -115,6 +99,32 @@ class WatchedEmulator(Emulator):
         self._ports.append(asked_port.get())
         self.on_token_request(asked_port.get())
         return super()._answer_token(form)
+
+
+class WatchedQueries(QueryEndpoint):
+    """Tells the emulator what was handed out and what was not served."""
+
+    def __init__(self, watched: WatchedEmulator) -> None:
+        super().__init__(watched, watched._chances, watched._covers)
+        self._watched = watched
+
+    def videos(self, *args):
+        videos = super().videos(*args)
+        self._watched.handed_out.update((video["cover_image_url"], video["id"]) for video in videos)
+        return videos
+
+    def cover_expiry(self, now):
+        return super().cover_expiry(now) - self._watched.shortened_seconds
+
+    def present(self, video_ids, account):
+        self._watched.note_not_served(set(video_ids) - account.videos)
+        return super().present(video_ids, account)
+
+    def refusal(self, query, grant, now):
+        refusal = super().refusal(query, grant, now)
+        if refusal == "invalid_params":
+            self._watched.note_not_served(self._watched.refused.intersection(query.video_ids))
+        return refusal
 
 
 def added_up(disturbances: Collection[Mapping[str, float]]) -> dict[str, Any]:

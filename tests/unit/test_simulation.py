@@ -143,7 +143,7 @@ def written(lived, old, sent_at, fate):
 def test_covers_live_as_the_emulators_do(ttl, sent_at):
     """One idea of `hourly` and of seconds."""
     emulator = Emulator(EmulatorOptions(cover_ttl=ttl))
-    assert plan(ttl=ttl).expires_at(sent_at) == emulator._cover_expiry(sent_at)
+    assert plan(ttl=ttl).expires_at(sent_at) == emulator.query_endpoint.cover_expiry(sent_at)
 
 
 # --- The virtual clock ---
