@@ -46,7 +46,7 @@ from refresher.postgres.tokens import (
 from refresher.postgres.write_back import WriteBack
 from refresher.schedule import Schedule
 from refresher.settings import Settings, split_keys
-from refresher.tiktok.client import Client, opened
+from refresher.tiktok.client import AppCredentials, opened
 from refresher.upkeep import SUMMARY_SECONDS, Upkeep, begin
 
 #: Kept of the grace time for closing connections.
@@ -92,12 +92,12 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
     replica = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     database_url = settings.database_url.get_secret_value()
     sealer = Sealer(split_keys(settings.token_keys))
-    client = _client(settings)
+    credentials = _credentials(settings)
     outage = Outage(random.random, monotonic)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         pool = await enter(connected(database_url, application_name=APPLICATION_NAME))
-        tiktok = await enter(opened(settings.tiktok_base_url, settings.concurrency, client))
+        tiktok = await enter(opened(settings.tiktok_base_url, settings.concurrency, credentials))
         outside = Outside(
             accounts=_accounts(settings, pool, sealer, replica),
             tokens=_tokens(settings, pool, sealer),
@@ -113,7 +113,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             sealer,
             tally=lambda: refresher.tally,
             managed=settings.refreshes_tokens,
-            fingerprint=client.fingerprint if client else None,
+            fingerprint=credentials.fingerprint if credentials else None,
         )
         stop = asyncio.Event()
         yield App(settings, pool, sealer, refresher, upkeep, Schedule(), outage, replica, stop)
@@ -130,12 +130,12 @@ def _accounts(settings: Settings, pool: Pool, sealer: Sealer, replica: str) -> A
 
 
 def _tokens(settings: Settings, pool: Pool, sealer: Sealer) -> TokenStore:
-    client = _client(settings)
+    credentials = _credentials(settings)
     return TokenStore(
         pool,
         sealer,
         unknown_seconds=settings.pace.lease_seconds + NOTICING_SECONDS,
-        client=client.fingerprint if client else "",
+        client=credentials.fingerprint if credentials else "",
     )
 
 
@@ -150,9 +150,11 @@ def _terms(settings: Settings) -> Terms:
     )
 
 
-def _client(settings: Settings) -> Client | None:
+def _credentials(settings: Settings) -> AppCredentials | None:
     key, secret = settings.tiktok_client_key, settings.tiktok_client_secret
-    return Client(key.get_secret_value(), secret.get_secret_value()) if key and secret else None
+    if key is None or secret is None:
+        return None
+    return AppCredentials(key.get_secret_value(), secret.get_secret_value())
 
 
 async def run(settings: Settings) -> None:

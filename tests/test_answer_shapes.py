@@ -26,13 +26,13 @@ from refresher.domain.errors import (
 )
 from refresher.emulator.options import EmulatorOptions
 from refresher.emulator.server import Emulator
-from refresher.tiktok.client import LARGEST_ANSWER_BYTES, Client, opened
+from refresher.tiktok.client import LARGEST_ANSWER_BYTES, AppCredentials, opened
 from refresher.tiktok.wire import LOG_ID_HEADER
 from tests.conftest import eventually
 
 TOKEN = "act.ana!4523.va"
 REFRESH_TOKEN = "rft.ana!4523.va"
-APP = Client("key-of-the-app", "secret-of-the-app")
+APP = AppCredentials("key-of-the-app", "secret-of-the-app")
 IDS = [str(7_077_642_457_847_994_444 + n) for n in range(20)]
 HUGE = [str(98_765_432_109_876_543_210 + n) for n in range(20)]
 OK = {"code": "ok", "message": "", "log_id": "2026"}

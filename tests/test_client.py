@@ -21,7 +21,7 @@ from refresher.domain.errors import (
 )
 from refresher.emulator.options import EmulatorOptions
 from refresher.emulator.server import Emulator
-from refresher.tiktok.client import LARGEST_ANSWER_BYTES, Client, opened
+from refresher.tiktok.client import LARGEST_ANSWER_BYTES, AppCredentials, opened
 
 TOKEN = "act.ana!4523.va"
 IDS = [str(98_765_432_109_876_543_210 + n) for n in range(20)]
@@ -308,7 +308,7 @@ async def test_no_error_shows_the_token(answer):
 
 # --- The token endpoint ---
 
-APP = Client("key-of-the-app", "secret-of-the-app")
+APP = AppCredentials("key-of-the-app", "secret-of-the-app")
 REFRESH_TOKEN = "rft.ana!4523.va"
 
 
@@ -342,7 +342,7 @@ async def test_a_pair_is_renewed_and_the_old_refresh_token_is_used_up():
 
 async def test_the_wrong_app_is_nobodys_fault():
     """The refresh token goes on working for the right one."""
-    async with renewing(Client("key-of-the-app", "another-secret")) as (emulator, client):
+    async with renewing(AppCredentials("key-of-the-app", "another-secret")) as (emulator, client):
         assert type(await renewal_failure(client)) is ClientRefused
         assert emulator.holds_refresh_token("ana", REFRESH_TOKEN)
 
@@ -378,7 +378,7 @@ async def test_a_redirect_takes_no_secret_elsewhere():
     async with raw(head(length=len(OK)) + OK) as (elsewhere, other):
         location = f"Location: {other._base_url}/v2/oauth/token/"
         async with raw(head("307 Again", location, length=0)) as (_, client):
-            client._client = APP
+            client._credentials = APP
             error = await renewal_failure(client)
         assert (type(error), error.status, elsewhere.heads) == (UpstreamFailed, 307, [])
 
@@ -387,7 +387,7 @@ async def test_a_redirect_takes_no_secret_elsewhere():
 async def test_no_error_of_a_renewal_shows_a_secret(answer):
     """Neither the refresh token nor the app's secret, in a traceback either."""
     async with raw(answer) as (_, client):
-        client._client = APP
+        client._credentials = APP
         error = await renewal_failure(client)
     shown = "".join(traceback.format_exception(error)) + repr(error) + repr(APP)
     assert not [secret for secret in (REFRESH_TOKEN, APP.key, APP.secret) if secret in shown]

@@ -9,7 +9,7 @@ from refresher.postgres.constants import FREED_AT_ONCE
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import set_state
 from refresher.postgres.tokens import TokenStore, free_waiting
-from refresher.tiktok.client import Client
+from refresher.tiktok.client import AppCredentials
 from tests.conftest import eventually
 from tests.test_tokens import authorize
 
@@ -103,11 +103,11 @@ async def test_replicas_with_different_credentials_do_not_fight(world, start, po
 
 async def test_no_secret_is_stored(pool):
     """Eight bytes of a hash; of both parts, so that none can be moved into the other."""
-    client = Client("key", "secret-of-the-app")
+    client = AppCredentials("key", "secret-of-the-app")
     await TokenStore(pool, Sealer(()), client=client.fingerprint).client_refused()
     stored = await pool.fetchval("SELECT refused_client FROM refresher.app")
     assert re.fullmatch("[0-9a-f]{16}", stored)
-    assert stored != Client("keys", "ecret-of-the-app").fingerprint
+    assert stored != AppCredentials("keys", "ecret-of-the-app").fingerprint
     assert "secret-of-the-app" not in repr(client)
 
 

@@ -64,7 +64,7 @@ from refresher.postgres.status import count_isolated, list_accounts, set_state
 from refresher.postgres.tokens import TokenStore
 from refresher.simulation.engine import Engine
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, START, Plan
-from refresher.tiktok.wire import read_answer
+from refresher.tiktok.query_answer import read_answer
 from tests.conftest import eventually, until
 from tests.outcomes import conclude, conclude_token
 

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.live import stand_in
 from refresher.domain.expiry import read_cover
-from refresher.tiktok.wire import MAX_VIDEO_IDS, build_query, read_answer
+from refresher.tiktok.query_answer import read_answer
+from refresher.tiktok.wire import MAX_VIDEO_IDS, build_query
 
 TTL = 3600
 IDS = [str(7_400_000_000_000_000_000 + n) for n in range(3 * MAX_VIDEO_IDS)]

@@ -1,4 +1,4 @@
-"""Sending queries: a thin aiohttp session around the wire module."""
+"""Sending requests: a thin aiohttp session around the modules that know what the bytes mean."""
 
 import time
 import zlib
@@ -24,21 +24,16 @@ from yarl import URL
 
 from refresher.domain.errors import NotSent, UpstreamFailed
 from refresher.domain.model import TokenPair
-from refresher.tiktok.wire import (
-    LOG_ID_HEADER,
-    Request,
-    build_query,
-    build_token_request,
-    read_answer,
-    read_token_answer,
-)
+from refresher.tiktok.query_answer import read_answer
+from refresher.tiktok.token_answer import read_token_answer
+from refresher.tiktok.wire import LOG_ID_HEADER, Request, build_query, build_token_request
 
 #: Twenty covers take about 10 kB; a body past this is no answer.
 LARGEST_ANSWER_BYTES: Final = 1 << 20
-#: Asked for by name, as aiohttp asks for more where a library is installed.
+#: Named, because aiohttp asks for more encodings where a library is installed.
 ASKED_ENCODING: Final = "gzip"
 UNPACKED_ENCODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
-#: To zlib: by the header of either format.
+#: Tells zlib to read the header of either format.
 GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 TIMED_OUT: Final = "timed_out"
 LONGEST_DETAIL: Final = 200
@@ -46,15 +41,15 @@ FINGERPRINT_DIGITS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    """The app's own credentials."""
+class AppCredentials:
+    """Client key and client secret: what TikTok gave the app."""
 
     key: str = field(repr=False)
     secret: str = field(repr=False)
 
     @property
     def fingerprint(self) -> str:
-        """Tells these credentials from others, and nothing else of them."""
+        """A text that differs for other credentials and reveals nothing of these."""
         both = f"{self.key}\0{self.secret}".encode()
         return sha256(both).hexdigest()[:FINGERPRINT_DIGITS]
 
@@ -62,10 +57,12 @@ class Client:
 class TikTok:
     """The API as the flow needs it."""
 
-    def __init__(self, session: ClientSession, base_url: str, client: Client | None = None) -> None:
+    def __init__(
+        self, session: ClientSession, base_url: str, credentials: AppCredentials | None = None
+    ) -> None:
         self._session = session
         self._base_url = base_url.rstrip("/")
-        self._client = client
+        self._credentials = credentials
         self._url = cache(self._url_of)
         self._timeout = cache(ClientTimeout)
 
@@ -81,14 +78,16 @@ class TikTok:
         return read_answer(*answer, video_ids, time.time())
 
     async def refresh_token(self, refresh_token: str, timeout_seconds: float) -> TokenPair:
-        """A new pair of tokens, of whatever account; the old refresh token may be dead from now on.
+        """A new pair of tokens. The old refresh token may be dead from now on.
 
-        Raises `UpstreamError`; `UpstreamFailed` itself, not its kinds, leaves open whether it is.
-        ValueError without the app's own credentials.
+        The pair may be another account's. Raises `UpstreamError`; `UpstreamFailed` itself, not its
+        kinds, leaves open whether the old refresh token is dead. ValueError without app
+        credentials.
         """
-        if self._client is None:
+        app = self._credentials
+        if app is None:
             raise ValueError("expected the app's client key and secret")
-        request = build_token_request(self._client.key, self._client.secret, refresh_token)
+        request = build_token_request(app.key, app.secret, refresh_token)
         return read_token_answer(*await self._send(request, timeout_seconds), time.time())
 
     def _url_of(self, path_and_query: str) -> URL:
@@ -98,31 +97,36 @@ class TikTok:
         self, request: Request, timeout_seconds: float
     ) -> tuple[int, Mapping[str, str], bytes]:
         if timeout_seconds <= 0:
-            raise UpstreamFailed(TIMED_OUT)  # to aiohttp, 0 is for ever
+            raise UpstreamFailed(TIMED_OUT)  # aiohttp takes 0 as no time-out
         try:
-            async with self._session.post(
-                self._url(request.path_and_query),
-                # As aiohttp would wrap it, after asking its registry of payloads each time: a tenth
-                # of what a request costs.
-                data=BytesPayload(request.body),
-                headers=request.headers,
-                timeout=self._timeout(timeout_seconds),
-                allow_redirects=False,  # a redirect would carry the token elsewhere
-            ) as response:
-                body = await _read_body(response)
-                if body and "Content-Encoding" in response.headers:
-                    body = _unpacked(response, body)
+            return await self._post(request, timeout_seconds)
         except TimeoutError as error:
             raise UpstreamFailed(TIMED_OUT) from error
         except ClientConnectorError as error:
             raise NotSent("connection_failed", detail=_detail(error)) from error
         except (ClientError, OSError) as error:
             raise UpstreamFailed("connection_failed", detail=_detail(error)) from error
+
+    async def _post(
+        self, request: Request, timeout_seconds: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        async with self._session.post(
+            self._url(request.path_and_query),
+            # aiohttp would wrap the bytes so, too, but look the class up first: that takes a tenth
+            # of the time of a request.
+            data=BytesPayload(request.body),
+            headers=request.headers,
+            timeout=self._timeout(timeout_seconds),
+            allow_redirects=False,  # a redirect would send the token elsewhere
+        ) as response:
+            body = await _read_body(response)
+            if body and "Content-Encoding" in response.headers:
+                body = _unpacked(response, body)
         return response.status, response.headers, body
 
 
 def _detail(error: Exception) -> str:
-    """What kind of error; of a failed connection also where to and why, else no foreign text."""
+    """The kind of error. Only for a failed connection also its text: where to, and why."""
     kind = type(error).__name__
     return f"{kind}: {error}"[:LONGEST_DETAIL] if isinstance(error, ClientConnectorError) else kind
 
@@ -137,7 +141,7 @@ async def _read_body(response: ClientResponse) -> bytes:
 
 
 def _unpacked(response: ClientResponse, packed: bytes) -> bytes:
-    """The body as it was before it was compressed. Raises `UpstreamFailed` where we cannot tell."""
+    """The body as it was before it was compressed. Raises `UpstreamFailed` where it cannot be."""
     encoding = ", ".join(response.headers.getall("Content-Encoding")).strip().lower()
     if encoding == "identity":
         return packed
@@ -147,7 +151,7 @@ def _unpacked(response: ClientResponse, packed: bytes) -> bytes:
     except zlib.error:
         pass
     if response.status == HTTPStatus.TOO_MANY_REQUESTS:
-        return b""  # it speaks for itself
+        return b""  # the status says enough
     raise UpstreamFailed(
         "unreadable_encoding",
         status=response.status,
@@ -157,7 +161,7 @@ def _unpacked(response: ClientResponse, packed: bytes) -> bytes:
 
 
 def _inflated(packed: bytes, status: int) -> bytes:
-    """Raises `zlib.error`, and `UpstreamFailed` where there is more in it than in any answer."""
+    """Raises `zlib.error`, and `UpstreamFailed` for more bytes than any answer has."""
     body = b""
     while packed:
         member = zlib.decompressobj(GZIP_OR_ZLIB)
@@ -172,14 +176,14 @@ def _inflated(packed: bytes, status: int) -> bytes:
 
 @asynccontextmanager
 async def opened(
-    base_url: str, concurrency: int, client: Client | None = None
+    base_url: str, concurrency: int, credentials: AppCredentials | None = None
 ) -> AsyncIterator[TikTok]:
     """A client over a session of its own, `concurrency` connections at most."""
     async with ClientSession(
         connector=TCPConnector(limit=concurrency, ttl_dns_cache=60),
         cookie_jar=DummyCookieJar(),  # accounts must not meet in a cookie
         headers={"Accept-Encoding": ASKED_ENCODING},
-        # It gives up an answer that it cannot read before anybody has seen status and headers.
+        # aiohttp would fail on an answer that it cannot unpack, and hide its status and headers.
         auto_decompress=False,
     ) as session:
-        yield TikTok(session, base_url, client)
+        yield TikTok(session, base_url, credentials)

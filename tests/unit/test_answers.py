@@ -16,7 +16,9 @@ from refresher.domain.pacing import DatabaseTime
 from refresher.domain.reconcile import put_aside, reconcile, refused_alone
 from refresher.events import EVENTS
 from refresher.tiktok import client
-from refresher.tiktok.wire import build_query, read_answer, read_token_answer
+from refresher.tiktok.query_answer import read_answer
+from refresher.tiktok.token_answer import read_token_answer
+from refresher.tiktok.wire import build_query
 from tests.outcomes import conclude_token
 
 PAGE = (Path(__file__).parents[2] / "docs" / "answers.md").read_text()

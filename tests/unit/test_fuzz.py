@@ -14,13 +14,9 @@ from refresher.domain.errors import CoverUnusable, DailyQuotaSpent, Throttled, U
 from refresher.domain.expiry import read_cover
 from refresher.domain.model import TokenPair, usable_token
 from refresher.logs import LONG_NAMES, SHORT_NAMES, redact, redacted_text
-from refresher.tiktok.wire import (
-    LOG_ID_HEADER,
-    LONGEST_LIFE_SECONDS,
-    build_query,
-    read_answer,
-    read_token_answer,
-)
+from refresher.tiktok.query_answer import read_answer
+from refresher.tiktok.token_answer import LONGEST_LIFE_SECONDS, read_token_answer
+from refresher.tiktok.wire import LOG_ID_HEADER, build_query
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 COVER = "https://example.com/tos-a/c5e4~tplv:300.image?x-expires=1790000000&x-signature=e%2FM%3D"

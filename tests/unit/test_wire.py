@@ -22,13 +22,9 @@ from refresher.domain.errors import (
     UpstreamFailed,
 )
 from refresher.domain.model import TokenPair
-from refresher.tiktok.wire import (
-    LOG_ID_HEADER,
-    build_query,
-    build_token_request,
-    read_answer,
-    read_token_answer,
-)
+from refresher.tiktok.query_answer import read_answer
+from refresher.tiktok.token_answer import read_token_answer
+from refresher.tiktok.wire import LOG_ID_HEADER, build_query, build_token_request
 
 NOW = 1_790_000_000.0
 LOG_ID = "20260828021607B9B16EDC3EA4D6951B80"
