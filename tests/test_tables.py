@@ -1,10 +1,13 @@
-"""docs/tables.md, held to the migrated database."""
+"""docs/tables.md and the SQL of the first pages, held to the migrated database."""
 
 import re
 from collections import defaultdict
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[1] / "docs" / "tables.md").read_text()
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "tables.md").read_text()
 COLUMN = re.compile(r"^\| `(\w+)` \| ([a-z ]+) \| (writes|reads|owns) \| .+ \|$", re.MULTILINE)
 LONG_NAMES = {"timestamptz": "timestamp with time zone"}
 
@@ -32,3 +35,13 @@ async def test_every_table_and_column_is_listed_with_its_type(pool):
     assert listed("videos") == columns.pop("videos")
     others = re.findall(r"^\| `(\w+)` \|", section("Other tables"), re.MULTILINE)
     assert sorted(others) == sorted(columns)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md", "docs/how-to.md"])
+async def test_the_sql_of_a_page_runs_as_it_stands(pool, page):
+    """In the order of the page. What makes or changes roles is for the whole server: left out."""
+    blocks = re.findall(r"```sql\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        if " ROLE " not in block:
+            await pool.execute(block)

@@ -25,7 +25,7 @@ SET access_token = $2, access_token_expires_at = $3, refresh_token = $4,
     refresh_token_expires_at = $5, scope = $6
 WHERE open_id = $1
 """
-#: All columns that an ORM would map: what the README names.
+#: All columns that an ORM would map: what docs/tables.md names.
 READ_VIDEOS = """
 SELECT video_id, cover_image_url, cover_expires_at, refreshed_at, missing_since, gone_at
 FROM refresher.videos

@@ -129,7 +129,9 @@ def test_the_containers_pass_every_setting_on():
 # --- All pages ---
 
 
-@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")))
+@pytest.mark.parametrize(
+    "page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name
+)
 def test_links_lead_somewhere(page):
     """Files and headings that a page links to are there."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
