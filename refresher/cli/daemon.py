@@ -9,7 +9,7 @@ from refresher.cli.output import Incomplete, Misuse
 
 
 def run() -> None:
-    """The daemon. SIGTERM or SIGINT: finish what is in flight, give leases back, exit."""
+    """The daemon. SIGTERM or SIGINT: finish what is in flight, release leases, exit."""
     import uvloop
 
     from refresher import app as composition

@@ -41,10 +41,10 @@ class Reaction(StrEnum):
     BISECT = "bisected until the refused ID stands alone"
     PAUSE = "paused, its rate lowered"
     WAIT = "paused until a day's quota can have changed"
-    RENEW = "access token refreshed before anything else is asked"
+    RENEW = "access token renewed before anything else is asked"
     REAUTHORIZE = "parked as needs_reauthorization"
     EXTEND_SCOPE = "parked as needs_scope"
-    SUSPEND = "no token refreshed for a while"
+    SUSPEND = "no token renewed for a while"
 
 
 @dataclass(frozen=True, slots=True)

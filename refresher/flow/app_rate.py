@@ -1,4 +1,4 @@
-"""The rate of the whole app, found together with the other replicas."""
+"""The rate limit of the whole app, found together with the other replicas."""
 
 import asyncio
 from contextlib import suppress
@@ -14,21 +14,21 @@ from refresher.flow.outage import Outage
 from refresher.flow.stop import Stop
 from refresher.logs import emit
 
-#: While the app is limited, what was answered is told to the other replicas so often, and 429s are
-#: looked at no more often than that.
+#: While the app is limited, replicas tell each other so often what was answered. 429s are looked at
+#: at most so often.
 TELLING_SECONDS: Final = 3.0
 LOOKING_SECONDS: Final = 0.25
 
 
 class Accounts(Protocol):
-    """What all replicas know of the app's rate. Raises `DatabaseUnavailable`."""
+    """What all replicas know about the app's rate limit. Raises `DatabaseUnavailable`."""
 
     async def tell_answers(self, answers: Answers) -> bool: ...
     async def limit_app(self, wished_seconds: float, *, shown: bool) -> AppLimit | None: ...
 
 
 class AppRate:
-    """A limit of the whole app that 429s show: found and kept to together with other replicas."""
+    """A rate limit of the whole app that 429s show. All replicas find it together."""
 
     def __init__(self, accounts: Accounts, *, outage: Outage, stop: Stop, clock: Clock) -> None:
         self._accounts = accounts
@@ -58,7 +58,7 @@ class AppRate:
         return self._throttle.throttled(open_id, self._clock(), failure.error.retry_after_seconds)
 
     async def run(self) -> None:
-        """After a 429, and while the app is limited, count with the other replicas; for ever."""
+        """Count with the other replicas after a 429 and while the app is limited. Never returns."""
         while True:
             longest = TELLING_SECONDS if self._throttle.in_force else None
             with suppress(TimeoutError):

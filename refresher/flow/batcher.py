@@ -1,4 +1,4 @@
-"""Many small hand-overs, few statements."""
+"""Items of many submitters in few statements."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, Statement
 from refresher.domain.parts import PARTS, parts_of
 
 HALVES: Final = 2
-#: How long the flow lets a first item wait for others: it costs less than a statement more.
+#: How long the first item of a batch waits for others. A further statement would cost more.
 LINGER_SECONDS: Final = 0.05
 
 Item = TypeVar("Item")
@@ -20,13 +20,14 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Collects items until they weigh `size` or the first has waited `linger_seconds`.
 
-    `flush` gets a batch and answers with one result an item. A batch that fails is flushed again in
-    parts, by `flush_part` where there is one and a lock stands in the way, so that an item that
-    cannot be stored costs nobody else his; what is raised for it alone, or as the database is away,
-    reaches the submitters. Before a batch is split, `check` is waited for: whether it is a matter
-    of items at all; what it raises reaches all of the batch. So many flushes `at_once`: what comes
-    meanwhile makes the next batch. The memory is bounded by the submitters, as each waits for its
-    own item.
+    `flush` gets a batch and returns one result for each item. When a batch fails, `check` finds out
+    whether it is a matter of items at all; what it raises, all submitters of the batch get. Else
+    the batch is flushed again in parts, with `flush_part` where a lock is in the way, until the
+    items that cannot be stored stand alone. Only their submitters get the error. An error that
+    means that the database is away reaches all.
+
+    At most `at_once` flushes run; what comes meanwhile makes the next batch. Each submitter waits
+    for its own item, so they bound the memory.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Batcher(Generic[Item, Result]):
         return await done
 
     def busy_seconds(self) -> float:
-        """How long the oldest flush has taken so far; 0 for none."""
+        """How long the oldest running flush has taken so far; 0: none runs."""
         return self._clock() - self._flushing_since[0] if self._flushing_since else 0.0
 
     async def run(self) -> None:
@@ -134,12 +135,12 @@ class Batcher(Generic[Item, Result]):
         busy = isinstance(error, DatabaseBusy)
         if not is_away(error):
             failure = await self._failure_of_all() if whole else None
-            # One alone is tried again, too: what failed it may have been over by the check.
+            # A single item is tried again, too: the reason may be over by now.
             if failure is None and (whole or len(batch) > 1):
                 flush = self._flush_part if busy else flush
-                # Others go on while a slow row is looked for: it is no flush that hangs.
+                # To look for a slow row takes long: that is no flush that hangs.
                 timed = timed and not isinstance(error, StatementFailed)
-                # Whoever waits, for a lock or for what is slow, waits in each part that fails.
+                # Each part that fails takes long, too, so there are few rounds.
                 waits = isinstance(error, DatabaseUnavailable)
                 for part in parts_of(batch, PARTS if waits else HALVES):
                     await self._flush_batch(part, flush, timed=timed)
@@ -150,7 +151,7 @@ class Batcher(Generic[Item, Result]):
                 done.set_exception(error)
 
     async def _failure_of_all(self) -> Exception | None:
-        """What stands in the way of any item."""
+        """What stands in the way of all items."""
         if self._check is None:
             return None
         try:
@@ -162,7 +163,7 @@ class Batcher(Generic[Item, Result]):
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        """Of a batch in parts each part by itself."""
+        """The parts of a batch are timed one by one."""
         started = self._clock()
         self._flushing_since.append(started)
         try:

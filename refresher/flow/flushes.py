@@ -1,4 +1,4 @@
-"""Flushes that outlast an outage of the database."""
+"""Statements of a batcher that wait until the database is back."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,7 +14,7 @@ R = TypeVar("R")
 def outlasting(
     outage: Outage, give_up: asyncio.Event, flush: Callable[[Sequence[T]], Awaitable[Sequence[R]]]
 ) -> Callable[[Sequence[T]], Awaitable[Sequence[R]]]:
-    """What was fetched is kept and written when the database is back."""
+    """`flush`, tried until the database is back."""
 
     async def flush_in_the_end(items: Sequence[T]) -> Sequence[R]:
         return await outage.outlast(
@@ -30,7 +30,7 @@ def outlasting(
 def checking(
     outage: Outage, give_up: asyncio.Event, flush: Callable[[Sequence[T]], Awaitable[Sequence[R]]]
 ) -> Callable[[], Awaitable[None]]:
-    """Waits until nothing at all can be flushed: a table may be locked, or refuse all."""
+    """Flushes no items. What fails then is the table, not an item: it may be locked."""
 
     async def flush_nothing() -> None:
         try:

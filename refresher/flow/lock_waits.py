@@ -162,15 +162,8 @@ class LockWaits(Generic[Item, Result]):
         async with self._connection:
             if self._give_up.is_set():
                 return False  # it was set while this one queued
-            tried = asyncio.Event()
-            self._begin(self._look(waiting, tried))
             try:
-                results = await self._outage.attempt(
-                    lambda: self._alone(
-                        [item for item, _ in items], self._try_seconds(), self._name
-                    ),
-                    may_wait=True,
-                )
+                results = await self._ask(waiting, [item for item, _ in items])
             except DatabaseBusy:
                 waiting.tries += 1
                 self._say(open_id, waiting)
@@ -183,12 +176,22 @@ class LockWaits(Generic[Item, Result]):
                 if len(items) == 1 and not items[0][1].done():
                     items[0][1].set_exception(error)
                 return True
-            finally:
-                tried.set()
         for (_, done), result in zip(items, results, strict=True):
             if not done.done():
                 done.set_result(result)
         return True
+
+    async def _ask(
+        self, waiting: _Waiting[Item, Result], items: Sequence[Item]
+    ) -> Sequence[Result]:
+        tried = asyncio.Event()
+        self._begin(self._look(waiting, tried))
+        try:
+            return await self._outage.attempt(
+                lambda: self._alone(items, self._try_seconds(), self._name), may_wait=True
+            )
+        finally:
+            tried.set()
 
     def _try_seconds(self) -> float:
         return max(

@@ -1,4 +1,4 @@
-"""Waiting out a database that is away, and saying so once."""
+"""The database is away: wait until it is back, and log that once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,30 +16,30 @@ T = TypeVar("T")
 FIRST_WAIT_SECONDS: Final = 0.2
 LONGEST_WAIT_SECONDS: Final = 5.0
 LATER_ATTEMPT: Final = 2
-#: A database that is there but lets no statement through for so long is as good as away.
+#: A database that lets no statement through for so long counts as away.
 BUSY_SECONDS: Final = 30.0
 
 
 class Outage:
-    """What this replica knows of the database being away."""
+    """Whether the database is away, as far as this replica knows."""
 
     def __init__(self, chance: Chance, clock: Clock) -> None:
         self._chance = chance
         self._clock = clock
         self._since: float | None = None
         self._busy_since: float | None = None
-        #: When the last of the statements was begun that were answered, in monotonic seconds.
+        #: When the latest answered statement began, in monotonic seconds.
         self.answered_at = -inf
 
     @property
     def lasts(self) -> bool:
-        """The last statement found no database, or all have met locks for long."""
+        """The database is away: the last statement failed, or all have met locks for long."""
         return self._since is not None
 
     async def attempt(self, unit: Callable[[], Awaitable[T]], *, may_wait: bool = False) -> T:
-        """The unit's result. Raises `DatabaseUnavailable`, having said so once for all.
+        """The unit's result. Raises `DatabaseUnavailable`; an outage is logged once.
 
-        `may_wait`: what stands in the way of this statement alone says nothing of the database.
+        `may_wait`: a lock in the way of this statement says nothing about the database.
         """
         started = self._clock()
         try:
@@ -59,9 +59,9 @@ class Outage:
         *,
         may_wait: bool = False,
     ) -> T:
-        """The unit's result, tried until there is one; `may_wait` as in `attempt`.
+        """The unit's result; it is tried until there is one. `may_wait` as in `attempt`.
 
-        Raises `DatabaseUnavailable` only after `give_up` was set, or one of the `fatal` at once.
+        Raises the `fatal` errors at once, and `DatabaseUnavailable` after `give_up` was set.
         """
         attempt = 0
         while True:
@@ -88,13 +88,13 @@ class Outage:
             emit(DATABASE_LOST, reason=str(error))
 
     def _passes(self) -> bool:
-        """Whether what stands in the way of a statement may still pass soon."""
+        """Whether the lock may still end soon."""
         if self._busy_since is None:
             self._busy_since = self._clock()
         return self._clock() < self._busy_since + BUSY_SECONDS
 
     def _answered(self, started: float) -> None:
-        """What was asked before the outage began does not show that it is over."""
+        """A statement from before the outage does not show that it is over."""
         self._busy_since = None
         self.answered_at = max(self.answered_at, started)
         if self._since is not None and started >= self._since:

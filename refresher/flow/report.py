@@ -1,11 +1,11 @@
-"""What the log says of an account when its work is over, and of what stands in its way."""
+"""What the log says about an account: how its work ended, and what stands in its way."""
 
 from collections.abc import Sequence
 from math import inf
 from typing import Final
 
 from refresher.domain.answers import Affects, Failure, Reaction
-from refresher.domain.model import ChunkWrite, Holder, Release, Released
+from refresher.domain.model import ChunkWrite, Holder, Park, Release, Released
 from refresher.events import (
     ACCOUNT_ABANDONED,
     ACCOUNT_ISOLATED,
@@ -28,31 +28,45 @@ TOLD_LATER: Final = {Reaction.WAIT: 1, Reaction.PAUSE: 2}
 
 def report(work: Work, release: Release, released: Released | None) -> None:
     """Say how the work of an account ended; `released` is None where its lease runs out."""
-    open_id = work.claim.open_id
-    telling = _telling_failure(work)
-    log_id = telling.error.log_id if telling else ""
     if release.park and released and released.parked:
-        park = release.park
-        emit(ACCOUNT_PARKED, open_id=open_id, state=park.state, reason=park.reason, log_id=log_id)
+        _report_park(work, release.park)
     elif release.pause_seconds:
-        emit(
-            ACCOUNT_THROTTLED,
-            open_id=open_id,
-            pause_seconds=round(release.pause_seconds, 1),
-            code=telling.error.code if telling else "",
-            quota="day" if release.quota_spent else "minute",
-            log_id=log_id,
-        )
-    if released is None:
-        if not work.abandon_quietly:
-            emit(ACCOUNT_ABANDONED, open_id=open_id)
-    else:
+        _report_pause(work, release)
+    if released:
         _report_isolation(work, release, released)
-    if not work.claim.videos or (release.park and not work.tally.refreshed):
-        return
+    elif not work.abandon_quietly:
+        emit(ACCOUNT_ABANDONED, open_id=work.claim.open_id)
+    if work.claim.videos and (work.tally.refreshed or not release.park):
+        _report_videos(work, released)
+
+
+def _report_park(work: Work, park: Park) -> None:
+    failure = _telling_failure(work)
+    emit(
+        ACCOUNT_PARKED,
+        open_id=work.claim.open_id,
+        state=park.state,
+        reason=park.reason,
+        log_id=failure.error.log_id if failure else "",
+    )
+
+
+def _report_pause(work: Work, release: Release) -> None:
+    failure = _telling_failure(work)
+    emit(
+        ACCOUNT_THROTTLED,
+        open_id=work.claim.open_id,
+        pause_seconds=round(release.pause_seconds, 1),
+        code=failure.error.code if failure else "",
+        quota="day" if release.quota_spent else "minute",
+        log_id=failure.error.log_id if failure else "",
+    )
+
+
+def _report_videos(work: Work, released: Released | None) -> None:
     emit(
         ACCOUNT_REFRESHED,
-        open_id=open_id,
+        open_id=work.claim.open_id,
         requests=work.tally.requests,
         videos=work.tally.ids,
         refreshed=work.tally.refreshed,
@@ -66,10 +80,7 @@ def report(work: Work, release: Release, released: Released | None) -> None:
 
 
 def _report_isolation(work: Work, release: Release, released: Released) -> None:
-    """Once as it begins and as it ends; a park says more.
-
-    Where new tokens came meanwhile, it does not begin.
-    """
+    """Once when it begins, and once when it ends without a park."""
     claim, since = work.claim, work.claim.isolated_since
     if since is None and release.isolated_reason and released.isolated:
         failed = [failure for failure in work.failures if failure.reaction is Reaction.RETRY]

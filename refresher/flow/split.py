@@ -58,11 +58,11 @@ class Split:
         return refused_alone(search.bad, code, work.now())
 
     async def _search(self, work: Work, videos: Sequence[Video], code: str) -> Reconciled | None:
-        """A chunk that fails again and again: is it the account, or one of its videos?
+        """A chunk fails again and again: is the reason the account, or one of its videos?
 
-        Where nothing else of the account is answered, that is seen by a half of the chunk that is;
-        a single video that brought nothing before accuses only itself. One such search a claim.
-        None: it is the account.
+        Where nothing else of the account was answered, a half of the chunk that is answered shows
+        that it is a video. A single video that brought nothing before is the reason itself. One
+        search a claim. None: the reason is the account.
         """
         if work.searched:
             return None
@@ -73,10 +73,7 @@ class Split:
         return await self._bisect(work, videos, code) if videos else None
 
     async def _failing_half(self, work: Work, videos: Sequence[Video]) -> Sequence[Video]:
-        """The half that fails while the other one is answered; empty where neither is.
-
-        Where both of them fail, it is the account.
-        """
+        """The half that fails while the other one is answered. Empty: the account is the reason."""
         middle = len(videos) // 2
         halves = videos[:middle], videos[middle:]
         refused: bool | None = True
@@ -89,7 +86,7 @@ class Split:
         return ()
 
     async def _is_refused(self, work: Work, part: Sequence[Video]) -> bool | None:
-        """Ask for it in a slot of its own, store what comes. None: that could not be found out."""
+        """Ask for a part in a slot of its own, store what comes. None: not known."""
         slot = await self._leases.next_slot(work)
         if slot is None:
             return None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from refresher.cli.simulate import _plan
 from refresher.domain.fleet import NO_COVER, Cohort, Fleet
 from refresher.domain.model import CHUNK_SIZE, OpenId
-from refresher.postgres.claims import Claims
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.statements import statement
 from refresher.settings import Settings
 from refresher.simulation.engine import Engine
@@ -54,7 +54,7 @@ async def claimed_with(configured):
     """The values that the claim statement gets, by name."""
     claim = statement("claim")
     with pytest.raises(Sent) as sent:
-        await Claims(Wire(), replica="a", pace=configured.pace).claim(BUDGET)
+        await Accounts(Wire(), replica="a", pace=configured.pace).claim(BUDGET)
     return dict(zip(claim._order, sent.value.args, strict=True))
 
 
