@@ -21,9 +21,9 @@ from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.flow.loop import Refresher
 from refresher.flow.outage import Outage
-from refresher.flow.parts import Outside
 from refresher.flow.stop import cancelled
 from refresher.flow.terms import Terms
+from refresher.flow.wiring import Outside
 from refresher.logs import emit
 from refresher.operations import served
 from refresher.postgres.accounts import Accounts

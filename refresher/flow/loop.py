@@ -8,10 +8,10 @@ from typing import Final
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.model import Claim, OpenId
 from refresher.flow.outage import LATER_ATTEMPT
-from refresher.flow.parts import Outside, connect
 from refresher.flow.room import Room
 from refresher.flow.stop import cancelled, wait_for
 from refresher.flow.terms import Terms
+from refresher.flow.wiring import Outside, connect
 from refresher.flow.work import Tally, Work
 
 #: Accounts whose rows others had locked are looked for again after so long, then after twice that,

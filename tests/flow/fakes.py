@@ -10,8 +10,8 @@ from refresher.domain.model import Claim, Release, Released, TokenStanding, Vide
 from refresher.domain.pacing import DatabaseTime
 from refresher.flow.loop import Refresher
 from refresher.flow.outage import Outage
-from refresher.flow.parts import Outside
 from refresher.flow.terms import Terms
+from refresher.flow.wiring import Outside
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE_SECONDS = 20.0
