@@ -1,3 +1,4 @@
+-- Gives tokens that are stored already their stored text again.
 UPDATE staged_accounts AS s
 SET access_token = k.access_token,
     refresh_token = k.refresh_token

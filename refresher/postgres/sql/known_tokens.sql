@@ -1,1 +1,2 @@
+-- Takes no lock: for a dry run.
 {{ known_tokens }}

@@ -1,5 +1,5 @@
 -- Noted once for all replicas.
-WITH news AS MATERIALIZED (
+WITH misnamed_account AS MATERIALIZED (
     SELECT open_id
     FROM refresher.accounts
     WHERE open_id = :open_id AND token_open_id IS DISTINCT FROM :token_open_id
@@ -7,6 +7,6 @@ WITH news AS MATERIALIZED (
 )
 UPDATE refresher.accounts AS a
 SET token_open_id = :token_open_id
-FROM news
-WHERE a.open_id = news.open_id
+FROM misnamed_account
+WHERE a.open_id = misnamed_account.open_id
 RETURNING a.open_id

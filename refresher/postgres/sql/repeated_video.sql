@@ -1,3 +1,4 @@
+-- Lines of the file with a video that an earlier line has, too.
 SELECT max(line) AS line, count(*) OVER () AS wrong, open_id || ',' || video_id AS value,
        'open_id,video_id: expected each once (first in line ' || min(line) || ')' AS expected
 FROM staged_videos

@@ -1,3 +1,4 @@
+-- How many accounts each replica has leased.
 SELECT lease_owner AS replica, count(*) AS leases
 FROM refresher.accounts
 WHERE lease_expires_at > now()

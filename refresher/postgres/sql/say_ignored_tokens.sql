@@ -1,4 +1,5 @@
-WITH unsaid AS MATERIALIZED (
+-- Notes that used-up tokens were reported, and how many came since the last report.
+WITH unsaid_accounts AS MATERIALIZED (
     SELECT open_id, tokens_ignored
     FROM refresher.accounts
     WHERE open_id = ANY (:open_ids::text[])
@@ -11,7 +12,7 @@ patience AS MATERIALIZED (
 UPDATE refresher.accounts AS a
 SET tokens_ignored = 0,
     tokens_ignored_said = now()
-FROM unsaid
-WHERE a.open_id = unsaid.open_id
+FROM unsaid_accounts
+WHERE a.open_id = unsaid_accounts.open_id
   AND (SELECT count(*) FROM patience) > 0
-RETURNING a.open_id, unsaid.tokens_ignored
+RETURNING a.open_id, unsaid_accounts.tokens_ignored

@@ -1,7 +1,7 @@
 -- Pauses or resumes an account. Resume means now: the back-off of its token and its isolation end,
 -- too. What we cannot end stays: the pause after a 429, and a token request whose outcome may still
 -- be stored. Other ways to revive an account: docs/decisions/0021.
-WITH before AS MATERIALIZED (
+WITH account_before AS MATERIALIZED (
     SELECT open_id, state, state_since
     FROM refresher.accounts
     WHERE open_id = :open_id
@@ -22,9 +22,10 @@ SET state = :state,
                              AND coalesce(a.lease_expires_at, now()) <= now()
                         THEN least(a.next_slot_at, now()) ELSE a.next_slot_at END,
     wake_at = CASE WHEN a.lease_expires_at > now() THEN a.wake_at ELSE least(a.wake_at, now()) END
-FROM before
-WHERE a.open_id = before.open_id
-RETURNING before.state AS was, a.state AS is_, before.state_since AS since, now() AS now,
+FROM account_before
+WHERE a.open_id = account_before.open_id
+RETURNING account_before.state AS was, a.state AS is_, account_before.state_since AS since,
+          now() AS now,
           coalesce(a.lease_expires_at > now(), false) AS leased,
           greatest(a.next_slot_at, a.token_request_until, now()) AS free_at,
           a.refresh_token IS NOT NULL AS refreshable,

@@ -4,7 +4,7 @@
 -- That pass takes nearly all the time, so it does little for each row. One expression, computed
 -- once because of OFFSET 0, sorts the accounts: counts hold (NULL), never counted (true), others
 -- (false).
-WITH stored AS MATERIALIZED (
+WITH kinds AS MATERIALIZED (
     -- A row: all accounts of one kind, which is their state and whether their counts hold.
     SELECT state, uncounted, count(*) AS accounts, sum(videos) AS videos, sum(valid) AS valid,
            sum(expired) AS expired, sum(unreachable) AS unreachable,
@@ -28,7 +28,7 @@ WITH stored AS MATERIALIZED (
     ) AS accounts
     GROUP BY state, uncounted
 ),
-most AS (
+limits AS (
     -- One row: how many videos to read in all, and of one account. More if there are accounts that
     -- were never counted, as their number of videos is unknown.
     SELECT CASE WHEN bool_or(uncounted) OR sum(weight) <= :videos_read::integer
@@ -36,10 +36,10 @@ most AS (
            CASE WHEN bool_or(uncounted) THEN greatest(1, :videos_read::integer / {{ share_of_one }})
                 WHEN sum(weight) <= :videos_read::integer THEN :videos_read::integer
                 ELSE greatest(1, :videos_sampled::integer / {{ share_of_one }}) END AS of_one
-    FROM stored
+    FROM kinds
     WHERE uncounted IS NOT NULL
 ),
-sample AS MATERIALIZED (
+sampled_accounts AS MATERIALIZED (
     -- A row: an account to look into. One of each kind first, then as many as may be read.
     SELECT state, uncounted, open_id, size, of_one AS at_most
     FROM (
@@ -50,29 +50,29 @@ sample AS MATERIALIZED (
                    ),
                    0
                ) AS read_before
-        FROM most, stored, unnest(open_ids[:of_all], sizes[:of_all])
+        FROM limits, kinds, unnest(open_ids[:of_all], sizes[:of_all])
                                WITH ORDINALITY AS account (open_id, size, place)
         WHERE uncounted IS NOT NULL
     ) AS accounts
     WHERE read_before < of_all OR place = 1
 ),
-looked_into AS (
+sampled_kinds AS (
     -- A row: a kind, as counted in its sample.
     SELECT s.state, s.uncounted, sum(c.videos * scale) AS videos, sum(c.valid * scale) AS valid,
            sum(c.expired * scale) AS expired, sum(c.uncovered * scale) AS uncovered,
            sum(c.missing * scale) AS missing, sum(c.unreachable * scale) AS unreachable,
            sum(c.due * scale) AS due, min(c.earliest_due_at) AS earliest_due_at,
            sum(greatest(1, s.size)) AS weight, bool_or(scale > 1) AS in_part
-    FROM sample AS s
+    FROM sampled_accounts AS s
     CROSS JOIN LATERAL refresher.count_videos(s.open_id, s.at_most) AS c
     CROSS JOIN LATERAL (SELECT greatest(1, s.size::numeric / s.at_most) AS scale) AS whole
     GROUP BY 1, 2
 ),
-counted AS (
+counted_kinds AS (
     -- A row: a kind with its counts, as they are stored or extrapolated from the sample.
     SELECT state, accounts, videos, valid, expired, uncovered, missing, unreachable, 0 AS due,
            NULL::timestamptz AS earliest_due_at
-    FROM stored
+    FROM kinds
     WHERE uncounted IS NULL
     UNION ALL
     SELECT state, s.accounts, l.videos * s.weight / l.weight, l.valid * s.weight / l.weight,
@@ -81,7 +81,7 @@ counted AS (
            l.due * s.weight / l.weight,
            least(l.earliest_due_at,
                  CASE WHEN l.weight < s.weight OR l.in_part THEN s.earliest_due_at END)
-    FROM stored AS s JOIN looked_into AS l USING (state, uncounted)
+    FROM kinds AS s JOIN sampled_kinds AS l USING (state, uncounted)
 )
 SELECT state,
        sum(accounts)::bigint AS accounts,
@@ -96,5 +96,5 @@ SELECT state,
        CASE WHEN state = 'active' THEN
            greatest(0, extract(epoch FROM now()) - extract(epoch FROM min(earliest_due_at)))::float8
        END AS oldest_overdue_seconds
-FROM counted
+FROM counted_kinds
 GROUP BY state

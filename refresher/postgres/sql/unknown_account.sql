@@ -1,3 +1,4 @@
+-- Lines of the file with a video of an account that is not stored.
 SELECT line, count(*) OVER () AS wrong, open_id AS value,
        'open_id: expected a known account' AS expected
 FROM staged_videos AS s

@@ -13,7 +13,7 @@ accounts_at_rest AS MATERIALIZED (
     WHERE a.open_id = ANY (ARRAY(SELECT open_id FROM batch))
       AND (a.lease_expires_at IS NULL OR a.lease_expires_at <= now())
 ),
-counted AS MATERIALIZED (
+counted_accounts AS MATERIALIZED (
     -- A row: such an account with new counts, and when it should wake.
     SELECT r.open_id, r.lease_epoch, r.wake_at, c.*,
            greatest(least(c.earliest_due_at, r.token_wake_at), now()) AS should_wake_at
@@ -23,8 +23,8 @@ overslept_accounts AS (
     -- A row: an account that would wake too late.
     SELECT a.open_id, c.should_wake_at,
            extract(epoch FROM a.wake_at) - extract(epoch FROM c.should_wake_at) AS overslept
-    FROM counted AS c JOIN refresher.accounts AS a USING (open_id)
-    WHERE a.open_id = ANY (ARRAY(SELECT open_id FROM counted))
+    FROM counted_accounts AS c JOIN refresher.accounts AS a USING (open_id)
+    WHERE a.open_id = ANY (ARRAY(SELECT open_id FROM counted_accounts))
       -- An account with a back-off is meant to sleep.
       AND a.state = 'active' AND isfinite(c.should_wake_at)
       -- In seconds, as times at the end of their range cannot be added to.
@@ -33,14 +33,14 @@ overslept_accounts AS (
           - extract(epoch FROM greatest(c.should_wake_at, a.next_slot_at))
           > :longest_retry_seconds::float8
 ),
-drifted AS MATERIALIZED (
+drifted_accounts AS MATERIALIZED (
     -- A row: an account to write, now locked. If it was claimed or woken meanwhile, what we have
     -- counted is old, and the account is skipped.
     SELECT a.open_id
     FROM refresher.accounts AS a
-    JOIN counted AS c USING (open_id)
+    JOIN counted_accounts AS c USING (open_id)
     LEFT JOIN overslept_accounts AS m USING (open_id)
-    WHERE a.open_id = ANY (ARRAY(SELECT open_id FROM counted))
+    WHERE a.open_id = ANY (ARRAY(SELECT open_id FROM counted_accounts))
       AND (a.lease_epoch, a.wake_at) = (c.lease_epoch, c.wake_at)
       AND (m.open_id IS NOT NULL
            OR (a.videos, a.valid, a.expired, a.uncovered, a.missing, a.unreachable, a.valid_until,
@@ -51,7 +51,7 @@ drifted AS MATERIALIZED (
     ORDER BY a.open_id
     FOR UPDATE OF a SKIP LOCKED
 ),
-updated AS (
+mended_accounts AS (
     UPDATE refresher.accounts AS a
     SET videos = c.videos,
         valid = c.valid,
@@ -62,11 +62,11 @@ updated AS (
         valid_until = c.valid_until,
         earliest_due_at = c.earliest_due_at,
         wake_at = least(a.wake_at, m.should_wake_at)
-    FROM counted AS c LEFT JOIN overslept_accounts AS m USING (open_id)
+    FROM counted_accounts AS c LEFT JOIN overslept_accounts AS m USING (open_id)
     WHERE a.open_id = c.open_id
-      AND a.open_id = ANY (ARRAY(SELECT open_id FROM drifted))
+      AND a.open_id = ANY (ARRAY(SELECT open_id FROM drifted_accounts))
       AND (SELECT count(*) FROM patience) > 0
     RETURNING a.open_id
 )
 SELECT open_id, nullif(overslept::float8, 'infinity') AS overslept_seconds
-FROM overslept_accounts JOIN updated USING (open_id)
+FROM overslept_accounts JOIN mended_accounts USING (open_id)

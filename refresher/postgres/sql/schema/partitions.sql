@@ -1,3 +1,4 @@
+-- The number of partitions. NULL: the table is not partitioned.
 SELECT CASE WHEN relkind = 'p' THEN (
     SELECT count(*) FROM pg_inherits WHERE inhparent = pg_class.oid
 ) END
