@@ -75,13 +75,17 @@ counted_kinds AS (
     FROM kinds
     WHERE uncounted IS NULL
     UNION ALL
-    SELECT state, s.accounts, l.videos * s.weight / l.weight, l.valid * s.weight / l.weight,
-           l.expired * s.weight / l.weight, l.uncovered * s.weight / l.weight,
-           l.missing * s.weight / l.weight, l.unreachable * s.weight / l.weight,
-           l.due * s.weight / l.weight,
-           least(l.earliest_due_at,
-                 CASE WHEN l.weight < s.weight OR l.in_part THEN s.earliest_due_at END)
-    FROM kinds AS s JOIN sampled_kinds AS l USING (state, uncounted)
+    SELECT state, kind.accounts, sample.videos * kind.weight / sample.weight,
+           sample.valid * kind.weight / sample.weight,
+           sample.expired * kind.weight / sample.weight,
+           sample.uncovered * kind.weight / sample.weight,
+           sample.missing * kind.weight / sample.weight,
+           sample.unreachable * kind.weight / sample.weight,
+           sample.due * kind.weight / sample.weight,
+           least(sample.earliest_due_at,
+                 CASE WHEN sample.weight < kind.weight OR sample.in_part
+                      THEN kind.earliest_due_at END)
+    FROM kinds AS kind JOIN sampled_kinds AS sample USING (state, uncounted)
 )
 SELECT state,
        sum(accounts)::bigint AS accounts,

@@ -39,10 +39,10 @@ drifted_accounts AS MATERIALIZED (
     SELECT a.open_id
     FROM refresher.accounts AS a
     JOIN counted_accounts AS c USING (open_id)
-    LEFT JOIN overslept_accounts AS m USING (open_id)
+    LEFT JOIN overslept_accounts AS o USING (open_id)
     WHERE a.open_id = ANY (ARRAY(SELECT open_id FROM counted_accounts))
       AND (a.lease_epoch, a.wake_at) = (c.lease_epoch, c.wake_at)
-      AND (m.open_id IS NOT NULL
+      AND (o.open_id IS NOT NULL
            OR (a.videos, a.valid, a.expired, a.uncovered, a.missing, a.unreachable, a.valid_until,
                a.earliest_due_at)
               IS DISTINCT FROM
@@ -61,8 +61,8 @@ mended_accounts AS (
         unreachable = c.unreachable,
         valid_until = c.valid_until,
         earliest_due_at = c.earliest_due_at,
-        wake_at = least(a.wake_at, m.should_wake_at)
-    FROM counted_accounts AS c LEFT JOIN overslept_accounts AS m USING (open_id)
+        wake_at = least(a.wake_at, o.should_wake_at)
+    FROM counted_accounts AS c LEFT JOIN overslept_accounts AS o USING (open_id)
     WHERE a.open_id = c.open_id
       AND a.open_id = ANY (ARRAY(SELECT open_id FROM drifted_accounts))
       AND (SELECT count(*) FROM patience) > 0
