@@ -46,7 +46,7 @@ from refresher.postgres.database import Pool, connected
 from refresher.postgres.migrate import migrate
 from refresher.postgres.status import read_quota, read_replicas, read_summary
 from refresher.postgres.write_back import write_back
-from refresher.simulation.fleet import sizes
+from refresher.simulation.steady_fleet import sizes
 
 T = TypeVar("T")
 

@@ -33,7 +33,7 @@ from benchmarks.uneven_fleet import thinned
 from benchmarks.world import FIRST_ID, Server, module, postgres
 from refresher.emulator.record import RECORD_PATH
 from refresher.postgres.migrate import migrate
-from refresher.simulation.fleet import sizes
+from refresher.simulation.steady_fleet import sizes
 
 DATABASE: Final = "quota"
 WINDOW_SECONDS: Final = 60.0

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from benchmarks.bad_accounts import KINDS, Run, measure, show
 from refresher.domain.breaker import LOST_PROBES
 from refresher.domain.claiming import chunks_of
+from refresher.domain.cohorts import Cohort, Fleet
 from refresher.domain.conclude import Whose
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
@@ -27,7 +28,6 @@ from refresher.domain.errors import (
     TokenRequestFailed,
     UpstreamFailed,
 )
-from refresher.domain.fleet import Cohort, Fleet
 from refresher.domain.model import (
     Claim,
     OpenId,

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from refresher.domain.claiming import choose, chunks_of, most_chunks, reserve
-from refresher.domain.fleet import NO_COVER, Cohort, add_cohort
+from refresher.domain.cohorts import NO_COVER, Cohort, add_cohort
 from refresher.domain.model import CHUNK_SIZE
 from refresher.domain.pacing import Pace
 from refresher.postgres.accounts import Accounts

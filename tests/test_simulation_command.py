@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from refresher.domain.fleet import NO_COVER, Cohort
+from refresher.domain.cohorts import NO_COVER, Cohort
 from refresher.postgres.fleet import PAGE, read_fleet
 from tests.conftest import check_output, environment
 

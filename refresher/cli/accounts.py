@@ -1,8 +1,10 @@
 """`accounts`: import, list, pause and resume."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +12,13 @@ from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_fi
 from refresher.cli.options import TAKES_HYPHENS
 from refresher.cli.output import WIDE, Misuse, short
 from refresher.csv_files.columns import ACCOUNT_COLUMNS, ACCOUNT_NEEDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.table import Table
+
+    from refresher.postgres.status import Account
 
 accounts = typer.Typer(help="The accounts whose videos are kept alive.")
 
@@ -46,24 +55,22 @@ def import_accounts(
 def list_accounts() -> None:
     """All accounts with state, videos and next wake-up."""
     from rich.console import Console
-    from rich.table import Table
 
     from refresher.cli.database import with_database
     from refresher.postgres import status
     from refresher.settings import read_settings
 
-    table = Table(
-        "open_id",
-        "state",
-        "reason",
-        "since",
-        "videos",
-        "valid",
-        "wakes at",
-        box=None,
-        pad_edge=False,
-    )
-    for account in with_database(read_settings(), status.list_accounts):
+    table = _table(with_database(read_settings(), status.list_accounts))
+    # In a file or another program, no line may be folded to the width of a terminal.
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def _table(listed: Iterable[Account]) -> Table:
+    from rich.table import Table
+
+    columns = ("open_id", "state", "reason", "since", "videos", "valid", "wakes at")
+    table = Table(*columns, box=None, pad_edge=False)
+    for account in listed:
         table.add_row(
             account.open_id,
             account.state,
@@ -73,8 +80,7 @@ def list_accounts() -> None:
             f"{account.valid:,}",
             short(account.wake_at),
         )
-    # Piped into a file or another program, no line may be folded to the width of a terminal.
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+    return table
 
 
 @accounts.command(context_settings=TAKES_HYPHENS)

@@ -133,7 +133,7 @@ def emulator(
             seed=seed,
         )
     except ValueError as error:
-        # Each option is within its own bounds: these are shares that come to more than all.
+        # Typer has checked each option: only the sum of the shares can be too high.
         raise Misuse(f"--...-share: {error}") from None
     world = Emulator(options)
     populate(world, accounts_file or SAMPLE_ACCOUNTS, videos_file or SAMPLE_VIDEOS)

@@ -1,4 +1,4 @@
-"""Errors of the whole program that the operator can put right. Loaded only when one is raised."""
+"""Errors of the whole program that the operator can fix. Loaded only when an error is raised."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -9,7 +9,7 @@ from refresher.postgres.database import SchemaNotMigratedError
 from refresher.postgres.failures import ROWS_REFUSED, first_line
 from refresher.settings import SettingsError
 
-#: What the operator can put right: one line, no traceback.
+#: Errors that the operator can fix: one line, no traceback.
 OPERATOR_ERRORS: Final = (
     SettingsError,
     BadFileError,
@@ -21,7 +21,7 @@ OPERATOR_ERRORS: Final = (
 
 
 def complaints(error: Exception) -> Sequence[str]:
-    """What to tell the operator, a line each; empty where the operator can do nothing about it."""
+    """What to tell the operator, line by line; empty if the operator cannot fix it."""
     if isinstance(error, BadFileError):
         return error.complaints
     if isinstance(error, DatabaseUnavailable):

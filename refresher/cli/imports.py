@@ -1,4 +1,4 @@
-"""What `accounts import` and `videos import` share."""
+"""What `accounts import` and `videos import` have in common."""
 
 from __future__ import annotations
 

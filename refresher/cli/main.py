@@ -39,8 +39,8 @@ app.add_typer(tokens.tokens, name="tokens")
 
 def main() -> None:
     """The console script."""
-    # What is loaded stays loaded, and what is made for a chunk has no cycles: to look for garbage
-    # took a tenth of the start and a sixth of the daemon's CPU time.
+    # Modules stay loaded, and the objects of a chunk have no cycles. With the default thresholds
+    # the garbage collector took a tenth of the start and a sixth of the daemon's CPU time.
     gc.set_threshold(20_000, 20, 50)
     try:
         code = app(standalone_mode=False)
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _explained(error: Exception) -> tuple[Sequence[str], int]:
-    """What to say, and the exit code."""
+    """What to print, and the exit code."""
     if isinstance(error, Incomplete):
         return error.args, EXIT_INCOMPLETE
     if isinstance(error, Misuse):
@@ -65,12 +65,12 @@ def _explained(error: Exception) -> tuple[Sequence[str], int]:
 
     if lines := complaints(error):
         return lines, EXIT_USAGE
-    # Its text may quote a row of the database, so it passes the redaction; no traceback does.
+    # The text may quote a row of the database: `say` redacts it. A traceback is not printed.
     return [f"unexpected {type(error).__name__}: {error}"], EXIT_INCOMPLETE
 
 
 def _misuse(error: typer.TyperException) -> str:
-    """Of a bad value the option and what was expected; of all else what Typer says."""
+    """For a bad value, the option and what was expected; else what Typer says."""
     if isinstance(error, typer.BadParameter) and error.param is not None and error.__cause__:
         from pydantic import ValidationError
 

@@ -1,4 +1,4 @@
-"""What several commands take."""
+"""Options that several commands have."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ TAKES_HYPHENS: Final = {"ignore_unknown_options": True}
 
 
 def whole(option: str, value: str, least: int = 1) -> int:
-    """A number of seconds that is not `hourly`. Raises `Misuse`."""
+    """The number of seconds that an option names. Raises `Misuse`."""
     from refresher.domain.expiry import LONGEST_LIFE_SECONDS
 
     most = int(LONGEST_LIFE_SECONDS)

@@ -1,24 +1,24 @@
-"""What commands say on standard error, and the two ways in which a command ends badly."""
+"""What commands print on standard error, and the two ways in which a command fails."""
 
 import re
 import sys
 from datetime import datetime
 from typing import Final
 
-#: A complaint names the variable of a secret, or its file: what follows is a sentence of ours or of
-#: the operating system, not its value.
+#: The variable of a secret, or its file, in a complaint: the text after it is a sentence, of ours
+#: or of the operating system, and not the secret.
 COMPLAINT: Final = re.compile(r"(\b(?i:refresher)_[A-Za-z_]+: )(?=expected |[A-Z][a-z/]+ [a-z])")
 
-#: Columns of a table that goes into a file or to another program: no line may be folded.
+#: The width of a table that goes into a file or to another program: no line may be folded.
 WIDE: Final = 1000
 
 
 class Misuse(Exception):
-    """What the operator asked for cannot be done; the message says why."""
+    """The operator asked for something impossible; the message says why."""
 
 
 class Incomplete(Exception):
-    """The command did what it could, and something is left; the message, if any, says what."""
+    """The command did what it could, but something is left; the message, if any, says what."""
 
 
 def say(message: str) -> None:

@@ -14,7 +14,7 @@ from refresher.domain.limits import HIGHEST_LIMIT, YEAR_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from refresher.domain.fleet import Fleet
+    from refresher.domain.cohorts import Fleet
     from refresher.settings import Settings
     from refresher.simulation.forecast import Forecast
     from refresher.simulation.plan import Plan, Ttl
@@ -98,7 +98,7 @@ def _fleet_source(
         raise Misuse("expected --videos and --accounts, or --from-database alone")
 
     def made(_: Settings, plan: Plan) -> Fleet:
-        from refresher.simulation.fleet import sizes, steady_fleet
+        from refresher.simulation.steady_fleet import sizes, steady_fleet
 
         try:
             counts = sizes(videos_made, accounts_made)
@@ -120,7 +120,7 @@ def _stored_fleet(settings: Settings, _: Plan) -> Fleet:
 
 
 def _drawing(file: Path | None) -> Callable[[Forecast, Plan], None]:
-    """What draws into the file; what is wrong with it is found before the long work."""
+    """What draws into the file. Raises `Misuse` now, before the long work."""
     if file is None:
         return lambda _forecast, _plan: None
     if file.suffix != ".png" or file.is_dir() or not file.parent.is_dir():
@@ -139,7 +139,7 @@ def _settings_to_simulate(*, stored: bool, **given: float | None) -> Settings:
         name: value for name, value in given.items() if value is not None
     }
     if not stored:
-        # Only the daemon needs one: nothing connects to it.
+        # Settings need a URL, but nothing connects to it.
         overrides["database_url"] = "postgresql:///"
     return read_settings(**overrides)
 

@@ -1,11 +1,16 @@
 """`status`."""
 
+from __future__ import annotations
+
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from refresher.cli.output import WIDE
+
+if TYPE_CHECKING:
+    from refresher.postgres.database import Pool
 
 
 def show_status(
@@ -13,38 +18,39 @@ def show_status(
 ) -> None:
     """Freshness, backlog, accounts by state, quota use, and who holds leases just now."""
     import json
-    from dataclasses import asdict
 
     from refresher.cli.database import with_database
-    from refresher.postgres import status
-    from refresher.postgres.database import Pool
-    from refresher.postgres.partitioning import count_partitions
     from refresher.settings import read_settings
 
     settings = read_settings()
-
-    async def read(pool: Pool) -> dict[str, Any]:
-        summary = await status.read_summary(pool)
-        quota = await status.read_quota(pool)
-        partitions = await count_partitions(pool)
-        return {
-            **asdict(summary),
-            "isolated_accounts": await status.count_isolated(pool),
-            "quota": {
-                "since": quota.since.isoformat(),
-                "requests": quota.requests,
-                "busiest_account_requests": quota.busiest,
-                "limit_per_account_and_minute": settings.rate_limit_per_token,
-            },
-            "replicas": dict(await status.read_replicas(pool)),
-            **({} if partitions is None else {"video_partitions": partitions}),
-        }
-
-    facts = with_database(settings, read)
+    facts = with_database(settings, lambda pool: _facts(pool, settings.rate_limit_per_token))
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
         _print_facts(facts)
+
+
+async def _facts(pool: Pool, limit_per_token: int) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from refresher.postgres import status
+    from refresher.postgres.partitioning import count_partitions
+
+    summary = await status.read_summary(pool)
+    quota = await status.read_quota(pool)
+    partitions = await count_partitions(pool)
+    return {
+        **asdict(summary),
+        "isolated_accounts": await status.count_isolated(pool),
+        "quota": {
+            "since": quota.since.isoformat(),
+            "requests": quota.requests,
+            "busiest_account_requests": quota.busiest,
+            "limit_per_account_and_minute": limit_per_token,
+        },
+        "replicas": dict(await status.read_replicas(pool)),
+        **({} if partitions is None else {"video_partitions": partitions}),
+    }
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_fi
 from refresher.csv_files.columns import VIDEO_COLUMNS, VIDEO_NEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from refresher.csv_files.rows import VideoRow
@@ -29,11 +30,7 @@ def import_videos(
     strict: Strict = False,
 ) -> None:
     """Add videos of known accounts from a CSV file; all or nothing."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from refresher.app import due_policy
-    from refresher.csv_files.complaints import named
     from refresher.csv_files.rows import read_videos
     from refresher.csv_files.sheet import count_lines
     from refresher.postgres import imports
@@ -45,15 +42,9 @@ def import_videos(
 
     async def read(pool: Pool) -> None:
         now = await read_now(pool)
-        due_at = _first_due(policy, now)
-        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-            task = progress.add_task(named(file), total=lines)
-            rows = read_videos(
-                file,
-                now,
-                lambda done: progress.update(task, completed=done),
-                doubts=doubts_of(strict=strict),
-            )
+        with _progress(file, lines) as on_line:
+            rows = read_videos(file, now, on_line, doubts=doubts_of(strict=strict))
+            due_at = _first_due(policy, now)
             imported = await imports.import_videos(pool, rows, due_at, dry_run=dry_run)
         known = imported.rows - imported.stored
         would = " would be" if dry_run else ""
@@ -62,15 +53,28 @@ def import_videos(
     import_file(file, read)
 
 
+@contextmanager
+def _progress(file: Path, lines: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal; call what it yields with the number of lines read."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from refresher.csv_files.complaints import named
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(named(file), total=lines)
+        yield lambda done: progress.update(task, completed=done)
+
+
 def _first_due(policy: DuePolicy, now: datetime) -> Callable[[VideoRow], datetime | None]:
-    """When an imported video is due first: None, which is at once, unless its cover still lives."""
-    from refresher.domain.due import account_share, due_after_refresh
+    """When an imported video is first due: before its cover dies, or None, at once, without one."""
+    from refresher.domain.due import account_spread, due_after_refresh
     from refresher.domain.model import OpenId
 
     def due_at(row: VideoRow) -> datetime | None:
         if row.cover_expires_at is None or row.cover_expires_at <= now:
             return None
-        share = account_share(OpenId(row.open_id))
-        return due_after_refresh(policy, share, now, row.cover_expires_at)
+        spread = account_spread(OpenId(row.open_id))
+        return due_after_refresh(policy, spread, now, row.cover_expires_at)
 
     return due_at

@@ -1,19 +1,18 @@
 """What a claim takes of an account: which videos, in how many chunks, in which slots.
 
-The statement that claims decides the same in the database, where the rows are (of a huge account,
-among those of one part of it); a test holds the two against each other. Times are seconds on one
-clock.
+This is for the simulator. The claim statement decides the same in the database, where the rows are
+(of a huge account, it reads one part); a test compares the two. Times are seconds on one clock.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from refresher.domain.fleet import Cohort
+from refresher.domain.cohorts import Cohort
 from refresher.domain.model import CHUNK_SIZE
 from refresher.domain.pacing import PAST_SECONDS, Pace
 
-#: A video that is asked for alone gets its turn after so long, however much else is due.
+#: A video that must be asked for alone gets its turn after so long, even if much else is due.
 ALONE_WAITS_SECONDS: Final = 3600.0
 
 Chosen = list[tuple[Cohort, int]]
@@ -34,9 +33,9 @@ def most_chunks(pace: Pace, chunk_budget: int) -> int:
 def choose(cohorts: Sequence[Cohort], now: float, most_chunks: int) -> Chosen:
     """The videos to ask for, in order: cohorts with how many of each.
 
-    The due ones, topped up to full chunks with those that are due next; a video whose last answer
-    brought no cover is no top-up. One for which requests are refused is asked for alone, when
-    nothing else is due or it has waited for an hour. `cohorts` are in order of `due_at`.
+    These are the due ones, and top-ups to full chunks: those due next, without any whose last
+    answer brought no cover. A video for which requests are refused is asked for alone, when nothing
+    else is due or it has waited for an hour. `cohorts` are in order of `due_at`.
     """
     due, alone = 0, None
     starved = now - ALONE_WAITS_SECONDS
@@ -67,11 +66,14 @@ def _first(cohorts: Sequence[Cohort], now: float, videos: int) -> Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """So many chunks of an account, the first one sent at `first`; where the cursors stand then."""
+    """Slots that are reserved for chunks of one account."""
 
     chunks: int
+    #: The first chunk's.
     first: float
+    #: The first instant after them at which the account may send again.
     next_slot: float
+    #: The same for the app.
     app_next_slot: float
 
 
@@ -79,9 +81,10 @@ def reserve(pace: Pace, now: float, next_slot: float, app_next_slot: float, chun
     """Slots for as many of these chunks as the app's limit leaves.
 
     `next_slot` and `app_next_slot` are the first instants at which the account and the app may send
-    again; slots that have just passed unused are reserved, too. Not the account's own place moves
-    the app's cursor: the slots before it are for others.
+    again. Slots that have just passed unused are reserved, too.
     """
+    # The app's next slot counts from the app's own, not from the account's later one: the slots in
+    # between are for others.
     first, start = _from_now(next_slot, now), app_next_slot
     if pace.app_step_seconds:
         start = _from_now(app_next_slot, now)
@@ -96,16 +99,16 @@ def reserve(pace: Pace, now: float, next_slot: float, app_next_slot: float, chun
 
 
 def _from_now(slot: float, now: float) -> float:
-    """The slot itself where it has just passed or is to come; an idle account begins now."""
+    """The slot itself, if it is to come or has just passed; an idle account begins now."""
     return slot if slot >= now - PAST_SECONDS else now
 
 
 def _app_chunks(pace: Pace, taken_seconds: float) -> int:
-    """How many chunks the app's slots have room for, the next so many seconds being taken."""
+    """How many chunks the app's slots have room for, if the next so many seconds are taken."""
     reach = max(_micros(pace.horizon_seconds), _micros(pace.app_step_seconds))
     return -((_micros(taken_seconds) - reach) // _micros(pace.app_step_seconds))
 
 
 def _micros(seconds: float) -> int:
-    """As the database counts: whole microseconds, so that no rounding turns a decision."""
+    """Whole microseconds, as the database counts, so that both decide the same."""
     return round(seconds * 1_000_000)

@@ -8,14 +8,14 @@ from typing import Final
 
 from refresher.domain.model import OpenId
 
-# One minute, then six times as long each time: 1 min, 6 min, 36 min, 3.6 h, 21.6 h, 3 days.
 NO_TIME: Final = timedelta(0)
+#: Each wait is six times the one before: 1 min, 6 min, 36 min, 3.6 h, 21.6 h, 3 days.
 FIRST_WAIT: Final = timedelta(minutes=1)
 WAIT_GROWTH: Final = 6
 LONGEST_WAIT: Final = timedelta(days=3)
-# A video that is there but has no newer cover may get one at the next full hour.
+#: A video that is there but has no newer cover may get one at the next full hour.
 LONGEST_WAIT_WHILE_PRESENT: Final = timedelta(hours=1)
-# A video that spoils every request costs one of its own each time.
+#: A video that spoils every request takes a request of its own each time.
 FIRST_WAIT_AFTER_REFUSAL: Final = timedelta(hours=1)
 
 
@@ -23,42 +23,47 @@ FIRST_WAIT_AFTER_REFUSAL: Final = timedelta(hours=1)
 class DuePolicy:
     """The operator's settings that decide when a video is due."""
 
+    #: Ask this long before expiry.
     lead: timedelta
+    #: And up to this much earlier, by account.
     spread: timedelta
+    #: How long a cover is taken to live whose URL names no expiry.
     fallback_ttl: timedelta
+    #: After so many misses in a row a video is gone.
     missing_limit: int
 
 
-@lru_cache(maxsize=1024)  # asked for with every chunk of an account that is worked
-def account_share(open_id: OpenId) -> float:
-    """A stable number in [0, 1) by which an account's covers are asked for earlier.
+@lru_cache(maxsize=1024)  # every chunk of an account needs it
+def account_spread(open_id: OpenId) -> float:
+    """Where in the spread an account lies, in [0, 1): its covers are asked for that much earlier.
 
-    Covers expire at full hours, whole cohorts in the same second; this spreads the asking.
+    Always the same for an account. Whole cohorts of covers expire in the same second, at a full
+    hour; this spreads the requests for them.
     """
-    return stable_share(open_id)
+    return stable_fraction(open_id)
 
 
-def stable_share(text: str) -> float:
+def stable_fraction(text: str) -> float:
     """A number in [0, 1), the same for the same text everywhere."""
     return int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) / 2**48
 
 
 def due_after_refresh(
-    policy: DuePolicy, share: float, answered_at: datetime, expires_at: datetime
+    policy: DuePolicy, account_spread: float, answered_at: datetime, expires_at: datetime
 ) -> datetime:
-    """When to ask again for a cover: lead and spread before expiry.
+    """When to refresh a cover: lead and spread before its expiry.
 
-    Where the two together would reach back before two thirds of the cover's life, both shrink
-    alike, so that short-lived covers keep their spread.
+    `account_spread` is the account's. If lead and spread together are more than a third of the
+    cover's life, both shrink by the same factor, so that short-lived covers keep their spread.
     """
     longest = policy.lead + policy.spread
-    reach = policy.lead + policy.spread * share
+    reach = policy.lead + policy.spread * account_spread
     allowed = (expires_at - answered_at) / 3
     return expires_at - (reach * (allowed / longest) if longest > allowed > NO_TIME else reach)
 
 
 def wait_after_miss(misses: int, *, present: bool) -> timedelta:
-    """How long to leave a video alone after its `misses`-th answer in a row without a newer cover.
+    """How long to wait after a video's `misses`-th answer in a row without a newer cover.
 
     `present`: the video was in the answer.
     """
@@ -68,6 +73,6 @@ def wait_after_miss(misses: int, *, present: bool) -> timedelta:
 
 
 def wait_after_refusal(misses: int) -> timedelta:
-    """How long to leave a video alone for which requests are refused, after so many misses."""
+    """How long to wait with a video for which requests are refused, after so many misses."""
     growth: int = WAIT_GROWTH ** min(max(misses, 1) - 1, 10)
     return min(FIRST_WAIT_AFTER_REFUSAL * growth, LONGEST_WAIT)

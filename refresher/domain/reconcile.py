@@ -7,9 +7,9 @@ from typing import Final
 
 from refresher.domain.due import (
     DuePolicy,
-    account_share,
+    account_spread,
     due_after_refresh,
-    stable_share,
+    stable_fraction,
     wait_after_miss,
     wait_after_refusal,
 )
@@ -22,15 +22,13 @@ MOST_MISSES: Final = 10_000  # the column is a smallint
 
 @dataclass(slots=True)
 class Reconciled:
-    """The writes of one answer and what became of each requested ID.
-
-    `rejections` names the videos whose cover cannot be stored, with the reason.
-    """
+    """The writes of one answer, and what became of each requested ID."""
 
     writes: list[Write] = field(default_factory=list)
     refreshed: int = 0
     unchanged: int = 0
     missing: int = 0
+    #: Videos whose cover cannot be stored, with the reason.
     rejections: list[tuple[VideoId, str]] = field(default_factory=list)
 
 
@@ -41,12 +39,12 @@ def reconcile(
     answer: Mapping[str, object],
     now: datetime,
 ) -> Reconciled:
-    """Hold an answer (video ID to cover URL) against the videos asked for.
+    """Compare an answer (video ID to cover URL) with the videos asked for.
 
-    Videos nobody asked for are ignored. Nothing stored is emptied or shortened: a write carries a
-    cover only when it outlives the stored one. No write at all where nothing changes.
+    Videos that nobody asked for are ignored. A write holds a cover only if it lives longer than the
+    stored one, so nothing stored is emptied or shortened. Where nothing changes there is no write.
     """
-    share = account_share(open_id)
+    spread = account_spread(open_id)
     result = Reconciled()
     answered_at, fallback_seconds = now.timestamp(), policy.fallback_ttl.total_seconds()
     alike: dict[float, Write] = {}  # covers of an answer mostly die in the same second
@@ -65,7 +63,7 @@ def reconcile(
         write = alike.get(expires_at)
         if write is None:
             moment = datetime.fromtimestamp(expires_at, UTC)
-            due_at = due_after_refresh(policy, share, now, moment)
+            due_at = due_after_refresh(policy, spread, now, moment)
             write = alike[expires_at] = Write([], due_at, moment)
             result.writes.append(write)
         write.video_ids.append(video.video_id)
@@ -74,9 +72,9 @@ def reconcile(
 
 
 def refused_alone(asked: Sequence[Video], code: str, now: datetime) -> Reconciled:
-    """What to write for videos for each of which a request of its own was refused.
+    """What to write for videos that were each refused in a request of their own.
 
-    The reason is stored with each: it is asked for alone from now on, ever more rarely.
+    The reason is stored, so each is asked for alone from now on, ever more rarely.
     """
     result = Reconciled()
     for video in asked:
@@ -88,18 +86,18 @@ def refused_alone(asked: Sequence[Video], code: str, now: datetime) -> Reconcile
 
 
 def put_aside(policy: DuePolicy, asked: Sequence[Video], reason: str, now: datetime) -> Reconciled:
-    """What to write for a chunk in which everything is refused, each video by itself, too.
+    """What to write for a chunk in which everything is refused, even each video by itself.
 
-    Each due video waits as after a rejected cover, but each for a time of its own: they meet other
-    videos next time, and those that spoil them are asked for ever more rarely.
+    Each due video waits as after a rejected cover, but for a time of its own, so that it is in a
+    chunk with other videos next time. Those that spoil chunks are asked for ever more rarely.
     """
     result = Reconciled()
     for video in asked:
         result.rejections.append((video.video_id, reason))
         write = _write_after_miss(policy, video, now, present=True)
         if write:
-            wait = (write.due_at - now) * (1 + stable_share(f"{video.video_id} {write.misses}")) / 2
-            write.due_at = now + wait
+            fraction = stable_fraction(f"{video.video_id} {write.misses}")
+            write.due_at = now + (write.due_at - now) * (1 + fraction) / 2
             result.writes.append(write)
     return result
 
@@ -111,7 +109,7 @@ def _cover(
     fallback_seconds: float,
     result: Reconciled,
 ) -> tuple[str, float] | None:
-    """The cover to store and when it dies; None where there is none, and why is counted."""
+    """The cover to store and when it dies. None if there is none: `result` counts the reason."""
     if video.video_id not in answer:
         result.missing += 1
         return None
@@ -129,7 +127,10 @@ def _cover(
 def _write_after_miss(
     policy: DuePolicy, video: Video, now: datetime, *, present: bool
 ) -> Write | None:
-    """A miss only moves `due_at`. A top-up asks early: it proves a change, but counts no repeat."""
+    """The write for a miss, which moves `due_at`; None for a top-up that shows nothing new.
+
+    A top-up is asked for early, so another miss of the same kind does not count.
+    """
     missing = not present
     if video.missing == missing and not video.due:
         return None

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from refresher.domain.answers import Failure, Reaction, understood
 from refresher.domain.clocks import Chance, Clock
 from refresher.domain.conclude import Whose, conclude_token
-from refresher.domain.due import account_share
+from refresher.domain.due import account_spread
 from refresher.domain.errors import (
     ClientRefused,
     DatabaseBusy,
@@ -23,7 +23,7 @@ from refresher.domain.errors import (
 )
 from refresher.domain.model import Claim, RefreshToken, Release, TokenPair, usable_token
 from refresher.domain.pacing import CLIENT_REFUSED_SECONDS, growing_seconds
-from refresher.domain.tokens import refresh_in_seconds
+from refresher.domain.token_renewal import renew_in_seconds
 from refresher.events import (
     ACCOUNT_BLOCKED,
     ACCOUNT_MISNAMED,
@@ -126,7 +126,7 @@ class TokenRenewal:
         async def store() -> bool:
             aged = _aged(pair, self._clock() - received)
             lives_seconds = aged.access_token_lives_seconds
-            due = refresh_in_seconds(lives_seconds, account_share(claim.open_id))
+            due = renew_in_seconds(lives_seconds, account_spread(claim.open_id))
             return await self._store.replace(claim, used, aged, due)
 
         try:

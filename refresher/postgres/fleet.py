@@ -4,7 +4,7 @@ from typing import Final
 
 from asyncpg import Record
 
-from refresher.domain.fleet import NO_COVER, Cohort, Fleet
+from refresher.domain.cohorts import NO_COVER, Cohort, Fleet
 from refresher.domain.model import OpenId
 from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
 from refresher.postgres.statements import statement

@@ -1,5 +1,6 @@
 """What a quota does for a fleet: the daemon's own decisions under a virtual clock.
 
-`fleet` makes a fleet from two numbers, `engine` works it, `forecast` says what came of it, `plot`
-draws that. No database and no network.
+`plan` says what is simulated, `steady_fleet` makes a fleet from two numbers, `engine` works it.
+`tally` counts what happens and `demand` computes what would have to; both go into a `forecast`.
+`report` and `plot` show it. No database and no network.
 """

@@ -1,6 +1,6 @@
-"""The fleet at work under a virtual clock: accounts in a heap by when each is claimed next.
+"""The fleet at work under a virtual clock: accounts in a heap, by when each is claimed next.
 
-What a claim takes, its slots and when a cover is due again are the daemon's own decisions, out of
+What a claim takes, its slots, and when a cover is due again are the daemon's own decisions, out of
 `domain`. Answers that one claim gets within a second count as one.
 """
 
@@ -12,33 +12,41 @@ from random import Random
 from typing import Protocol
 
 from refresher.domain.claiming import Chosen, Slots, choose, chunks_of, most_chunks, reserve
-from refresher.domain.due import account_share, wait_after_miss, wait_after_refusal
-from refresher.domain.fleet import Cohort, Fleet, add_cohort
+from refresher.domain.cohorts import Cohort, Fleet, add_cohort
+from refresher.domain.due import account_spread, wait_after_miss, wait_after_refusal
 from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.domain.pacing import back_off
 from refresher.simulation.plan import Plan
 
 
 class Watcher(Protocol):
-    """Hears what happens, in Unix time; what is under way at the end is told whole."""
+    """Hears what happens, in Unix time; of a claim under way at the end, all that it does."""
 
     def asked(self, account: int, sent_at: float, chunks: int, videos: int) -> None:
-        """Requests of one second, the first one sent then; `account` is its place in the fleet."""
+        """An account's requests of one second, the first one sent at `sent_at`.
+
+        `account` is its place in the fleet.
+        """
 
     def refreshed(self, old: Cohort, answered_at: float, videos: int) -> None:
-        """So many videos of a cohort have a newer cover."""
+        """So many videos of a cohort got a newer cover."""
 
 
 @dataclass(slots=True)
 class Account:
     """An account while it is simulated."""
 
+    #: Its place in the fleet.
     number: int
-    share: float
+    #: Where it lies in the spread.
+    spread: float
+    #: In order of `due_at`.
     cohorts: list[Cohort]
+    #: The first instant at which it may send again.
     next_slot: float = -inf
     #: All its requests fail, those of the others are answered.
     bad: bool = False
+    #: Failed claims in a row.
     failures: int = 0
     isolated: bool = False
 
@@ -46,7 +54,8 @@ class Account:
 class Wakes:
     """When the daemon looks for due accounts.
 
-    At every poll, as an account is given back, and as one is due that was given back since.
+    That is at every poll, when an account is released, and when a released one falls due before
+    the next poll.
     """
 
     def __init__(self, start: float, poll_seconds: float) -> None:
@@ -54,14 +63,14 @@ class Wakes:
         self._poll_seconds = poll_seconds
         self._known: list[float] = []
 
-    def given_back(self, now: float, wakes_at: float) -> None:
-        """An account is; it wishes to be looked at again then."""
+    def released(self, now: float, wakes_at: float) -> None:
+        """An account is released now, and falls due at `wakes_at`."""
         heappush(self._known, now)
         if now < wakes_at < now + self._poll_seconds:
             heappush(self._known, wakes_at)
 
     def first_from(self, moment: float) -> float:
-        """The first one from then on; no earlier moment is asked about later."""
+        """The first look from that moment on. Later calls must not ask about an earlier one."""
         while self._known and self._known[0] < moment:
             heappop(self._known)
         polls = ceil((moment - self._start) / self._poll_seconds)
@@ -70,7 +79,7 @@ class Wakes:
 
 
 class Engine:
-    """Works a fleet, which it uses up, and tells a watcher. The `bad` accounts fail for good."""
+    """Works a fleet and tells a watcher. The fleet is used up. `bad` accounts fail for good."""
 
     def __init__(
         self, fleet: Fleet, plan: Plan, watcher: Watcher, bad: Collection[OpenId] = ()
@@ -83,13 +92,13 @@ class Engine:
         self._app_next_slot = -inf
         self._chance = Random(0)  # noqa: S311 - a simulation, to be repeated
         self._accounts = [
-            Account(number, account_share(open_id), cohorts, bad=open_id in bad)
+            Account(number, account_spread(open_id), cohorts, bad=open_id in bad)
             for number, (open_id, cohorts) in enumerate(fleet.accounts.items())
             if cohorts
         ]
 
     def run(self) -> Iterator[Cohort]:
-        """Work all accounts for as long as planned; the cohorts as they stand then."""
+        """Work all accounts for as long as planned. Returns the cohorts as they are then."""
         start, end = self._start, self._start + self._plan.seconds
         queue = [(max(start, a.cohorts[0].due_at), n) for n, a in enumerate(self._accounts)]
         heapify(queue)
@@ -101,15 +110,15 @@ class Engine:
             if now >= end:
                 break
             account = self._accounts[place]
-            given_back = (self._fail if account.bad else self._work)(account, now)
-            due_at = max(given_back, account.cohorts[0].due_at)
-            wakes.given_back(given_back, max(due_at, account.next_slot))
+            released_at = (self._fail if account.bad else self._work)(account, now)
+            due_at = max(released_at, account.cohorts[0].due_at)
+            wakes.released(released_at, max(due_at, account.next_slot))
             near = account.next_slot - self._pace.horizon_seconds
             heapreplace(queue, (max(due_at, near), place))
         return (cohort for account in self._accounts for cohort in account.cohorts)
 
     def _work(self, account: Account, now: float) -> float:
-        """One claim, from its slots to its answers written; when the account is given back."""
+        """One claim, up to its answers written. Returns when the account is released."""
         chosen = choose(account.cohorts, now, self._most_chunks)
         wanted = chunks_of(sum(videos for _, videos in chosen))
         chunks = min(wanted, self._plan.chunk_budget)
@@ -130,7 +139,7 @@ class Engine:
         return max(last_slot, now) + self._plan.request_seconds + self._plan.writing_seconds
 
     def _fail(self, account: Account, now: float) -> float:
-        """One claim that brings nothing; when the account may be claimed again."""
+        """One claim that brings nothing. Returns when the account may be claimed again."""
         most = 1 if account.isolated else self._most_chunks
         videos = sum(number for _, number in choose(account.cohorts, now, most))
         chunks = min(chunks_of(videos), self._plan.chunk_budget)
@@ -147,10 +156,10 @@ class Engine:
         return ended + after.seconds
 
     def _ask(self, account: Account, asked: Chosen, sent_at: float, chunks: int) -> list[Cohort]:
-        """The videos asked for as they stand after the answer."""
+        """Send and answer. Returns the videos asked for, as they are after the answer."""
         videos = sum(number for _, number in asked)
         self._watcher.asked(account.number, sent_at, chunks, videos)
-        fresh = fresh_cohort(self._plan, account.share, sent_at)
+        fresh = fresh_cohort(self._plan, account.spread, sent_at)
         answered_at = sent_at + self._plan.request_seconds
         answered = []
         for cohort, number in asked:
@@ -161,17 +170,18 @@ class Engine:
         return answered
 
 
-def fresh_cohort(plan: Plan, share: float, sent_at: float) -> Cohort:
-    """No videos yet: how those of an account stand that get a cover by a request sent then."""
+def fresh_cohort(plan: Plan, account_spread: float, sent_at: float) -> Cohort:
+    """A cohort, still of no videos, for those that get a cover by a request sent at `sent_at`."""
     expires_at = plan.expires_at(sent_at)
-    return Cohort(plan.due_at(share, sent_at + plan.request_seconds, expires_at), expires_at, 0)
+    return Cohort(
+        plan.due_at(account_spread, sent_at + plan.request_seconds, expires_at), expires_at, 0
+    )
 
 
 def after_answer(cohort: Cohort, videos: int, fresh: Cohort, now: float) -> Cohort:
-    """So many videos of a cohort as they stand when they were asked for: as `reconcile` writes.
+    """So many videos of a cohort after they were asked for, as `reconcile` would write them.
 
-    `fresh` is how they stand with the cover that the API has now. What is missing or refused stays
-    so.
+    `fresh` is a cohort with the cover that the API has now. Missing and refused videos stay so.
     """
     if cohort.reachable and now < fresh.expires_at > cohort.expires_at:
         return Cohort(fresh.due_at, fresh.expires_at, videos)
@@ -184,7 +194,7 @@ def after_answer(cohort: Cohort, videos: int, fresh: Cohort, now: float) -> Coho
 
 
 def _by_second(slots: Slots, step: float) -> Iterator[tuple[float, int]]:
-    """The chunks whose slots lie within one second: when the first is sent, how many they are."""
+    """Chunks whose slots lie within one second: the slot of the first, and their number."""
     sent_at, left = slots.first, slots.chunks
     while left:
         together = min(left, ceil((floor(sent_at) + 1 - sent_at) / step)) if step else left
@@ -194,7 +204,7 @@ def _by_second(slots: Slots, step: float) -> Iterator[tuple[float, int]]:
 
 
 def _taken(chosen: Chosen, videos: int) -> Chosen:
-    """So many videos out of what was chosen, from its end; they leave their cohorts."""
+    """So many videos from the end of `chosen`; they leave their cohorts."""
     taken = []
     while chosen and videos:
         cohort, number = chosen.pop()

@@ -10,10 +10,10 @@ from refresher.domain.pacing import PAST_SECONDS, Pace
 
 HOUR_SECONDS: Final = 3600
 DAY_SECONDS: Final = 24 * HOUR_SECONDS
-#: Deaths are told by the minute: a cover is to live through one.
+#: Deaths are counted by the minute, so a cover must live longer than one.
 SHORTEST_TTL: Final = 60
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-#: When a fleet that is made begins. Any full hour would do.
+#: When a made-up fleet begins. Any full hour would do.
 START: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 Ttl = int | Literal["hourly"]
@@ -42,12 +42,11 @@ class Plan:
 
     @property
     def chunk_seconds(self) -> float:
-        """How long an account with much to ask for takes for a chunk, at the longest.
-
-        Between its last slot and its next claim the next slot may pass. Reserved all the same, it
-        costs nothing. Where it is not, as under a limit for the app that has slots to spare, or
-        where claims are too short to catch up, the account begins anew with each claim.
-        """
+        """How long an account with much to ask for takes for a chunk, at the longest."""
+        # Its next slot may pass between the last slot of a claim and the next claim. If that slot
+        # is reserved all the same, no time is lost. If not, the account begins anew with each
+        # claim: under a limit for the app that has slots to spare, or where claims are too short
+        # to catch up.
         slots, step = self._claim_chunks, self.pace.step_seconds
         spare = 0 < self.pace.app_step_seconds < step
         if self._keeps_slots and slots * step >= self._between_seconds and not spare:
@@ -56,7 +55,7 @@ class Plan:
 
     @property
     def least_chunk_seconds(self) -> float:
-        """How long at the shortest, whatever other accounts do."""
+        """How long it takes for a chunk at the shortest, whatever other accounts do."""
         if not self._keeps_slots:
             return self.chunk_seconds
         return max(self.pace.step_seconds, self._between_seconds / self._claim_chunks)
@@ -67,37 +66,39 @@ class Plan:
 
     @property
     def _between_seconds(self) -> float:
-        """From an account's last slot to its next claim."""
+        """From the last slot of a claim to the account's next claim."""
         return self.request_seconds + self.writing_seconds
 
     @property
     def _keeps_slots(self) -> bool:
-        """Whether its next slot is still reserved then."""
+        """Whether an account's next claim still gets the slot that follows its last one."""
         return self._between_seconds - self.pace.step_seconds <= PAST_SECONDS
 
     @property
     def longest_seconds(self) -> float:
-        """The longest time between two askings that leaves no cover dead.
+        """The longest time between two requests for a cover that leaves it alive.
 
         `hourly` covers die on the hour: asked for just before, they live to that hour plus 23 h.
         """
         return self.ttl if self.ttl != "hourly" else DAY_SECONDS - HOUR_SECONDS
 
     def expires_at(self, sent_at: float) -> float:
-        """When the cover dies that a request sent then brings."""
+        """When a cover dies that comes by a request sent at `sent_at`."""
         if self.ttl == "hourly":
             return sent_at // HOUR_SECONDS * HOUR_SECONDS + DAY_SECONDS
         return sent_at // 1 + self.ttl
 
-    def due_at(self, share: float, answered_at: float, expires_at: float) -> float:
-        """`due_after_refresh` in Unix time; `share` is the account's."""
-        due_at = due_after_refresh(self.policy, share, _moment(answered_at), _moment(expires_at))
+    def due_at(self, account_spread: float, answered_at: float, expires_at: float) -> float:
+        """`due_after_refresh` in Unix time."""
+        due_at = due_after_refresh(
+            self.policy, account_spread, _moment(answered_at), _moment(expires_at)
+        )
         return (due_at - EPOCH).total_seconds()
 
-    def period_seconds(self, share: float) -> float:
-        """The time between two askings of a cover, each as it falls due and before it dies."""
-        first = self.due_at(share, START, self.expires_at(START))
-        again = self.due_at(share, first, self.expires_at(first))
+    def period_seconds(self, account_spread: float) -> float:
+        """The time between two requests for a cover, each as it falls due and before it dies."""
+        first = self.due_at(account_spread, START, self.expires_at(START))
+        again = self.due_at(account_spread, first, self.expires_at(first))
         return min(again - first, self.longest_seconds)
 
 

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from refresher.simulation.forecast import HOUR_MINUTES, MINUTE_SECONDS, Forecast
+from refresher.simulation.forecast import HOUR_MINUTES, Forecast
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, Plan
 from refresher.simulation.report import counted
+from refresher.simulation.tally import MINUTE_SECONDS
 
 GREEN: Final = "#1a7f5a"
 BLUE: Final = "#1f4e8c"

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
-from refresher.simulation.forecast import Capacity, Forecast, Requests
+from refresher.simulation.demand import KeptAlive, Requests
+from refresher.simulation.forecast import Forecast
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, Plan
 
 SERIES: Final = ("valid_share_by_minute", "requests_by_minute")
@@ -86,10 +87,10 @@ def _capacity_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
         yield "a token keeps alive", "any number: there is no limit"
 
 
-def _keeps(capacity: Capacity, whose: str) -> str:
+def _keeps(kept: KeptAlive, whose: str) -> str:
     return (
-        f"{counted(capacity.when_due, 'cover')}, {capacity.at_most:,} with nothing in reserve; "
-        f"{capacity.load:.1%} {whose}"
+        f"{counted(kept.when_due, 'cover')}, {kept.at_most:,} with nothing in reserve; "
+        f"{kept.load:.1%} {whose}"
     )
 
 

@@ -22,7 +22,7 @@ from refresher.domain.pacing import (
     growing_seconds,
 )
 from refresher.domain.reconcile import MOST_MISSES, refused_alone
-from refresher.domain.tokens import LARGEST_SHARE_OF_LIFE, MARGIN_SECONDS, refresh_in_seconds
+from refresher.domain.token_renewal import LARGEST_SHARE_OF_LIFE, MARGIN_SECONDS, renew_in_seconds
 from tests.outcomes import conclude_token
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
@@ -37,7 +37,7 @@ misses = st.integers(0, 2**15)
 @given(lives=st.floats(2, 4e9), share=shares)
 def test_a_token_is_refreshed_in_the_last_third_of_its_life(lives, share):
     """Before it dies, and after two thirds of its life at the earliest."""
-    refresh_in = refresh_in_seconds(lives, share)
+    refresh_in = renew_in_seconds(lives, share)
     assert (1 - LARGEST_SHARE_OF_LIFE) * lives - HAIR <= refresh_in <= lives
     assert lives - refresh_in <= 2 * MARGIN_SECONDS
     assert refresh_in < lives
@@ -46,15 +46,15 @@ def test_a_token_is_refreshed_in_the_last_third_of_its_life(lives, share):
 @given(lives=st.floats(0, 2), share=shares)
 def test_a_token_that_hardly_lives_is_not_refreshed_all_the_time(lives, share):
     """Nothing else paces token requests: a second at least, whatever the API says."""
-    assert refresh_in_seconds(lives, share) >= 1
+    assert renew_in_seconds(lives, share) >= 1
 
 
 @given(lives=st.floats(0, 4e9), more=st.floats(0, 4e9), share=shares, other=shares)
 def test_a_longer_life_or_a_smaller_share_is_never_refreshed_earlier(lives, more, share, other):
     """In the order of their ends, and of the accounts' shares."""
     earlier, later = sorted([share, other], reverse=True)
-    assert refresh_in_seconds(lives, earlier) <= refresh_in_seconds(lives, later)
-    assert refresh_in_seconds(lives, share) <= refresh_in_seconds(lives + more, share) + HAIR
+    assert renew_in_seconds(lives, earlier) <= renew_in_seconds(lives, later)
+    assert renew_in_seconds(lives, share) <= renew_in_seconds(lives + more, share) + HAIR
 
 
 @given(failures=failures, chance=shares)

@@ -10,7 +10,7 @@ from refresher.domain.due import (
     LONGEST_WAIT,
     LONGEST_WAIT_WHILE_PRESENT,
     DuePolicy,
-    account_share,
+    account_spread,
     due_after_refresh,
     wait_after_miss,
 )
@@ -76,17 +76,17 @@ def test_a_greater_share_is_never_due_later(policy, share, more, life):
 @given(open_id=st.text())
 def test_a_share_is_a_part_of_one(open_id):
     """Every account has a share in [0, 1)."""
-    assert 0 <= account_share(OpenId(open_id)) < 1
+    assert 0 <= account_spread(OpenId(open_id)) < 1
 
 
 def test_a_share_is_the_same_on_every_machine():
     """The share is part of no process: a restart does not move what is due."""
-    assert account_share(OpenId("account-1")) == pytest.approx(0.4895222716)
+    assert account_spread(OpenId("account-1")) == pytest.approx(0.4895222716)
 
 
 def test_shares_are_spread_evenly():
     """Of many accounts each tenth of the spread gets about its tenth."""
-    tenths = [int(10 * account_share(OpenId(f"account-{n}"))) for n in range(10_000)]
+    tenths = [int(10 * account_spread(OpenId(f"account-{n}"))) for n in range(10_000)]
     assert all(900 < tenths.count(tenth) < 1100 for tenth in range(10))
 
 

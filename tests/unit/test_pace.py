@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from refresher.cli.simulate import _plan
-from refresher.domain.fleet import NO_COVER, Cohort, Fleet
+from refresher.domain.cohorts import NO_COVER, Cohort, Fleet
 from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.statements import statement

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from refresher.domain.due import (
     DuePolicy,
-    account_share,
+    account_spread,
     due_after_refresh,
     wait_after_miss,
 )
@@ -62,7 +62,7 @@ def outcome(asked, answer):
 )
 def test_a_later_expiry_is_stored(asked):
     """A cover that outlives the stored one is written, and all misses are forgotten."""
-    due_at = due_after_refresh(POLICY, account_share(ANA), NOW, NOW + 24 * HOUR)
+    due_at = due_after_refresh(POLICY, account_spread(ANA), NOW, NOW + 24 * HOUR)
     write = Write([ID], due_at, NOW + 24 * HOUR, [url(24 * HOUR)])
     assert outcome(asked, {ID: url(24 * HOUR)}) == (["refreshed"], write)
 
@@ -193,7 +193,7 @@ def test_covers_that_die_together_are_one_write(asked, lives, unnamed):
     assert [write for write in writes if write.cover_expires_at] == [
         Write(
             alike,
-            due_after_refresh(POLICY, account_share(ANA), NOW, expires_at),
+            due_after_refresh(POLICY, account_spread(ANA), NOW, expires_at),
             expires_at,
             [answer[video_id] for video_id in alike],
         )

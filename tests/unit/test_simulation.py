@@ -11,18 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refresher.domain.claiming import chunks_of, most_chunks
-from refresher.domain.due import DuePolicy, account_share
-from refresher.domain.fleet import NO_COVER, Cohort, Fleet
+from refresher.domain.cohorts import NO_COVER, Cohort, Fleet
+from refresher.domain.due import DuePolicy, account_spread
 from refresher.domain.model import CHUNK_SIZE, OpenId, Video, VideoId
 from refresher.domain.pacing import Pace
 from refresher.domain.reconcile import reconcile, refused_alone
 from refresher.emulator.options import EmulatorOptions
 from refresher.emulator.server import Emulator
 from refresher.simulation import report
+from refresher.simulation.demand import Requests
 from refresher.simulation.engine import Engine, after_answer, fresh_cohort
-from refresher.simulation.fleet import LARGEST, sizes, steady_fleet
-from refresher.simulation.forecast import Requests, forecast
+from refresher.simulation.forecast import forecast
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, START, Plan
+from refresher.simulation.steady_fleet import LARGEST, sizes, steady_fleet
 
 POLICY = DuePolicy(
     lead=timedelta(hours=1),
@@ -113,7 +114,7 @@ def test_an_answer_means_what_is_written_for_it(
     due_at = sent_at - abs(due_in) if fate == "refused" else sent_at + due_in
     old = Cohort(due_at, sent_at // 1 + expires_in, 3, misses, fate == "missing", fate == "refused")
     lived = plan(ttl=ttl)
-    fresh = fresh_cohort(lived, account_share(ANA), sent_at)
+    fresh = fresh_cohort(lived, account_spread(ANA), sent_at)
     after = after_answer(old, 2, fresh, sent_at + lived.request_seconds)
     write = written(lived, old, sent_at, fate)
     expected = replace(old, count=2)
@@ -202,7 +203,7 @@ def test_an_account_settles_at_the_least_possible():
     cohorts = [Cohort(START + 600 * n, START + 600 * n + HOUR_SECONDS, 7) for n in range(40)]
     settled = plan(ttl=6 * HOUR_SECONDS, seconds=20 * DAY_SECONDS)
     told = forecast(fleet(cohorts), settled)
-    lifetimes = settled.seconds / settled.period_seconds(account_share(OpenId("account-0")))
+    lifetimes = settled.seconds / settled.period_seconds(account_spread(OpenId("account-0")))
     assert told.requests.sent == pytest.approx(lifetimes * chunks_of(280), rel=0.02)
     assert told.chunk_fill > 0.98
     assert told.lowest_valid_share == 1

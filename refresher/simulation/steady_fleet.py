@@ -1,12 +1,12 @@
-"""A fleet made from two numbers: accounts of very unequal size in their steady state."""
+"""A made-up fleet: accounts of very unequal size in their steady state."""
 
 from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Final
 
 from refresher.domain.claiming import chunks_of
-from refresher.domain.due import account_share
-from refresher.domain.fleet import Cohort, Fleet, add_cohort
+from refresher.domain.cohorts import Cohort, Fleet, add_cohort
+from refresher.domain.due import account_spread
 from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.simulation.plan import START, Plan
 
@@ -15,11 +15,10 @@ LARGEST: Final = 50_000
 
 
 def steady_fleet(counts: Sequence[int], plan: Plan, seed: int) -> Fleet:
-    """Accounts of so many videos, whose covers were obtained over the past lifetime.
+    """Accounts of so many videos, whose covers were obtained evenly over the past lifetime.
 
-    Account after account, in an order given by `seed`, evenly over that time: so one quota for all
-    would have it. An account's chunks follow each other at its own pace, or, where they are more
-    than that allows, evenly over the whole lifetime.
+    Account after account, in an order given by `seed`, as under one quota for all. An account's
+    chunks follow each other at its own pace, or evenly over the lifetime if they are too many.
     """
     chunks_in_all = sum(map(chunks_of, counts))
     order = list(range(len(counts)))
@@ -29,16 +28,16 @@ def steady_fleet(counts: Sequence[int], plan: Plan, seed: int) -> Fleet:
     for number in order:
         open_id = OpenId(f"account-{number + 1}")
         begun = chunks_before / chunks_in_all
-        fleet[open_id] = _steady(counts[number], account_share(open_id), plan, begun)
+        fleet[open_id] = _steady(counts[number], account_spread(open_id), plan, begun)
         chunks_before += chunks_of(counts[number])
     return Fleet(START, fleet)
 
 
 def sizes(videos: int, accounts: int) -> Sequence[int]:
-    """How many videos each account has, by Zipf's law up to the largest known; `videos` in all.
+    """How many videos each account has, by Zipf's law up to `LARGEST`; `videos` in all.
 
-    Of 10,000,000 videos of 100,000 accounts some twenty have 50,000 each, and half the accounts
-    some twenty or fewer. Raises `ValueError` for fewer videos than accounts, or too many.
+    Of 100,000 accounts with 10,000,000 videos, about twenty have 50,000 each, and half of them have
+    about twenty or fewer. Raises `ValueError` for fewer videos than accounts, or too many.
     """
     if not accounts <= videos <= accounts * LARGEST:
         raise ValueError(
@@ -57,7 +56,7 @@ def _zipf(accounts: int, scale: float) -> Iterator[int]:
 
 
 def _filled(counts: list[int], videos: int) -> Sequence[int]:
-    """What rounding has left goes one by one to those that have room."""
+    """Give the videos that rounding left over to accounts with room, one each in turn."""
     missing = videos - sum(counts)
     while missing:
         for rank, count in enumerate(counts):
@@ -67,9 +66,9 @@ def _filled(counts: list[int], videos: int) -> Sequence[int]:
     return counts
 
 
-def _steady(videos: int, share: float, plan: Plan, begun: float) -> list[Cohort]:
-    """An account's covers, the first obtained when this share of the last lifetime had passed."""
-    period = plan.period_seconds(share)
+def _steady(videos: int, spread: float, plan: Plan, begun: float) -> list[Cohort]:
+    """An account's covers, the first obtained when `begun` of the last lifetime had passed."""
+    period = plan.period_seconds(spread)
     chunks = chunks_of(videos)
     distance = min(plan.chunk_seconds, period / chunks)
     cohorts: list[Cohort] = []
@@ -77,7 +76,7 @@ def _steady(videos: int, share: float, plan: Plan, begun: float) -> list[Cohort]
         # To the second, as the engine tells answers apart.
         sent_at = (START - period + (begun * period + chunk * distance) % period) // 1
         expires_at = plan.expires_at(sent_at)
-        due_at = plan.due_at(share, sent_at + plan.request_seconds, expires_at)
+        due_at = plan.due_at(spread, sent_at + plan.request_seconds, expires_at)
         count = min(CHUNK_SIZE, videos - chunk * CHUNK_SIZE)
         add_cohort(cohorts, Cohort(due_at, expires_at, count))
     return cohorts

@@ -1,4 +1,4 @@
-"""Many accounts at a glance: videos that share their times are counted, not listed."""
+"""Many accounts in little memory: videos with the same times are counted, not listed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,36 +7,39 @@ from typing import Final
 
 from refresher.domain.model import OpenId
 
-#: The expiry of a cover that there never was.
+#: The expiry of a video without a cover.
 NO_COVER: Final = -inf
 
 
 @dataclass(slots=True)
 class Cohort:
-    """Videos of one account that are alike: asked for together, they expire together.
-
-    Times are Unix times in seconds; `expires_at` is `NO_COVER` where there is none. `missing`: the
-    last answer left them out. `alone`: requests for them are refused, each is asked for alone.
-    """
+    """Videos of one account with the same times. Times are Unix seconds."""
 
     due_at: float
+    #: Or `NO_COVER`.
     expires_at: float
+    #: How many videos.
     count: int
+    #: Answers in a row without a newer cover.
     misses: int = 0
+    #: The last answer left them out.
     missing: bool = False
+    #: Requests for them are refused: each is asked for alone.
     alone: bool = False
 
     @property
     def reachable(self) -> bool:
-        """Whether asking brings a cover."""
+        """Whether a request brings a cover."""
         return not (self.missing or self.alone)
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """All accounts at one moment, each with its cohorts in order of `due_at`."""
+    """All accounts at one moment."""
 
+    #: Unix seconds.
     now: float
+    #: Cohorts are in order of `due_at`.
     accounts: Mapping[OpenId, list[Cohort]]
 
     @property
@@ -45,7 +48,7 @@ class Fleet:
 
 
 def add_cohort(cohorts: list[Cohort], new: Cohort) -> None:
-    """Put it in its place by `due_at`, or together with its like."""
+    """Add to an equal cohort, or put it in its place by `due_at`."""
     place = len(cohorts)
     while place and cohorts[place - 1].due_at >= new.due_at:
         place -= 1
