@@ -1,4 +1,4 @@
-"""`refresher demo` and `refresher emulator`: the emulator with sample data, and all around it."""
+"""`refresher demo` and `refresher emulator`: the emulator with sample data, and the whole demo."""
 
 import asyncio
 import signal
@@ -26,7 +26,7 @@ SAMPLE: Final = Path(str(files("refresher"))) / "sample"
 SAMPLE_ACCOUNTS: Final = SAMPLE / "accounts.csv"
 SAMPLE_VIDEOS: Final = SAMPLE / "videos.csv"
 
-#: Covers that live a minute, so that one sees them being kept alive.
+#: Covers live a minute, so that one can watch how they are kept alive.
 DEMO_WORLD: Final = EmulatorOptions(cover_ttl=60, missing_share=0.02, latency_seconds=0.05)
 DEMO_SUMMARY_SECONDS: Final = 10.0
 
@@ -70,9 +70,9 @@ async def serve_emulator(
 
 
 async def run_demo(seconds: float | None) -> tuple[Summary, Tally]:
-    """The whole system on sample data in a folder that is deleted again; how it stood at the end.
+    """Run the whole system on sample data until SIGTERM, SIGINT or so many seconds.
 
-    Until SIGTERM, SIGINT or so many seconds.
+    Returns its state at the end. Its folder is deleted.
     """
     emulator = Emulator(DEMO_WORLD)
     populate(emulator, SAMPLE_ACCOUNTS, SAMPLE_VIDEOS)
@@ -101,6 +101,6 @@ async def _import_sample(pool: Pool) -> None:
 
 @contextmanager
 def temporary_postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL server of our own; gone without a trace afterwards."""
+    """The URL of a PostgreSQL server of our own, which is deleted afterwards."""
     with folder_for_servers() as folder, served(folder / "data") as url:
         yield url

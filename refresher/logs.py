@@ -1,4 +1,4 @@
-"""structlog set-up: one event a line on stdout, nothing secret in it."""
+"""structlog set-up: one event a line on stdout, without secrets."""
 
 import json
 import logging
@@ -16,19 +16,19 @@ from refresher.events import LIBRARY_FAILED, LIBRARY_WARNED, Event
 
 @contextmanager
 def _hidden(name: str) -> Iterator[None]:
-    """Inside this context, a module that is not loaded yet cannot be."""
+    """Inside this context, a module that is not loaded yet cannot be loaded."""
     if name in sys.modules:
         yield
         return
-    sys.modules[name] = None  # type: ignore[assignment]  # an import finds it and fails
+    sys.modules[name] = None  # type: ignore[assignment]  # an import finds None and fails
     try:
         yield
     finally:
         del sys.modules[name]
 
 
-# structlog takes Rich where it is there, for tracebacks that it never prints here. Without it the
-# daemon starts sooner and is smaller.
+# structlog loads Rich if it is installed, for tracebacks that it never prints here. Without Rich
+# the daemon starts sooner and needs less memory.
 with _hidden("rich"):
     import structlog
 
@@ -37,11 +37,11 @@ REDACTED: Final = "[redacted]"
 LONG_NAMES: Final = (
     "access_token|refresh_token|client_secret|client_key|token_keys|password|passwd|secret"
 )
-#: Names of secrets only where they stand alone: "design" is none.
+#: Names of secrets that count only as whole words: "design" is no signature.
 SHORT_NAMES: Final = "authorization|x-signature|signature|sig"
 SECRET_FIELD: Final = re.compile(f"(?i:[\\w-]*(?:{LONG_NAMES})|{SHORT_NAMES})")
-# Values by the name before them, quoted or not; tokens by their shape; passwords by their place in
-# a URL, up to the last @; and what PostgreSQL quotes of a row, which may take several lines.
+# It finds values by the name before them, quoted or not; tokens by their shape; passwords by their
+# place in a URL, up to the last @; and what PostgreSQL quotes of a row, over several lines.
 SECRET_TEXT: Final = re.compile(
     rf"""
     (?P<name>(?i:(?<![\w-])[\w-]*(?:{LONG_NAMES})|(?<![\w-])(?:{SHORT_NAMES}))
@@ -57,7 +57,7 @@ SECRET_TEXT: Final = re.compile(
     """,
     re.VERBOSE,
 )
-#: Nothing that could be taken for a secret by what stands around it, as most IDs are.
+#: A text that cannot hold a secret, as most IDs.
 WORD: Final = re.compile(r"[\w-]*")
 
 
@@ -67,7 +67,7 @@ def emit(event: Event, **fields: object) -> None:
 
 
 def configure(*, log_format: str, level: str) -> None:
-    """Set up structlog; the standard library's logging joins in as `library.*`.
+    """Set up structlog. What libraries log by the standard library becomes `library.*`.
 
     `log_format` is json, console, or auto: console on a terminal.
     """
@@ -92,7 +92,7 @@ def configure(*, log_format: str, level: str) -> None:
 
 
 def redact(_logger: object, _method: str, entry: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """A structlog processor: no token, secret or signature passes, in a traceback either."""
+    """A structlog processor that lets no token, secret or signature pass, even in a traceback."""
     return {name: _redacted(name, value) for name, value in entry.items()}
 
 
@@ -125,7 +125,7 @@ def _redacted(name: str, value: object) -> object:
             return redacted_text(str(value))
 
 
-@lru_cache(maxsize=1024)  # the same few names in every line
+@lru_cache(maxsize=1024)  # every line has the same few names
 def _is_secret(name: str) -> bool:
     return SECRET_FIELD.fullmatch(name) is not None
 
@@ -133,7 +133,7 @@ def _is_secret(name: str) -> bool:
 def _json(entry: Mapping[str, Any], **_: object) -> bytes:
     try:
         return msgspec.json.encode(entry)
-    except UnicodeEncodeError:  # bytes of no encoding, as a header may hold them
+    except UnicodeEncodeError:  # bytes that are no UTF-8, as a header may hold
         return json.dumps(entry).encode()
 
 
@@ -147,7 +147,7 @@ class _Bridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = record.getMessage()
-        except Exception:  # noqa: BLE001 - a library's own mistake must not come back to it
+        except Exception:  # noqa: BLE001 - a library's own mistake must not raise in the library
             message = str(record.msg)
         event = LIBRARY_FAILED if record.levelno >= logging.ERROR else LIBRARY_WARNED
         emit(

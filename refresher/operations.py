@@ -19,16 +19,16 @@ ANSWER_SECONDS: Final = 1.0
 async def served(
     address: str | None, ready: Callable[[], Awaitable[str | None]]
 ) -> AsyncIterator[None]:
-    """Serve /livez and /readyz on host:port; with no address nothing is served.
+    """Serve /livez and /readyz on host:port; without an address nothing is served.
 
-    /livez is answered by the loop that does the work: only a stuck one fails it. `ready` says what
-    is missing, None when nothing is. Raises OSError for an address that cannot be had.
+    The loop that does the work answers /livez, so only a stuck loop fails it. `ready` says what is
+    missing, None if nothing is. Raises OSError for an address that we cannot listen on.
     """
     if address is None:
         yield
         return
 
-    # Loaded only where something is served: it takes as long as the database driver.
+    # Loaded only if something is served: it takes as long as the database driver.
     from aiohttp import web  # noqa: PLC0415
 
     runner = web.AppRunner(_application(ready), access_log=None)
@@ -56,7 +56,7 @@ def _application(ready: Callable[[], Awaitable[str | None]]) -> "web.Application
     answers: list[tuple[float, str | None]] = []
 
     async def readyz(_request: web.Request) -> web.Response:
-        # One look at a time, good for a second: probes must not crowd a slow database.
+        # One check at a time, valid for a second: probes must not crowd a slow database.
         async with one_at_a_time:
             if not answers or monotonic() > answers[-1][0] + ANSWER_SECONDS:
                 answers[:] = [(monotonic(), await ready())]

@@ -1,11 +1,11 @@
 """APScheduler says when; the work is done elsewhere.
 
-Its shutdown cancels running coroutine jobs, so a job here only sets an event. It must be a
+Its shutdown cancels running coroutine jobs, so a job here only sets an event. A job must be a
 coroutine all the same: plain functions run in threads, where an asyncio event must not be set.
 
-It knows the wall clock only: set back by an hour, nothing is due for an hour; set ahead, it lists
-every run that was "missed". So what is due is decided here by the monotonic clock, and a time that
-the scheduler is told is never more than a statement of how long is left.
+APScheduler knows only the wall clock. If that is set back by an hour, nothing is due for an hour;
+if it is set ahead, every run in between was "missed". So the monotonic clock decides here what is
+due, and the scheduler only hears how long to wait.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from refresher.domain.clocks import Beat, StepWatch
 from refresher.events import CLOCK_STEPPED
 from refresher.logs import emit
 
-#: How often the clocks are compared: where the wall clock is set back, ticks are late by so much.
+#: How often the clocks are compared: if the wall clock is set back, ticks are late by so much.
 LOOK_SECONDS: Final = 1.0
-#: Two readings that lie further apart say nothing: the process stood still between them.
+#: Two readings further apart than this are not used: the process stood still in between.
 READING_SECONDS: Final = 0.1
 
 
 class BeatTrigger(BaseTrigger):  # type: ignore[misc]  # it ships no types
-    """A beat as the scheduler asks for it: in so long from now, whatever time it is now."""
+    """A beat for the scheduler: in so many seconds from now, whatever the wall clock says."""
 
     def __init__(self, beat: Beat) -> None:
         self._beat = beat
@@ -37,26 +37,26 @@ class BeatTrigger(BaseTrigger):  # type: ignore[misc]  # it ships no types
         self.owed = False
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
-        """After a run that beat is taken, if it was due by the monotonic clock."""
+        """The next run. After a run, its beat is taken if it was due by the monotonic clock."""
         if previous is not None:
             self.owed |= self._beat.take(time.monotonic())
         left = timedelta(seconds=self._beat.left(time.monotonic()))
-        # Not `now` itself: the scheduler would list this run, too.
+        # Not `now` itself: the scheduler would count this as one more run.
         return now + max(timedelta(microseconds=1), left)
 
 
 class Schedule:
-    """Events that are set again and again, by the monotonic clock."""
+    """Events that are set at intervals of the monotonic clock."""
 
     def __init__(self) -> None:
         self._scheduler = AsyncIOScheduler(timezone=UTC)
 
     def every(self, seconds: float, tick: asyncio.Event) -> asyncio.Event:
-        """Set `tick` every so many seconds; ticks that were missed come as one."""
+        """Set `tick` every so many seconds, and return it. Missed ticks come as one."""
         trigger = BeatTrigger(Beat(seconds, time.monotonic()))
 
         async def set_tick() -> None:
-            # Where only the wall clock said so it is too early: nothing is owed.
+            # Nothing is owed if only the wall clock said so: then it is too early.
             if trigger.owed:
                 trigger.owed = False
                 tick.set()
@@ -68,7 +68,7 @@ class Schedule:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Ticks come inside this context; a wall clock that is set meanwhile is said."""
+        """Ticks come inside this context. If the wall clock is set meanwhile, an event says so."""
         self._scheduler.start()
         looking = asyncio.create_task(self._look())
         try:

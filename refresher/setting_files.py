@@ -1,7 +1,7 @@
-"""Settings in files: `.env`, and a file each in a folder of secrets.
+"""Settings in files: `.env`, and a folder of secrets with a file for each.
 
-`docker compose` reads the same `.env`, where a value must not mean something else: it stands for
-what compose makes of it, or it is refused. No message shows a value.
+`docker compose` reads the same `.env`, and a value must not mean something else there. So a value
+means what it means to compose, or it is refused. No message shows a value.
 """
 
 import re
@@ -18,14 +18,16 @@ class BadSettingFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Values by the variable's name in capitals, and where stands what no setting is named like."""
+    """What a source of settings holds."""
 
+    #: By the variable's name in capitals.
     values: Mapping[str, str]
+    #: Names with our prefix that no setting has, with their places.
     unknown: tuple[str, ...] = ()
 
 
-#: One assignment, over several lines where quotes hold them together, or a line that is none. A
-#: backslash keeps what follows it inside the quotes.
+#: One assignment, which may span several lines inside quotes, or a line without one. After a
+#: backslash, a quote does not end the value.
 ASSIGNMENT: Final = re.compile(
     r"""
     [^\S\n]* (?:export[^\S\n]+)? (?P<name>[\w.-]+) [^\S\n]* [=:] (?P<blank>[^\S\n]*)
@@ -45,7 +47,7 @@ QUOTED: Final = "single quotes around the value, as in NAME='...'"
 def read_env_file(file: Path, known: Callable[[str], bool], prefix: str) -> Found:
     """The variables of a `.env` that begin with the prefix, in capitals or not.
 
-    Other programs' lines may be what they like. A file that is not there is empty. Raises
+    Lines of other programs are not checked. A missing file counts as empty. Raises
     `BadSettingFileError`.
     """
     try:
@@ -80,12 +82,12 @@ def _assignments(file: Path, text: str, prefix: str) -> Iterator[tuple[int, str,
                 yield int(line.rpartition(":")[2]), name, _value(found)
             except ValueError as error:
                 raise BadSettingFileError(f"{line}: {name}: expected {error}") from None
-        elif mine[0] != found["other"].rstrip():  # a name alone passes a variable on, in compose
+        elif mine[0] != found["other"].rstrip():  # in compose, a name alone passes a variable on
             raise BadSettingFileError(f"{line}: {mine[0].split()[-1]}: expected NAME=value")
 
 
 def _value(found: re.Match[str]) -> str:
-    """The value that is assigned. Raises ValueError: what is expected of it."""
+    """The value that is assigned. Raises ValueError, which says what is expected."""
     after = (found["after_single"] or found["after_double"] or "").strip()
     if after and not after.startswith("#"):
         raise ValueError("nothing but a comment after the closing quote")
@@ -97,8 +99,8 @@ def _value(found: re.Match[str]) -> str:
     if value[:1] in {"'", '"'}:
         raise ValueError(f"a closing {value[0]}")
     if (found["blank"] and value.startswith("#")) or "$" in value or "\r" in value:
-        # Compose takes it for the value, where others see a comment; replaces what follows a $;
-        # and knows no lines that end in CR alone.
+        # Compose takes such a # for a value, where others see a comment. It replaces what follows
+        # a $. And it does not know lines that end in CR alone.
         raise ValueError(QUOTED)
     return value
 
@@ -111,10 +113,10 @@ def _unescaped(text: str) -> str:
 
 
 def read_secrets(folder: Path, known: Callable[[str], bool], prefix: str) -> Found:
-    """The files of a folder that are named as a variable, in capitals or not.
+    """The files of a folder that are named like a variable, in capitals or not.
 
-    White space around a value, as the newline at its end, does not count. A folder that is not
-    there is empty. Raises `BadSettingFileError`.
+    White space around a value is removed, so is the newline at its end. A missing folder counts as
+    empty. Raises `BadSettingFileError`.
     """
     values, unknown = {}, []
     try:
@@ -142,7 +144,7 @@ def _secret(file: Path) -> str:
 
 
 def _text(file: Path) -> str:
-    """The text, without the mark that some editors begin it with."""
+    """The text of a file, without a byte order mark."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:

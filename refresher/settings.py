@@ -27,7 +27,7 @@ PREFIX: Final = "REFRESHER_"
 HTTP_URL: Final = re.compile(
     r"https?://[\w-]+(\.[\w-]+)*(:\d+)?(/[\w./~-]*)?|https?://\[[\da-f:]+\](:\d+)?/?"
 )
-#: Stricter than Fernet itself, which passes over what is not base64.
+#: Stricter than Fernet itself, which ignores characters that are not base64.
 FERNET_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
 ENV_FILE: Final = Path(".env")
 SECRETS_FOLDER: Final = Path("/run/secrets")
@@ -76,7 +76,7 @@ def _fernet_keys(value: SecretStr) -> SecretStr:
 
 
 def split_keys(value: SecretStr | None) -> list[str]:
-    """The keys of a comma-separated list, the first one first."""
+    """The keys of a comma-separated list, in its order."""
     keys = value.get_secret_value().split(",") if value else []
     return [key.strip() for key in keys if key.strip()]
 
@@ -87,7 +87,7 @@ Limit = Annotated[int, Field(ge=0, le=HIGHEST_LIMIT)]
 Seconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=YEAR_SECONDS)]
 
-#: What pydantic expects, by the type of its error: its own words speak of inputs and parsing.
+#: Our words by the type of pydantic's error: its own speak of inputs and parsing.
 EXPECTED: Final = {
     "int_parsing": "a whole number",
     "int_parsing_size": "a whole number",
@@ -104,7 +104,7 @@ EXPECTED: Final = {
 class Settings(BaseSettings):
     """Environment variables `REFRESHER_*`, then `.env`, then files in /run/secrets.
 
-    To be had from `read_settings`.
+    `read_settings` makes one.
     """
 
     model_config = SettingsConfigDict(
@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console", "auto"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    #: What is named like a setting and is none, with its place where that is a file.
+    #: Names with our prefix that no setting has, with the place in a file.
     _ignored: tuple[str, ...] = PrivateAttr(default=())
 
     @model_validator(mode="before")
@@ -165,12 +165,12 @@ class Settings(BaseSettings):
 
     @property
     def refreshes_tokens(self) -> bool:
-        """Whether access tokens are ours to refresh, and can be."""
+        """Whether we are to renew access tokens, and have the app credentials for it."""
         return self._is_managed and self.tiktok_client_key is not None
 
     @property
     def lacks_client(self) -> bool:
-        """Whether access tokens are ours to refresh, and cannot be."""
+        """Whether we are to renew access tokens, and have no app credentials for it."""
         return self._is_managed and self.tiktok_client_key is None
 
     @property
@@ -179,13 +179,16 @@ class Settings(BaseSettings):
 
 
 def read_settings(**overrides: object) -> Settings:
-    """The settings in force. Raises `SettingsError` naming the variable, what it needs and got."""
+    """The settings in force; `overrides` come first.
+
+    Raises `SettingsError`, which names the variable, what was expected and what was given.
+    """
     try:
         env_file = read_env_file(ENV_FILE, _is_known, PREFIX)
         secrets = read_secrets(SECRETS_FOLDER, _is_known, PREFIX)
     except BadSettingFileError as error:
         raise SettingsError(str(error)) from None
-    # The nearest source last: it wins.
+    # The last source wins.
     given = {**_fields(secrets), **_fields(env_file), **EnvSettingsSource(Settings)(), **overrides}
     try:
         settings = Settings(**given)
@@ -200,7 +203,7 @@ def read_settings(**overrides: object) -> Settings:
 
 
 def _fields(found: Found) -> dict[str, Any]:
-    """Values by field; an empty one is none."""
+    """Values by field, without empty ones."""
     return {
         name.removeprefix(PREFIX).lower(): value for name, value in found.values.items() if value
     }
@@ -226,13 +229,13 @@ def _complaint(item: Mapping[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{name} is not set: {EXPECTED_URL}"
     if field == "database_url" and item["type"] == "value_error":
-        return f"{name}: {expected(item)}"  # it says itself what is wrong
+        return f"{name}: {expected(item)}"  # the error says what is wrong
     given = "the value given" if field in SECRETS else repr(item["input"])
     return f"{name}: {expected(item)}, not {given}"
 
 
 def expected(item: Mapping[str, Any]) -> str:
-    """What one of pydantic's errors says was expected."""
+    """What was expected, by one of pydantic's errors."""
     if words := EXPECTED.get(item["type"]):
         return f"expected {words.format(**item.get('ctx', {}))}"
     return str(item["msg"]).removeprefix("Value error, ")

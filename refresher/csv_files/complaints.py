@@ -1,4 +1,4 @@
-"""What is said of a file: why it is refused, and what is doubtful about it."""
+"""What we say about a file: why it is refused, and what is doubtful in it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ MOST_NAMED: Final = 20
 
 
 class BadFileError(Exception):
-    """A CSV file that cannot be imported; each complaint names file, line, value and what was due.
+    """A CSV file that cannot be imported.
 
-    `more` lines are wrong beside those that the complaints name.
+    Each complaint names file, line, value and what was expected. `more` lines are wrong, too.
     """
 
     def __init__(self, *complaints: str, more: int = 0) -> None:
@@ -23,18 +23,19 @@ class BadFileError(Exception):
 
 @dataclass(slots=True)
 class Doubts:
-    """What an import mentions and does all the same; with `strict` it is refused."""
+    """What is doubtful in a file."""
 
+    #: Refuse the file. Otherwise the doubt is mentioned, and the file imported.
     strict: bool = False
     mention: Callable[[str], None] = lambda _: None
 
     def about(self, path: Path, line: int, doubt: str) -> None:
-        """Raises `BadFileError` where doubts are not allowed."""
+        """Raises `BadFileError` with `strict`."""
         if self.strict:
             raise BadFileError(f"{named(path)}:{line}: {doubt}")
         self.mention(f"{named(path)}:{line}: {doubt}")
 
 
 def named(path: Path) -> str:
-    """A file in a message."""
+    """The name of a file in a message."""
     return "standard input" if path == STANDARD_INPUT else str(path)

@@ -4,25 +4,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from refresher.csv_files.complaints import Doubts
-from refresher.domain.cells import (
-    Rounding,
-    rounding,
-)
+from refresher.domain.cells import Rounding, rounding
 
 
 @dataclass(slots=True)
 class Rounded:
-    """IDs that a spreadsheet or a float seems to have rounded.
-
-    Those that end as the rounded ones do are counted apart by how often others do.
-    """
+    """Counts IDs that a spreadsheet or a float seems to have rounded, by how they end."""
 
     rows: int = 0
+    #: How many, the line of the first one, and the first one.
     found: dict[Rounding, tuple[int, int, str]] = field(default_factory=dict)
 
     def look(self, line: int, cell: str, video_id: str) -> None:
         self.rows += 1
-        if video_id[-1] != "0" and cell == video_id:  # nearly all of them
+        if video_id[-1] != "0" and cell == video_id:  # nearly all IDs
             return
         kind = rounding(cell, video_id)
         if kind is not None:

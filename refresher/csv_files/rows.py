@@ -24,6 +24,8 @@ from refresher.domain.errors import CoverUnusable
 
 @dataclass(frozen=True, slots=True)
 class AccountRow:
+    """A row of `accounts import`."""
+
     line: int
     open_id: str
     access_token: str = field(repr=False)
@@ -35,20 +37,21 @@ class AccountRow:
 
 @dataclass(frozen=True, slots=True)
 class VideoRow:
-    """`cover_expires_at` is None where the URL names no expiry: its age is not known."""
+    """A row of `videos import`."""
 
     line: int
     open_id: str
     video_id: str
     cover_image_url: str | None
+    #: None if the URL names no expiry, or there is no URL.
     cover_expires_at: datetime | None
 
 
 def read_accounts(path: Path, *, doubts: Doubts | None = None) -> Iterator[AccountRow]:
     """The accounts of a file, or of standard input for `-`.
 
-    All of it is read and checked; from the first wrong row on, none is given out. Raises
-    `BadFileError`.
+    All rows are read and checked, but from the first wrong one on, none is yielded. Raises
+    `BadFileError` at the end.
     """
     with opened(path, ACCOUNT_COLUMNS, ACCOUNT_NEEDS, doubts or Doubts()) as sheet:
         for line, cells in sheet.rows():
@@ -77,14 +80,14 @@ def read_videos(
     *,
     doubts: Doubts | None = None,
 ) -> Iterator[VideoRow]:
-    """The videos of a file, as `read_accounts`; `on_progress` hears of the lines read."""
+    """The videos of a file, as `read_accounts`; `on_progress` hears the number of each line."""
     doubts = doubts or Doubts()
     rounded = Rounded()
     raw_open_id, open_id = "", ""
     with opened(path, VIDEO_COLUMNS, VIDEO_NEEDS, doubts) as sheet:
         for line, cells in sheet.rows():
             try:
-                # Nearly always that of the row before.
+                # Nearly always the same as in the row before.
                 if cells[0] != raw_open_id or not open_id:
                     raw_open_id, open_id = cells[0], ""
                     open_id = open_id_of(raw_open_id)

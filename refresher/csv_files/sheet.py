@@ -1,4 +1,4 @@
-"""The file itself: its encoding, its separator, its header and its lines."""
+"""A CSV file: its encoding, its separator, its header and its lines."""
 
 import csv
 import re
@@ -32,7 +32,7 @@ def count_lines(path: Path) -> int | None:
 
 
 class Sheet:
-    """An open file behind its header."""
+    """An open file whose header has been read."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Sheet:
         self._wrong = 0
         line, self._before, separator = _first_line(path, file)
         header_line = self._before + 1
-        # Nothing of it is passed on by the csv module where a quote is not closed.
+        # Strict: without it, the csv module ignores a quote that is not closed.
         self._lines = csv.reader(
             chain([line], file),
             delimiter=separator or _separator(line, columns),
@@ -78,16 +78,16 @@ class Sheet:
             self._complaints.append(f"{named(self._path)}:{line}: {complaint}")
 
     def rows(self) -> Iterator[tuple[int, Sequence[str]]]:
-        """Lines and cells in the order of the columns, empty where there is no such column.
+        """Line numbers and cells, in the order of `columns`; empty cells for missing columns.
 
-        Raises `BadFileError` at the end, with all that went wrong.
+        Raises `BadFileError` at the end, with all complaints.
         """
         width, needed, places = self._width, self._needed, self._places
         in_order = places == list(range(width))
         ended = self._lines.line_num
         while (cells := self._next()) is not None:
             line, ended = self._before + ended + 1, self._lines.line_num
-            # Rows of nothing but separators, and separators at the end of rows.
+            # Rows may be nothing but separators, or have some at their end.
             if len(cells) != width or not cells[needed].strip(BLANKS):
                 while len(cells) > width and not cells[-1].strip(BLANKS):
                     cells.pop()
@@ -127,7 +127,7 @@ def opened(
 
 def _binary(path: Path) -> AbstractContextManager[BufferedReader]:
     if path == STANDARD_INPUT:
-        # A reader of its own for the same descriptor.
+        # A second reader for the same descriptor.
         return open(sys.stdin.fileno(), "rb", closefd=False)
     return path.open("rb")
 
@@ -140,7 +140,7 @@ def _encoding(path: Path, binary: BufferedReader) -> str:
 
 
 def _first_line(path: Path, file: TextIO) -> tuple[str, int, str | None]:
-    """The header's line, how many lines come before it, and the separator where they name one."""
+    """The line of the header, how many lines come before it, and the separator if one is named."""
     separator = None
     before = 0
     while line := file.readline():
@@ -163,12 +163,12 @@ def _first_line(path: Path, file: TextIO) -> tuple[str, int, str | None]:
 
 
 def _separator(header: str, columns: Sequence[str]) -> str:
-    """That by which most columns are found, a comma where none is better."""
+    """The separator that finds most columns; a comma if none is better."""
 
     def found(separator: str) -> int:
         try:
             cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
-        except csv.Error:  # said when the line is read in earnest
+        except csv.Error:  # we complain when we read the header itself
             return 0
         return sum(cell.strip(f"{BLANKS}\r\n").lower() in columns for cell in cells)
 
@@ -178,7 +178,7 @@ def _separator(header: str, columns: Sequence[str]) -> str:
 def _wrong_header(
     path: Path, line: int, header: Sequence[str], columns: Sequence[str], needed: Sequence[str]
 ) -> str:
-    # A first row in the place of the header may hold a token: only what looks like a name.
+    # A row in place of the header may hold a token: show only cells that look like names.
     told = ",".join(cell if COLUMN_NAME.fullmatch(cell) else "…" for cell in header)[:200]
     optional = ",".join(column for column in columns if column not in needed)
     return (

@@ -1,6 +1,6 @@
-"""What a cell of each column says.
+"""The value in a cell of each column.
 
-Each function raises `ValueError`, or `CoverUnusable` for a cover, with what was expected.
+Each function raises `ValueError`, or `CoverUnusable` for a cover, which says what was expected.
 """
 
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from refresher.domain.errors import CoverUnusable
 from refresher.domain.expiry import named_expiry, usable_url
 from refresher.domain.model import usable_token
 
-#: What a column of tokens holds, and what it holds where two columns are exchanged.
+#: What a column of tokens holds, and what it holds if two columns are exchanged.
 KINDS: Final = {
     "access_token": ("an access token", REFRESH_TOKEN, "a refresh token"),
     "refresh_token": ("a refresh token", ACCESS_TOKEN, "an access token"),
@@ -37,7 +37,7 @@ def _value(column: str, cell: str) -> str:
     try:
         return cell_value(cell)
     except ValueError as error:
-        # What follows the name of a secret and a colon would be taken for the secret.
+        # Text after the name of a secret and a colon would be redacted.
         told = f"{error} (column {column})" if column in KINDS else f"{column}: {error}"
         raise ValueError(told) from None
 
@@ -75,7 +75,7 @@ def optional_token_of(column: str, cell: str) -> str | None:
     value = _value(column, cell) if cell else ""
     if not value:
         return None
-    # Only with a blank in it there is something before it.
+    # A word before the token makes it unusable: there is a blank in it.
     if not usable_token(value) and not usable_token(value := bare_token(value)):
         raise ValueError(f"expected a token in column {column}, not an empty or unprintable value")
     kind, other_prefix, other = KINDS[column]

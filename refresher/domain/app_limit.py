@@ -1,7 +1,8 @@
 """A limit of the whole app that nobody configured: how it shows, and how high it is.
 
-A sliding window that is full has let through just its limit. So, at a 429, what all replicas
-together saw answered in a window is the limit, and it is known when those answers leave it.
+A full sliding window has let through exactly its limit. So, at a 429, the number of requests that
+all replicas together saw answered in a window is the limit, and we know when there is room again:
+when these answers leave the window.
 """
 
 from collections import deque
@@ -11,32 +12,33 @@ from typing import Final
 
 from refresher.domain.pacing import WINDOW_SECONDS, wished_seconds
 
-#: Of the latest answers at least so many 429s, on so many accounts: the app as a whole is limited.
+#: The whole app is limited if, among so many latest answers of so many seconds, there are so many
+#: 429s, on so many accounts.
 ANSWERS_WATCHED: Final = 10
 ANSWERS_WATCHED_SECONDS: Final = 10.0
 APP_THROTTLES: Final = 5
 APP_ACCOUNTS: Final = 2
-#: While a limit of the app is kept to, so many show it at once.
+#: While we keep to a limit of the app, so many 429s show it at once.
 NEARLY_ALL: Final = 8
-#: While a limit of the app is kept to, so many 429s on one account alone are that account's.
+#: While we keep to a limit of the app, so many 429s on one account alone are the account's own.
 OWN_THROTTLES: Final = 3
-#: So are fewer, where since the first of them it was refused more than so many times as often as
-#: the others; of these it takes a few.
+#: So are fewer, but at least OWN_AGAIN, if the account has been refused more than so many times as
+#: often as the others since the first of them.
 REFUSED_MORE: Final = 2
 OWN_AGAIN: Final = 2
-#: An account that was found to be throttled by itself is taken to be so for so long.
+#: An account whose 429s are its own is taken to be so for so long.
 OWN_SECONDS: Final = 300.0
-#: By then it has shown: refused accounts are the first to be asked for again. So many good answers
-#: or so long after a 429, whichever is sooner.
+#: After so many good answers, or so long after a 429, it is clear whose it was: refused accounts
+#: are asked for again first.
 JUDGED_ANSWERS: Final = 25
 JUDGED_SECONDS: Final = 30.0
-#: Of so many answers accounts are compared.
+#: Accounts are compared by so many answers.
 COMPARED: Final = 1000
 
 WINDOW: Final = round(WINDOW_SECONDS)
-#: How far back answers are counted. Two windows: just after a pause the last one says nothing.
+#: How far back answers are counted. Two windows: just after a pause the last one is empty.
 REMEMBERED_SECONDS: Final = 2 * WINDOW
-#: Requests a minute, the least to be found: slower, nobody would learn that it may go on.
+#: The lowest rate that is found, in requests a minute: any slower, and we would not notice the end.
 LEAST_RATE: Final = 10
 
 #: Good answers by the second, the latest first.
@@ -45,32 +47,32 @@ Answers = Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class _Met:
-    """A 429: until when it wishes nothing to be sent, and how many good answers came before it."""
+    """A 429."""
 
     at: float
     account: str
+    #: It wishes that nothing is sent until then.
     until: float
+    #: How many good answers came before it.
     good_before: int
 
 
 class AppThrottle:
-    """Tells a limit of the whole app from the limits of single tokens, by this replica's answers.
-
-    `in_force`: a limit of the app is known and kept to.
-    """
+    """Tells a limit of the app from the limits of single tokens, by this replica's answers."""
 
     def __init__(self) -> None:
+        #: A limit of the app is known and kept to.
         self.in_force = False
-        #: When and for whom the latest answers were 429s, None for the others.
+        #: The latest answers: when, and the account of a 429, None for others.
         self._answers: deque[tuple[float, str | None]] = deque(maxlen=ANSWERS_WATCHED)
         #: The 429s of the last window that may be the app's.
         self._throttled: deque[_Met] = deque()
         #: The answers of the last window: when, for whom, whether it was a 429.
         self._compared: deque[tuple[float, str, bool]] = deque(maxlen=COMPARED)
-        #: The accounts that are throttled by themselves, and until when they are taken to be so.
+        #: Accounts whose 429s are their own, and until when they are taken to be so.
         self._own: dict[str, float] = {}
         self._good = 0
-        #: Good answers, by the second: which, how many.
+        #: Good answers, by the second: the second, and how many.
         self._by_second: deque[list[int]] = deque()
 
     def answered(self, account: str, now: float) -> None:
@@ -85,7 +87,7 @@ class AppThrottle:
         self._by_second[-1][1] += 1
 
     def throttled(self, account: str, now: float, retry_after_seconds: float | None = None) -> bool:
-        """A request met a 429; whether that is the app's affair rather than the account's."""
+        """A request met a 429. Returns whether that may be the app's limit, not the account's."""
         self._answers.append((now, account))
         self._compared.append((now, account, True))
         self._throttled.append(
@@ -102,10 +104,9 @@ class AppThrottle:
         return False
 
     def shows_limit(self, now: float) -> bool:
-        """Whether the 429s show a limit of the app; the next time it takes as many again.
+        """Whether the 429s show a limit of the app. If so, they are not counted again.
 
-        A limit that is in force shows with fewer, when these had time to turn out to be accounts'
-        own.
+        A limit in force shows by fewer 429s, once it is clear that these are not accounts' own.
         """
         self._forget(now)
         lately = now - ANSWERS_WATCHED_SECONDS
@@ -120,17 +121,15 @@ class AppThrottle:
         return several or known
 
     def wished_seconds(self, now: float) -> float:
-        """How long the 429s that show a limit wish nothing to be sent.
-
-        The least that any account was told: a single one's long wish must not silence them all.
-        """
+        """For how long the 429s that show a limit wish that nothing is sent: the shortest wish."""
+        # One account's long wish must not silence them all.
         wishes: dict[str, float] = {}
         for met in self._throttled:
             wishes[met.account] = max(met.until, wishes.get(met.account, met.until))
         return max(0.0, min(wishes.values(), default=now) - now)
 
     def answered_lately(self, now: float) -> Answers:
-        """What this replica has to add to the count of all."""
+        """The good answers that this replica adds to the count of all replicas."""
         counts = [0] * REMEMBERED_SECONDS
         for second, number in self._by_second:
             if (age := int(now) - second) < REMEMBERED_SECONDS:
@@ -144,7 +143,7 @@ class AppThrottle:
         return enough or now - met.at >= JUDGED_SECONDS
 
     def _stands_out(self, account: str) -> bool:
-        """Whether it is refused again and again while the others are answered."""
+        """Whether an account is refused again and again while others are answered."""
         mine = [(at, is_429) for at, whose, is_429 in self._compared if whose == account]
         first = next(at for at, is_429 in mine if is_429)
         own = [is_429 for at, is_429 in mine if at >= first]
@@ -156,12 +155,12 @@ class AppThrottle:
         if sum(own) >= OWN_THROTTLES and not any(is_429 for _, is_429 in others):
             return True
         since = [is_429 for at, is_429 in others if at >= first]
-        # One more of the others' is allowed for: a chance refusal must not accuse an account.
+        # As if the others had one more refusal: a single one by chance must not accuse an account.
         allowed = REFUSED_MORE * (sum(since) + 1) * len(own)
         return sum(own) >= OWN_AGAIN and sum(own) * len(since) > allowed
 
     def _disregard(self, account: str) -> None:
-        """Its 429s show nothing of the app."""
+        """Forget the account's 429s: they show nothing about the app."""
         self._throttled = deque(met for met in self._throttled if met.account != account)
         others = (answer for answer in self._answers if answer[1] != account)
         self._answers = deque(others, maxlen=ANSWERS_WATCHED)
@@ -176,35 +175,36 @@ class AppThrottle:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a replica has told: its answers, and how long ago it counted them."""
+    """What a replica told the others."""
 
+    #: How long ago it counted its answers.
     age_seconds: float
     answers: Answers
 
 
 @dataclass(frozen=True, slots=True)
 class AppLimit:
-    """Requests a minute that may be sent, and how long until there is room for them.
+    """A limit of the app that was found."""
 
-    `answered` is what the replicas have told of one window.
-    """
-
+    #: Requests that may be sent in a minute.
     rate_per_minute: float
+    #: The answers of one window that the replicas told.
     answered: int
+    #: How long until there is room for requests at this rate.
     pause_seconds: float
 
 
 def app_limit(heard: Iterable[Heard], unheard: int = 0) -> AppLimit:
-    """The limit that a 429 shows now, by what the replicas saw answered.
+    """The limit that a 429 shows now, by the answers that the replicas saw.
 
-    `unheard` replicas work, too, and are taken to have seen as much as the others on average.
+    `unheard` replicas told nothing. Each counts as an average one of the others.
     """
     told = list(heard)
     counts = _together(told)
     answered = _busiest(counts)
-    share = 1 + unheard / max(1, len(told))
-    limit = max(LEAST_RATE, share * answered)
-    pause = _pause_seconds([share * count for count in counts[:WINDOW]], limit)
+    factor = 1 + unheard / max(1, len(told))
+    limit = max(LEAST_RATE, factor * answered)
+    pause = _pause_seconds([factor * count for count in counts[:WINDOW]], limit)
     return AppLimit(limit, answered, pause)
 
 
@@ -219,14 +219,14 @@ def _together(heard: Iterable[Heard]) -> list[int]:
 
 
 def _busiest(counts: Sequence[int]) -> int:
-    """The most in any window."""
+    """The most answers in any window."""
     return max(sum(counts[age : age + WINDOW]) for age in range(len(counts) - WINDOW + 1))
 
 
 def _pause_seconds(window: Sequence[float], limit: float) -> float:
-    """How long until requests at this rate find room, each where an older one has left.
+    """How long until requests at this rate find room, because older ones leave the window.
 
-    None is needed after a steady flow; after a burst it lasts until that has left.
+    0 after a steady flow; after a burst, until the burst has left the window.
     """
     before, pause = limit - sum(window), 0.0
     for age in range(len(window) - 1, -1, -1):

@@ -1,32 +1,32 @@
-"""How many requests may be in flight: few at first, many while the API answers, none while not."""
+"""How many requests may be in flight: few at first, many while the API answers, else none."""
 
 from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Final
 
-#: While only bad accounts are due nobody is answered, and their failures take up to four of these.
-#: What is left has to do for a new video of another account, also where each failure takes long.
+#: While only bad accounts are due, nobody is answered, and their failures take up to four of these.
+#: The rest must be enough for a new video of another account, even if each failure takes long.
 FIRST_WINDOW: Final = 8
-#: After so long without a request nobody knows how the API is: as at first.
+#: After so long without a request we do not know the state of the API: we begin anew.
 IDLE_SECONDS: Final = 10.0
-#: It opens after so many failures in a row, of so many accounts at least: an account that fails
-#: all by itself has its own back-off.
+#: It opens after so many failures in a row, of at least so many accounts: one account that fails by
+#: itself has its own back-off.
 RUN: Final = 5
 ACCOUNTS: Final = 2
-#: The longest pause before the first probe, after one that failed, and so on. Short ones come
-#: first, so that an outage is soon told from bad luck.
+#: The longest pause before the first probe, before the second, and so on. Short ones come first, so
+#: that we soon tell an outage from bad luck.
 PROBE_SECONDS: Final = (1.0, 1.5, 3.0, 6.0, 8.0)
-#: Of so many failed probes, each of another account, the API is taken to be away. Where one account
-#: in five is bad and all of those came first, one time in two thousand all four are bad by chance.
+#: After so many failed probes, each of another account, the API counts as away. If one account in
+#: five is bad and the bad ones come first, all four are bad by chance once in two thousand times.
 LOST_PROBES: Final = 4
 
 
 class Breaker:
-    """A circuit breaker that closes by and by. Times are monotonic seconds, `chance` in [0, 1).
+    """A circuit breaker that closes step by step. Times are monotonic seconds, `chance` in [0, 1).
 
-    The caller counts what is in flight, and sends while that is less than `window`. It may drop a
-    request without telling its end. Whatever the API itself answers is a success, a 401 too.
+    The caller counts requests in flight and sends while they are fewer than `window`. It need not
+    tell how a request ended. Whatever the API itself answers is a success, even a 401.
     """
 
     def __init__(self, most: int, chance: Callable[[], float]) -> None:
@@ -48,23 +48,23 @@ class Breaker:
 
     @property
     def is_lost(self) -> bool:
-        """Open, and that it is not single accounts' fault has been seen."""
+        """Open, and shown not to be the fault of single accounts."""
         return self.is_open and self._failed_probes >= LOST_PROBES
 
     def window(self, now: float) -> int:
-        """The requests allowed in flight in all; open, 0 during the pause and then 1, a probe."""
+        """How many requests may be in flight; open: 0 during the pause, then 1, a probe."""
         if self.is_open:
             return int(now >= self._paused_until)
-        # What has just failed for a second account is not sent for a third before it is known why.
+        # Each further account that has just failed makes the window smaller, until one is answered.
         doubts = len(set(self._run)) - 1 if self._run else 0
         return max(1, self._closed_window(now) - doubts)
 
     def pause_left(self, now: float) -> float:
-        """Seconds until a probe may go; 0 when it may, and when closed."""
+        """Seconds until a probe may be sent; 0 if it may be now, or if closed."""
         return max(0.0, self._paused_until - now) if self.is_open else 0.0
 
     def open_seconds(self, now: float) -> float:
-        """How long it has been open; closed, how long it was the last time."""
+        """How long it has been open; if closed, how long it was open the last time."""
         return self._open_seconds if self._opened_at is None else now - self._opened_at
 
     def sent(self, now: float) -> None:
@@ -75,9 +75,9 @@ class Breaker:
         self._last_sent = now
 
     def succeeded(self, now: float) -> bool:
-        """Widen the window by one; open, close it. Says whether the API had been lost.
+        """Widen the window by one, or close if open. Returns whether the API had been lost.
 
-        Then the window is one; where it was only not yet known, few as at first.
+        After that the window is 1; after an opening that was no outage, at most as at first.
         """
         self._run.clear()
         self.last_success = now
@@ -90,10 +90,10 @@ class Breaker:
         return was_lost
 
     def failed(self, account: str, sent: float, now: float, *, news: bool = True) -> bool:
-        """Count a request, sent then, that brought no answer. Says whether this lost the API.
+        """Count a request, sent at `sent`, without an answer. Returns whether the API is now lost.
 
-        It says nothing of the API where that has answered others since, nor where the account is
-        known to fail by itself, and that is no `news`.
+        The failure says nothing about the API if it has answered others since, or if it is no
+        `news`: the account is known to fail by itself.
         """
         if self.is_open:
             return self._probe_failed(now, news=news)
@@ -113,8 +113,8 @@ class Breaker:
         self._pause(now)
 
     def _probe_failed(self, now: float, *, news: bool) -> bool:
-        # A probe goes when nothing else is in flight. So a failure before it is that of a request
-        # older than the opening, which says nothing new; and a failure after it is the probe's.
+        # A probe is sent when nothing else is in flight. So a failure before it belongs to a
+        # request from before the opening and says nothing new; a failure after it is the probe's.
         if not self._probing:
             return False
         self._failed_probes += news
@@ -122,7 +122,7 @@ class Breaker:
         return news and self._failed_probes == LOST_PROBES
 
     def _pause(self, now: float) -> None:
-        """Half to all of the time: replicas shall not probe in step."""
+        """Pause for half to all of the time, so that replicas do not probe together."""
         self._probing = False
         longest = PROBE_SECONDS[min(self._failed_probes, len(PROBE_SECONDS) - 1)]
         self._paused_until = now + longest * (1 + self._chance()) / 2

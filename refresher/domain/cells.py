@@ -1,4 +1,4 @@
-"""What a cell of a spreadsheet means: the value in it, or why there is none to be had."""
+"""What a cell of a spreadsheet means: its value, or why there is none."""
 
 import re
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
@@ -6,12 +6,12 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Final
 
-#: Blanks of every width, and characters of none, that come along when one copies a cell.
+#: Blanks and invisible characters that come along when one copies a cell.
 BLANKS: Final = (
     " \t\u00a0\u1680\u202f\u205f\u3000\u200e\u200f\u2060\ufeff"
     "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u200c\u200d"
 )
-#: A value that begins with one of these is more than itself.
+#: Characters with which something begins that is put around a value.
 DRESSED: Final = frozenset("='\"`#\\\u201c\u201d\u201e\u2018\u2019\u201a\u00ab")
 QUOTES: Final = ("''", '""', "``", "\u201c\u201d", "\u201e\u201c", "\u2018\u2019", "\u201a\u2018")
 TEXT_FORMULA: Final = re.compile(r'="(.*)"', re.DOTALL)
@@ -25,9 +25,9 @@ TOKEN: Final = re.compile(r"bearer\b|act\.|rft\.|clt\.|gAAAA", re.IGNORECASE)
 
 SCIENTIFIC: Final = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
 WHOLE: Final = re.compile(r"(\d+)[.,]0+")
-#: What a spreadsheet keeps of a number; the rest it replaces by zeros.
+#: A spreadsheet keeps so many digits of a number and replaces the others by zeros.
 SHEET_DIGITS: Final = 15
-#: What programs keep of a number that they take for a fraction.
+#: Up to here a float keeps a whole number exactly.
 FLOAT_EXACT: Final = 2**53
 
 ISO_TIME: Final = re.compile(
@@ -44,7 +44,7 @@ LOCAL_TIME: Final = re.compile(
     r"(?:,?[ T]+(\d{1,2}):(\d\d)(?::(\d\d)(?:[.,]\d+)?)?(?: ?([AaPp])\.?[Mm]\.?)?)?"
 )
 LONGEST_TIME: Final = 60
-#: Seconds, milliseconds and microseconds since 1970, by their digits: from 2001 to 2286.
+#: Seconds, milliseconds and microseconds since 1970, told apart by their digits: 2001 to 2286.
 EPOCH_TIME: Final = re.compile(r"(\d+)(?:[.,]0+)?", re.ASCII)
 EPOCH_UNITS: Final = {10: 1, 13: 1_000, 16: 1_000_000}
 MONTHS: Final = 12
@@ -53,9 +53,9 @@ MONTHS: Final = 12
 def cell_value(text: str) -> str:
     """A cell without what spreadsheets and people put around a value; empty for NULL.
 
-    Raises `ValueError` where a spreadsheet has replaced it: a formula, or an error of one.
+    Raises `ValueError` for a formula or an error, which a spreadsheet has put in place of a value.
     """
-    if text.isalnum():  # nearly all of them
+    if text.isalnum():  # nearly all cells
         return text
     text = text.strip(BLANKS)
     return _undressed(text) if text and text[0] in DRESSED else text
@@ -76,22 +76,22 @@ def _undressed(text: str) -> str:
     for opening, closing in QUOTES:
         if len(text) > 1 and text[0] == opening and text[-1] == closing:
             return text[1:-1].strip(BLANKS)
-    # An apostrophe tells a spreadsheet that text follows.
+    # An apostrophe tells a spreadsheet that the cell is text.
     return text.removeprefix("'").strip(BLANKS)
 
 
 def shown(text: str) -> str:
-    """For a complaint: as it is, unless a token is in it, in the wrong place."""
+    """The text for a complaint, but not if a token is in it."""
     return "a token" if TOKEN.search(text) else repr(text[:50])
 
 
 def bare_token(text: str) -> str:
-    """A token without the word that stands before it in a header line."""
+    """A token without the `Bearer` that comes before it in a header line."""
     return cell_value(text[found.end() :]) if (found := BEARER.match(text)) else text
 
 
 def video_id_digits(text: str) -> str:
-    """The digits of an ID. Raises `ValueError` where they are lost."""
+    """The digits of an ID. Raises `ValueError` if a spreadsheet has rounded it."""
     if whole := WHOLE.fullmatch(text):
         return whole[1]
     if SCIENTIFIC.fullmatch(text):
@@ -105,8 +105,8 @@ def video_id_digits(text: str) -> str:
 class Rounding(Enum):
     """How an ID ends that lost its last digits.
 
-    `by_chance`: more than one in so many of a file are no chance any more. That is far above what
-    IDs that nobody has rounded bring: one in 100,000, in 10,000 and in 1,024.
+    If more than one ID in `by_chance` of a file ends so, that is no chance. Of IDs that nobody has
+    rounded, far fewer do: one in 100,000, in 10,000 and in 1,024.
     """
 
     FIVE_ZEROS = 1_000
@@ -119,7 +119,7 @@ class Rounding(Enum):
 
 
 def rounding(cell: str, video_id: str) -> Rounding | None:
-    """What an ID, in a cell like this, may have been rounded by; None for most."""
+    """How an ID, in a cell like this, may have been rounded; None for most."""
     if len(video_id) <= SHEET_DIGITS:
         return None
     if video_id.endswith("00000"):
@@ -133,10 +133,10 @@ def rounding(cell: str, video_id: str) -> Rounding | None:
 
 
 def time_value(text: str) -> datetime:
-    """A point in time as spreadsheets and databases write it; UTC where it names no zone.
+    """A point in time as spreadsheets and databases write it; UTC if it names no zone.
 
-    ISO 8601 and near it, seconds, milliseconds and microseconds since 1970, the form of mails, and
-    days that can be read in one way only. Raises `ValueError` for all else.
+    ISO 8601 and similar forms; seconds, milliseconds and microseconds since 1970; the form in
+    mails; and dates that can be read in one way only. Raises `ValueError` for all else.
     """
     try:
         time = datetime.fromisoformat(text) if ISO_TIME.fullmatch(text) else _written_time(text)
@@ -149,7 +149,7 @@ def time_value(text: str) -> datetime:
 
 
 class _UnclearError(ValueError):
-    """What is wrong beside that it is not ISO 8601."""
+    """Something more is wrong than that it is not ISO 8601."""
 
 
 def _epoch_time(digits: str) -> datetime:
@@ -189,7 +189,7 @@ def _date(first: str, separator: str, second: str, third: str) -> tuple[int, int
     if len(third) != len("2026"):
         raise _UnclearError(": a year has four digits")
     one, two, year = int(first), int(second), int(third)
-    # Where dots are written the day comes first.
+    # With dots the day comes first.
     if separator == "." or one == two or one > MONTHS:
         return year, two, one
     if two > MONTHS:

@@ -1,21 +1,21 @@
-"""What the wall clock does against the monotonic one, which is never set."""
+"""The wall clock beside the monotonic clock, which nobody sets."""
 
 from collections.abc import Callable
 from typing import Final
 
-#: Seconds of a clock that nobody sets, since a moment of its own: `time.monotonic` for one.
+#: Seconds of a clock that nobody sets, as `time.monotonic`.
 Clock = Callable[[], float]
-#: A number in [0, 1), by chance: jitter.
+#: A random number in [0, 1), for jitter.
 Chance = Callable[[], float]
 
-#: Less is slewing, or the time between two readings: nobody needs to hear of it.
+#: Less is slewing, or the time between two readings: it is not told.
 LEAST_STEP_SECONDS: Final = 1.0
 
 
 class Beat:
     """When to beat next, every so many seconds of the monotonic clock.
 
-    Beats that were missed, by a process that stood still, come as one.
+    If the process stood still, the beats that were missed come as one.
     """
 
     def __init__(self, seconds: float, now: float) -> None:
@@ -23,15 +23,15 @@ class Beat:
         self._due_at = now + seconds
 
     def left(self, now: float) -> float:
-        """Seconds until the next beat; 0 where it is due."""
+        """Seconds until the next beat; 0 if it is due."""
         return max(0.0, self._due_at - now)
 
     def take(self, now: float) -> bool:
-        """Whether a beat is due; then the next one is half an interval to one away."""
+        """Whether a beat is due. If so, the next one is half an interval to one away."""
         if now < self._due_at:
             return False
-        # One that was late by much begins a new series: never two in quick succession, of which
-        # the second would find the first one's job still running.
+        # A very late beat begins a new series, so that two never follow each other closely: the
+        # second would find the job of the first still running.
         is_late = now - self._due_at >= self._seconds / 2
         self._due_at = self._seconds + (now if is_late else self._due_at)
         return True
@@ -44,7 +44,7 @@ class StepWatch:
         self._ahead = wall - monotonic
 
     def step(self, wall: float, monotonic: float) -> float:
-        """By how many seconds the wall clock was set since the last look; 0.0 where it was not."""
+        """By how many seconds the wall clock was set since the last call; 0.0 if it was not."""
         ahead = wall - monotonic
         step, self._ahead = ahead - self._ahead, ahead
         return step if abs(step) >= LEAST_STEP_SECONDS else 0.0

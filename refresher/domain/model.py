@@ -15,58 +15,65 @@ OpenId = NewType("OpenId", str)
 VideoId = NewType("VideoId", str)
 
 
-#: Our word where there is no access token that could be sent.
+#: Our code where there is no access token that can be sent.
 UNUSABLE_TOKEN: Final = "no_usable_access_token"  # noqa: S105 - a code, no token
 HEADER_WORD: Final = re.compile(r"[!-~]+")
 
 
 def usable_token(token: str | None) -> bool:
-    """Whether a token can be sent at all: it travels in a header line."""
+    """Whether a token can be sent in a header line."""
     return token is not None and HEADER_WORD.fullmatch(token) is not None
 
 
-# A named tuple, as one is made for every video: a frozen dataclass takes three times as long.
+# A named tuple: there is one for every video, and a frozen dataclass takes three times as long.
 class Video(NamedTuple):
-    """A claimed video as the database has it; without a cover, `cover_expires_at` is None.
-
-    That is in Unix seconds: to decode a time takes the driver ten times as long. `due` is as of the
-    claim; what was not due fills a chunk up.
-    """
+    """A claimed video as the database has it."""
 
     video_id: VideoId
+    #: At the time of the claim. One that was not due is a top-up.
     due: bool
+    #: Unix seconds, as the driver takes ten times as long to decode a time; None without a cover.
     cover_expires_at: float | None
+    #: Answers in a row without a newer cover.
     misses: int
+    #: Left out of the last answer.
     missing: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An account under this replica's lease, with the videos to ask for and the slots reserved.
+    """An account under this replica's lease, with videos to ask for and slots.
 
-    The first chunk's slot is `first_slot`, each further one `step_seconds` later. All times are
-    the database's. No videos: nothing was due after all, or the token comes first. `unfinished`:
-    more is due, or has not been looked at. `app_limited`: a limit of the app that 429s have shown
-    is kept to. `isolated_since`: it fails by itself, the last time for that reason. `all_videos`:
-    how many the account has, where the claim is sure to have seen them all. `ctids`: where the rows
-    lay, for the database only; it finds a video that has none by its key.
+    Times are the database's.
     """
 
     open_id: OpenId
+    #: None where there is none, or none that we can read.
     access_token: str | None = field(repr=False)
+    #: Grows with each lease of the account: a write under an older lease changes nothing.
     lease_epoch: int
     lease_expires_at: datetime
+    #: Failed claims in a row.
     failures: int
+    #: Empty where nothing was due after all, or where the token comes first.
     videos: Sequence[Video]
+    #: The slot of the first chunk.
     first_slot: datetime
+    #: From one chunk's slot to the next one's.
     step_seconds: float
     time: DatabaseTime
     token: "TokenStanding"
+    #: More is due, or has not been looked at.
     unfinished: bool = False
+    #: We keep to a limit of the app that 429s have shown.
     app_limited: bool = False
+    #: How many videos the account has; None where the claim may not have seen them all.
     all_videos: int | None = None
+    #: Since when it fails by itself; None where it does not.
     isolated_since: datetime | None = None
+    #: Why it failed the last time.
     isolated_reason: str | None = None
+    #: Where the rows were, for the database only. It finds other videos by their key.
     ctids: Mapping[VideoId, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -77,76 +84,73 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class TokenStanding:
-    """How it is with a claim's access token.
+    """The state of a claim's access token."""
 
-    `generation` moves with every change of the account's tokens. `renewable`: there is a refresh
-    token, and refreshing is ours to do. `due`: refresh it now, nothing is to be asked before;
-    `dead`: it is not to be sent any more. `renewed`: it replaced a refused one and has not been
-    accepted yet. Not `readable`: it is sealed with a key that we do not have.
-    """
-
+    #: Grows with every change of the account's tokens.
     generation: int
+    #: There is a refresh token, and we are to use it.
     renewable: bool = False
+    #: To be renewed now, before anything is asked.
     due: bool = False
+    #: Not to be sent any more.
     dead: bool = False
+    #: It replaced a refused one and has not been accepted yet.
     renewed: bool = False
+    #: False where it is sealed with a key that we do not have.
     readable: bool = True
+    #: Token requests in a row that failed.
     failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """What to refresh with. `interrupted`: an earlier request with it has an unknown outcome."""
+    """What to renew an access token with."""
 
     token: str = field(repr=False)
+    #: The outcome of an earlier request with it is unknown.
     interrupted: bool
 
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """The API's answer to a refresh; None where it says nothing: what is stored then stays.
-
-    `open_id` is whose the pair is, by the API's word.
-    """
+    """The API's answer to a token request. For None, what is stored stays."""
 
     access_token: str = field(repr=False)
     access_token_lives_seconds: float
     refresh_token: str | None = field(repr=False)
     refresh_token_lives_seconds: float | None
     scope: str | None
+    #: Whose the pair is, as the API says.
     open_id: str | None = None
 
 
 @dataclass(slots=True)
 class Write:
-    """What is written back alike for some videos of a chunk.
-
-    `urls` are their covers, byte for byte as they came, which die at `cover_expires_at`; where the
-    stored ones stay there is neither. `refusal` is the code with which a request for one of them
-    alone was refused.
-    """
+    """What is written back for some videos of a chunk that get the same values."""
 
     video_ids: list[VideoId]
     due_at: datetime
+    #: When the new covers die; None where the stored covers stay.
     cover_expires_at: datetime | None = None
+    #: A new cover for each video, byte for byte as it came; empty where the stored covers stay.
     urls: list[str] = field(default_factory=list, repr=False)  # a URL holds its signature
     misses: int = 0
     missing: bool = False
     gone: bool = False
+    #: The code with which a request for this video alone was refused.
     refusal: str | None = None
 
 
 @dataclass(slots=True)
 class ChunkWrite:
-    """The writes of one chunk, with the account and the lease epoch they were decided under.
-
-    `ctids` are its claim's. `videos` is how many rows are to be written.
-    """
+    """The writes of one chunk, with the account and the lease epoch they were decided under."""
 
     open_id: OpenId
     lease_epoch: int
     writes: Sequence[Write]
+    #: As in the claim.
     ctids: Mapping[VideoId, str] = field(default_factory=dict, repr=False)
+    #: How many rows are to be written.
     videos: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -163,63 +167,66 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The end of a claim: back-off, pause or park, and the lease given back.
-
-    `retry_seconds` delays the next claim, `pause_seconds` the next slot: the pause holds for all
-    replicas and against new videos, too, and lowers the account's rate, unless it is for a day's
-    `quota_spent`. `answered`: the token was
-    accepted; `refused`: it is to be refreshed before anything is asked; `token_retry_seconds`:
-    refreshing it failed and is tried again then. `unfinished` is the claim's;
-    `passed_over`: nothing was due in the part of the account that was read. `samples`: a video of
-    each kind of new covers with how many are of that kind, all of the account's together; it need
-    not be counted while these are as they were written. `isolated_reason`: the account fails by
-    itself; `retry_seconds` then holds as a pause does, but does not lower the rate.
-    """
+    """The end of a claim: the lease is released, with a back-off, a pause or a park."""
 
     open_id: OpenId
     lease_epoch: int
+    #: Of the tokens that the claim had.
     generation: int = 0
+    #: Failed claims in a row.
     failures: int = 0
+    #: Delays the next claim. New videos may still wake the account, unless it is isolated.
     retry_seconds: float = 0.0
+    #: Delays the next slot, for all replicas and for new videos, and lowers the account's rate.
     pause_seconds: float = 0.0
     park: Park | None = None
+    #: The token was accepted.
     answered: bool = False
+    #: The token was refused: it is renewed before anything is asked.
     refused: bool = False
+    #: Renewing the token failed. It is tried again after so long.
     token_retry_seconds: float = 0.0
+    #: How many were sent.
     requests: int = 0
+    #: As in the claim.
     unfinished: bool = False
+    #: Nothing was due in the part of the account that was read.
     passed_over: bool = False
+    #: The pause is for a spent daily quota. It does not lower the rate.
     quota_spent: bool = False
+    #: Set where the account fails by itself: `retry_seconds` then holds for new videos, too.
     isolated_reason: str | None = None
+    #: Set where every video of the account got a new cover: a video for each group of equal writes.
+    #: While these are unchanged, the release need not count the videos.
     samples: Sequence["Sample"] = ()
 
 
 class Sample(NamedTuple):
-    """A video with a new cover, and how many were written alike with it, itself counted."""
+    """A video with a new cover, which stands for all that were written with the same values."""
 
     video_id: VideoId
+    #: How many it stands for, itself counted.
     videos: int
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What a release led to. `wake_in_seconds` may be infinite: nothing left to ask for.
-
-    `isolated`: it is now, by this release or an earlier one.
-    """
+    """What a release led to."""
 
     parked: bool
+    #: Infinite where nothing is left to ask for.
     wake_in_seconds: float
+    #: By this release or an earlier one.
     isolated: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lock: the server's process, what it calls itself, since when it may hold it.
+    """Who holds a lock."""
 
-    None is what the server does not tell; process 0 is a prepared transaction.
-    """
-
+    #: The server's process; 0 for a prepared transaction.
     pid: int
+    #: None where the server does not tell it.
     application_name: str | None
+    #: Since when it may hold the lock; None where the server does not tell it.
     since: datetime | None

@@ -9,23 +9,22 @@ from typing import Final
 WINDOW_SECONDS: Final = 60.0
 #: How much a request may arrive off its slot, first to last, without breaking the limit.
 HEADROOM_SECONDS: Final = 1.2
-#: A slot missed by more than this is given up; the rest of the headroom is the network's.
+#: A slot missed by more than this is given up. The network may take the rest of the headroom.
 LATEST_SECONDS: Final = 0.5
-#: Where claims come so much later than their slots begin, the next ones begin that much later. This
-#: is kept to for so long after the last claim that came as late.
+#: If claims come more than this after their slots begin, the next slots begin as much later. That
+#: lasts for so long after the last claim that came as late.
 LATE_CLAIM_SECONDS: Final = 0.25
 LATE_KEPT_SECONDS: Final = 10.0
-#: Slots of an account in work that have just passed are still reserved: what is sent late in them
-#: keeps its distance as any other.
+#: Slots that passed less than this ago are still reserved for an account in work: requests that are
+#: sent late in them keep their distance, too.
 PAST_SECONDS: Final = 0.4
 
-#: How far ahead a claim reserves slots of one account: short, so that a huge one cannot hold the
-#: queue, and well inside the lease.
+#: How far ahead a claim reserves slots of one account: short, so that a huge account cannot hold
+#: the queue, and well inside the lease.
 HORIZON_SECONDS: Final = 5.0
-#: With a limit for the whole app its slots are shared out in the order of claims, so a claim must
-#: not reach far. A chunk may be sent twice that after its place among them, where its account both
-#: starts late and paces its chunks, and the place may just have passed; the app's slots lie this
-#: much wider apart to make up for it.
+#: With a limit for the whole app, claims take the app's slots in turn, so a claim must not reach
+#: far. A chunk may be sent up to twice that after its slot of the app, if its account both starts
+#: late and paces its chunks, and that slot may just have passed: the app's slots lie wider apart.
 APP_HORIZON_SECONDS: Final = 0.75
 APP_REACH_SECONDS: Final = 2 * APP_HORIZON_SECONDS + PAST_SECONDS
 #: What writing back and releasing may take of a lease.
@@ -34,9 +33,9 @@ WRITING_SECONDS: Final = 5.0
 FIRST_RETRY_SECONDS: Final = 2.0
 LONGEST_RETRY_SECONDS: Final = 300.0
 #: After so many failed claims in a row an account that fails by itself is isolated. It is tried
-#: again within a minute, as it may have been the host's beginning to fail; then after minutes, in
-#: the end after a day: a fifth of all accounts then takes under 2 % of the requests. The wait is
-#: hardly longer than the trouble has lasted.
+#: again within a minute, as the whole host may have begun to fail; then after minutes, in the end
+#: after a day. Then a fifth of all accounts takes under 2 % of the requests, and the wait is hardly
+#: longer than the trouble has lasted.
 ISOLATED_AFTER: Final = 3
 DOUBT_SECONDS: Final = 60.0
 FIRST_ISOLATION_SECONDS: Final = 300.0
@@ -45,12 +44,12 @@ FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = WINDOW_SECONDS
 LONGEST_WISH_SECONDS: Final = 3600.0
 LONGEST_GROWING_SECONDS: Final = 120.0
-#: After a day's quota was spent; growing up to the next midnight in UTC, when there is a new one.
+#: After a day's quota was spent. It grows up to the next midnight in UTC: then the quota is new.
 FIRST_QUOTA_PAUSE_SECONDS: Final = 1800.0
 DAY_SECONDS: Final = 86_400.0
-#: By so much later at most, so that not all come in the second in which it is.
+#: Spread over so long after midnight, so that not all come in the same second.
 QUOTA_SPREAD_SECONDS: Final = 300.0
-#: With the app's own credentials refused, no token is refreshed for so long.
+#: After the app credentials were refused, no token is renewed for so long.
 CLIENT_REFUSED_SECONDS: Final = 300.0
 
 #: After a 429 the rate comes down to this share of itself, and no further than the least share;
@@ -59,9 +58,9 @@ RATE_DECREASE: Final = 0.7
 LEAST_RATE_SHARE: Final = 0.1
 RATE_RECOVERY_PER_MINUTE: Final = 0.1
 
-#: A rate of the app that was found to hold doubles in so long after the last 429 that showed it, by
-#: the third power: hardly at all at first, so that few requests are refused, and then ever faster,
-#: so that a limit that was raised is soon found. It is kept to for so long.
+#: A rate of the app that was found grows after the last 429 that showed it, by the third power of
+#: time: hardly at all at first, so that few requests are refused, then ever faster, so that we soon
+#: find a raised limit. It has doubled after so long, and is kept to for so long.
 APP_RATE_DOUBLED_SECONDS: Final = 240.0
 APP_RATE_KEPT_SECONDS: Final = 600.0
 
@@ -69,9 +68,10 @@ APP_RATE_KEPT_SECONDS: Final = 600.0
 def step_seconds(limit: int, reach_seconds: float = 0.0) -> float:
     """The distance of two slots that keeps any 60 s window at `limit` requests; 0 is no limit.
 
-    `limit` + 1 requests span `limit` steps, so these must outlast the window and the headroom, and
-    `reach_seconds` where requests may be sent that much after their slot.
+    `reach_seconds`: requests may be sent that much after their slot.
     """
+    # `limit` + 1 requests span `limit` steps: these must outlast the window and all that a request
+    # may be late.
     return (WINDOW_SECONDS + HEADROOM_SECONDS + reach_seconds) / limit if limit else 0.0
 
 
@@ -121,10 +121,12 @@ def retry_seconds(failures: int, chance: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class BackOff:
-    """How an account stands after a failed claim, and for how long it is left alone."""
+    """What a failed claim means for its account."""
 
+    #: Failed claims in a row, this one counted.
     failures: int
     isolated: bool
+    #: For how long the account is skipped.
     seconds: float
 
 
@@ -136,10 +138,10 @@ def back_off(
     by_itself: bool = False,
     nobody_answered: bool = False,
 ) -> BackOff:
-    """After one failure more; before it there were so many in a row, and it was isolated or not.
+    """The back-off after one more failure; `failures` and `isolated` are as before it.
 
-    An account that fails `by_itself`, while others are answered, is isolated after a few. While
-    `nobody_answered` a failure is not the account's: the wait does not grow.
+    An account that fails `by_itself`, while others are answered, is isolated after a few failures.
+    While `nobody_answered` a failure is not the account's own: the wait does not grow.
     """
     failures = max(1, failures) if nobody_answered else failures + 1
     if not isolated and by_itself and failures >= ISOLATED_AFTER:
@@ -149,31 +151,32 @@ def back_off(
 
 
 def isolation_seconds(failures: int, chance: float) -> float:
-    """How long an isolated account is left alone: half to all of a growing time."""
+    """How long an isolated account is skipped: half to all of a growing time."""
     again = failures - ISOLATED_AFTER
     longest = FIRST_ISOLATION_SECONDS * _doubled(again - 1) if again > 0 else DOUBT_SECONDS
     return min(longest, LONGEST_ISOLATION_SECONDS) * (1 + chance) / 2
 
 
 def pause_seconds(failures: int, chance: float, retry_after_seconds: float | None) -> float:
-    """The pause after a 429: half to all of a growing time, at least what the reply wishes."""
+    """The pause after a 429: half to all of a growing time, at least what the answer wishes."""
     own = min(FIRST_PAUSE_SECONDS * _doubled(failures), LONGEST_PAUSE_SECONDS)
     return max(own * (1 + chance) / 2, wished_seconds(retry_after_seconds))
 
 
 def wished_seconds(retry_after_seconds: float | None) -> float:
-    """A reply's own wish, bounded: a header that is wrong must not silence an account for days."""
+    """An answer's wish, bounded: a wrong header must not silence an account for days."""
     return min(retry_after_seconds or 0.0, LONGEST_WISH_SECONDS)
 
 
 def quota_pause_seconds(
     failures: int, chance: float, now: datetime, retry_after_seconds: float | None
 ) -> float:
-    """The pause after a day's quota was spent: until it can have changed.
+    """The pause after a day's quota was spent.
 
-    As the reply wishes, for a day at most; a wish below a minute says nothing of a day. Else half
-    an hour, doubling with the `failures` before, until shortly after midnight at the latest.
+    As the answer wishes, for a day at most. Else half an hour, doubled with each of the `failures`
+    before, until shortly after midnight at the latest.
     """
+    # A wish below a minute is not about a day.
     wish = retry_after_seconds or 0.0
     if wish >= WINDOW_SECONDS:
         return min(wish, DAY_SECONDS)
@@ -183,7 +186,7 @@ def quota_pause_seconds(
 
 
 def growing_seconds(failures: int, chance: float) -> float:
-    """A wait that is never short, for what no slot paces: half to all of a growing time.
+    """A wait for what no slot paces: half to all of a growing time, so never short.
 
     After so many token requests in a row that failed, or answers that could not be stored.
     """
@@ -192,24 +195,22 @@ def growing_seconds(failures: int, chance: float) -> float:
 
 
 def lease_seconds(longest: float, request_timeout_seconds: float) -> float:
-    """How long a claim is leased: what its work takes, and `longest` at most.
-
-    A lease is renewed while work lasts, so a short one costs nothing, and a crashed replica's
-    accounts wait less for another.
-    """
+    """How long a claim is leased: as long as its work takes, `longest` at most."""
+    # A lease is extended while work lasts, so it can be short. Then the accounts of a replica that
+    # crashed wait less for another one.
     return min(longest, HORIZON_SECONDS + request_timeout_seconds + WRITING_SECONDS)
 
 
 def _doubled(times: int) -> float:
-    """Two to the power of `times`, up to where every longest wait is long passed."""
+    """Two to the power of `times`, which is bounded: every longest wait is reached before."""
     return float(1 << min(times, 16))
 
 
 class Lateness:
     """How much later than their slots claims arrive. Times are monotonic.
 
-    A trigger that takes long, or a database far away: what is reserved from now on would have
-    passed before it is told, for ever.
+    With a slow trigger, or a database far away, slots reserved from now on would always have passed
+    before we hear of them.
     """
 
     def __init__(self) -> None:
@@ -217,20 +218,21 @@ class Lateness:
         self._at = -inf
 
     def note(self, seconds: float, now: float) -> None:
-        """A claim has arrived so long after the time from which its slots would have begun."""
+        """A claim arrived so long after the time at which its slots would have begun."""
         if seconds >= self.ahead_seconds(now):
             self._seconds, self._at = seconds, now
 
     def ahead_seconds(self, now: float) -> float:
-        """How much later than now the next slots are to begin; 0 where they come soon enough."""
+        """How much later than now the next slots must begin; 0 where claims come soon enough."""
         lasts = now - self._at <= LATE_KEPT_SECONDS
         return self._seconds if lasts and self._seconds > LATE_CLAIM_SECONDS else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseTime:
-    """The database's clock carried on by a monotonic one, so a wrong wall clock does no harm."""
+    """The database's clock, continued by a monotonic one: our wall clock may be wrong."""
 
+    #: The database's time at the moment `monotonic`.
     now: datetime
     monotonic: float
 

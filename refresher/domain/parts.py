@@ -1,4 +1,4 @@
-"""Splitting what failed together, to find out what fails by itself."""
+"""Splitting items that failed together, to find those that fail by themselves."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -6,8 +6,8 @@ from typing import Final, TypeVar
 
 Item = TypeVar("Item")
 
-#: Where a lock stands in the way, each part that fails has waited for it: few levels cost less time
-#: than few statements.
+#: If a lock is in the way, each part that fails has waited for it: few levels of splitting save
+#: more time than few statements.
 PARTS: Final = 8
 
 

@@ -1,4 +1,4 @@
-"""How an account stands after its state was set by hand, in words."""
+"""An account after an operator set its state, in words."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,24 +6,29 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`was` and `is_` are states; requests may be sent from `free_at` on.
+    """An account whose state an operator has set."""
 
-    `token_due`: the access token is to be refreshed; `token_dead`: it is not to be sent any more.
-    """
-
+    #: Its state before.
     was: str
+    #: Its state now.
     is_: str
+    #: Since when it has this state.
     since: datetime
     now: datetime
+    #: A replica works it just now.
     leased: bool
+    #: Requests may be sent from then on.
     free_at: datetime
+    #: There is a refresh token.
     refreshable: bool
+    #: The access token is to be renewed.
     token_due: bool
+    #: The access token is not to be sent any more.
     token_dead: bool
 
 
 def standing_line(open_id: str, standing: Standing, *, managed: bool) -> str:
-    """One line: the change, and what follows of it; `managed`: tokens are refreshed by us."""
+    """One line: the change, and what follows from it; `managed`: we renew access tokens."""
     was, is_ = standing.was, standing.is_
     since = standing.since.isoformat(sep=" ", timespec="seconds")
     change = f"{was} -> {is_}" if was != is_ else f"{is_} already, since {since}"
