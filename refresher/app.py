@@ -112,7 +112,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             pool,
             sealer,
             tally=lambda: refresher.tally,
-            managed=settings.refreshes_tokens,
+            managed=settings.renews_tokens,
             fingerprint=credentials.fingerprint if credentials else None,
         )
         stop = asyncio.Event()
@@ -124,7 +124,7 @@ def _accounts(settings: Settings, pool: Pool, sealer: Sealer, replica: str) -> A
         pool,
         replica=replica,
         pace=settings.pace,
-        managed=settings.refreshes_tokens,
+        managed=settings.renews_tokens,
         sealer=sealer,
     )
 

@@ -164,7 +164,7 @@ class Settings(BaseSettings):
         return self._ignored
 
     @property
-    def refreshes_tokens(self) -> bool:
+    def renews_tokens(self) -> bool:
         """Whether we are to renew access tokens, and have the app credentials for it."""
         return self._is_managed and self.tiktok_client_key is not None
 

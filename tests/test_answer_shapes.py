@@ -215,7 +215,7 @@ async def test_an_encoding_that_nobody_asked_for_is_named(encoding, body, status
     async with asked() as (emulator, client):
         emulator.answer_with = lambda _: answer(body, status, Content_Encoding=encoding)
         emulator.answer_token_with = lambda _: answer(body, status, Content_Encoding=encoding)
-        for asking in (client.query(TOKEN, IDS, LONG), client.refresh_token(REFRESH_TOKEN, LONG)):
+        for asking in (client.query(TOKEN, IDS, LONG), client.renew_token(REFRESH_TOKEN, LONG)):
             told = await failed(asking)
             assert (type(told), told.code) == (UpstreamFailed, "unreadable_encoding")
             assert (told.status, told.detail, told.log_id) == (status, encoding, "20260828AB")
@@ -352,7 +352,7 @@ async def test_a_pair_is_read_whatever_lies_around_it(shape):
     """Thrown away, it could not be had again: its user would have to authorize the app anew."""
     async with asked() as (emulator, client):
         emulator.answer_token_with = lambda _: PAIRS[shape]()
-        pair = await client.refresh_token(REFRESH_TOKEN, LONG)
+        pair = await client.renew_token(REFRESH_TOKEN, LONG)
     assert (pair.access_token, pair.refresh_token) == (PAIR["access_token"], PAIR["refresh_token"])
     assert (pair.access_token_lives_seconds, pair.open_id) == (7200.0, "ana")
     assert pair.refresh_token_lives_seconds == 15_552_000.0
@@ -385,7 +385,7 @@ async def test_errors_of_the_token_endpoint_by_their_words(body, kind, code):
     """Without a pair: what it says counts, wherever it says it."""
     async with asked() as (emulator, client):
         emulator.answer_token_with = lambda _: answer(json.dumps(body).encode())
-        told = await failed(client.refresh_token(REFRESH_TOKEN, LONG))
+        told = await failed(client.renew_token(REFRESH_TOKEN, LONG))
     assert (type(told), told.code) == (kind, code)
 
 
@@ -412,7 +412,7 @@ async def test_a_lifetime_that_can_only_be_a_unix_time_is_one(value, seconds):
     body = PAIR | {"expires_in": value, "refresh_expires_in": value}
     async with asked() as (emulator, client):
         emulator.answer_token_with = lambda _: answer(json.dumps(body).encode(), Date=MIDNIGHT)
-        pair = await client.refresh_token(REFRESH_TOKEN, LONG)
+        pair = await client.renew_token(REFRESH_TOKEN, LONG)
     assert pair.refresh_token_lives_seconds == seconds
     assert pair.access_token_lives_seconds == (seconds or 7200.0)
 

@@ -323,14 +323,14 @@ async def renewing(app=APP, **options):
 
 async def renewal_failure(client, token=REFRESH_TOKEN, timeout_seconds=LONG):
     with pytest.raises(UpstreamError) as raised:
-        await client.refresh_token(token, timeout_seconds)
+        await client.renew_token(token, timeout_seconds)
     return raised.value
 
 
 async def test_a_pair_is_renewed_and_the_old_refresh_token_is_used_up():
     """What comes back is alive; the second try with the old one is refused, whatever the status."""
     async with renewing(access_token_ttl_seconds=7200) as (emulator, client):
-        pair = await client.refresh_token(REFRESH_TOKEN, LONG)
+        pair = await client.renew_token(REFRESH_TOKEN, LONG)
         assert emulator.holds_access_token("ana", pair.access_token)
         assert emulator.holds_refresh_token("ana", pair.refresh_token)
         assert pair.access_token_lives_seconds == 7200
@@ -351,7 +351,7 @@ async def test_without_the_apps_credentials_nothing_is_asked():
     """The caller's mistake, not the API's."""
     async with renewing(None) as (emulator, client):
         with pytest.raises(ValueError, match="expected the app's client key and secret"):
-            await client.refresh_token(REFRESH_TOKEN, LONG)
+            await client.renew_token(REFRESH_TOKEN, LONG)
         assert not emulator.token_record
 
 

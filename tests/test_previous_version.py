@@ -181,7 +181,7 @@ class Of0002(Previous):
         )
         return slot
 
-    async def refresh_token(self, claim, access_token, refresh_token):
+    async def renew_token(self, claim, access_token, refresh_token):
         """As after an answer of TikTok: noted as begun, and the new pair stored."""
         begun = await self.ask("begin", **key_of(claim), unknown=timedelta(seconds=72))
         stored = await self.ask(
@@ -623,7 +623,7 @@ async def test_it_refreshes_a_token_for_both(pool, previous):
     (claim,) = await replica.claim()
     assert (claim["token_due"], claim["video_ids"]) == (True, None)
     assert await current(pool).claim(10) == []
-    assert await replica.refresh_token(claim, "act.y", "rft.y") == (1, 1)
+    assert await replica.renew_token(claim, "act.y", "rft.y") == (1, 1)
     assert await replica.release(claim)
     (new,) = await current(pool).claim(10)
     assert (new.access_token, new.token.due, len(new.videos)) == ("act.y", False, 1)

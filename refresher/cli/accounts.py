@@ -106,4 +106,4 @@ def _set_state(open_id: str, state: str, reason: str | None) -> None:
     if standing is None:
         hint = "; of options tells refresher accounts --help" if open_id.startswith("-") else ""
         raise Misuse(f"open_id: expected a known account, not {open_id!r}{hint}")
-    print(standing_line(open_id, standing, managed=settings.refreshes_tokens))
+    print(standing_line(open_id, standing, managed=settings.renews_tokens))

@@ -1,4 +1,4 @@
-"""The values that travel through the flow. The words are the README's."""
+"""The values that travel through the flow. docs/glossary.md explains the words."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -28,7 +28,7 @@ class Upstream(Protocol):
     async def query(
         self, access_token: str, video_ids: Sequence[str], timeout_seconds: float
     ) -> dict[str, object]: ...
-    async def refresh_token(self, refresh_token: str, timeout_seconds: float) -> TokenPair: ...
+    async def renew_token(self, refresh_token: str, timeout_seconds: float) -> TokenPair: ...
 
 
 class Gate:
@@ -89,7 +89,7 @@ class Gate:
                 return understood(TokenRequestFailed("lease_over"), work.claim.token)
             request = self._sent(work, ())
             try:
-                pair = await self._upstream.refresh_token(
+                pair = await self._upstream.renew_token(
                     refresh_token.token, self._request_timeout_seconds
                 )
             except UpstreamError as error:

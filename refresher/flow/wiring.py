@@ -31,14 +31,18 @@ class Accounts(Claimable, Leased, Rated, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What the flow gets passed in."""
+    """The outside world, as the flow gets it."""
 
     accounts: Accounts
     tokens: Tokens
     write_back: WriteBack
+    #: TikTok.
     upstream: Upstream
+    #: Whether the database is away.
     outage: Outage
+    #: Random numbers in [0, 1).
     chance: Chance
+    #: Monotonic seconds.
     clock: Clock
 
 

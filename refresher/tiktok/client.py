@@ -77,7 +77,7 @@ class TikTok:
         answer = await self._send(request, timeout_seconds)
         return read_answer(*answer, video_ids, time.time())
 
-    async def refresh_token(self, refresh_token: str, timeout_seconds: float) -> TokenPair:
+    async def renew_token(self, refresh_token: str, timeout_seconds: float) -> TokenPair:
         """A new pair of tokens. The old refresh token may be dead from now on.
 
         The pair may be another account's. Raises `UpstreamError`; `UpstreamFailed` itself, not its

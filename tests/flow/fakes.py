@@ -165,7 +165,7 @@ class Api:
             await step(video_ids)
         return {video_id: cover(video_id) for video_id in video_ids}
 
-    async def refresh_token(self, refresh_token, timeout_seconds):  # noqa: ARG002
+    async def renew_token(self, refresh_token, timeout_seconds):  # noqa: ARG002
         raise AssertionError("no token is due")
 
 

@@ -308,4 +308,4 @@ def test_half_of_the_apps_credentials_is_refused(given):
 def test_tokens_are_refreshed_where_it_is_ours_and_possible(given, values, refreshes):
     """Managed, and with the app's own credentials."""
     given(**values)
-    assert read_settings().refreshes_tokens is refreshes
+    assert read_settings().renews_tokens is refreshes
