@@ -1,9 +1,7 @@
 """The commands as an operator types them: output, exit codes, one clear line for what is wrong."""
 
-import asyncio
 import json
 import re
-import sys
 
 import pytest
 from cryptography.fernet import Fernet
@@ -14,24 +12,17 @@ from tests.test_refused import on_update
 
 
 @pytest.fixture
-def refresher(database, tmp_path):
+def refresher(database, tmp_path, launcher):
     """Run a command to its end; (exit code, stdout, stderr)."""
 
     async def run(*command, **settings):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "refresher",
+        code, out, err = await launcher.run(
             *command,
-            env=environment(settings.pop("url", database), **settings),
-            cwd=tmp_path,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            environment=environment(settings.pop("url", database), **settings),
+            folder=tmp_path,
         )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-        check_output(out.decode() + err.decode())
-        return process.returncode, out.decode(), err.decode()
+        check_output(out + err)
+        return code, out, err
 
     return run
 

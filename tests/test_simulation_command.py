@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -19,24 +21,18 @@ WITHOUT_MATPLOTLIB = (
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, launcher):
     """Run the command to its end; (exit code, stdout, stderr)."""
 
-    async def run(*arguments, code=None, **settings):
-        env = environment(settings.pop("database", ""), **settings)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *(("-c", code) if code else ("-m", "refresher")),
+    async def run(*arguments, **settings):
+        code, out, err = await launcher.run(
             *arguments,
-            env=env,
-            cwd=tmp_path,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            environment=environment(settings.pop("database", ""), **settings),
+            folder=tmp_path,
+            seconds=120,
         )
-        out, err = await asyncio.wait_for(process.communicate(), 120)
-        check_output(out.decode() + err.decode())
-        return process.returncode, out.decode(), err.decode()
+        check_output(out + err)
+        return code, out, err
 
     return run
 
@@ -101,15 +97,17 @@ async def test_a_plot_is_written(run, tmp_path):
     assert alive != dying
 
 
-async def test_without_matplotlib_the_extra_is_named(run):
+def test_without_matplotlib_the_extra_is_named(tmp_path):
     """Before the long work, in one line; without --plot nothing needs it."""
-    assert await run(*SMALL, "--plot", "file.png", code=WITHOUT_MATPLOTLIB) == (
+    command = (sys.executable, "-c", WITHOUT_MATPLOTLIB, *SMALL)
+    called = partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = called([*command, "--plot", "file.png"], env=environment(""))
+    assert (done.returncode, done.stdout, done.stderr) == (
         2,
         "",
         "refresher: --plot: matplotlib is missing: pip install '.[plot]'\n",
     )
-    code, _, _ = await run(*SMALL, code=WITHOUT_MATPLOTLIB)
-    assert code == 0
+    assert called(command, env=environment("")).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """What people paste out of spreadsheets and databases, through the real import into PostgreSQL."""
 
-import asyncio
 import re
-import sys
 from datetime import UTC, datetime, timedelta
 
 import hypothesis
@@ -359,24 +357,15 @@ def test_a_long_cell_comes_to_an_end(file):
 
 
 @pytest.fixture
-def refresher(database, tmp_path):
+def refresher(database, tmp_path, launcher):
     """Run a command to its end with this standard input; (exit code, stdout, stderr)."""
 
     async def run(*command, given=b""):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "refresher",
-            *command,
-            env=environment(database),
-            cwd=tmp_path,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        code, out, err = await launcher.run(
+            *command, environment=environment(database), folder=tmp_path, given=given
         )
-        out, err = await asyncio.wait_for(process.communicate(given), 60)
-        check_output(out.decode() + err.decode())
-        return process.returncode, out.decode(), err.decode()
+        check_output(out + err)
+        return code, out, err
 
     return run
 

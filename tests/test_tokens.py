@@ -1,12 +1,9 @@
 """The tokens' life with real daemons: refreshed in time, lost to nothing, parked only when dead."""
 
 import asyncio
-import json
-import os
 import random
 import secrets
 import signal
-import sys
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -24,7 +21,7 @@ from refresher.emulator.options import EmulatorOptions
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.postgres.tokens import TokenStore, consents_ending
-from tests.conftest import administer, check_output, environment, eventually, until
+from tests.conftest import administer, eventually, until
 from tests.test_refused import profile_held
 
 CLIENT = {"tiktok_client_key": "key-of-the-app", "tiktok_client_secret": "secret-of-the-app"}
@@ -682,54 +679,7 @@ async def test_a_daemon_frozen_in_a_refresh_does_no_harm(serve, start, pool):
     assert await is_live(world, "ana")
 
 
-ZYGOTE = """
-import os, signal, sys, json
-import refresher.app, refresher.cli, refresher.tiktok.client, uvloop, asyncpg.protocol
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-for line in sys.stdin:
-    order = json.loads(line)
-    child = os.fork()
-    if not child:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.environ.clear()
-        os.environ.update(order["environment"])
-        sys.argv = ["refresher", "run"]
-        refresher.cli.main()
-    print(child, flush=True)
-"""
-
-
-@pytest.fixture
-async def spawn(database, tmp_path):
-    """Start daemons by forking, as often as one likes: no imports each time. Their process IDs."""
-    zygote = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        ZYGOTE,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=tmp_path,
-        start_new_session=True,
-    )
-    output = tmp_path / "spawned.log"
-
-    async def spawn(world, **settings):
-        settings["tiktok_base_url"] = world.base_url
-        order = {"environment": environment(database, **settings), "output": str(output)}
-        zygote.stdin.write(json.dumps(order).encode() + b"\n")
-        return int(await zygote.stdout.readline())
-
-    yield spawn
-    os.killpg(zygote.pid, signal.SIGKILL)
-    await zygote.wait()
-    check_output(output.read_text())
-
-
-async def test_no_account_is_lost_to_kill_9(serve, spawn, pool):
+async def test_no_account_is_lost_to_kill_9(serve, start, pool):
     """50 kills amid token refreshes: each account is alive and well, or parked and says why."""
     kills, accounts = 50, 150
     chance = random.Random(20)
@@ -738,13 +688,13 @@ async def test_no_account_is_lost_to_kill_9(serve, spawn, pool):
         await authorize(world, f"account-{number}", lives=-1)
     key = Fernet.generate_key().decode()
     settings = {**SETTINGS, "lease_seconds": 1, "concurrency": 3, "token_keys": key}
-    daemon = await spawn(world, **settings)
+    daemon = await start(world, **settings)
     for _ in range(kills):
         seen = len(world.emulator.token_record)
-        successor = await spawn(world, **settings)
+        successor = await start(world, **settings)
         await until_token_calls(world, seen + 1)
         await asyncio.sleep(chance.uniform(0, 0.3))
-        os.kill(daemon, signal.SIGKILL)
+        daemon.process.kill()
         daemon = successor
     world.emulator.options = EmulatorOptions()
     rows = []
