@@ -157,10 +157,9 @@ async def test_leases_are_extended_beside_many_that_wait(pool, database):
     assert all(claim.open_id.startswith("a") for claim in found)
 
 
-async def test_splitting_ends_after_a_time_and_all_parts_had_their_try(monkeypatch):
+async def test_splitting_ends_after_a_time_and_all_parts_had_their_try():
     """What fails late is left out as it is; who does not fail is done all the same."""
     now = [0.0]
-    monkeypatch.setattr(parts, "monotonic", lambda: now[0])
 
     async def unit(items):
         await asyncio.sleep(0)
@@ -170,7 +169,9 @@ async def test_splitting_ends_after_a_time_and_all_parts_had_their_try(monkeypat
         return items
 
     refused = []
-    rows = await in_parts(range(64), unit, lambda item, _: refused.append(item), 1.0)
+    rows = await in_parts(
+        range(64), unit, lambda item, _: refused.append(item), 1.0, lambda: now[0]
+    )
     assert list(rows) == list(range(32, 64))
     assert refused
     assert now[0] < 4
