@@ -12,6 +12,8 @@ HOUR_SECONDS: Final = 3600
 DAY_SECONDS: Final = 24 * HOUR_SECONDS
 #: Deaths are counted by the minute, so a cover must live longer than one.
 SHORTEST_TTL: Final = 60
+#: So close to each other, it is chance which of two times comes first.
+ROUNDING_SECONDS: Final = 1e-6
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: When a made-up fleet begins. Any full hour would do.
 START: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
@@ -49,14 +51,18 @@ class Plan:
         # to catch up.
         slots, step = self._claim_chunks, self.pace.step_seconds
         spare = 0 < self.pace.app_step_seconds < step
-        if self._keeps_slots and slots * step >= self._between_seconds and not spare:
+        if (
+            self._late_seconds <= -ROUNDING_SECONDS
+            and slots * step >= self._between_seconds
+            and not spare
+        ):
             return step
         return ((slots - 1) * step + max(step, self._between_seconds)) / slots
 
     @property
     def least_chunk_seconds(self) -> float:
         """How long it takes for a chunk at the shortest, whatever other accounts do."""
-        if not self._keeps_slots:
+        if self._late_seconds > ROUNDING_SECONDS:
             return self.chunk_seconds
         return max(self.pace.step_seconds, self._between_seconds / self._claim_chunks)
 
@@ -70,9 +76,9 @@ class Plan:
         return self.request_seconds + self.writing_seconds
 
     @property
-    def _keeps_slots(self) -> bool:
-        """Whether an account's next claim still gets the slot that follows its last one."""
-        return self._between_seconds - self.pace.step_seconds <= PAST_SECONDS
+    def _late_seconds(self) -> float:
+        """How late an account's next claim is for the slot after its last one; below 0: in time."""
+        return self._between_seconds - self.pace.step_seconds - PAST_SECONDS
 
     @property
     def longest_seconds(self) -> float:

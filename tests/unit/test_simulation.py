@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from refresher.domain.claiming import chunks_of, most_chunks
@@ -232,6 +232,7 @@ def test_who_spoils_requests_is_asked_for_alone():
     chunk_budget=st.sampled_from([2, 8, 128]),
     request_seconds=st.sampled_from([0.0, 0.2, 0.3, 0.7, 2.0]),
 )
+@example(limit_per_token=36, limit_per_app=0, chunk_budget=2, request_seconds=2.0)
 def test_arithmetic_knows_what_an_account_is_asked_for(
     limit_per_token, limit_per_app, chunk_budget, request_seconds
 ):
