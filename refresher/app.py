@@ -207,7 +207,7 @@ def _warn_of_ignored(settings: Settings) -> None:
 def _warn_of_tokens(app: App) -> None:
     if not app.sealer.seals:
         emit(events.TOKENS_UNSEALED, reason="REFRESHER_TOKEN_KEYS is not set")
-    if app.settings.lacks_client:
+    if app.settings.lacks_credentials:
         reason = "REFRESHER_TIKTOK_CLIENT_KEY and REFRESHER_TIKTOK_CLIENT_SECRET are not set"
         emit(events.TOKENS_UNMANAGED, reason=reason)
 

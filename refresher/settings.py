@@ -144,7 +144,7 @@ class Settings(BaseSettings):
         return {name: value for name, value in values.items() if value != ""}
 
     @model_validator(mode="after")
-    def _client_is_whole(self) -> "Settings":
+    def _credentials_are_whole(self) -> "Settings":
         if (self.tiktok_client_key is None) != (self.tiktok_client_secret is None):
             raise ValueError("expected both or neither of the two")
         return self
@@ -169,7 +169,7 @@ class Settings(BaseSettings):
         return self._is_managed and self.tiktok_client_key is not None
 
     @property
-    def lacks_client(self) -> bool:
+    def lacks_credentials(self) -> bool:
         """Whether we are to renew access tokens, and have no app credentials for it."""
         return self._is_managed and self.tiktok_client_key is None
 

@@ -1,9 +1,9 @@
-"""The wall clock beside the monotonic clock, which nobody sets."""
+"""The monotonic clock, and steps of the wall clock against it."""
 
 from collections.abc import Callable
 from typing import Final
 
-#: Seconds of a clock that nobody sets, as `time.monotonic`.
+#: Seconds of a monotonic clock, as `time.monotonic`.
 Clock = Callable[[], float]
 #: A random number in [0, 1), for jitter.
 Chance = Callable[[], float]

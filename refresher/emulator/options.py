@@ -44,7 +44,7 @@ class EmulatorOptions:
     latency_seconds: float = 0
     """Before each answer, and before each cut."""
     slow_share: float = 0
-    """Of all queries, whatever they are answered with: they wait `slow_seconds` longer."""
+    """Of all queries, good or bad: their answers come `slow_seconds` later."""
     slow_seconds: float = 5
     throttled_share: float = 0
     failed_share: float = 0

@@ -108,7 +108,7 @@ class World:
     def renew(self, used: str, grant: Grant, now: float) -> tuple[str, str]:
         """A new access token and refresh token for a used refresh token.
 
-        The new refresh token ends with the consent: as the used one.
+        The new refresh token expires when the used one would have: the consent ends then.
         """
         account, options = grant.account, self.options
         all_die = options.old_access_tokens == "die"

@@ -17,9 +17,9 @@ LEAST_TO_SHARE: Final = 100
 
 
 def facts(forecast: Forecast, plan: Plan, seed: int | None) -> dict[str, Any]:
-    """For programs: what was asked and everything that came of it, the series by the hour.
+    """For programs: what was simulated and all that came of it, by the hour.
 
-    `seed` is that of a fleet that was made, None for a stored one.
+    `seed` is the made-up fleet's; None for a stored fleet.
     """
     told = asdict(forecast)
     for name in SERIES:

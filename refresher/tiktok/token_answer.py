@@ -1,7 +1,7 @@
 """What an answer of the token endpoint means: a new pair of tokens, or an error.
 
-Pure: no session, no clock. What can be read of a pair is kept, whatever is wrong beside it: the
-old refresh token may be dead, so a pair that we drop is lost for good.
+Pure: no session, no clock. A pair is kept even if the rest of the answer is wrong: the old refresh
+token may be dead, so a pair that we drop is lost for good.
 """
 
 from collections.abc import Mapping
