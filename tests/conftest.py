@@ -30,17 +30,17 @@ from refresher.postgres.database import Pool, connected
 from refresher.postgres.migrate import migrate
 from tests.launcher import Launcher, Process, into, launching
 
-#: How long a property takes is no property.
+#: An example may take as long as it needs.
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
-#: Long enough for this machine at its slowest; nothing is asserted about it.
+#: Long enough for a slow machine. No test asserts it.
 PATIENCE_SECONDS = 60.0
 SECRET = re.compile(r"\b(?:act|rft)\.\w|x-signature=(?!\[redacted\])|pass-word-of-the-tests")
 ALWAYS = {"timestamp", "level", "event"}
 
 
-#: Tests in these folders only compute, so that `make unit` takes seconds.
+#: Tests in these folders only compute, so `make unit` takes seconds.
 UNIT_FOLDERS = [Path(__file__).parent / name for name in ("unit", "flow", "chaos")]
 OUTSIDE = {"socket.bind", "socket.connect", "subprocess.Popen", "os.fork", "os.posix_spawn"}
 _kept_inside: list[str] = []
@@ -68,7 +68,7 @@ def kept_inside(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests wait for real time: begun first, they pass beside the others."""
+    """Start the long tests first, so that the others run beside them."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
@@ -92,7 +92,7 @@ QUICK_RATHER_THAN_SAFE = [
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The URL of a PostgreSQL server whose superuser we are: TEST_POSTGRES_URL or our own."""
+    """The URL of a PostgreSQL server, as a superuser: TEST_POSTGRES_URL, or a server of our own."""
     if url := os.environ.get("TEST_POSTGRES_URL"):
         yield url
         return
@@ -116,7 +116,7 @@ def named(server: str, database: str) -> str:
 
 @pytest.fixture(scope="session")
 def template(server: str) -> Iterator[str]:
-    """A database as our migrations make it, to be copied for each test."""
+    """The name of a migrated database. Each test gets a copy of it."""
     name = f"template_{secrets.token_hex(4)}"
     asyncio.run(administer(server, f"CREATE DATABASE {name}"))
     asyncio.run(migrate(named(server, name)))
@@ -139,7 +139,7 @@ COPIED = "STRATEGY FILE_COPY"
 
 @pytest.fixture
 async def database(server: str, template: str) -> AsyncIterator[str]:
-    """The URL of a migrated database of this test's own."""
+    """The URL of a migrated database that only this test uses."""
     name = f"test_{secrets.token_hex(4)}"
     await administer(server, f"CREATE DATABASE {name} TEMPLATE {template} {COPIED}")
     yield named(server, name)
@@ -154,17 +154,17 @@ async def pool(database: str) -> AsyncIterator[Pool]:
 
 @dataclass
 class World:
-    """An emulator that serves, and the database beside it: what exists, and what is stored."""
+    """An emulator that serves, and the database: what exists at TikTok, and what is stored."""
 
     emulator: Emulator
-    base_url: str
-    pool: Pool
-    ids: Iterator[int] = field(
+    base_url: str  # of the emulator
+    pool: Pool  # of the database
+    ids: Iterator[int] = field(  # the next video IDs
         default_factory=lambda: iter(range(7_000_000_000_000_000_000, 2**63))
     )
 
     async def add_account(self, name: str, videos: int = 0) -> list[str]:
-        """An account known to both sides, with so many videos; their IDs."""
+        """Add an account with this many videos, stored and known to the emulator. The video IDs."""
         token = f"act.{name}-{secrets.token_hex(8)}"
         self.emulator.add_account(name, token)
         await self.pool.execute(
@@ -173,6 +173,7 @@ class World:
         return await self.add_videos(name, videos)
 
     async def add_videos(self, name: str, videos: int, *, missing: bool = False) -> list[str]:
+        """Add videos to an account. The emulator does not know the `missing` ones. Their IDs."""
         ids = [str(next(self.ids)) for _ in range(videos)]
         for video_id in [] if missing else ids:
             self.emulator.add_video(name, video_id)
@@ -213,14 +214,14 @@ def free_port() -> int:
 
 
 async def until(moment: float) -> None:
-    """A stretch of real time: what is looked at is what happened in it."""
+    """Sleep until this moment of the monotonic clock."""
     await asyncio.sleep(moment - monotonic())
 
 
 async def eventually(
     condition: Callable[[], Awaitable[object]], what: str, seconds: float = PATIENCE_SECONDS
 ) -> None:
-    """Wait until the condition holds; fail with `what` was waited for."""
+    """Wait until the condition holds. Fail the test after `seconds`; the message names `what`."""
     end = monotonic() + seconds
     while not await condition():
         if monotonic() > end:
@@ -230,7 +231,7 @@ async def eventually(
 
 @pytest.fixture
 async def serve(pool: Pool) -> AsyncIterator[Callable[..., Awaitable[World]]]:
-    """Start an emulator with the options given, beside this test's database."""
+    """Start an emulator with these options, beside the database of this test."""
     async with AsyncExitStack() as stack:
 
         async def start(**options: object) -> World:
@@ -243,10 +244,10 @@ async def serve(pool: Pool) -> AsyncIterator[Callable[..., Awaitable[World]]]:
 
 @dataclass
 class Daemon:
-    """A refresher process; its log lines are parsed and checked when it has ended."""
+    """A refresher process. The `start` fixture checks its log lines when it has ended."""
 
     process: Process
-    output: Path
+    output: Path  # its stdout and stderr
 
     def lines(self) -> list[dict[str, object]]:
         complete = self.output.read_text().rpartition("\n")[0]
@@ -256,7 +257,7 @@ class Daemon:
         return [line for line in self.lines() if line["event"] == name]
 
     async def until_event(self, name: str, count: int = 1) -> dict[str, object]:
-        """Wait until the event was logged so often; the last of these."""
+        """Wait until the event was logged `count` times. The last of these events."""
 
         async def logged() -> bool:
             return len(self.events(name)) >= count
@@ -295,14 +296,13 @@ def launcher() -> Iterator[Launcher]:
 
 @pytest.fixture
 async def start(database: str, tmp_path: Path, launcher: Launcher) -> AsyncIterator[Start]:
-    """Start `refresher run` (or another command) as a process with the settings given."""
+    """Start `refresher run` (or another command) as a process with these settings."""
     daemons: list[Daemon] = []
 
     async def start(world: World | None = None, command: str = "run", **settings: object) -> Daemon:
         if world:
             settings.setdefault("tiktok_base_url", world.base_url)
         output = tmp_path / f"daemon-{len(daemons)}.log"
-        # Where the package lies is for Python to know: the tests run against the installed one.
         with into(output) as streams:
             process = await launcher.start(
                 *command.split(),
@@ -315,7 +315,7 @@ async def start(database: str, tmp_path: Path, launcher: Launcher) -> AsyncItera
 
     yield start
     for daemon in daemons:
-        if os.environ.get("COVERAGE_RUN"):  # a killed process tells nothing of what it ran
+        if os.environ.get("COVERAGE_RUN"):  # a killed process does not save its coverage
             with suppress(ProcessLookupError, TimeoutError):
                 daemon.process.terminate()
                 await asyncio.wait_for(daemon.process.wait(), 5)
@@ -326,7 +326,7 @@ async def start(database: str, tmp_path: Path, launcher: Launcher) -> AsyncItera
 
 
 def check_output(text: str) -> None:
-    """No secret in any line, and every event with just the fields that docs/events.md lists."""
+    """No line holds a secret. Every event has only the fields that docs/events.md lists."""
     found = SECRET.search(text)
     assert found is None, f"a secret in the output: {text[found.start() - 200 : found.end() + 20]}"
     for line in text.splitlines():
@@ -340,7 +340,7 @@ def check_output(text: str) -> None:
 
 @pytest.fixture(autouse=True)
 def logging_restored() -> Iterator[None]:
-    """Logging is set up for a whole process: what a test set up is gone after it."""
+    """Undo what a test changed in the logging of this process."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -351,7 +351,7 @@ def logging_restored() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_secrets_shown(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Whatever a test left on stdout and stderr holds no secret."""
+    """What a test leaves on stdout and stderr holds no secret."""
     yield
     for text in capfd.readouterr():
         check_output(text)

@@ -1,4 +1,4 @@
-"""What the tests of a failing database stand on: a server of their own to be broken at will."""
+"""For tests of a failing database: servers that a test may break."""
 
 import asyncio
 import atexit
@@ -23,10 +23,10 @@ from refresher.postgres.database import connected
 from refresher.postgres.failures import DRIVER_ERRORS
 from tests.conftest import World, administer, eventually
 
-#: Where Debian keeps the oldest version we support; used where the suite runs against it.
+#: Where Debian keeps the oldest version we support. Used with TEST_POSTGRES_URL.
 OLDEST = Path("/usr/lib/postgresql/15/bin")
 PASSWORD = "pass-word-of-the-tests"
-#: How late a request may be sent after its slot, and how much of that the machine may add.
+#: How late a request may be sent after its slot: our limit, and what a busy machine adds.
 LATENESS_SECONDS = 0.5 + 0.3
 
 
@@ -47,8 +47,8 @@ def programs() -> Path:
 
 
 def run(*command: object) -> str:
-    """The output of a program that runs as the server's user."""
-    # A file: the server inherits the output and would keep a pipe open.
+    """Run a program as the server's user. Its output."""
+    # A file, because the server inherits the output and would keep a pipe open.
     with tempfile.TemporaryFile("w+") as output:
         done = subprocess.run(
             [str(word) for word in command],
@@ -67,17 +67,17 @@ def run(*command: object) -> str:
 
 @dataclass
 class Server:
-    """A PostgreSQL server of a folder, on a port that it keeps through restarts."""
+    """A PostgreSQL server. It keeps its port through restarts."""
 
-    folder: Path
-    port: int
+    folder: Path  # its data directory
+    port: int  # on 127.0.0.1
 
     @property
     def url(self) -> str:
         return self.url_of("postgres")
 
     def url_of(self, database: str, *ports: int) -> str:
-        """Of a database, through other ports where some are named."""
+        """The URL of a database; through these ports instead of our own, if any are given."""
         hosts = ",".join(f"127.0.0.1:{port}" for port in ports or [self.port])
         return f"postgresql://postgres:{PASSWORD}@{hosts}/{database}"
 
@@ -99,7 +99,7 @@ class Server:
 
 @contextmanager
 def own_server() -> Iterator[Server]:
-    """A server that nobody else uses, quick rather than safe."""
+    """A server for this test alone. It does not wait for the disk."""
     with folder_for_servers() as folder:
         server = Server(folder / "data", free_port())
         options = ("--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres")
@@ -123,7 +123,7 @@ def own_server() -> Iterator[Server]:
 
 @contextmanager
 def standby_of(server: Server) -> Iterator[Server]:
-    """A streaming standby, read-only until it is promoted."""
+    """A streaming standby. It is read-only until it is promoted."""
     with folder_for_servers() as folder:
         standby = Server(folder / "data", free_port())
         source = f"host=127.0.0.1 port={server.port} user=postgres"
@@ -141,13 +141,13 @@ def standby_of(server: Server) -> Iterator[Server]:
 
 @asynccontextmanager
 async def looking(world: World, url: str) -> AsyncIterator[World]:
-    """The world, its database seen through another URL: one that the fault does not touch."""
+    """The same world. It reads the database through this URL, which the fault does not touch."""
     async with connected(url, application_name="tests") as pool:
         yield World(world.emulator, world.base_url, pool, world.ids)
 
 
 async def valid(world: World) -> int:
-    """-1 while the database does not say."""
+    """How many covers are valid; -1 while the database does not answer."""
     try:
         return await world.valid()
     except (DatabaseUnavailable, *DRIVER_ERRORS):
@@ -177,7 +177,7 @@ def sent_between(world: World, begun: float, ended: float) -> int:
 
 
 def check_pace(world: World, limit: int) -> None:
-    """No account was asked for faster than its slots allow, whatever happened to the database."""
+    """Requests for each account are no closer together than its slots."""
     moments = defaultdict(list)
     for arrival in world.emulator.record:
         assert arrival.breach is None
@@ -200,7 +200,7 @@ async def is_ready(port: int) -> bool:
 
 @asynccontextmanager
 async def lively(port: int) -> AsyncIterator[None]:
-    """/livez answers 200, and at once, all the while; /readyz is asked, too, as probes do."""
+    """Meanwhile, /livez always answers 200 within 2 s. /readyz is asked, too, as probes do."""
     stop = asyncio.Event()
 
     async def probe(session: aiohttp.ClientSession, path: str) -> Counter[int]:
@@ -228,7 +228,7 @@ async def lively(port: int) -> AsyncIterator[None]:
 
 
 def pgbouncer_program() -> str | None:
-    """TEST_PGBOUNCER, or the one that is installed; None where there is none."""
+    """The path in TEST_PGBOUNCER, or that of the installed one; None if there is none."""
     usual = Path("/usr/sbin/pgbouncer")
     found = os.environ.get("TEST_PGBOUNCER") or shutil.which("pgbouncer")
     return found or (str(usual) if usual.exists() else None)
@@ -236,7 +236,10 @@ def pgbouncer_program() -> str | None:
 
 @asynccontextmanager
 async def pgbouncer(server: Server, *settings: str) -> AsyncIterator[int]:
-    """PgBouncer in front of the server, in transaction mode; its port. `settings` are lines more."""
+    """Start PgBouncer in transaction mode in front of the server. Its port.
+
+    `settings` are further lines of its settings file.
+    """
     with folder_for_servers() as folder:
         port = free_port()
         users = folder / "users.txt"
@@ -257,7 +260,7 @@ async def pgbouncer(server: Server, *settings: str) -> AsyncIterator[int]:
         )
         settings_file.write_text("\n".join(lines) + "\n")
         with (folder / "log").open("wb") as log:
-            # Not asyncio's own: uvloop's cannot change the user.
+            # Not asyncio's: uvloop cannot change the user.
             process = subprocess.Popen(  # noqa: ASYNC220
                 [pgbouncer_program() or "pgbouncer", settings_file],
                 stdout=log,
@@ -269,6 +272,6 @@ async def pgbouncer(server: Server, *settings: str) -> AsyncIterator[int]:
             await until_up(server.url_of("postgres", port))
             yield port
         finally:
-            # Not SIGTERM, at which PgBouncer since 1.23 waits for its clients to go.
+            # Not SIGTERM: since 1.23, PgBouncer then waits until its clients have gone.
             process.kill()
             await asyncio.to_thread(process.wait)

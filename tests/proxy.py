@@ -8,8 +8,10 @@ PIECE = 65_536
 
 
 class Proxy:
-    """Forwards 127.0.0.1:`port` to `target`; `async with`. What it does to bytes may be changed
-    at any time: `cut`, `freeze` and `thaw`, `refuse` and `accept`, `slow`, another `target`.
+    """Forwards 127.0.0.1:`port` to `target`. Use it with `async with`.
+
+    A test may break it at any time: `cut`, `freeze` and `thaw`, `refuse` and `accept`, `slow`, or
+    another `target`.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -35,14 +37,14 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def accept(self) -> None:
-        """Listen, again on the same port after `refuse`."""
+        """Listen. After `refuse` it is the same port again."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Refuse new connections. Those that are open stay."""
+        """Refuse new connections. Open ones stay."""
         if self._server:
-            # Not waited for: Python 3.12 would wait for the open connections as well.
+            # Do not wait for the end: Python 3.12 would wait for the open connections, too.
             self._server.close()
             self._server = None
             await asyncio.sleep(0)
@@ -53,15 +55,15 @@ class Proxy:
             writer.transport.abort()
 
     def freeze(self) -> None:
-        """Half-open: no byte goes anywhere, nor does an end; who connects is accepted, not heard."""
+        """Hold back all bytes and all ends of connections. New connections are accepted."""
         self._flowing.clear()
 
     def thaw(self) -> None:
-        """What was held back goes on."""
+        """Forward what was held back."""
         self._flowing.set()
 
     def slow(self, seconds: float) -> None:
-        """Each piece of data arrives so much later, either way; 0 ends it."""
+        """Delay each piece of data, in both directions; 0 ends it."""
         self._delay = seconds
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -71,7 +73,7 @@ class Proxy:
         assert task
         self._tasks.add(task)
         try:
-            # A cancelled task would be reported by the server that started it.
+            # asyncio would log the cancelled task of a server.
             with suppress(OSError, asyncio.CancelledError):
                 await self._forward(reader, writer)
         finally:

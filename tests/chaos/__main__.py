@@ -1,4 +1,4 @@
-"""`make chaos`, or python -m tests.chaos: runs with the seeds given, exit 1 on a violation."""
+"""`make chaos`, or python -m tests.chaos: a run for each seed. Exit 1 on a violation."""
 
 import argparse
 import asyncio
@@ -23,7 +23,7 @@ def main() -> int:
 
 
 async def _run(seed: int, seconds: float) -> Report:
-    """Told to end, it takes its processes along."""
+    """End our processes when we are told to end."""
     task = asyncio.create_task(run(seed, seconds))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task

@@ -1,4 +1,4 @@
-"""The other program: it adds and deletes rows, and its users authorize the app again."""
+"""The application: it adds and deletes rows, and its users authorize the app again."""
 
 import asyncio
 import itertools
@@ -11,7 +11,7 @@ from refresher.emulator.options import DEFAULT_SCOPE
 from tests.chaos.plan import ACCOUNTS
 from tests.chaos.world import ACCESS_TOKEN_TTL_SECONDS, World, new_token
 
-#: An operator looks so often for parked accounts, and takes so long to get a user to act.
+#: How often an operator looks for parked accounts, and how long a user takes to act.
 REAUTHORIZE_SECONDS = 2.0
 
 INSERT_ACCOUNT = """
@@ -25,7 +25,7 @@ SET access_token = $2, access_token_expires_at = $3, refresh_token = $4,
     refresh_token_expires_at = $5, scope = $6
 WHERE open_id = $1
 """
-#: All columns that an ORM would map: what docs/tables.md names.
+#: All columns that an ORM would map: those that docs/tables.md names.
 READ_VIDEOS = """
 SELECT video_id, cover_image_url, cover_expires_at, refreshed_at, missing_since, gone_at
 FROM refresher.videos
@@ -52,7 +52,7 @@ DELETE_VIDEOS = "DELETE FROM refresher.videos WHERE open_id = $1 AND video_id = 
 
 
 class Application:
-    """What it believes to be stored is what it has stored: `videos`, by account."""
+    """It remembers in `videos`, by account, what it has stored."""
 
     def __init__(self, world: World, seed: int) -> None:
         self.world = world
@@ -61,7 +61,7 @@ class Application:
         self._accounts = itertools.count()
         self._ids = itertools.count(7_000_000_000_000_000_000)
         self._authorizing: set[str] = set()
-        #: The tokens it stored last, as it stored them: what is there may be newer.
+        #: The tokens that it stored last. The daemon may have stored newer ones.
         self._stored: dict[str, tuple[object, ...]] = {}
 
     @property
@@ -69,11 +69,11 @@ class Application:
         return list(self.videos)
 
     def account(self, number: int) -> str:
-        """One of those there are, by the number of a plan."""
+        """The account that has this number in the plan."""
         return self.accounts[number % len(self.videos)]
 
     def choose(self, open_id: str, number: int, choice: float) -> list[str]:
-        """So many of its videos, in a row from a place between 0 and 1."""
+        """`number` neighbouring videos of it. `choice`, 0 to 1, says where they begin."""
         videos = self.videos[open_id]
         first = int(choice * len(videos))
         return videos[first : first + number]
@@ -90,12 +90,12 @@ class Application:
         await self.add_videos(open_id, videos)
 
     async def delete_account(self, open_id: str) -> None:
-        """From the database; upstream it lives on."""
+        """Delete its rows. TikTok still has it."""
         del self.videos[open_id]
         await self.world.transact(("DELETE FROM refresher.accounts WHERE open_id = $1", open_id))
 
     async def authorize_again(self, open_id: str) -> None:
-        """The user authorizes the app anew, all tokens so far die, and the new ones are stored."""
+        """The user authorizes the app again: old tokens die, and the new ones are stored."""
         if open_id in self._authorizing:
             return
         self._authorizing.add(open_id)
@@ -106,16 +106,16 @@ class Application:
             self._authorizing.discard(open_id)
 
     async def save_old_tokens(self, open_id: str) -> None:
-        """As a job does that copies a pair which the daemon has replaced since."""
+        """Store the old pair again, as a job does that copies stale rows."""
         if open_id not in self._authorizing:
             await self.world.transact((UPDATE_ACCOUNT, open_id, *self._stored[open_id]))
 
     async def read_videos(self, open_id: str) -> Sequence[Sequence[object]]:
-        """All its rows, as an ORM reads them; none where the database is away."""
+        """All its rows, as an ORM reads them. Empty while the database is away."""
         return [tuple(row) for row in await self.world.fetch(READ_VIDEOS, open_id) or ()]
 
     async def save_videos(self, open_id: str, rows: Sequence[Sequence[object]]) -> None:
-        """Whole, as they were read."""
+        """Store all columns as they were read."""
         if rows:
             columns = [list(column) for column in zip(*rows, strict=True)]
             await self.world.transact((SAVE_VIDEOS, open_id, *columns))
@@ -142,7 +142,7 @@ class Application:
         await self.world.transact((DELETE_VIDEOS, open_id, list(ids)))
 
     async def reauthorize_parked(self, stop: asyncio.Event) -> None:
-        """Until then let the users of accounts authorize again that were said to be parked."""
+        """Until `stop`, let the users of parked accounts authorize again."""
         while not stop.is_set():
             await asyncio.sleep(self.chance.uniform(0.5, 1) * REAUTHORIZE_SECONDS)
             for open_id in await self._said_to_be_parked():

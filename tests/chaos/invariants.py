@@ -1,6 +1,6 @@
-"""What must hold whatever happens: pure checks, each yields what is wrong, in words.
+"""What must always hold. Each check is pure and yields a text for each violation of it.
 
-No token and no signature is ever in these words.
+No text holds a token or a signature.
 """
 
 import json
@@ -19,7 +19,7 @@ from refresher.events import EVENTS
 from tests.chaos.journal import PROCESS_FAULTS, Journal
 from tests.conftest import check_output
 
-#: What nobody ever wants to read in a log, whatever goes wrong outside.
+#: Events that no fault from outside may cause.
 FORBIDDEN = {
     "account.failed",
     "account.blocked",
@@ -30,16 +30,16 @@ FORBIDDEN = {
     "loop.failed",
     "settings.ignored",
 }
-#: More than check_output looks for: the app's own credentials.
+#: The app credentials: check_output does not look for these.
 CREDENTIALS = re.compile(r"client-pass-word-of-the-tests|key-of-the-chaos")
 EXPIRES = re.compile(r"[?&]x-expires=(\d+)")
-#: Between a request's arrival and what is written of it.
+#: The longest time from the arrival of a request to the write of its answer.
 WRITING = timedelta(seconds=30)
-#: A process that is killed or stopped so shortly before a request has not sent it by choice.
+#: A request this close to a kill or stop of its process is excused.
 AROUND_SECONDS = 0.5
-#: What an answer told is in the database after so long, in quiet times.
+#: In quiet times the database holds what an answer said after this time.
 SAYING_SECONDS = 10.0
-#: And what was wrong with the API is said so long after, at the latest.
+#: The log names a fault of the API at the latest this long after its end.
 AWAY_SAID_SECONDS = 10.0
 
 
@@ -51,9 +51,9 @@ class TokenRequested(NamedTuple):
 
 
 class Parked(NamedTuple):
-    """An account became parked in the database, or a log said so; `at` is Unix time."""
+    """An account became parked in the database, or a log said so."""
 
-    at: float
+    at: float  # Unix time
     open_id: str
     state: str
     reason: str | None
@@ -74,21 +74,21 @@ class StoredVideo:
 
 @dataclass(frozen=True, slots=True)
 class StoredAccount:
-    """A row of refresher.accounts. `refresh_token` as unsealed; `sealed`: none lay in plain text."""
+    """A row of refresher.accounts."""
 
     open_id: str
     state: str
     reason: str | None
-    refresh_token_digest: str | None
-    refresh_token_lives: bool
-    sealed: bool
+    refresh_token_digest: str | None  # of the unsealed token
+    refresh_token_lives: bool  # the emulator accepts it
+    sealed: bool  # no token was stored in plain text
 
 
 # --- 1. The limit ---
 
 
 def over_limit(account: str, moments: Sequence[float], limit: int) -> Iterator[str]:
-    """More than `limit` arrivals in any 60 s. Moments in order."""
+    """More than `limit` arrivals within 60 s. `moments` are sorted."""
     for first, last in zip(moments, moments[limit:], strict=False):
         if last - first < WINDOW_SECONDS:
             yield f"{account}: {limit + 1} requests within {last - first:.2f} s"
@@ -96,9 +96,9 @@ def over_limit(account: str, moments: Sequence[float], limit: int) -> Iterator[s
 
 
 def too_close(account: str, moments: Sequence[float], limit: int) -> Iterator[str]:
-    """Any number of requests faster than the slots, by more than the headroom.
+    """Requests closer together than their slots, by more than the headroom.
 
-    What keeps a whole window at its limit holds for every part of one: this shows in a short run.
+    A short run shows this; a full window takes 60 s.
     """
     step = (WINDOW_SECONDS + HEADROOM_SECONDS) / limit
     for number, first in enumerate(moments):
@@ -114,9 +114,9 @@ def too_close(account: str, moments: Sequence[float], limit: int) -> Iterator[st
 def used_twice(
     requests: Iterable[TokenRequested], journal: Journal, lost: Collection[str]
 ) -> Iterator[str]:
-    """A refresh token sent again after a renewal whose answer arrived and could be stored.
+    """A refresh token sent again, though the answer to its renewal arrived and could be stored.
 
-    `lost`: accounts of which token.lost was said.
+    `lost`: accounts with a token.lost event.
     """
     renewals: dict[str, TokenRequested] = {}
     for arrival, replica in requests:
@@ -137,7 +137,7 @@ def _renews(arrival: TokenArrival) -> bool:
 
 
 def _answer_lost(request: TokenRequested, journal: Journal, until: float) -> bool:
-    """It never went out, or the process that asked was killed or stopped before then."""
+    """The answer was not sent, or the process that asked was killed or stopped before `until`."""
     arrival, replica = request
     begin = arrival.at - AROUND_SECONDS
     return not arrival.answered or journal.happened(PROCESS_FAULTS, replica, begin, until)
@@ -149,7 +149,7 @@ def lost_unsaid(
     journal: Journal,
     now: float,
 ) -> Iterator[str]:
-    """An account that goes for active, and whose refresh token is known to be dead."""
+    """An account that is active though its refresh token is known to be dead."""
     for account in accounts:
         digest = account.refresh_token_digest
         if account.state != "active" or digest is None or account.refresh_token_lives:
@@ -163,7 +163,7 @@ def lost_unsaid(
         if told and told[-1].arrival.at > now - SAYING_SECONDS:
             continue
         if not told:
-            # Taken back and not tried since: nobody can know.
+            # The user took the consent back and nobody has tried it since.
             excused = journal.last({"consent_revoked"}, account.open_id) > journal.last(
                 {"authorized"}, account.open_id
             )
@@ -177,7 +177,7 @@ def lost_unsaid(
 def parked_wrongly(
     accounts: Iterable[StoredAccount], requests: Sequence[TokenRequested], journal: Journal
 ) -> Iterator[str]:
-    """An account that is not active and whose credential was neither taken away nor lost."""
+    """An account that is parked though its tokens were neither revoked nor lost."""
     for account in accounts:
         if account.state == "active":
             continue
@@ -215,10 +215,9 @@ def _credential_lost(
 def parked_unsaid(
     parks: Iterable[Parked], said: Collection[Parked], disturbed: Callable[[float], bool]
 ) -> Iterator[str]:
-    """An account that became parked without a reason, or without a word in the logs.
+    """An account parked without a reason in its row, or without an event in a log.
 
-    The word may be missing where whoever parked it was `disturbed` at that time: the reason in the
-    row is said all the same.
+    The event may be missing if a fault `disturbed` the replica at that time. The reason may not.
     """
     for park in parks:
         if not park.reason:
@@ -231,7 +230,7 @@ def parked_unsaid(
 
 
 def unsealed(accounts: Iterable[StoredAccount]) -> Iterator[str]:
-    """An active account's token in plain text."""
+    """An active account with a token in plain text."""
     for account in accounts:
         if account.state == "active" and not account.sealed:
             yield f"{account.open_id}: a token lies in plain text"
@@ -241,7 +240,7 @@ def unsealed(accounts: Iterable[StoredAccount]) -> Iterator[str]:
 
 
 def bad_covers(videos: Iterable[StoredVideo], handed_out: Mapping[str, str]) -> Iterator[str]:
-    """A stored URL that is not, byte for byte, one made for this video; another expiry than its."""
+    """A stored URL that was not made for this video, or an expiry that is not that of the URL."""
     for video in videos:
         if not video.url:
             continue
@@ -261,10 +260,10 @@ def not_valid(
     not_served: Mapping[str, float],
     now: datetime,
 ) -> Iterator[str]:
-    """A video that exists upstream, its account active, without a valid cover.
+    """A video of an active account that exists at TikTok and has no valid cover.
 
-    Excused is one that was itself left out or refused when it was last asked for, and waits for as
-    long as is documented. `present`: video IDs by active account.
+    A video is excused while it waits, as documented, after an answer that left it out or refused
+    it. `present`: video IDs by active account.
     """
     for video in videos:
         if video.video_id not in present.get(video.open_id, ()):
@@ -294,7 +293,7 @@ def _waits(video: StoredVideo, not_served_at: float | None, now: datetime) -> bo
 
 
 def bad_lines(name: str, text: str) -> Iterator[str]:
-    """Secrets, events that nobody listed or foresaw, and lines that are no event."""
+    """Secrets, unlisted or forbidden events, and lines that are no event."""
     if CREDENTIALS.search(text):
         yield f"{name}: the app's credentials in the output"
     try:
@@ -312,7 +311,10 @@ def bad_lines(name: str, text: str) -> Iterator[str]:
 
 
 def recovered_early(said: Iterable[tuple[float, str]], journal: Journal) -> Iterator[str]:
-    """A replica that says the database is back while there is none; when it said so, and who."""
+    """A replica that logged database.recovered while the server was stopped.
+
+    `said`: when, and which replica.
+    """
     for at, replica in said:
         for gone in journal.of("gone"):
             if gone.began < at < gone.ended:
@@ -323,7 +325,7 @@ def recovered_early(said: Iterable[tuple[float, str]], journal: Journal) -> Iter
 
 
 def lost_wrongly(said: Iterable[tuple[float, str]], journal: Journal) -> Iterator[str]:
-    """A replica that takes the API for dead where only single accounts were refused."""
+    """A replica that logged upstream.lost though only single accounts were refused."""
     for at, replica in said:
         if not any(
             entry.subject == "upstream" and entry.began <= at <= entry.ended + AWAY_SAID_SECONDS
@@ -333,7 +335,7 @@ def lost_wrongly(said: Iterable[tuple[float, str]], journal: Journal) -> Iterato
 
 
 def complete_lines(text: str) -> str:
-    """Without the last one where a process was killed while it wrote it."""
+    """The text without a last line that was cut off by a kill."""
     return text[: text.rfind("\n") + 1]
 
 

@@ -1,4 +1,4 @@
-"""What was done to the world and when, on the monotonic clock: the ground for every excuse."""
+"""What was done to the world, and when. The invariants excuse what follows from it."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -6,28 +6,28 @@ from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 
-#: What takes a process out of a request it has begun.
+#: What interrupts a process in the middle of a request.
 PROCESS_FAULTS = {"killed", "stopped"}
 
 
 @dataclass(slots=True)
 class Entry:
-    """Something done to a subject: a replica's name, an account, a video, the database."""
+    """Something that was done."""
 
     what: str
-    subject: str
-    began: float
+    subject: str  # the name of a replica, an account, a video or the database
+    began: float  # on the monotonic clock
     ended: float = inf
 
 
 @dataclass(slots=True)
 class Journal:
-    """What happened, in order."""
+    """What was done, in order."""
 
     entries: list[Entry] = field(default_factory=list)
 
     def note(self, what: str, subject: str, *, lasting: bool = False) -> Entry:
-        """Now; something lasting is ended by its `ended`."""
+        """Add what happens now. Set `ended` of a lasting entry when it ends."""
         now = monotonic()
         entry = Entry(what, subject, now, inf if lasting else now)
         self.entries.append(entry)
@@ -44,7 +44,7 @@ class Journal:
     def happened(
         self, whats: Collection[str], subject: str, since: float, until: float = inf
     ) -> bool:
-        """Whether any of these overlapped the span."""
+        """Whether any of these overlapped this span of time."""
         return any(
             entry.what in whats
             and entry.subject == subject
@@ -54,7 +54,7 @@ class Journal:
         )
 
     def between(self, since: float, until: float) -> str:
-        """All that overlapped the span, in words."""
+        """All that overlapped this span of time, as text."""
         overlapping = [e for e in self.entries if e.began <= until and e.ended >= since]
         return ", ".join(dict.fromkeys(f"{e.subject} {e.what}" for e in overlapping)) or "nothing"
 
@@ -62,7 +62,7 @@ class Journal:
         return (entry for entry in self.entries if entry.what == what)
 
     def last(self, whats: Collection[str], subject: str) -> float:
-        """When any of these last began; -inf for never."""
+        """When one of these last began; -inf for never."""
         return max(
             (e.began for e in self.entries if e.what in whats and e.subject == subject),
             default=-inf,

@@ -1,4 +1,4 @@
-"""How each kind of fault is done and undone: entered it begins, left it is over."""
+"""Each kind of fault as a context manager: it begins on entry and ends on exit."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,17 +14,17 @@ from tests.chaos.plan import Fault
 from tests.chaos.replicas import Replica
 from tests.chaos.world import World
 
-#: In so long somebody asks for a token, mostly.
+#: Within this time some replica mostly asks for a token.
 ASKING_SECONDS = 5.0
 
-#: Of a wall clock, in seconds.
+#: How far a wall clock is set back or ahead, in seconds.
 STEPS = (-600, 600, 365 * 86_400)
 
 Break = Callable[[World, Application, Fault], AbstractAsyncContextManager[None]]
 
 
 async def inflict(world: World, application: Application, fault: Fault) -> None:
-    """The fault from its beginning to its end."""
+    """Do the fault, wait as long as it lasts, undo it."""
     async with BREAKS[fault.kind](world, application, fault):
         await asyncio.sleep(fault.lasts)
 
@@ -66,7 +66,7 @@ async def swallowed(world: World, _: Application, fault: Fault) -> AsyncIterator
 
 @asynccontextmanager
 async def swallowed_asking(world: World, replica: Replica, _: Fault) -> AsyncIterator[None]:
-    """As when its machine is gone, or the network to it."""
+    """Its machine is gone, or the network to it."""
     world.proxies[world.replicas.index(replica)].swallow()
     await replica.kill()
     yield
@@ -91,7 +91,7 @@ async def while_asking(
     _: Application,
     fault: Fault,
 ) -> AsyncIterator[None]:
-    """The act on the steady replica that asks for a token next; its answer is on its way."""
+    """Act on the next steady replica that asks for a token, before its answer arrives."""
     asking: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
 
     def on_request(port: int) -> None:
@@ -193,7 +193,7 @@ async def frozen(world: World, _: Application, fault: Fault) -> AsyncIterator[No
 
 @asynccontextmanager
 async def refused(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
-    """No new connection, and the old ones are reset."""
+    """New connections are refused, and open ones are reset."""
     proxy = world.proxies[_number(fault)]
     with world.journal.during("refused", _replica(world, fault).name):
         await proxy.refuse()
@@ -213,7 +213,7 @@ async def slow(world: World, _: Application, fault: Fault) -> AsyncIterator[None
 
 @asynccontextmanager
 async def locked(world: World, application: Application, fault: Fault) -> AsyncIterator[None]:
-    """The application holds an account's row and its videos' locked in a long transaction."""
+    """A long transaction of the application locks an account and its videos."""
     open_id = application.account(_number(fault))
     with suppress(TimeoutError, *DRIVER_ERRORS):
         connection = await asyncpg.connect(world.server.url, timeout=5)
@@ -234,7 +234,7 @@ async def locked(world: World, application: Application, fault: Fault) -> AsyncI
 async def trigger_waits(
     world: World, application: Application, fault: Fault
 ) -> AsyncIterator[None]:
-    """A long transaction holds the row that the application's trigger writes."""
+    """A long transaction locks the row that the application's trigger writes."""
     open_id = application.account(_number(fault))
     with suppress(TimeoutError, *DRIVER_ERRORS):
         connection = await asyncpg.connect(world.server.url, timeout=5)
@@ -255,7 +255,7 @@ async def trigger_waits(
 
 @asynccontextmanager
 async def clock_stepped(world: World, _: Application, fault: Fault) -> AsyncIterator[None]:
-    """Ten minutes back or ahead, or a year ahead; in the end it is put right."""
+    """Set the clock ten minutes back or ahead, or a year ahead. Then set it right."""
     replica = _replica(world, fault)
     replica.step_clock(STEPS[int(fault.amount * len(STEPS)) % len(STEPS)])
     yield
@@ -285,7 +285,7 @@ async def down(
 
 @asynccontextmanager
 async def shortened(world: World, application: Application, fault: Fault) -> AsyncIterator[None]:
-    """Covers that die sooner than some of those stored, which are asked for beside new videos."""
+    """New covers die sooner than stored ones. New videos make the daemon ask for both."""
     with world.journal.during(fault.kind, "upstream"):
         world.emulator.shortened_seconds = int(fault.amount)
         for open_id in application.accounts:
@@ -311,7 +311,7 @@ async def access_revoked(
 async def consent_revoked(
     world: World, application: Application, fault: Fault
 ) -> AsyncIterator[None]:
-    """The refresh token dies, and half of the time the access tokens with it."""
+    """The refresh token dies; in half of the cases the access tokens, too."""
     open_id = application.account(_number(fault))
     world.journal.note("consent_revoked", open_id)
     world.emulator.revoke_refresh_token(open_id)
@@ -322,7 +322,7 @@ async def consent_revoked(
 
 @asynccontextmanager
 async def restricted(world: World, application: Application, fault: Fault) -> AsyncIterator[None]:
-    """Every request for it fails, in a way that speaks of nobody else."""
+    """Every request for this account fails, and only for this one."""
     open_id = application.account(_number(fault))
     with world.journal.during("restricted", open_id):
         world.emulator.restricted[open_id] = int(fault.amount * 4) % 4
@@ -340,7 +340,7 @@ async def old_tokens_saved(_: World, application: Application, fault: Fault) -> 
 async def scope_revoked(
     world: World, application: Application, fault: Fault
 ) -> AsyncIterator[None]:
-    """The user takes `video.list` back, and gives it again with a new authorization."""
+    """The user takes `video.list` back, and later gives it again by a new authorization."""
     open_id = application.account(_number(fault))
     world.journal.note("scope_revoked", open_id)
     world.emulator.set_scope(open_id, "user.info.basic")
@@ -362,7 +362,7 @@ async def account_added(_: World, application: Application, fault: Fault) -> Asy
 
 @asynccontextmanager
 async def account_deleted(_: World, application: Application, fault: Fault) -> AsyncIterator[None]:
-    """Another one of its size takes its place."""
+    """Delete the account, and add another one of the same size."""
     open_id = application.account(_number(fault))
     videos = len(application.videos[open_id])
     await application.delete_account(open_id)
@@ -372,7 +372,7 @@ async def account_deleted(_: World, application: Application, fault: Fault) -> A
 
 @asynccontextmanager
 async def poisoned(world: World, application: Application, fault: Fault) -> AsyncIterator[None]:
-    """One video, now and then two, for which every request is refused as a whole."""
+    """One or two videos for which TikTok refuses the whole request."""
     open_id = application.account(_number(fault))
     ids = application.choose(open_id, 1 + (fault.amount > 2 / 3), fault.choice)
     for video_id in ids:
@@ -384,7 +384,7 @@ async def poisoned(world: World, application: Application, fault: Fault) -> Asyn
 
 @asynccontextmanager
 async def unpublished(world: World, application: Application, fault: Fault) -> AsyncIterator[None]:
-    """Gone upstream for a while; its rows stay."""
+    """TikTok does not know the videos for a while. Their rows stay."""
     open_id = application.account(_number(fault))
     ids = application.choose(open_id, 1 + int(fault.amount * 3), fault.choice)
     for video_id in ids:
@@ -396,7 +396,7 @@ async def unpublished(world: World, application: Application, fault: Fault) -> A
 
 @asynccontextmanager
 async def republished(world: World, application: Application, fault: Fault) -> AsyncIterator[None]:
-    """Gone for a while, and the application follows: its rows are deleted and inserted again."""
+    """TikTok does not know the videos for a while. The application deletes and inserts their rows."""
     open_id = application.account(_number(fault))
     ids = application.choose(open_id, 1 + int(fault.amount * 3), fault.choice)
     async with unpublished(world, application, fault):
@@ -422,7 +422,7 @@ async def deleted(_: World, application: Application, fault: Fault) -> AsyncIter
 
 @asynccontextmanager
 async def bogus(_: World, application: Application, fault: Fault) -> AsyncIterator[None]:
-    """Rows of videos that never existed."""
+    """Add rows of videos that never existed."""
     open_id = application.account(_number(fault))
     await application.add_videos(open_id, 1 + int(fault.amount * 3), exist=False)
     yield
@@ -438,7 +438,7 @@ async def emptied(_: World, application: Application, fault: Fault) -> AsyncIter
 
 @asynccontextmanager
 async def saved_stale(_: World, application: Application, fault: Fault) -> AsyncIterator[None]:
-    """Rows as they were a while ago, saved whole."""
+    """Read rows, and later save all their columns as they were."""
     open_id = application.account(_number(fault))
     rows = await application.read_videos(open_id)
     yield

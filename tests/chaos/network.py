@@ -1,4 +1,4 @@
-"""A network that can also swallow a whole machine: nobody ever hears of its connections again."""
+"""A proxy that can also lose a whole machine with its connections."""
 
 import asyncio
 
@@ -6,18 +6,18 @@ from tests.proxy import PIECE, Proxy
 
 
 class Network(Proxy):
-    """Beyond a proxy: `swallow` freezes the connections there are for ever; new ones flow."""
+    """A proxy with `swallow`: open connections freeze for ever, and new ones work."""
 
     def swallow(self) -> None:
-        """The database keeps its ends open, with all that they hold, until it finds out itself."""
+        """Freeze the open connections. The database keeps its ends, and the locks, until it notices."""
         self.freeze()
         self._flowing = asyncio.Event()
         self.thaw()
-        # What comes later, a `cut` for one, is not for them.
+        # A later `cut` must not reset them.
         self._writers.clear()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # As in a proxy, but each connection keeps to the event that it began with.
+        # As in Proxy, but each connection keeps the event that it began with.
         flowing = self._flowing
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Looks at the world all the time and holds it against the invariants."""
+"""Watches the world and checks the invariants."""
 
 import asyncio
 import json
@@ -19,10 +19,10 @@ from tests.chaos.world import RATE_LIMIT, World
 
 LOOK_SECONDS = 0.5
 PROBE_SECONDS = 2.0
-#: Our own loop, late by more than this, cannot tell when a request really arrived.
+#: If our own loop is later than this, the time of arrival of a request is not known.
 LATE_SECONDS = 0.25
 
-#: What may cost a replica the answer to a statement that took effect, or the word about it.
+#: What may keep a replica from the answer to a statement, or from logging it.
 DISTURBANCES = {"killed", "stopped", "away", "cut", "frozen", "refused"}
 
 SQL_VIDEOS = """
@@ -36,7 +36,7 @@ SELECT open_id, state, state_reason, access_token, refresh_token FROM refresher.
 
 
 class Observer:
-    """What it sees wrong it tells the world."""
+    """Reports violations to the world."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -45,7 +45,7 @@ class Observer:
         self._late: list[tuple[float, float]] = []
 
     async def watch(self, stop: asyncio.Event) -> None:
-        """Look every half a second, until then."""
+        """Look every half a second until `stop`."""
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROBE_SECONDS)) as session,
             asyncio.TaskGroup() as group,
@@ -59,7 +59,7 @@ class Observer:
                     await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
 
     async def look(self) -> None:
-        """All that can be judged at any moment."""
+        """Check what must hold at any moment."""
         self._read_logs()
         self._judge_requests()
         self._say("3 covers", await self._breaches())
@@ -68,7 +68,7 @@ class Observer:
             self._say("3 covers", invariants.bad_covers(videos, self.world.emulator.handed_out))
 
     async def unsettled(self) -> list[tuple[str, str]]:
-        """What does not hold yet of that which must in the end; quiet times cure it."""
+        """What does not hold yet. In quiet times it must hold after a while."""
         videos, accounts = await self.videos(), await self.accounts()
         if videos is None or accounts is None:
             return [("4 freshness", "the database does not answer")]
@@ -89,7 +89,7 @@ class Observer:
         return [(invariant, what) for invariant, breaches in found for what in breaches]
 
     async def at_the_end(self) -> None:
-        """With all replicas gone: what they left behind, and all that they said."""
+        """After the end of all replicas: check what they left behind, and their logs."""
         await self._judge_parks()
         self._judge_recoveries()
         self._judge_losses()
@@ -134,7 +134,7 @@ class Observer:
         self._say("7 isolation", invariants.lost_wrongly(said, self.world.journal))
 
     def _disturbed(self, at: float) -> bool:
-        """Whether a process or a connection was, about then; `at` is Unix time."""
+        """Whether a fault hit a process or a connection at about this Unix time."""
         moment = at - time.time() + monotonic()
         subjects = ["database", *(replica.name for replica in self.world.replicas)]
         return any(
@@ -184,12 +184,12 @@ class Observer:
         )
 
     def _arrivals(self) -> Iterator[tuple[float, str | None]]:
-        """By the account of the videos: a dead token is nobody's any more."""
+        """Moments by account. Videos tell the account, because a dead token tells none."""
         for arrival in self.world.emulator.record:
             yield arrival.at, self.world.owners.get((arrival.video_ids or ("",))[0])
 
     def _calm(self, moments: list[float]) -> Iterator[list[float]]:
-        """Without those at which we were late ourselves, or a process that was stopped went on."""
+        """The moments, except where our loop was late or a stopped process went on."""
         blurred = [
             *self._late,
             *((e.ended - BREATH_SECONDS, e.ended) for e in self.world.journal.of("stopped")),

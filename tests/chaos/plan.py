@@ -1,4 +1,4 @@
-"""What goes wrong when: the plan of a whole run, from a seed, before anything starts."""
+"""Which faults happen when: the plan of a whole run, made from a seed."""
 
 import random
 from collections import Counter
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 REPLICAS = 3
-#: How many videos each account has at first: full and partly full chunks, one and several.
+#: How many videos each account has at first: one or several chunks, full and partly full.
 ACCOUNTS = (1, 1, 3, 5, 8, 20, 21, 40, 60, 75, 75, 80)
 
-#: Before the first fault everything has been asked for once, or nearly.
+#: By then nearly everything has been asked for once.
 FIRST_FAULT_SECONDS = 3.0
-#: Of a run; the rest is quiet.
+#: The share of a run that has faults. The rest is quiet.
 SHARE_OF_FAULTS = 2 / 3
 MEAN_GAP_SECONDS = 0.8
 
@@ -22,26 +22,23 @@ AT_ONCE: Span = (0.0, 0.0)
 
 
 class Kind(NamedTuple):
-    """A kind of fault: whom it hits, for how many seconds, how hard.
-
-    `resource`: two faults of one resource never overlap on one target.
-    """
+    """A kind of fault."""
 
     name: str
-    resource: str
-    target: Target
-    lasts: Span = AT_ONCE
-    amount: Span = (0.0, 1.0)
+    resource: str  # two faults of one resource never overlap on one target
+    target: Target  # whom it hits
+    lasts: Span = AT_ONCE  # in seconds
+    amount: Span = (0.0, 1.0)  # how hard
 
 
 KINDS = (
-    # The lease lasts 4 s: replicas are killed and stopped for shorter and for longer.
+    # The lease lasts 4 s: some of these are shorter, some longer.
     Kind("process.killed", "process", "replica", lasts=(0.2, 3)),
     Kind("process.stopped", "process", "replica", lasts=(4.5, 7)),
     Kind("process.terminated", "process", "replica", lasts=(0.2, 1)),
-    # Its machine is gone: the database is not told, and keeps the connections.
+    # Its machine is gone. The database does not notice and keeps the connections.
     Kind("process.swallowed", "process", "replica", lasts=(0.2, 3)),
-    # Hits whoever asks for a token next, while the answer is on its way.
+    # Hits the next replica that asks for a token, before the answer arrives.
     Kind("process.killed_asking", "asking", "all", lasts=(4, 6)),
     Kind("process.swallowed_asking", "asking", "all", lasts=(4, 6)),
     Kind("process.stopped_asking", "asking", "all", lasts=(4.5, 7)),
@@ -56,13 +53,13 @@ KINDS = (
     Kind("database.refused", "proxy", "replica", lasts=(2, 5)),
     Kind("database.slow", "proxy", "replica", lasts=(2, 5), amount=(0.02, 0.2)),
     Kind("database.locked", "account", "account", lasts=(1, 6)),
-    # A trigger of the application's, which carries covers into a table of its own.
+    # A trigger of the application copies covers into its own table.
     Kind("database.trigger_waits", "carried", "account", lasts=(2, 9)),
     Kind("upstream.throttled", "throttled", "all", lasts=(2, 4), amount=(0.3, 0.8)),
     Kind("upstream.failed", "failed", "all", lasts=(2, 5), amount=(0.3, 1)),
     Kind("upstream.malformed", "malformed", "all", lasts=(2, 5), amount=(0.3, 1)),
     Kind("upstream.slow", "slow", "all", lasts=(2, 5), amount=(0.3, 1)),
-    # Covers that die sooner than those that are stored.
+    # New covers die sooner than stored ones.
     Kind("upstream.shortened", "shortened", "all", lasts=(4, 8), amount=(10, 15)),
     Kind("upstream.silent", "silent", "all", lasts=(2, 4), amount=(0.3, 0.8)),
     Kind("upstream.down_failed", "down", "all", lasts=(2, 7)),
@@ -72,7 +69,7 @@ KINDS = (
     Kind("token.silent", "token", "all", lasts=(2, 4), amount=(0.3, 0.8)),
     Kind("token.cut", "token", "all", lasts=(2, 4), amount=(0.3, 0.8)),
     Kind("token.malformed", "token", "all", lasts=(2, 4), amount=(0.3, 0.8)),
-    # One account fails, in one of several ways, while all others are answered.
+    # One account fails in one of several ways. All others are answered.
     Kind("account.restricted", "restricted", "account", lasts=(4, 12)),
     Kind("account.access_revoked", "account", "account"),
     Kind("account.consent_revoked", "account", "account"),
@@ -88,26 +85,23 @@ KINDS = (
     Kind("video.deleted", "rows", "account", amount=(0.05, 0.5)),
     Kind("video.bogus", "rows", "account"),
     Kind("video.emptied", "rows", "account", amount=(0.05, 0.5)),
-    # An application reads rows, and saves them whole a little later.
+    # An application reads rows, and saves all their columns a little later.
     Kind("video.saved_stale", "saved", "account", lasts=(3, 9)),
-    # Of the wall clock, and of one replica's only.
+    # The wall clock of one replica is wrong.
     Kind("clock.stepped", "clock", "replica", lasts=(3, 8)),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: when it begins, whom it hits, when it is undone, how hard it is.
+    """One fault of a plan."""
 
-    `target` is the number of a replica or of an account, `choice` picks among its videos.
-    """
-
-    at: float
+    at: float  # when it begins, in seconds from the start
     kind: str
-    target: int | None
-    lasts: float
-    amount: float
-    choice: float
+    target: int | None  # the number of a replica or of an account
+    lasts: float  # in seconds
+    amount: float  # how hard
+    choice: float  # picks among the videos, 0 to 1
 
     def __str__(self) -> str:
         target = "" if self.target is None else f" {self.target}"
@@ -117,7 +111,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a run does, by its seed; after `faults_end` it is quiet."""
+    """All faults of a run. After `faults_end` it is quiet."""
 
     seed: int
     seconds: float
@@ -132,12 +126,12 @@ class Plan:
         return "\n".join((head, *map(str, self.faults), f"{self.faults_end:6.1f} s  quiet"))
 
     def count(self) -> dict[str, int]:
-        """How many faults of each kind."""
+        """The number of faults of each kind."""
         return dict(sorted(Counter(fault.kind for fault in self.faults).items()))
 
 
 def make_plan(seed: int, seconds: float) -> Plan:
-    """The plan of a seed: the same for the same arguments, everywhere."""
+    """The plan of a seed. The same arguments give the same plan on every machine."""
     chance = random.Random(seed)
     end = seconds * SHARE_OF_FAULTS
     busy: dict[tuple[str, int | None], float] = {}
@@ -155,7 +149,7 @@ def make_plan(seed: int, seconds: float) -> Plan:
 
 
 def _kinds(chance: random.Random) -> Iterator[Kind]:
-    """Every kind once in random order, again and again: none is left out for long."""
+    """All kinds in random order, again and again."""
     while True:
         yield from chance.sample(KINDS, len(KINDS))
 
@@ -167,7 +161,7 @@ def _fault(
     busy: dict[tuple[str, int | None], float],
     chance: random.Random,
 ) -> Fault | None:
-    """A fault of the kind on a target that is free; None where there is none."""
+    """A fault of this kind on a free target; None if no target is free."""
     free = [target for target in _targets(kind) if busy.get((kind.resource, target), 0) <= at]
     target = chance.choice(free) if free else None
     lasts, amount = chance.uniform(*kind.lasts), chance.uniform(*kind.amount)
@@ -195,9 +189,8 @@ def _targets(kind: Kind) -> Sequence[int | None]:
 
 
 def _rest(kind: Kind) -> float:
-    """For a process to come up; for an account to be found out about and put right.
+    """How long a target rests after a fault: a process starts, an account recovers.
 
-    A token that is refused right after it was renewed parks its account: to be revoked twice in a
-    row is another fault than to be revoked.
+    An account with two revoked tokens in a row parks, so two faults would be another kind of fault.
     """
     return {"process": 3.0, "account": 15.0}.get(kind.resource, 0.5)

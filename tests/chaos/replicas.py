@@ -11,19 +11,19 @@ from time import monotonic
 
 from tests.chaos.journal import Entry, Journal
 
-#: Fakes a process's wall clock, and leaves its monotonic one alone; Debian's package libfaketime.
-#: Where it is missing no clock is stepped.
+#: Fakes the wall clock of a process, not its monotonic clock. Debian's package is libfaketime.
+#: Without it no clock is stepped.
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-#: What a daemon may take beyond its grace time on a busy machine.
+#: How much longer than its grace time a stop may take on a busy machine.
 SLACK_SECONDS = 4.0
-#: From its start to the first answer of /livez, likewise.
+#: How long /livez may take to answer after a start on a busy machine.
 START_SECONDS = 15.0
-#: After a SIGSTOP, to get its breath back.
+#: How long a process may need to catch up after a SIGSTOP.
 BREATH_SECONDS = 2.0
 
 
 class Replica:
-    """One replica through all its lives; `on_violation` hears of a death that nobody ordered."""
+    """One replica, process after process. It reports unexpected ends to `on_violation`."""
 
     def __init__(
         self,
@@ -61,16 +61,16 @@ class Replica:
             self.step_clock(0)
 
     def step_clock(self, seconds: int) -> None:
-        """Its wall clock is so far off from now on, within a second."""
+        """Within a second, its wall clock is this far ahead of the true time."""
         self._offsets.append(seconds)
         self._clock.write_text(f"{seconds:+d}\n")
 
     def real_time(self, told: float, heard: float) -> float:
-        """When it said something, in Unix time, by its own wall clock and when that was heard."""
+        """The true Unix time of a log line: `told` by its own wall clock, `heard` by ours."""
         return min((told - offset for offset in self._offsets), key=lambda at: abs(heard - at))
 
     async def start(self) -> None:
-        """A new process with a log of its own; it is `steady` from now on."""
+        """Start a new process with a new log. It is `steady` from now on."""
         output = self._folder / f"{self.name}-{len(self.outputs) + 1}.log"
         self.outputs.append(output)
         with output.open("wb") as file:
@@ -96,7 +96,7 @@ class Replica:
         await self._ended()
 
     def stop(self) -> Entry:
-        """SIGSTOP; give the entry to `go_on`."""
+        """Send SIGSTOP. Give the entry to `go_on` later."""
         self.steady = False
         entry = self._journal.note("stopped", self.name, lasting=True)
         self._signal(signal.SIGSTOP, ends=False)
@@ -112,7 +112,7 @@ class Replica:
         """SIGTERM: it must exit 0 within its grace time."""
         self.steady = False
         self._journal.note("terminated", self.name)
-        # Before it listens to signals there is nothing it could leave behind.
+        # Before it handles signals it has nothing to clean up.
         self._expected = {0} if self._is_up else {0, -signal.SIGTERM}
         if not self._process or self._process.returncode is not None:
             return
@@ -126,7 +126,7 @@ class Replica:
             await self.kill()
 
     async def end(self) -> None:
-        """Away with it, whatever state it is in."""
+        """Kill it if it is there."""
         self.steady = False
         self._expected = {0, -signal.SIGKILL}
         if self._process and self._process.returncode is None:
@@ -135,7 +135,7 @@ class Replica:
             await self._ended()
 
     def answered(self, *, is_alive: bool) -> None:
-        """What came of a probe of /livez; a process that should answer and does not is stuck."""
+        """Take the result of a probe of /livez. Report a process that does not answer for long."""
         now = monotonic()
         if is_alive or not self.steady:
             self._unanswered_since = None
@@ -169,6 +169,6 @@ class Replica:
 
 
 def _forget_clock(pid: int) -> None:
-    """What a process that was killed has left of its faked clock."""
+    """Remove the shared memory that faketime leaves after a kill."""
     for left in Path("/dev/shm").glob(f"*faketime*_{pid}"):
         left.unlink(missing_ok=True)

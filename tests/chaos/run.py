@@ -1,4 +1,4 @@
-"""One run: a world, three replicas, a plan; then quiet, and the verdict."""
+"""One run: a world, three replicas and a plan; then quiet, and the result."""
 
 import asyncio
 import json
@@ -15,12 +15,11 @@ from tests.chaos.observer import Observer
 from tests.chaos.plan import Fault, Plan, make_plan
 from tests.chaos.world import World, built
 
-#: In quiet times all that was disturbed is well again within so long, back-offs included, and
-#: stays so for a while.
+#: After the last fault everything is well again within this time, back-offs included, and stays
+#: well for a while.
 SETTLED_WITHIN_SECONDS = 100.0
 STAYS_SETTLED_SECONDS = 4.0
-#: A rate that came down after 429s recovers within the hour, which no run can wait for, and the
-#: covers of a run live for seconds.
+#: A rate recovers from 429s within an hour. No run waits so long: its covers live for seconds.
 AN_HOUR_LATER = (
     ("UPDATE refresher.app SET rate_lowered_at = rate_lowered_at - interval '1 hour'",),
     ("UPDATE refresher.accounts SET rate_lowered_at = rate_lowered_at - interval '1 hour'",),
@@ -68,7 +67,7 @@ class Report:
 
 
 async def run(seed: int, seconds: float) -> Report:
-    """A run with this seed; what it says goes to stdout, its logs stay only where it failed."""
+    """Run this seed and print the result. The logs stay only after a failure."""
     plan = make_plan(seed, seconds)
     say(str(plan))
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
@@ -94,7 +93,7 @@ async def _judged(world: World, plan: Plan) -> Report:
 
 
 async def _run_in(world: World, observer: Observer, plan: Plan) -> float | None:
-    """Until all is over; how long it took to settle after the last fault, None for never."""
+    """Work until the end. How long it took to settle after the last fault; None for never."""
     application = Application(world, plan.seed)
     await application.populate()
     for replica in world.replicas:
@@ -127,7 +126,7 @@ async def _inflict_all(world: World, application: Application, plan: Plan, began
 
 
 async def _settle(world: World, observer: Observer, earliest_end: float) -> float | None:
-    """Wait until nothing is unsettled any more, and for the end of the run at least."""
+    """Wait for the end of the run, and until nothing is unsettled."""
     began = monotonic()
     settled_since: float | None = None
     while True:

@@ -1,4 +1,4 @@
-"""The invariants of the chaos runs find what they are there to find, and nothing else."""
+"""The invariants of the chaos runs find real violations, and nothing else."""
 
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -16,14 +16,14 @@ URL = f"https://covers.example/a?x-expires={int(NOW.timestamp()) + 30}&x-signatu
 
 
 def test_a_full_window_is_no_breach_and_one_more_is():
-    """The window slides: 61 requests may span 60 s, not less."""
+    """The window slides: 61 requests may take 60 s or longer."""
     spread = [float(second) for second in range(120)]
     assert not list(invariants.over_limit("a", spread, 60))
     assert list(invariants.over_limit("a", [*spread, 119.5], 60))
 
 
 def test_a_burst_shows_long_before_a_window_is_full():
-    """Slots are evenly spaced, within the headroom."""
+    """Requests have the distance of their slots, less the headroom."""
     step = 61.2 / 60
     assert not list(invariants.too_close("a", [0, step, 2 * step - 1.1], 60))
     assert list(invariants.too_close("a", [0, step, 2 * step - 1.3], 60))
@@ -38,14 +38,14 @@ def asked(*arrivals):
 
 
 def test_a_refresh_token_that_was_renewed_is_not_sent_again():
-    """Not where the answer had arrived."""
+    """If the answer to the renewal arrived."""
     requests = asked(arrival(1), arrival(9, "invalid_grant", used=True))
     assert list(invariants.used_twice(requests, Journal(), ()))
     assert not list(invariants.used_twice(requests, Journal(), ("a",)))
 
 
 def test_after_a_lost_answer_it_may_be_sent_again():
-    """It was not answered, or the process that asked was killed or stopped."""
+    """The answer was not sent, or the process that asked was killed or stopped."""
     lost = asked(arrival(1, answered=False), arrival(9, "invalid_grant", used=True))
     assert not list(invariants.used_twice(lost, Journal(), ()))
     journal = Journal()
@@ -72,13 +72,13 @@ def account(state="active", reason=None, *, lives=False):
     ids=["lost, not tried", "lost, tried", "not stored", "never seen"],
 )
 def test_no_account_is_silently_dead(requests, found):
-    """An active one's refresh token lives, but for what nobody can know yet."""
+    """The refresh token of an active account lives, unless nobody can know of its end yet."""
     check = invariants.lost_unsaid([account()], asked(*requests), Journal(), 100.0)
     assert bool(list(check)) is found
 
 
 def test_a_consent_taken_back_shows_when_it_is_tried():
-    """Until then the account is active in good faith."""
+    """Before that, the account may be active."""
     journal = Journal()
     journal.note("authorized", "a")
     journal.note("consent_revoked", "a")
@@ -88,7 +88,7 @@ def test_a_consent_taken_back_shows_when_it_is_tried():
 
 
 def test_an_account_is_parked_for_a_reason():
-    """Said, and true."""
+    """The reason is stored, and it is true."""
     journal = Journal()
     journal.note("authorized", "a")
     parked = account("needs_reauthorization", "invalid_grant")
@@ -103,7 +103,7 @@ def test_an_account_is_parked_for_a_reason():
 
 
 def test_a_park_is_said():
-    """In the row, and in a log unless whoever parked it could not speak."""
+    """In the row; and in a log, unless a fault hit the replica at that time."""
     park = Parked(100.0, "a", "needs_reauthorization", "invalid_grant")
     calm = lambda _at: False  # noqa: E731
     assert not list(invariants.parked_unsaid([park], [park._replace(at=101.0)], calm))
@@ -137,7 +137,7 @@ def video(url=URL, seconds=30, due=-5, misses=0, refusal=None):
     ids=["as it came", "none yet", "of nobody", "of another video", "another expiry"],
 )
 def test_stored_covers_are_those_handed_out(stored, handed_out, found):
-    """Byte for byte, with the expiry that the URL names."""
+    """Each byte of the URL is as it was made, and the expiry is that of the URL."""
     assert bool(list(invariants.bad_covers([stored], handed_out))) is found
 
 
@@ -155,7 +155,7 @@ def test_stored_covers_are_those_handed_out(stored, handed_out, found):
     ids=["valid", "expired", "none", "missing", "never missing", "waits too long", "refused"],
 )
 def test_every_video_that_exists_is_valid(stored, not_served, found):
-    """Or waits, as documented, after an answer that really left it out or refused it."""
+    """Or it waits, as documented, after an answer that left it out or refused it."""
     served = {} if not_served is None else {"v": NOW.timestamp() + not_served}
     assert bool(list(invariants.not_valid([stored], {"a": {"v"}}, served, NOW))) is found
     assert not list(invariants.not_valid([stored], {}, served, NOW))
@@ -173,19 +173,19 @@ def test_every_video_that_exists_is_valid(stored, not_served, found):
     ids=["fine", "forbidden", "unknown", "unknown field", "no event"],
 )
 def test_logs_hold_known_events_only(line, found):
-    """Nothing unforeseen, nothing beside the events."""
+    """No unexpected event, and no line that is no event."""
     assert bool(list(invariants.bad_lines("log", line + "\n"))) is found
 
 
 def test_no_secret_is_in_the_logs():
-    """Tokens, signatures, and the app's own credentials."""
+    """No token, no signature, no app credentials."""
     for secret in ("act." + "0" * 9, "x-signature=abc", "client-pass-word-of-the-tests"):
         line = f'{{"event":"database.lost","level":"error","timestamp":"t","reason":"{secret}"}}'
         assert list(invariants.bad_lines("log", line))
 
 
 def test_a_database_that_is_gone_is_not_said_to_be_back():
-    """While the server is stopped nobody can have heard of it."""
+    """While the server is stopped, it cannot be back."""
     journal = Journal()
     before = monotonic()
     with journal.during("gone", "database"):
@@ -197,7 +197,7 @@ def test_a_database_that_is_gone_is_not_said_to_be_back():
 
 
 def test_faults_add_up_to_one_at_most():
-    """Those of queries and those of tokens, each by themselves."""
+    """The shares of queries, and those of token requests."""
     both = [{"failed_share": 0.9}, {"throttled_share": 0.6, "slow_share": 1.0}]
     shares = added_up([*both, {"token_cut_share": 0.4}])
     assert 0.99 < shares["failed_share"] + shares["throttled_share"] < 1
@@ -205,7 +205,7 @@ def test_faults_add_up_to_one_at_most():
 
 
 def test_an_api_is_away_only_where_something_is_wrong_with_it():
-    """An account that is refused by itself is no reason; an outage shortly before is."""
+    """A refused account is no reason. An outage shortly before is one."""
     journal = Journal()
     now = monotonic()
     with journal.during("restricted", "a"):

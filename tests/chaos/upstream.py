@@ -1,4 +1,4 @@
-"""The emulator, watched: what it handed out, and who asks for a token just now."""
+"""An emulator that remembers what it served and tells who asks for a token."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from refresher.emulator.record import TokenArrival
 from refresher.emulator.requests import Query
 from refresher.emulator.server import Emulator
 
-#: How an account fails that is restricted, whatever is asked for: status and body.
+#: Status and body of every answer for a restricted account.
 RESTRICTIONS = (
     (403, {"data": {}, "error": {"code": "user_account_restricted", "message": "", "log_id": "r"}}),
     (500, {"data": {}, "error": {"code": "internal_error", "message": "", "log_id": "r"}}),
@@ -23,22 +23,22 @@ RESTRICTIONS = (
     (502, "<html><body>Bad Gateway</body></html>"),
 )
 
-#: Each replica asks at a port of its own.
+#: Each replica has its own port of the emulator.
 asked_port: ContextVar[int] = ContextVar("asked_port")
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """A token request and the port it came to."""
+    """A token request and its port."""
 
     arrival: TokenArrival
     port: int
 
 
 class WatchedEmulator(Emulator):
-    """Remembers each cover URL it made, with its video, and when it did not serve a video asked for.
+    """Remembers the video of each cover URL, and when it did not serve a video.
 
-    `on_token_request` hears the port of a token request whose answer is on its way.
+    It calls `on_token_request` with the port of a token request before it answers.
     """
 
     def __init__(self, options: EmulatorOptions) -> None:
@@ -48,7 +48,7 @@ class WatchedEmulator(Emulator):
         self.not_served: dict[str, float] = {}
         self.on_token_request: Callable[[int], None] = lambda _port: None
         self.shortened_seconds = 0
-        #: How accounts fail that are restricted, by open_id: a place among RESTRICTIONS.
+        #: An index of RESTRICTIONS for each restricted open_id.
         self.restricted: dict[str, int] = {}
         self.answer_with = self._restrict
         self._calm = options
@@ -66,7 +66,7 @@ class WatchedEmulator(Emulator):
         return self.accounts[open_id].videos
 
     def disturb(self, kind: str, **shares: float) -> None:
-        """Until `settle`; several kinds at once add up."""
+        """Start a kind of disturbance; `settle` ends it. Several kinds add up."""
         self._disturbances[kind] = shares
         self._disturb()
 
@@ -95,7 +95,7 @@ class WatchedEmulator(Emulator):
         return await super()._serve_token(request)
 
     def _answer_token(self, form):
-        # The caller puts it on record without an await in between.
+        # The caller records it without an await in between.
         self._ports.append(asked_port.get())
         self.on_token_request(asked_port.get())
         return super()._answer_token(form)
@@ -128,7 +128,7 @@ class WatchedQueries(QueryEndpoint):
 
 
 def added_up(disturbances: Collection[Mapping[str, float]]) -> dict[str, Any]:
-    """The shares of all; scaled down where the faults of queries, or of tokens, would pass 1."""
+    """The sum of all shares. Faults of queries, and those of tokens, come to at most 1."""
     total: dict[str, Any] = {}
     for shares in disturbances:
         for name, share in shares.items():
@@ -137,7 +137,7 @@ def added_up(disturbances: Collection[Mapping[str, float]]) -> dict[str, Any]:
         family = {
             name for name in total if name.startswith("token_") == is_token and name != "slow_share"
         }
-        # A little less than 1, so that no rounding passes it.
+        # A little less than 1, because sums are rounded.
         scale = min(1.0, 0.999 / max(sum(total[name] for name in family), 0.999))
         total.update({name: total[name] * scale for name in family})
     return total

@@ -1,4 +1,4 @@
-"""The world of one run: a PostgreSQL server, the emulator, three replicas, proxies in between."""
+"""The world of one run: a PostgreSQL server, the emulator, three replicas and their proxies."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ from tests.chaos.upstream import WatchedEmulator
 from tests.conftest import environment
 from tests.faults import Server, own_server
 
-#: Short lives, so that requests are under way at any time.
+#: Lives are short, so that there are always requests.
 RATE_LIMIT = 60
 COVER_TTL_SECONDS = 24
 ACCESS_TOKEN_TTL_SECONDS = 25
@@ -38,7 +38,7 @@ CALM = EmulatorOptions(
     cover_ttl=COVER_TTL_SECONDS,
     access_token_ttl_seconds=ACCESS_TOKEN_TTL_SECONDS,
     rate_limit_per_token=RATE_LIMIT,
-    # So that faults hit requests that are under way.
+    # Slow answers, so that faults hit requests in flight.
     latency_seconds=0.25,
     slow_seconds=1.5,
     client_key=CLIENT_KEY,
@@ -46,7 +46,7 @@ CALM = EmulatorOptions(
     public_url="http://covers.example",
 )
 
-# Every single write of ours is looked at, not only what is there when somebody looks.
+# Triggers see every write of ours, also between two looks.
 WITNESSES = """
 CREATE SCHEMA chaos;
 CREATE TABLE chaos.done (transaction bigint PRIMARY KEY);
@@ -83,7 +83,7 @@ WHEN (NEW.state <> OLD.state AND NEW.state <> 'active')
 EXECUTE FUNCTION chaos.note_park();
 """
 
-# How an application that knows no better carries covers into a table of its own.
+# A simple application copies covers into its own table.
 CARRIED = """
 CREATE TABLE chaos.carried (open_id text PRIMARY KEY, covers bigint NOT NULL DEFAULT 0);
 CREATE FUNCTION chaos.carry() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -107,29 +107,28 @@ EXECUTE FUNCTION chaos.carry_account();
 
 @dataclass
 class World:
-    """All that a run is made of. `folder` is where the logs are, `owners` tells whose a video is."""
+    """All parts of a run."""
 
     server: Server
     emulator: WatchedEmulator
     journal: Journal
-    proxies: list[Network]
+    proxies: list[Network]  # to the database, one for each replica
     replicas: list[Replica]
-    ports: Mapping[int, Replica]
-    probes: Mapping[str, str]
+    ports: Mapping[int, Replica]  # by their ports of the emulator
+    probes: Mapping[str, str]  # the URL of /livez by name of replica
     sealer: Sealer
-    folder: Path
-    owners: dict[str, str] = field(default_factory=dict)
-    violations: dict[tuple[str, str], None] = field(default_factory=dict)
-    counter: int = 0
-    #: Held by who stops or restarts the server.
-    serving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    folder: Path  # of the logs
+    owners: dict[str, str] = field(default_factory=dict)  # open_id by video ID
+    violations: dict[tuple[str, str], None] = field(default_factory=dict)  # a set, in order
+    counter: int = 0  # of transactions
+    serving: asyncio.Lock = field(default_factory=asyncio.Lock)  # to stop or restart the server
 
     def violated(self, invariant: str, what: str) -> None:
-        """Said once each."""
+        """Remember a violation once."""
         self.violations.setdefault((invariant, what))
 
     async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record] | None:
-        """None where the database is away just now."""
+        """The rows; None while the database is away."""
         with suppress(TimeoutError, *DRIVER_ERRORS):
             connection = await asyncpg.connect(self.server.url, timeout=5)
             try:
@@ -139,7 +138,7 @@ class World:
         return None
 
     async def transact(self, *statements: tuple[Any, ...]) -> None:
-        """As an application does that knows its work: once, whatever becomes of the database."""
+        """Run the statements exactly once, as a careful application does. Wait out an outage."""
         self.counter += 1
         number = self.counter
         while True:
@@ -166,7 +165,7 @@ class World:
 
 @asynccontextmanager
 async def built(folder: Path) -> AsyncIterator[World]:
-    """A world with no account in it and no replica started; the logs stay in `folder`."""
+    """A world without accounts. No replica is started. The logs stay in `folder`."""
     async with AsyncExitStack() as stack:
         server = stack.enter_context(own_server())
         stack.callback(shutil.copyfile, server.folder / "log", folder / "postgres.log")
@@ -218,7 +217,7 @@ def _settings(database_url: str, base_url: str, listen: str, key: str) -> dict[s
 
 
 def _settle_down(server: Server) -> None:
-    """A port to come back to, and room for connections that linger behind a frozen proxy."""
+    """Give the server a port that it can keep, and room for connections of frozen proxies."""
     with (server.folder / "postgresql.conf").open("a") as settings:
         settings.write("max_connections = 90\n")
     server.stop("fast")
@@ -235,7 +234,7 @@ async def _execute(server: Server, statements: str) -> None:
 
 
 def kept_port() -> int:
-    """A free port that nobody gets by chance while it is not listened to."""
+    """A free port that the system gives to nobody else while nobody listens."""
     while True:
         port = random.randrange(*BELOW_THE_EPHEMERAL)
         with socket.socket() as probe, suppress(OSError):

@@ -1,4 +1,4 @@
-"""An account store and an API in memory. They follow a script, and forbid what must not happen."""
+"""An account store and an API in memory. They follow a script and refuse what must not happen."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ def now() -> float:
 
 @dataclass
 class Account:
-    """As it is stored. `due` are the video IDs that a claim takes."""
+    """A stored account. `due`: the video IDs that a claim takes."""
 
     due: list[str]
     step_seconds: float = 0.0
@@ -36,7 +36,7 @@ class Account:
 
 
 class Store:
-    """The accounts and their leases; `hooks` run before the statement of that name."""
+    """The accounts and their leases. `hooks` run before the statement of their name."""
 
     skipped_locked = False
     unleased = ()
@@ -45,7 +45,7 @@ class Store:
         self.accounts = accounts
         self.hooks = {}
         self.stopped = False
-        #: The statements that were carried out, in order.
+        #: The statements that ran, in order.
         self.done = []
 
     async def _before(self, name):
@@ -150,7 +150,7 @@ class Store:
 
 
 class Api:
-    """Answers by a script: what each request is to meet, in turn; then covers for all."""
+    """Answers by a script, request by request; after its end with covers for all."""
 
     def __init__(self, *script):
         self.script = list(script)
@@ -221,7 +221,7 @@ class Run:
 
 @asynccontextmanager
 async def running(accounts, api, **options):
-    """The flow at work; at the end it has stopped."""
+    """The flow at work. It has stopped at the end."""
     run = Run(accounts, api, **options)
     task = asyncio.create_task(run._run())
     try:

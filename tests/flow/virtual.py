@@ -1,4 +1,4 @@
-"""Time that passes at once: a loop that jumps to its next timer when nothing is left to do."""
+"""Virtual time: the loop jumps to its next timer when it has nothing else to do."""
 
 import asyncio
 import inspect
@@ -7,21 +7,21 @@ from collections.abc import Awaitable, Callable
 
 
 class JumpingSelector(selectors.DefaultSelector):
-    """Waits for no file: the time it was to wait has passed."""
+    """A selector without files. Instead of waiting it moves its time on."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
 
     def select(self, timeout=None):
-        """As any selector. Raises AssertionError where there is no timer left either."""
+        """As any selector. Raises AssertionError if there is no timer, either."""
         assert timeout is not None, "nothing is left to wait for: the test would hang"
         self.now += max(0.0, timeout)
         return super().select(0)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose time is its selector's."""
+    """A loop with the time of its selector."""
 
     def __init__(self) -> None:
         self.selector = JumpingSelector()
@@ -38,7 +38,7 @@ def virtual(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             runner.run(test(**fixtures))
 
-    # No functools.wraps: pytest would follow it to the coroutine function, and await that itself.
+    # No functools.wraps: pytest would then find the coroutine function and await it itself.
     run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
     vars(run)["__signature__"] = inspect.signature(test)
     return run
