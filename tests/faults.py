@@ -4,7 +4,6 @@ import asyncio
 import atexit
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections import Counter, defaultdict
@@ -21,19 +20,13 @@ from refresher.domain.errors import DatabaseUnavailable
 from refresher.embedded import folder_for_servers, server_user
 from refresher.postgres.database import connected
 from refresher.postgres.failures import DRIVER_ERRORS
-from tests.conftest import World, administer, eventually
+from tests.conftest import World, administer, eventually, free_port
 
 #: Where Debian keeps the oldest version we support. Used with TEST_POSTGRES_URL.
 OLDEST = Path("/usr/lib/postgresql/15/bin")
 PASSWORD = "pass-word-of-the-tests"
 #: How late a request may be sent after its slot: our limit, and what a busy machine adds.
 LATENESS_SECONDS = 0.5 + 0.3
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @cache

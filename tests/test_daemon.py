@@ -76,6 +76,7 @@ async def test_a_video_inserted_by_another_program_is_asked_for_at_once(serve, s
     await world.until_valid(2)
 
 
+@pytest.mark.long
 async def test_videos_inserted_piecemeal_settle_in_full_chunks(serve, start, pool):
     """Five at a time, they share chunks after two lifetimes, and no cover ever expires."""
     lifetime = 12

@@ -762,6 +762,7 @@ async def good_ones_valid(world):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["forbidden", "failed", "unknown", "html", "silent"])
 async def test_bad_accounts_hold_nobody_up(serve, start, kind):
     """Those that have waited longest all fail for good: the others are fresh within seconds."""
@@ -966,6 +967,7 @@ async def test_an_account_that_goes_bad_in_the_middle_is_isolated(serve, start):
     assert sum(one.open_id == "ana" for one in world.emulator.record) <= 60
 
 
+@pytest.mark.long
 async def test_an_outage_that_meets_isolated_accounts_is_found_and_outlasted(serve, start):
     """Some accounts are isolated, then all are away, and replicas restart: few calls, said once."""
     world = await serve(latency_seconds=0.02)

@@ -1030,6 +1030,7 @@ def emptied(server: str, template: str) -> Iterator[Database]:
     asyncio.run(administer(server, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
+@pytest.mark.long
 def test_whatever_happens_in_whatever_order(emptied):
     """Leases exclude each other, slots keep the limits, nothing fresh is lost, nobody sleeps on."""
     examples = int(os.environ.get("MODEL_EXAMPLES", "0"))

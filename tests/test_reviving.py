@@ -4,6 +4,7 @@ import pytest
 
 from refresher.csv_files.rows import AccountRow
 from refresher.domain.model import TokenPair
+from refresher.domain.pacing import Pace
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.imports import import_accounts
 from refresher.postgres.sealing import Sealer
@@ -23,9 +24,7 @@ async def begin_renewal(pool):
     accounts = Accounts(
         pool,
         replica="a",
-        lease_seconds=60,
-        rate_limit_per_token=0,
-        rate_limit_per_app=0,
+        pace=Pace(0, 0, lease_seconds=60),
         managed=True,
     )
     (claim,) = await accounts.claim(10)

@@ -277,6 +277,7 @@ def statement(server, template):
     asyncio.run(administer(server, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
+@pytest.mark.long
 def test_the_statement_decides_the_same(statement):
     """The same videos in the same order, as many chunks, in the same slots."""
 

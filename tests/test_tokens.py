@@ -679,6 +679,7 @@ async def test_a_daemon_frozen_in_a_refresh_does_no_harm(serve, start, pool):
     assert await is_live(world, "ana")
 
 
+@pytest.mark.long
 async def test_no_account_is_lost_to_kill_9(serve, start, pool):
     """50 kills amid token refreshes: each account is alive and well, or parked and says why."""
     kills, accounts = 50, 150

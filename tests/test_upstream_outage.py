@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import eventually, free_port, until
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["failed", "cut", "hang"])
 async def test_an_outage_costs_few_calls(serve, start, mode):
     """Down for 20 s, 5,000 covers due: nine calls and seven probes at most; fresh 30 s after."""
@@ -36,6 +37,7 @@ async def _sent(world):
     return len(world.emulator.record)
 
 
+@pytest.mark.long
 async def test_an_outage_in_full_flight_is_outlasted(serve, start):
     """Down in mid-run, twice: no account is given up, and the daemon says what it saw."""
     world = await serve(latency_seconds=0.05)
