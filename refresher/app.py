@@ -135,7 +135,7 @@ def _tokens(settings: Settings, pool: Pool, sealer: Sealer) -> TokenStore:
         pool,
         sealer,
         unknown_seconds=settings.pace.lease_seconds + NOTICING_SECONDS,
-        client=credentials.fingerprint if credentials else "",
+        credentials=credentials.fingerprint if credentials else "",
     )
 
 

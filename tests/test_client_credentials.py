@@ -104,7 +104,7 @@ async def test_replicas_with_different_credentials_do_not_fight(world, start, po
 async def test_no_secret_is_stored(pool):
     """Eight bytes of a hash; of both parts, so that none can be moved into the other."""
     client = AppCredentials("key", "secret-of-the-app")
-    await TokenStore(pool, Sealer(()), client=client.fingerprint).client_refused()
+    await TokenStore(pool, Sealer(()), credentials=client.fingerprint).note_refused_credentials()
     stored = await pool.fetchval("SELECT refused_client FROM refresher.app")
     assert re.fullmatch("[0-9a-f]{16}", stored)
     assert stored != AppCredentials("keys", "ecret-of-the-app").fingerprint
@@ -127,7 +127,7 @@ async def refused_accounts(pool, accounts, due_in="5 minutes", **columns):
 
 async def test_many_are_freed_a_few_at_a_time(pool):
     """Each statement is bounded; all together leave none, and a second call has nothing to do."""
-    await TokenStore(pool, Sealer(()), client="old").client_refused()
+    await TokenStore(pool, Sealer(()), credentials="old").note_refused_credentials()
     await refused_accounts(pool, 2 * FREED_AT_ONCE + 1)
     assert await free_waiting(pool, "old") == 0
     assert await free_waiting(pool, "new") == 2 * FREED_AT_ONCE + 1
@@ -148,14 +148,14 @@ async def test_many_are_freed_a_few_at_a_time(pool):
 )
 async def test_what_waits_for_something_else_is_left_alone(pool, columns):
     """Only what the refused credentials can have made wait."""
-    await TokenStore(pool, Sealer(()), client="old").client_refused()
+    await TokenStore(pool, Sealer(()), credentials="old").note_refused_credentials()
     await refused_accounts(pool, 3, **columns)
     assert await free_waiting(pool, "new") == 0
 
 
 async def test_an_old_refusal_frees_nobody(pool):
     """What waits an hour later waits for another reason."""
-    await TokenStore(pool, Sealer(()), client="old").client_refused()
+    await TokenStore(pool, Sealer(()), credentials="old").note_refused_credentials()
     await pool.execute("UPDATE refresher.app SET client_refused_at = now() - interval '1 hour'")
     await refused_accounts(pool, 3)
     assert await free_waiting(pool, "new") == 0
@@ -163,7 +163,7 @@ async def test_an_old_refusal_frees_nobody(pool):
 
 async def test_a_locked_account_is_passed_over(pool):
     """A long transaction does not hold the start; the account's wait ends by itself."""
-    await TokenStore(pool, Sealer(()), client="old").client_refused()
+    await TokenStore(pool, Sealer(()), credentials="old").note_refused_credentials()
     await refused_accounts(pool, 3)
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM refresher.accounts WHERE open_id = 'n1' FOR UPDATE")
@@ -172,7 +172,7 @@ async def test_a_locked_account_is_passed_over(pool):
 
 async def test_one_accounts_trigger_keeps_nobody_elses_wait(pool):
     """Whose UPDATE raises is said, whose is undone is tried once, and all others are freed."""
-    await TokenStore(pool, Sealer(()), client="old").client_refused()
+    await TokenStore(pool, Sealer(()), credentials="old").note_refused_credentials()
     await refused_accounts(pool, 9)
     await pool.execute(
         "CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"

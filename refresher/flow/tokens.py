@@ -54,7 +54,7 @@ class Tokens(Protocol):
     ) -> bool: ...
     async def note_name(self, claim: Claim, open_id: str) -> bool: ...
     async def end(self, claim: Claim, *, unknown: bool) -> None: ...
-    async def client_refused(self) -> None: ...
+    async def note_refused_credentials(self) -> None: ...
 
 
 class TokenRenewal:
@@ -200,7 +200,7 @@ class TokenRenewal:
             self._credentials_refused = True
             emit(CLIENT_REFUSED, code=error.code, status=error.status, log_id=error.log_id)
         with suppress(DatabaseUnavailable):  # then it is tried again when the wait ends
-            await self._outage.attempt(self._store.client_refused)
+            await self._outage.attempt(self._store.note_refused_credentials)
 
     def _without_request(
         self, claim: Claim, error: UpstreamError, whose: Whose = Whose.UNKNOWN

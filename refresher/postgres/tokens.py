@@ -37,17 +37,17 @@ class TokenStore:
     """The tokens in the accounts' rows. Raises `DatabaseUnavailable`.
 
     If a token request was begun and its end was not noted, the token is not renewed again for
-    `unknown_seconds`: whoever sent the request may hold the new pair and be cut off. `client` is
-    the fingerprint of the app credentials that requests are sent with.
+    `unknown_seconds`: whoever sent the request may hold the new pair and be cut off. `credentials`
+    is the fingerprint of the app credentials that requests are sent with.
     """
 
     def __init__(
-        self, pool: Pool, sealer: Sealer, *, unknown_seconds: float = 60.0, client: str = ""
+        self, pool: Pool, sealer: Sealer, *, unknown_seconds: float = 60.0, credentials: str = ""
     ) -> None:
         self._pool = pool
         self._sealer = sealer
         self._unknown = timedelta(seconds=unknown_seconds)
-        self._client = client
+        self._credentials = credentials
 
     async def begin(self, claim: Claim) -> RefreshToken | None:
         """The token to renew with, noted as in use; None if it is no longer ours to renew.
@@ -143,27 +143,27 @@ class TokenStore:
                 )
             )
 
-    async def client_refused(self) -> None:
+    async def note_refused_credentials(self) -> None:
         """Note for later starts that the app credentials were refused."""
         async with acquired(self._pool) as connection:
-            await connection.execute(*CREDENTIALS_REFUSED(credentials=self._client))
+            await connection.execute(*CREDENTIALS_REFUSED(credentials=self._credentials))
 
 
-async def free_waiting(pool: Pool, client: str, refused: Refused = lambda _, __: None) -> int:
+async def free_waiting(pool: Pool, credentials: str, refused: Refused = lambda _, __: None) -> int:
     """End the wait of accounts that wait for other app credentials; how many accounts that were.
 
-    None if `client`, the fingerprint of the credentials in use now, was the last to be refused.
+    None if `credentials`, the fingerprint of those in use now, was the last to be refused.
     `refused` hears of accounts that a trigger, a constraint or a lock kept from being freed.
     Idempotent. Raises `DatabaseUnavailable`.
     """
     freed, walked_to = 0, ""
     while waiting := _open_ids(
-        await _fetched(pool, WAITING(credentials=client, after=walked_to)),
+        await _fetched(pool, WAITING(credentials=credentials, after=walked_to)),
     ):
         freed += len(
             await in_parts(
                 waiting,
-                lambda open_ids: _fetched(pool, FREE(credentials=client, open_ids=open_ids)),
+                lambda open_ids: _fetched(pool, FREE(credentials=credentials, open_ids=open_ids)),
                 refused,
             )
         )
