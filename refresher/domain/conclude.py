@@ -47,10 +47,10 @@ def conclude(
     """The release of a claim whose requests met `failures`; none: the account is in good health.
 
     A refused credential outweighs a throttle: a 429 never hides a 401. A day's quota that is spent
-    pauses, too, but tells nothing of the rate. Failures in a row count only where no chunk was
-    `answered`, so a few of many do not slow an account down, and not while `nobody_answered`; where
-    the account fails `by_itself`, it is isolated after a few. `unsaved`: rows are locked, and
-    asking again at once would burn quota. `samples` are of all new covers that were stored.
+    pauses, too, but tells nothing of the rate. Other failures count only where no chunk was
+    `answered`, so a few of many do not slow an account down, and not while `nobody_answered`. An
+    account that fails `by_itself` is isolated after a few. `unsaved`: rows are locked, and asking
+    again at once would burn quota. `samples` are of all new covers that were stored.
     `chance` in [0, 1) is the jitter.
     """
     pause = max((_pause_seconds(claim, failure, chance) for failure in failures), default=0.0)

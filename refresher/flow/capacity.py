@@ -50,7 +50,7 @@ class Capacity:
         width = self._health.window()
         if self._health.is_down:
             return int(width > self._permits and self._chunks <= self.uncounted)
-        ahead = int(width * self._patience()) - (self._demand - self.uncounted)
+        ahead = int(width * self._chunks_a_permit()) - (self._demand - self.uncounted)
         to_store = self._concurrency * CHUNKS_UNDER_WAY - self.under_way.chunks
         room = self._concurrency * CHUNKS_PER_REQUEST - self._chunks
         budget = max(0, min(room, ahead, to_store, 2 * self._concurrency))
@@ -132,7 +132,7 @@ class Capacity:
         out = self._permits + self.uncounted
         return self._permits < self._health.window() and out < self._concurrency
 
-    def _patience(self) -> float:
+    def _chunks_a_permit(self) -> float:
         """How many chunks one permit can serve, one after the other, before a slot is missed."""
         return min(1 + LATEST_SECONDS / self._query_seconds, CHUNKS_AHEAD)
 
@@ -140,7 +140,7 @@ class Capacity:
         """How many permits an account takes: one for each chunk, or, paced, those of a flow."""
         if not step_seconds:
             return chunks
-        flow = self._query_seconds / step_seconds * self._patience()
+        flow = self._query_seconds / step_seconds * self._chunks_a_permit()
         return min(chunks, 1 + int(flow))
 
 

@@ -85,7 +85,7 @@ class Gate:
         async with self._capacity.permit(work.load) as permitted:
             if not permitted:
                 return understood(TokenRequestFailed("upstream_down"), work.claim.token)
-            if self._clock() > work.lease_end:
+            if self._clock() > work.send_until:
                 return understood(TokenRequestFailed("lease_over"), work.claim.token)
             request = self._sent(work, ())
             try:
@@ -151,7 +151,7 @@ class Gate:
         """A slot missed by much is given up: late requests would come too close together."""
         now = self._clock()
         late = work.claim.step_seconds and now > slot + LATEST_SECONDS
-        late_for_lease = now >= work.lease_end
+        late_for_lease = now >= work.send_until
         return not (late or late_for_lease or work.halt.is_set()) and self._results.can_store
 
     def _note_failure(self, work: Work, videos: Sequence[Video], failure: Failure) -> None:

@@ -132,7 +132,7 @@ class Leases:
                 self._unextended.discard(work.claim.open_id)
                 self._wake_in(released.wake_in_seconds)
                 return released
-            if self._stop.given_up.is_set() or self._clock() > work.lease_end:
+            if self._stop.given_up.is_set() or self._clock() > work.send_until:
                 return None
             await self._wait_for_row(work, attempt)
         raise AssertionError
@@ -155,7 +155,7 @@ class Leases:
     def _leave_to_run_out(self, work: Work, error: Exception) -> None:
         if is_away(error) or isinstance(error, DatabaseBusy):
             return
-        lasts_seconds = work.lease_end + LEASE_MARGIN_SECONDS - self._clock()
+        lasts_seconds = work.send_until + LEASE_MARGIN_SECONDS - self._clock()
         said = self._claiming.skip(
             work.claim.open_id, error, "release", at_least_seconds=lasts_seconds
         )
@@ -198,13 +198,14 @@ class Leases:
         """Whether each was extended, apart from those that something refuses."""
         half = self._lease_seconds / 2 - LEASE_MARGIN_SECONDS
         now = self._clock()
-        ending = [work for work in working if work.lease_end - now <= half]
+        ending = [work for work in working if work.send_until - now <= half]
         # Those that were refused before come last, so that the others do not wait for them.
         refused = [work for work in ending if work.claim.open_id in self._unextended]
         await self._extend([work for work in ending if work not in refused])
         await self._extend(refused)
         return all(
-            work.lease_end - now > half or work.claim.open_id in self._unextended for work in ending
+            work.send_until - now > half or work.claim.open_id in self._unextended
+            for work in ending
         )
 
     async def _extend(self, works: Sequence[Work]) -> None:

@@ -170,7 +170,7 @@ class LockWaits(Generic[Item, Result]):
                 return False
             except Exception as error:  # noqa: BLE001 - it belongs to the one who waits for it
                 if is_away(error):
-                    await self._outage.pause(self._give_up)
+                    await self._outage.wait(self._give_up)
                     return False
                 waiting.one_by_one = True
                 if len(items) == 1 and not items[0][1].done():

@@ -115,7 +115,7 @@ class Refresher:
                 self._outage.attempt(lambda: claiming.claim(budget, tried))
             )
         except DatabaseUnavailable:
-            await self._outage.pause(self._stop.requested, min(self._claims_failed, LATER_ATTEMPT))
+            await self._outage.wait(self._stop.requested, min(self._claims_failed, LATER_ATTEMPT))
             self._claims_failed += 1
             return True
         self._claims_failed = 0

@@ -70,10 +70,10 @@ class Outage:
             except DatabaseUnavailable as error:
                 if give_up.is_set() or isinstance(error, fatal):
                     raise
-            await self.pause(give_up, attempt)
+            await self.wait(give_up, attempt)
             attempt += 1
 
-    async def pause(self, give_up: asyncio.Event, attempt: int = LATER_ATTEMPT) -> None:
+    async def wait(self, give_up: asyncio.Event, attempt: int = LATER_ATTEMPT) -> None:
         """Wait before the next attempt, growing and with jitter, at most until `give_up`."""
         with suppress(TimeoutError):
             await asyncio.wait_for(give_up.wait(), self._wait_seconds(attempt))

@@ -154,7 +154,7 @@ class TokenRenewal:
                     said = True
                     work.waits()
                     report_refused_pair(work.claim.open_id, error)
-            await self._outage.pause(given_up, attempt)
+            await self._outage.wait(given_up, attempt)
         raise AssertionError
 
     async def _note_name(self, claim: Claim, pair: TokenPair) -> None:

@@ -73,7 +73,7 @@ class Work:
     abandon_quietly: bool = False
     started: float = field(init=False)
     #: Nothing is sent from then on.
-    lease_end: float = field(init=False)
+    send_until: float = field(init=False)
     #: The account's next slot after all that were reserved.
     next_slot: float = field(init=False)
 
@@ -85,7 +85,7 @@ class Work:
 
     def leased_until(self, moment: float) -> None:
         """The lease runs out at this moment of the monotonic clock."""
-        self.lease_end = moment - LEASE_MARGIN_SECONDS
+        self.send_until = moment - LEASE_MARGIN_SECONDS
 
     def fail(self, code: str) -> None:
         """Something of our own went wrong: the account is tried again after a back-off."""

@@ -37,9 +37,9 @@ locked_accounts AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ),
 visibility AS MATERIALIZED (
-    -- One row: what this statement can see. `last`: all videos of the locked accounts, and no
+    -- One row: what this statement can see. `sees_all`: all videos of the locked accounts, and no
     -- insert is still open. `skipped_locked`: others have locked the rows of due accounts.
-    SELECT refresher.is_latest(pg_current_snapshot()) AS last,
+    SELECT refresher.is_latest(pg_current_snapshot()) AS sees_all,
            CASE WHEN number < :accounts THEN number < (
                SELECT count(*)
                FROM (
@@ -227,7 +227,7 @@ SELECT l.*, g.open_id AS granted, visibility.skipped_locked,
        g.renewable, g.dead, g.token_due,
        (SELECT app_step > :app_step::interval FROM pace) AS app_limited,
        g.cut_off OR g.part_only AS unfinished,
-       CASE WHEN visibility.last AND g.read_to = '' AND NOT (g.part_only OR g.token_due)
+       CASE WHEN visibility.sees_all AND g.read_to = '' AND NOT (g.part_only OR g.token_due)
             THEN g.videos_read END AS all_videos,
        extract(epoch FROM g.own_step)::float8 AS step_seconds,
        {{ granted_videos column="video_ids" }} AS video_ids,

@@ -47,7 +47,7 @@ leased_accounts AS MATERIALIZED (
            a.token_due_at AS was_token_due_at,
            -- New tokens from somebody else have ended an isolation. A pair that this claim stored
            -- has not, and neither has a new seal, though both raise the generation.
-           a.tokens_generation = r.generation OR a.isolated_since IS NOT NULL AS same_standing,
+           a.tokens_generation = r.generation OR a.isolated_since IS NOT NULL AS isolation_holds,
            a.failures AS stored_failures,
            r.park_state IS NOT NULL AND a.state = 'active'
                AND a.tokens_generation = r.generation AS parked,
@@ -66,13 +66,14 @@ outcomes AS MATERIALIZED (
     -- A row: an account, what to store for it, and its counts. These come from the samples, from
     -- counting its videos, or are those of before.
     SELECT open_id, l.same_tokens, l.parked, l.park_state, l.park_reason, l.requests,
-           CASE WHEN l.same_standing OR l.isolated_reason IS NULL THEN l.failures
+           CASE WHEN l.isolation_holds OR l.isolated_reason IS NULL THEN l.failures
                 ELSE l.stored_failures END AS failures,
-           CASE WHEN l.same_standing OR l.isolated_reason IS NULL THEN l.retry_seconds ELSE 0 END
+           CASE WHEN l.isolation_holds OR l.isolated_reason IS NULL THEN l.retry_seconds ELSE 0 END
                AS retry_seconds,
            l.pause_seconds, l.token_retry_seconds, l.refused, l.answered,
            l.passed_over, l.quota_spent,
-           CASE WHEN l.same_standing AND NOT l.parked THEN l.isolated_reason END AS isolated_reason,
+           CASE WHEN l.isolation_holds AND NOT l.parked THEN l.isolated_reason END
+               AS isolated_reason,
            c.*,
            CASE WHEN NOT l.same_tokens THEN l.was_token_due_at
                 WHEN l.refused THEN now()
