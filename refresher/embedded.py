@@ -53,7 +53,7 @@ def server_group() -> int | None:
 
 @contextmanager
 def folder_for_servers() -> Iterator[Path]:
-    """A temporary folder that only the user may read who servers run as."""
+    """A temporary folder that only the servers' user may read."""
     with tempfile.TemporaryDirectory(prefix="refresher-", dir=_roomy()) as name:
         if user := server_user():
             shutil.chown(name, user)

@@ -57,7 +57,7 @@ from refresher.domain.troubles import (
     Troubles,
 )
 from refresher.flow.claiming import Claiming
-from refresher.flow.health import Health, Request
+from refresher.flow.health import Health, SentRequest
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.postgres.status import count_isolated, list_accounts, set_state
@@ -176,7 +176,7 @@ async def test_whose_failure_a_token_request_is(others, own):
     health = Health(64, chance=lambda: 0.5, clock=monotonic)
 
     def told(name, videos, outcome):
-        request = Request(name, videos, monotonic(), isolated=False)
+        request = SentRequest(name, videos, monotonic(), isolated=False)
         health.sent(request)
         health.answered(request, good=outcome == "+")
         if outcome == "-":

@@ -203,7 +203,7 @@ async def test_a_short_wait_is_not_said():
 
 @pytest.mark.parametrize("waits", [False, True])
 async def test_a_lock_that_is_known_says_nothing_of_the_database(monkeypatch, waits):
-    """It counts towards `database.lost` only where it is not waited for waits."""
+    """A lock wait on its own does not count towards `database.lost`."""
     monkeypatch.setattr("refresher.flow.outage.BUSY_SECONDS", 0.0)
     outage = Outage(lambda: 0.0, monotonic)
 

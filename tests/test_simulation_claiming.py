@@ -24,8 +24,8 @@ from tests.conftest import administer, named
 OFFSETS = [60 * minutes + 30 for minutes in range(-90, 90)]
 
 
-def test_the_constants_are_the_statements():
-    """What both sides name must be the same."""
+def test_a_chunk_is_what_one_request_may_ask_for():
+    """The size is named twice, as the simulation knows no wire format."""
     assert CHUNK_SIZE == MAX_VIDEO_IDS
 
 

@@ -27,7 +27,7 @@ class DuePolicy:
     lead: timedelta
     #: And up to this much earlier, by account.
     spread: timedelta
-    #: How long a cover is taken to live whose URL names no expiry.
+    #: The assumed life of a cover whose URL names no expiry.
     fallback_ttl: timedelta
     #: After so many misses in a row a video is gone.
     missing_limit: int

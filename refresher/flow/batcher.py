@@ -138,7 +138,7 @@ class Batcher(Generic[Item, Result]):
             # A single item is tried again, too: the reason may be over by now.
             if failure is None and (whole or len(batch) > 1):
                 flush = self._flush_part if busy else flush
-                # To look for a slow row takes long: that is no flush that hangs.
+                # A search for a slow row takes long. It must not count as a flush that hangs.
                 timed = timed and not isinstance(error, StatementFailed)
                 # Each part that fails takes long, too, so there are few rounds.
                 waits = isinstance(error, DatabaseUnavailable)

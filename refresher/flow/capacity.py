@@ -30,8 +30,10 @@ class Capacity:
         self._health = health
         #: Permits that are out and count.
         self._permits = 0
-        #: Permits of late requests: they hold up nobody.
+        #: Permits of late requests: others get permits in their place.
         self.uncounted = 0
+        #: Requests on their way, late ones too.
+        self.sent = 0
         self._waiting: deque[asyncio.Future[bool]] = deque()
         #: Of all claimed work: chunks to ask for, and the permits that they need at a time.
         self._chunks = 0
@@ -129,8 +131,7 @@ class Capacity:
         self.hand_out()
 
     def _has_permit(self) -> bool:
-        out = self._permits + self.uncounted
-        return self._permits < self._health.window() and out < self._concurrency
+        return self._permits < self._health.window() and self.sent < self._concurrency
 
     def _chunks_a_permit(self) -> float:
         """How many chunks one permit can serve, one after the other, before a slot is missed."""

@@ -86,8 +86,8 @@ class Claiming:
         self._parts: list[Sequence[OpenId]] = []
         #: Whether more of the skipped accounts are to be tried again at once.
         self.more = False
-        #: Whether the last claim met rows that others had locked.
-        self.skipped_locked = False
+        #: Whether the last claim left accounts that are due: look again soon.
+        self.some_left = False
 
     async def claim(
         self, chunk_budget: int, tried: Collection[str] | None = None
@@ -145,9 +145,9 @@ class Claiming:
         except Exception as error:
             if is_away(error):
                 raise
-            failure = error  # whose fault it is, is found out next
+            failure = error  # the lines below find the account that causes it
         else:
-            self.skipped_locked = self._accounts.skipped_locked
+            self.some_left = self._accounts.skipped_locked
             self._note_unleased()
             return claims
         await self._check(failure)
@@ -171,7 +171,7 @@ class Claiming:
         """
         begun = self._clock()
         while self._parts:
-            self.skipped_locked = True
+            self.some_left = True
             if self._clock() > begun + SEARCH_SECONDS:
                 self.more = True
                 break

@@ -1,4 +1,4 @@
-"""May it go now? What is sent, and what its answer teaches."""
+"""May a request go now? Sends it, and learns from the answer."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from refresher.domain.reconcile import Reconciled, reconcile
 from refresher.events import CHUNK_FAILED
 from refresher.flow.app_rate import AppRate
 from refresher.flow.capacity import Capacity
-from refresher.flow.health import Health, Request
+from refresher.flow.health import Health, SentRequest
 from refresher.flow.in_flight import InFlight
 from refresher.flow.results import Results
 from refresher.flow.terms import Terms
@@ -65,7 +65,7 @@ class Gate:
     async def query(
         self, work: Work, videos: Sequence[Video], slot: float
     ) -> Reconciled | Failure | None:
-        """What became of the videos; a failure where they are to be taken apart.
+        """What became of the videos; the failure if the chunk is to be split.
 
         None: they stay due, as nothing was sent, or it failed.
         """
@@ -132,11 +132,11 @@ class Gate:
         self._app_rate.answered(work.claim.open_id)
         return answer
 
-    def _sent(self, work: Work, video_ids: Sequence[str]) -> Request:
+    def _sent(self, work: Work, video_ids: Sequence[str]) -> SentRequest:
         isolated = work.claim.isolated_since is not None
         return self._in_flight.sent(work.claim.open_id, video_ids, isolated=isolated)
 
-    def _learn(self, work: Work, request: Request, error: UpstreamError) -> Failure:
+    def _learn(self, work: Work, request: SentRequest, error: UpstreamError) -> Failure:
         """What the failure tells about the API and about the account."""
         failure = understood(error, work.claim.token)
         if failure.meaning.alive:

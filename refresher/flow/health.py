@@ -11,7 +11,7 @@ from refresher.logs import emit
 
 
 @dataclass(slots=True, eq=False)
-class Request:
+class SentRequest:
     """A request in flight."""
 
     open_id: str
@@ -23,7 +23,7 @@ class Request:
     isolated: bool
     #: It takes too long, and counts as failed.
     late: bool = False
-    #: Its permit no longer counts: it holds up nobody.
+    #: Its permit no longer counts: others need not wait for it.
     uncounted: bool = False
 
 
@@ -62,11 +62,11 @@ class Health:
         """The accounts that failed since anybody was answered: others are to be tried first."""
         return tuple(self._tried)
 
-    def sent(self, request: Request) -> None:
+    def sent(self, request: SentRequest) -> None:
         """It is on its way."""
         self._breaker.sent(request.sent_at)
 
-    def answered(self, request: Request, *, good: bool) -> None:
+    def answered(self, request: SentRequest, *, good: bool) -> None:
         """TikTok itself has answered; `good`: with what it was asked for."""
         now = self._clock()
         if self._breaker.succeeded(now):
@@ -74,13 +74,13 @@ class Health:
             self._token_troubles.forget()
             emit(UPSTREAM_RECOVERED, away_seconds=round(self._breaker.open_seconds(now), 1))
         if good:
-            # Another endpoint: a pair is good for no query.
+            # A new token pair does not show that queries are answered.
             troubles = self._troubles if request.videos else self._token_troubles
             troubles.answered(request.open_id, request.videos, now)
         if self._tried:
             self._tried.clear()
 
-    def failed(self, request: Request, code: str, log_id: str) -> bool:
+    def failed(self, request: SentRequest, code: str, log_id: str) -> bool:
         """TikTok itself did not answer. Says whether it is taken to be down from now on."""
         was_down = self.is_down
         news = not (request.isolated or self._troubles.is_known(request.open_id))
@@ -91,15 +91,15 @@ class Health:
         self.times_down += begins
         return begins
 
-    def complained(self, request: Request) -> None:
+    def complained(self, request: SentRequest) -> None:
         """The request brought nothing, and the reason may be the account's own."""
         now = self._clock()
         self._troubles.failed(request.open_id, request.videos, now)
         if not request.videos:
             self._token_troubles.failed(request.open_id, (), now)
 
-    def holds_up_nobody(self, request: Request) -> bool:
-        """Whether a late request may be left aside: others are answered, or only probes go."""
+    def is_set_aside(self, request: SentRequest) -> bool:
+        """Whether a late request no longer counts: others are answered, or only probes are sent."""
         return self.is_down or request.sent_at < self._breaker.last_success
 
     def fails_by_itself(self, open_id: str) -> bool:

@@ -6,10 +6,10 @@ from typing import Final
 
 from refresher.domain.clocks import Clock
 from refresher.flow.capacity import Capacity
-from refresher.flow.health import Health, Request
+from refresher.flow.health import Health, SentRequest
 
 #: A request that takes so long, and several times as long as the others, counts as failed, long
-#: before its time-out. It then holds up nothing.
+#: before its time-out. Others then need not wait for it.
 LATE_SECONDS: Final = 2.0
 LATE_TIMES: Final = 5
 
@@ -28,27 +28,29 @@ class InFlight:
         self._changed = changed
         self._clock = clock
         #: The oldest first.
-        self._requests: dict[Request, None] = {}
+        self._requests: dict[SentRequest, None] = {}
         self._late = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def sent(self, open_id: str, videos: Sequence[str], *, isolated: bool) -> Request:
-        """A request goes out now. What came of it is told before `ended`."""
-        request = Request(open_id, videos, self._clock(), isolated)
+    def sent(self, open_id: str, videos: Sequence[str], *, isolated: bool) -> SentRequest:
+        """A request goes out now. Call `ended` once: after a failure, but before a good answer."""
+        request = SentRequest(open_id, videos, self._clock(), isolated)
         self._health.sent(request)
         self._requests[request] = None
+        self._capacity.sent += 1
         if self._timer is None:
             self._watch(LATE_SECONDS)
         return request
 
-    def ended(self, request: Request) -> None:
+    def ended(self, request: SentRequest) -> None:
         """It is no longer on its way."""
         del self._requests[request]
+        self._capacity.sent -= 1
         self._late -= request.late
         if request.uncounted:
             self._capacity.count_again()
 
-    def answered(self, request: Request, *, good: bool) -> None:
+    def answered(self, request: SentRequest, *, good: bool) -> None:
         """TikTok itself has answered; `good`: with what it was asked for."""
         self._capacity.lasted(self._clock() - request.sent_at)
         self._health.answered(request, good=good)
@@ -56,17 +58,17 @@ class InFlight:
             self._uncount_late()
         self._capacity.hand_out()
 
-    def failed(self, request: Request, code: str, log_id: str) -> None:
+    def failed(self, request: SentRequest, code: str, log_id: str) -> None:
         """No answer, or none from TikTok itself."""
         if not request.late:
             self._count_failure(request, code, log_id)
 
-    def complained(self, request: Request) -> None:
+    def complained(self, request: SentRequest) -> None:
         """The request brought nothing, and the reason may be the account's own."""
         if not request.late:
             self._health.complained(request)
 
-    def _count_failure(self, request: Request, code: str, log_id: str) -> None:
+    def _count_failure(self, request: SentRequest, code: str, log_id: str) -> None:
         if self._health.failed(request, code, log_id):
             self._capacity.refuse_waiting()
 
@@ -92,6 +94,6 @@ class InFlight:
 
     def _uncount_late(self) -> None:
         for request in self._requests:
-            if request.late and not request.uncounted and self._health.holds_up_nobody(request):
+            if request.late and not request.uncounted and self._health.is_set_aside(request):
                 request.uncounted = True
                 self._capacity.uncount()

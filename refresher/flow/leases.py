@@ -195,7 +195,7 @@ class Leases:
                 emit(LOOP_FAILED, loop="renew leases", exc_info=error)
 
     async def _extend_ending(self, working: Collection[Work]) -> bool:
-        """Whether each was extended, apart from those that something refuses."""
+        """Whether each was extended, except those that a trigger or a constraint refuses."""
         half = self._lease_seconds / 2 - LEASE_MARGIN_SECONDS
         now = self._clock()
         ending = [work for work in working if work.send_until - now <= half]

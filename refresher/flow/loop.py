@@ -14,8 +14,8 @@ from refresher.flow.terms import Terms
 from refresher.flow.wiring import Outside, connect
 from refresher.flow.work import Tally, Work
 
-#: Accounts whose rows others had locked are looked for again after so long, then after twice that,
-#: and so on.
+#: Due accounts that a claim has left, as others had locked their rows, are looked for again after
+#: so long, then after twice that, and so on.
 LOOK_AGAIN_SECONDS: Final = 0.05
 LONGEST_LOOK_SECONDS: Final = 1.0
 #: A bounded run gives up on accounts that have waited for so long, when nothing else is left.
@@ -121,7 +121,7 @@ class Refresher:
         self._claims_failed = 0
         for claim in claims:
             self._start(claim)
-        self._looks.claimed(skipped_locked=claiming.skipped_locked and not claims)
+        self._looks.claimed(some_left=claiming.some_left and not claims)
         if claiming.more:
             self.wake.set()
         return bool(claims)
@@ -180,18 +180,18 @@ class Refresher:
 
 
 class _Looks:
-    """Looks again for accounts whose rows others had locked: soon at first, then later."""
+    """Looks again for due accounts that a claim has left: soon at first, then later."""
 
     def __init__(self, wake: asyncio.Event) -> None:
         self._wake = wake
         self._times = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def claimed(self, *, skipped_locked: bool) -> None:
-        """After a claim; `skipped_locked`: it found only accounts whose rows others had locked."""
+    def claimed(self, *, some_left: bool) -> None:
+        """After a claim. `some_left`: it claimed nobody, but has left due accounts."""
         if self._timer:
             self._timer.cancel()  # one at a time
-        if not skipped_locked:
+        if not some_left:
             self._times = 0
             return
         seconds = min(LOOK_AGAIN_SECONDS * (1 << min(self._times, 8)), LONGEST_LOOK_SECONDS)

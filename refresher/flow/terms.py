@@ -1,4 +1,4 @@
-"""What one replica may do, and for how long."""
+"""The terms under which one replica works."""
 
 from dataclasses import dataclass
 

@@ -10,7 +10,7 @@ class UnderWay:
     __slots__ = ("_counted_waits", "_most_waits", "_waits", "chunks")
 
     def __init__(self, most_waits: int) -> None:
-        """So many chunks that wait for a lock are not counted at most: they take memory."""
+        """At most `most_waits` chunks that wait for a lock are left uncounted: they take memory."""
         self.chunks = 0
         self._waits = self._counted_waits = 0
         self._most_waits = most_waits

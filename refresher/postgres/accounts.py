@@ -12,7 +12,9 @@ from refresher.postgres.sealing import Sealer
 
 
 class Accounts(Claims, Leases, AppRate):
-    """Claims, leases and the app's rate: all that the flow needs. Raises `DatabaseUnavailable`.
+    """Claims, leases and the app's rate: all that the flow needs, as one value.
+
+    Raises `DatabaseUnavailable`.
 
     `managed`: we renew access tokens, so an account wakes for its token, too.
     """

@@ -46,7 +46,7 @@ class Hosts:
 
     @property
     def has_choice(self) -> bool:
-        """Whether there are several hosts, and only one that takes writes will do."""
+        """Whether there are several hosts, and we need the one that takes writes."""
         return len(set(self._hosts)) > 1 and self._target != "any"
 
     async def connect(self, open_at: Open, options: Mapping[str, Any]) -> Connection:
@@ -81,7 +81,7 @@ class Hosts:
         return self._host_of.get(connection)
 
     def server_at(self, host: Host) -> float | None:
-        """When the server was started that last took writes there: it tells servers apart."""
+        """When the server there was started that last took writes: this identifies a server."""
         return self._server_of.get(host)
 
     def connections_to(self, host: Host) -> Collection[Connection]:

@@ -150,7 +150,7 @@ class TokenStore:
 
 
 async def free_waiting(pool: Pool, credentials: str, refused: Refused = lambda _, __: None) -> int:
-    """End the wait of accounts that wait for other app credentials; how many accounts that were.
+    """End the wait of accounts that wait for other app credentials. Returns their number.
 
     None if `credentials`, the fingerprint of those in use now, was the last to be refused.
     `refused` hears of accounts that a trigger, a constraint or a lock kept from being freed.
