@@ -47,11 +47,11 @@ def conclude(
     """The release of a claim whose requests met `failures`; none: the account is in good health.
 
     A refused credential outweighs a throttle: a 429 never hides a 401. A day's quota that is spent
-    pauses, too, but tells nothing of the rate. Other failures count only where no chunk was
-    `answered`, so a few of many do not slow an account down, and not while `nobody_answered`. An
-    account that fails `by_itself` is isolated after a few. `unsaved`: rows are locked, and asking
-    again at once would burn quota. `samples` are of all new covers that were stored.
-    `chance` in [0, 1) is the jitter.
+    pauses, too, but tells nothing of the rate. Both always add to the failures in a row.
+    Other failures do not add up where a chunk was `answered`, so a few of many hardly slow an
+    account down, and not while `nobody_answered`. An account that fails `by_itself` is isolated
+    after a few. `unsaved`: rows are locked, and asking again at once would burn quota. `samples`
+    are of all new covers that were stored. `chance` in [0, 1) is the jitter.
     """
     pause = max((_pause_seconds(claim, failure, chance) for failure in failures), default=0.0)
     after = _back_off(

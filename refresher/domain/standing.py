@@ -43,15 +43,15 @@ def _left_alone(standing: Standing) -> str:
 
 
 def _worked(standing: Standing, *, managed: bool) -> str:
-    refreshed = managed and standing.refreshable
-    if standing.token_dead and not refreshed:
+    renewed = managed and standing.refreshable
+    if standing.token_dead and not renewed:
         why = (
             "the access token is dead and there is no refresh token"
             if managed
             else "the access token is dead and not refreshed by this program as it is set"
         )
         return f"but {why}: it is parked again unless new tokens are stored"
-    first = ", its access token is refreshed first" if refreshed and _is_first(standing) else ""
+    first = ", its access token is refreshed first" if renewed and _is_first(standing) else ""
     again = "; parked again if TikTok still refuses it" if standing.was.startswith("needs_") else ""
     return f"what is due is asked for {_when(standing)}{first}{again}"
 

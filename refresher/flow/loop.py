@@ -66,8 +66,8 @@ class Refresher:
 
         Accounts that only wait for a lock for long do not count as work.
 
-        Returns the number of accounts that could not be released within the grace time: their
-        leases run out.
+        Returns the number of accounts still in work at the end of the grace time: their leases run
+        out.
         """
         parts = self._parts
         loops = (
