@@ -50,6 +50,7 @@ lint: $(INSTALLED) ## style, format, types, import direction
 	$(BIN)/lint-imports
 
 format: $(INSTALLED) ## put the code into the one format
+	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 

@@ -23,7 +23,7 @@ from refresher.flow.work import Work
 from refresher.logs import emit
 
 #: Which failure of an account the log tells of: a refused credential, else a day's quota, else 429.
-TOLD_LATER: Final = {Reaction.WAIT: 1, Reaction.PAUSE: 2}
+TOLD_LATER: Final = {Reaction.WAIT: 1, Reaction.PAUSE: 2, Reaction.RENEW: 3}
 
 
 def report(work: Work, release: Release, released: Released | None) -> None:

@@ -2,24 +2,33 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from refresher.domain.answers import MEANINGS, RENEW, Affects, Reaction, understood
 from refresher.domain.due import DuePolicy
-from refresher.domain.errors import TokenRequestFailed, UpstreamError, UpstreamFailed
+from refresher.domain.errors import (
+    AccessTokenRefused,
+    Throttled,
+    TokenRequestFailed,
+    UpstreamError,
+    UpstreamFailed,
+)
 from refresher.domain.model import Claim, OpenId, TokenStanding, Video, VideoId
 from refresher.domain.pacing import DatabaseTime
 from refresher.domain.reconcile import put_aside, reconcile, refused_alone
 from refresher.events import EVENTS
+from refresher.flow.report import _telling_failure
 from refresher.tiktok import client
 from refresher.tiktok.query_answer import read_answer
 from refresher.tiktok.token_answer import read_token_answer
 from refresher.tiktok.wire import build_query
-from tests.outcomes import conclude_token
+from tests.outcomes import conclude, conclude_token
 
 PAGE = (Path(__file__).parents[2] / "docs" / "answers.md").read_text()
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
@@ -145,6 +154,39 @@ def test_every_meaning_is_told():
         assert told(means) in cells
     assert {row[2] for row in QUERY_ROWS + TOKEN_ROWS} == set(Affects)
     assert {row[3] for row in QUERY_ROWS + TOKEN_ROWS} == set(Reaction)
+
+
+#: What a release shows of each reaction. Here a new one is found to do something.
+DOES = {
+    Reaction.RETRY: lambda release: release.retry_seconds > 0,
+    Reaction.BISECT: lambda release: (release.failures, release.retry_seconds) == (0, 0.0),
+    Reaction.PAUSE: lambda release: release.pause_seconds > 0 and not release.quota_spent,
+    Reaction.WAIT: lambda release: release.pause_seconds > 0 and release.quota_spent,
+    Reaction.RENEW: lambda release: release.refused and release.park is None,
+    Reaction.REAUTHORIZE: lambda release: release.park.state == "needs_reauthorization",
+    Reaction.EXTEND_SCOPE: lambda release: release.park.state == "needs_scope",
+}
+
+
+@pytest.mark.parametrize("token", [NO_TOKEN, FRESH], ids=["none", "fresh"])
+@pytest.mark.parametrize("error", MEANINGS, ids=lambda error: error.__name__)
+def test_every_reaction_does_something(error, token):
+    """It shows in the release of an account that was well; but only a counted one is a failure."""
+    failed_once = error("code", status=500)
+    means = understood(failed_once, token).meaning
+    if means.affects is not Affects.APP:  # no query is answered so
+        well = replace(claim(token), failures=0)
+        release = conclude(well, [failed_once], 0.5)
+        assert DOES[means.reaction](release)
+        assert (release.failures > 0) == means.counted
+
+
+def test_a_pause_is_told_with_the_code_of_its_429():
+    """Not with that of a token that is renewed beside it: a 401 that parks nobody."""
+    refused = understood(AccessTokenRefused("access_token_invalid", status=401), FRESH)
+    throttled = understood(Throttled("rate_limit_exceeded", status=429), FRESH)
+    work = SimpleNamespace(failures=[refused, throttled])
+    assert _telling_failure(work) is throttled
 
 
 # --- The token endpoint ---
