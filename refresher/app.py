@@ -100,7 +100,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
         tiktok = await enter(opened(settings.tiktok_base_url, settings.concurrency, credentials))
         outside = Outside(
             accounts=_accounts(settings, pool, sealer, replica),
-            tokens=_tokens(settings, pool, sealer),
+            tokens=_tokens(settings, pool, sealer, credentials),
             write_back=WriteBack(pool),
             upstream=tiktok,
             outage=outage,
@@ -129,8 +129,9 @@ def _accounts(settings: Settings, pool: Pool, sealer: Sealer, replica: str) -> A
     )
 
 
-def _tokens(settings: Settings, pool: Pool, sealer: Sealer) -> TokenStore:
-    credentials = _credentials(settings)
+def _tokens(
+    settings: Settings, pool: Pool, sealer: Sealer, credentials: AppCredentials | None
+) -> TokenStore:
     return TokenStore(
         pool,
         sealer,

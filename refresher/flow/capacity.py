@@ -40,7 +40,8 @@ class Capacity:
         self._demand = 0
         #: The part of the demand that no slot paces: it passes as fast as requests can be made.
         self._unpaced = 0
-        self._query_seconds = FIRST_GUESS_SECONDS
+        #: How long requests take, on average.
+        self.query_seconds = FIRST_GUESS_SECONDS
         self.under_way = UnderWay(concurrency * CHUNKS_UNDER_WAY)
 
     def chunk_budget(self) -> int:
@@ -70,12 +71,7 @@ class Capacity:
 
     def lasted(self, seconds: float) -> None:
         """A request was answered after so long."""
-        self._query_seconds += (seconds - self._query_seconds) * SMOOTHING
-
-    @property
-    def query_seconds(self) -> float:
-        """How long requests take, on average."""
-        return self._query_seconds
+        self.query_seconds += (seconds - self.query_seconds) * SMOOTHING
 
     @property
     def times_down(self) -> int:
@@ -135,13 +131,13 @@ class Capacity:
 
     def _chunks_a_permit(self) -> float:
         """How many chunks one permit can serve, one after the other, before a slot is missed."""
-        return min(1 + LATEST_SECONDS / self._query_seconds, CHUNKS_AHEAD)
+        return min(1 + LATEST_SECONDS / self.query_seconds, CHUNKS_AHEAD)
 
     def _demand_of(self, chunks: int, step_seconds: float) -> int:
         """How many permits an account takes: one for each chunk, or, paced, those of a flow."""
         if not step_seconds:
             return chunks
-        flow = self._query_seconds / step_seconds * self._chunks_a_permit()
+        flow = self.query_seconds / step_seconds * self._chunks_a_permit()
         return min(chunks, 1 + int(flow))
 
 

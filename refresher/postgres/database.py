@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from refresher.domain.clocks import Clock
 from refresher.domain.errors import DatabaseUnavailable, StatementFailed
 from refresher.postgres.connector import Connector
 from refresher.postgres.failures import (
@@ -50,11 +49,9 @@ class SchemaNotMigratedError(Exception):
 
 
 @asynccontextmanager
-async def connected(
-    database_url: str, *, application_name: str, clock: Clock = monotonic
-) -> AsyncIterator[Pool]:
+async def connected(database_url: str, *, application_name: str) -> AsyncIterator[Pool]:
     """A pool that opens connections when they are needed, so it starts without a database, too."""
-    connector = Connector(database_url, application_name=application_name, clock=clock)
+    connector = Connector(database_url, application_name=application_name, clock=monotonic)
     pool = asyncpg.create_pool(
         connect=connector,
         min_size=0,
@@ -71,15 +68,13 @@ async def connected(
 
 
 @asynccontextmanager
-async def acquired(
-    pool: Pool, seconds: float = ACQUIRE_SECONDS, clock: Clock = monotonic
-) -> AsyncIterator["Pooled"]:
+async def acquired(pool: Pool, seconds: float = ACQUIRE_SECONDS) -> AsyncIterator["Pooled"]:
     """A connection of the pool for a few statements, each of which has a time-out.
 
     Raises `DatabaseUnavailable`. After an error that says the server is gone, the idle connections
     are closed, too: new ones find the server that has taken over.
     """
-    connection = await _acquire(pool, seconds, clock)
+    connection = await _acquire(pool, seconds)
     with available():
         watching = _watch(pool, connection)
         try:
@@ -96,20 +91,20 @@ async def acquired(
                 await pool.release(connection, timeout=RELEASE_SECONDS)
 
 
-async def _acquire(pool: Pool, seconds: float, clock: Clock) -> "Pooled":
+async def _acquire(pool: Pool, seconds: float) -> "Pooled":
     """If the server gives us no further connection, wait for one of those we have."""
-    ends_at = clock() + seconds
+    ends_at = monotonic() + seconds
     while True:
         try:
             with available():
-                return await pool.acquire(timeout=max(0.0, ends_at - clock()))
+                return await pool.acquire(timeout=max(0.0, ends_at - monotonic()))
         except StatementFailed as error:
             raise DatabaseUnavailable(str(error)) from error  # there is no row to blame yet
         except ConnectionsUsedUpError:
             connector = _connector(pool)
             if connector and not pool.get_size():
-                await connector.opened(max(0.0, ends_at - clock()))
-            if not pool.get_size() or clock() > ends_at:
+                await connector.opened(max(0.0, ends_at - monotonic()))
+            if not pool.get_size() or monotonic() > ends_at:
                 raise
         await asyncio.sleep(TURN_SECONDS)
 
