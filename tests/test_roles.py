@@ -95,24 +95,29 @@ def several(own_server):
 async def test_all_take_turns_from_the_first_connection_on(own_server, several, hosts):
     """With CONNECTION LIMIT 1, nobody fails: not on an empty pool, nor with several hosts."""
     name = f"few_{secrets.token_hex(4)}"
+    url = f"postgresql://{name}@{several[hosts]}/postgres?target_session_attrs=read-write"
     await administer(own_server.url, f"CREATE ROLE {name} LOGIN CONNECTION LIMIT 1")
-    async with connected(
-        f"postgresql://{name}@{several[hosts]}/postgres?target_session_attrs=read-write",
-        application_name="tests",
-    ) as pool:
 
-        async def ask():
-            async with acquired(pool) as connection:
-                return await connection.fetchval("SELECT 1 FROM pg_sleep(0.3)")
+    async def ask(pool):
+        async with acquired(pool) as connection:
+            return await connection.fetchval("SELECT 1 FROM pg_sleep(0.3)")
 
-        async def reaches():
+    async def reaches():
+        async with connected(url, application_name="tests") as pool:
             with suppress(DatabaseUnavailable):
-                return await ask()
-            return None
+                return await ask(pool)
+        return None
 
-        await eventually(reaches, "the role on the standby, too")
-        await pool.expire_connections()
-        assert await asyncio.gather(*(ask() for _ in range(4))) == [1] * 4
+    await eventually(reaches, "the role on the standby, too")
+    async with connected(own_server.url_of("postgres"), application_name="tests") as others:
+
+        async def has_gone():
+            sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1"
+            return await others.fetchval(sessions, name) == 0
+
+        await eventually(has_gone, "the end of the first session, which counts until then")
+    async with connected(url, application_name="tests") as pool:
+        assert await asyncio.gather(*(ask(pool) for _ in range(4))) == [1] * 4
 
 
 async def test_who_has_no_connection_at_all_hears_it_soon(own_server):
