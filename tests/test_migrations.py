@@ -89,6 +89,7 @@ async def test_no_index_covers_what_a_refresh_writes(pool):
         "videos_pkey",
         "app_pkey",
         "audit_pkey",
+        "replicas_pkey",
         "alembic_version_pkc",
     }
     (key,) = [row["indexdef"] for row in rows if row["indexname"] == "videos_pkey"]
