@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -25,7 +25,7 @@ from refresher.flow.stop import cancelled
 from refresher.flow.terms import Terms
 from refresher.flow.wiring import Outside
 from refresher.logs import emit
-from refresher.operations import served
+from refresher.operations.server import served
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import (
@@ -37,6 +37,7 @@ from refresher.postgres.database import (
     connected,
 )
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sealing import Sealer, check_readable
 from refresher.postgres.status import any_left, count_due, read_now
@@ -111,6 +112,8 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
         upkeep = Upkeep(
             pool,
             sealer,
+            replica,
+            version("cover-refresher"),
             tally=lambda: refresher.tally,
             managed=settings.renews_tokens,
             fingerprint=credentials.fingerprint if credentials else None,
@@ -180,7 +183,7 @@ async def run(settings: Settings) -> None:
             emit(
                 events.DAEMON_STARTED,
                 replica=app.replica,
-                version=version("cover-refresher"),
+                version=app.upkeep.version,
                 base_url=settings.tiktok_base_url,
             )
             _warn_of_tokens(app)
@@ -230,7 +233,15 @@ async def work(
             abandoned = await app.refresher.run(finished)
     finally:
         await cancelled(tasks)
+        await _sign_off(app)
     emit(events.DAEMON_STOPPED, abandoned_accounts=abandoned)
+
+
+async def _sign_off(app: App) -> None:
+    """Operators see who stopped in order. A database that is away need not know."""
+    with suppress(DatabaseUnavailable, TimeoutError):
+        async with asyncio.timeout(CLOSING_SECONDS / 2):
+            await sign_off(app.pool, app.replica)
 
 
 async def once(settings: Settings, on_progress: Callable[[int, int], None]) -> int:

@@ -1,4 +1,4 @@
-"""What a daemon does beside the flow: summary, token tending and audit, each on its own tick."""
+"""What a daemon does beside the flow: heartbeat, summary, tokens and audit, each on its tick."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,6 +16,7 @@ from refresher.logs import emit
 from refresher.postgres.audit import AUDIT_SECONDS, audit_step
 from refresher.postgres.database import Pool
 from refresher.postgres.failures import first_line
+from refresher.postgres.replicas import BEAT_SECONDS, beat
 from refresher.postgres.sealing import Sealer, seal_all
 from refresher.postgres.status import Summary, read_summary
 from refresher.postgres.tokens import consents_ending, free_waiting, ignored_tokens
@@ -32,6 +33,9 @@ class Upkeep:
 
     pool: Pool
     sealer: Sealer
+    #: The name of this process, and its version.
+    replica: str
+    version: str
     #: What this replica has done so far.
     tally: Callable[[], Tally]
     #: Whether the daemon renews the access tokens.
@@ -40,6 +44,14 @@ class Upkeep:
     fingerprint: str | None
     #: The tally of the last summary.
     summarized: Tally = field(default_factory=Tally)
+    #: The tally of the last heartbeat.
+    beaten: Tally = field(default_factory=Tally)
+
+    async def beat(self) -> None:
+        """Tell operators that this replica runs, and whether it was answered since."""
+        now = self.tally()
+        await beat(self.pool, self.replica, self.version, progressed=now != self.beaten)
+        self.beaten = now
 
     async def summarize(self) -> None:
         """Say how fresh the covers are, and what this replica did since the last summary."""
@@ -94,11 +106,10 @@ class Upkeep:
 def begin(
     upkeep: Upkeep, schedule: Schedule, outage: Outage, *, summary_seconds: float = SUMMARY_SECONDS
 ) -> list[asyncio.Task[None]]:
-    """Start the loops; tokens are tended at once. The caller cancels the tasks."""
-    at_once = asyncio.Event()
-    at_once.set()
+    """Start the loops; the first two begin at once. The caller cancels the tasks."""
     loops = (
-        ("tend tokens", TEND_TOKENS_SECONDS, at_once, upkeep.tend_tokens),
+        ("heartbeat", BEAT_SECONDS, _at_once(), upkeep.beat),
+        ("tend tokens", TEND_TOKENS_SECONDS, _at_once(), upkeep.tend_tokens),
         ("summary", summary_seconds, asyncio.Event(), upkeep.summarize),
         ("audit", AUDIT_SECONDS, asyncio.Event(), upkeep.audit),
         ("ignored tokens", IGNORED_TOKENS_SECONDS, asyncio.Event(), upkeep.tell_ignored_tokens),
@@ -107,6 +118,12 @@ def begin(
         asyncio.create_task(on_each(outage, name, schedule.every(seconds, tick), unit))
         for name, seconds, tick, unit in loops
     ]
+
+
+def _at_once() -> asyncio.Event:
+    tick = asyncio.Event()
+    tick.set()
+    return tick
 
 
 async def on_each(

@@ -1,4 +1,4 @@
-"""The operations endpoint: is the process alive, is it ready."""
+"""Serves the operations endpoint, with /livez and /readyz."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

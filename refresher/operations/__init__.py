@@ -1,0 +1,1 @@
+"""The operations endpoint: is the process alive, is it ready, how is the fleet."""

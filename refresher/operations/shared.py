@@ -1,0 +1,69 @@
+"""One reading of the database for all who ask: fifty viewers cost it what one does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from refresher.domain.clocks import Clock
+from refresher.domain.errors import DatabaseUnavailable
+
+T = TypeVar("T")
+
+#: For how long a reading is given out before the next one.
+FRESH_SECONDS: Final = 10.0
+#: Nobody waits longer for a new reading where there is an old one, or none at all.
+PATIENCE_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[T]):
+    """What was read, and when on the monotonic clock."""
+
+    value: T
+    read_at: float
+
+
+class Shared(Generic[T]):
+    """The latest reading. It is read again when somebody asks and it is no longer fresh."""
+
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[T]],
+        clock: Clock,
+        *,
+        fresh_seconds: float = FRESH_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._read = read
+        self._clock = clock
+        self._fresh_seconds = fresh_seconds
+        self._patience_seconds = patience_seconds
+        self._latest: Reading[T] | None = None
+        self._asked_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
+
+    async def latest(self) -> Reading[T] | None:
+        """The latest reading, however old; None if there is none so far.
+
+        While the database is away or slow, the answer comes after a short wait all the same.
+        """
+        if self._clock() - self._asked_at >= self._fresh_seconds and self._reading is None:
+            self._asked_at = self._clock()
+            self._reading = asyncio.create_task(self._read_again())
+        if self._reading:
+            await asyncio.wait({self._reading}, timeout=self._patience_seconds)
+        return self._latest
+
+    def age_seconds(self) -> float | None:
+        """How old the latest reading is; None if there is none."""
+        return self._clock() - self._latest.read_at if self._latest else None
+
+    async def _read_again(self) -> None:
+        began = self._clock()
+        try:
+            self._latest = Reading(await self._read(), began)
+        except DatabaseUnavailable:
+            pass  # the flow says so; the old reading shows its age
+        finally:
+            self._reading = None

@@ -1,0 +1,11 @@
+-- The replicas that said they run, and those of earlier versions, which only hold leases.
+SELECT coalesce(r.replica, l.replica) AS replica, r.version, r.started_at, r.seen_at, r.progress_at,
+       coalesce(l.leases, 0) AS leases
+FROM refresher.replicas AS r
+FULL JOIN (
+    SELECT lease_owner AS replica, count(*) AS leases
+    FROM refresher.accounts
+    WHERE lease_expires_at > now()
+    GROUP BY lease_owner
+) AS l USING (replica)
+ORDER BY 1

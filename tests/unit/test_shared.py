@@ -1,0 +1,74 @@
+"""One reading of the database for all who ask."""
+
+import asyncio
+
+from refresher.domain.errors import DatabaseUnavailable
+from refresher.operations.shared import Shared
+
+
+class Source:
+    """Reads numbers, one a call, when it may; its clock is moved by the test."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.reads = 0
+        self.may = asyncio.Event()
+        self.may.set()
+        self.away = False
+
+    async def read(self):
+        self.reads += 1
+        await self.may.wait()
+        if self.away:
+            raise DatabaseUnavailable
+        return self.reads
+
+    def shared(self, **options):
+        return Shared(self.read, lambda: self.now, fresh_seconds=10, **options)
+
+
+async def test_fifty_viewers_cost_one_reading():
+    """Those who ask while it is read wait for the same one."""
+    source = Source()
+    shared = source.shared()
+    readings = await asyncio.gather(*(shared.latest() for _ in range(50)))
+    assert {reading.value for reading in readings} == {1}
+    source.now = 9.9
+    assert (await shared.latest()).value == 1
+    source.now = 10.0
+    assert (await shared.latest()).value == 2
+    assert source.reads == 2
+
+
+async def test_while_the_database_is_away_the_old_reading_shows_its_age():
+    """And it is not asked more often than while it answers."""
+    source = Source()
+    shared = source.shared()
+    assert shared.age_seconds() is None
+    await shared.latest()
+    source.away, source.now = True, 60.0
+    for _ in range(5):
+        assert (await shared.latest()).value == 1
+    assert shared.age_seconds() == 60.0
+    assert source.reads == 2
+    source.away, source.now = False, 70.0
+    assert (await shared.latest()).value == 3
+
+
+async def test_nothing_has_been_read_so_far():
+    """There is no answer, and no error."""
+    source = Source()
+    source.away = True
+    assert await source.shared().latest() is None
+
+
+async def test_nobody_waits_long_for_a_slow_database():
+    """The reading goes on, and is there for the next one who asks."""
+    source = Source()
+    source.may.clear()
+    shared = source.shared(patience_seconds=0.01)
+    assert await shared.latest() is None
+    assert await shared.latest() is None
+    source.may.set()
+    assert (await shared.latest()).value == 1
+    assert source.reads == 1
