@@ -1,6 +1,9 @@
 """Every event the program logs: the interface of docs/events.md, held to it by a test."""
 
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
 
 
 class Event(NamedTuple):
@@ -19,7 +22,7 @@ LOOP_FAILED: Final = Event("loop.failed", "error", ("loop", "exception"))
 TOKENS_UNSEALED: Final = Event("tokens.unsealed", "warning", ("reason",))
 TOKENS_UNMANAGED: Final = Event("tokens.unmanaged", "warning", ("reason",))
 TOKENS_IGNORED: Final = Event("tokens.ignored", "warning", ("open_id", "writes"))
-TOKENS_SEALED: Final = Event("tokens.sealed", "info", ("accounts",))
+TOKENS_SEALED: Final = Event("tokens.sealed", "info", ("sealed_accounts",))
 SETTINGS_IGNORED: Final = Event("settings.ignored", "warning", ("variables",))
 CLOCK_STEPPED: Final = Event("clock.stepped", "warning", ("seconds",))
 PARAMETERS_IGNORED: Final = Event("parameters.ignored", "warning", ("parameters",))
@@ -37,11 +40,11 @@ TOKEN_REFRESHED: Final = Event("token.refreshed", "info", ("open_id", "lives_sec
 TOKEN_FAILED: Final = Event(
     "token.failed",
     "warning",
-    ("open_id", "code", "status", "log_id", "detail", "retry_in_seconds"),
+    ("open_id", "code", "http_status", "log_id", "detail", "retry_in_seconds"),
 )
 TOKEN_LOST: Final = Event("token.lost", "error", ("open_id",))
-CLIENT_REFUSED: Final = Event("client.refused", "error", ("code", "status", "log_id"))
-CLIENT_REPLACED: Final = Event("client.replaced", "info", ("accounts",))
+CLIENT_REFUSED: Final = Event("client.refused", "error", ("code", "http_status", "log_id"))
+CLIENT_REPLACED: Final = Event("client.replaced", "info", ("woken_accounts",))
 CONSENT_WARNED: Final = Event("consent.warned", "warning", ("open_id", "ends_at", "within_days"))
 APP_THROTTLED: Final = Event(
     "app.throttled", "warning", ("rate_per_minute", "answered", "pause_seconds")
@@ -72,7 +75,7 @@ ACCOUNT_FAILED: Final = Event("account.failed", "error", ("open_id", "exception"
 ACCOUNT_ISOLATED: Final = Event(
     "account.isolated",
     "warning",
-    ("open_id", "code", "status", "log_id", "failures", "retry_in_seconds"),
+    ("open_id", "code", "http_status", "log_id", "failures", "retry_in_seconds"),
 )
 ACCOUNT_RECOVERED: Final = Event("account.recovered", "info", ("open_id", "isolated_seconds"))
 ACCOUNT_MENDED: Final = Event("account.mended", "warning", ("open_id", "overslept_seconds"))
@@ -95,7 +98,7 @@ CHUNK_BLOCKED: Final = Event(
 )
 CHUNK_FREED: Final = Event("chunk.freed", "info", ("open_id", "waited_seconds"))
 CHUNK_FAILED: Final = Event(
-    "chunk.failed", "warning", ("open_id", "videos", "code", "status", "log_id", "detail")
+    "chunk.failed", "warning", ("open_id", "videos", "code", "http_status", "log_id", "detail")
 )
 VIDEO_REJECTED: Final = Event("video.rejected", "warning", ("open_id", "video_id", "reason"))
 
@@ -128,3 +131,90 @@ LIBRARY_FAILED: Final = Event("library.failed", "error", ("logger", "message", "
 EVENTS: Final = {
     event.name: event for event in list(globals().values()) if isinstance(event, Event)
 }
+
+#: What each field holds, as JSON. A name has one type in all events: what stores logs in columns
+#: refuses a line whose field has another type than before. ops/log-schema.json is made of this.
+FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "abandoned_accounts": int,
+        "accounts": dict[str, int],
+        "address": str,
+        "answered": int,
+        "at": Literal[
+            "claim",
+            "release",
+            "token",
+            "renewal",
+            "audit",
+            "seal",
+            "consent",
+            "free",
+            "ignored tokens",
+        ],
+        "away_seconds": float,
+        "base_url": str,
+        "chunk_fill": float | None,
+        "code": str,
+        "detail": str,
+        "due": int,
+        "ends_at": datetime,
+        "exception": str,
+        "expired": int,
+        "failures": int,
+        "grace_seconds": float,
+        "holder_application": str | None,
+        "holder_pid": int | None,
+        "holder_since": datetime | None,
+        "http_status": int,
+        "isolated_seconds": float,
+        "left_out": int,
+        "limit": int,
+        "lives_seconds": float,
+        "log_id": str,
+        "logger": str,
+        "loop": Literal[
+            "summary", "audit", "tend tokens", "ignored tokens", "renew leases", "keep app limit"
+        ],
+        "message": str,
+        "missing": int,
+        "oldest_overdue_seconds": float,
+        "open_id": str,
+        "overslept_seconds": float | None,
+        "parameters": list[str],
+        "pause_seconds": float,
+        "postponed": int,
+        "quota": Literal["minute", "day"],
+        "rate_per_minute": int,
+        "reason": str,
+        "refreshed": int,
+        "rejected": int,
+        "replica": str,
+        "requests": int,
+        "retry_in_seconds": float | None,
+        "sealed_accounts": int,
+        "seconds": float,
+        "signal": Literal["SIGTERM", "SIGINT"],
+        "state": Literal["needs_reauthorization", "needs_scope"],
+        "stored": bool,
+        "tables": list[str],
+        "throttled": int,
+        "token_open_id": str,
+        "took_seconds": float,
+        "unchanged": int,
+        "uncovered": int,
+        "unreachable": int,
+        "valid": int,
+        "variables": list[str],
+        "version": str,
+        "video_id": str,
+        "videos": int,
+        "waited_seconds": float,
+        "wake_in_seconds": float | None,
+        "wanted": int,
+        "within_days": int,
+        "woken_accounts": int,
+        "writes": int,
+    }
+)
+#: A library's line has a traceback only where the library gave an error.
+OPTIONAL: Final = frozenset({"exception"})

@@ -851,7 +851,7 @@ async def test_an_account_recovers(serve, start):
     await eventually(has_failed, "the first failure")
     await world.add_account("late", videos=20)  # others are answered, also since it fails
     said = await daemon.until_event("account.isolated")
-    assert (said["open_id"], said["code"], said["status"]) == ("bad", "internal_error", 500)
+    assert (said["open_id"], said["code"], said["http_status"]) == ("bad", "internal_error", 500)
     assert said["log_id"]
     world.emulator.answer_with = None
     await world.pool.execute(  # its wait is over
@@ -1029,7 +1029,7 @@ async def test_an_account_whose_token_cannot_be_refreshed_is_isolated(serve, sta
 
     await eventually(isolated, "it to be isolated", seconds=60)
     (said,) = daemon.events("account.isolated")
-    assert (said["open_id"], said["status"]) == ("ana", 500)
+    assert (said["open_id"], said["http_status"]) == ("ana", 500)
     assert 30 <= said["retry_in_seconds"] <= 60
     assert len(requests) <= ISOLATED_AFTER + 2
     (listed, *_) = await list_accounts(world.pool)

@@ -163,7 +163,7 @@ class Gate:
             open_id=open_id,
             videos=len(videos),
             code=error.code,
-            status=error.status,
+            http_status=error.status,
             log_id=error.log_id,
             detail=error.detail,
         )

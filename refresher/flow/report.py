@@ -89,7 +89,7 @@ def _report_isolation(work: Work, release: Release, released: Released) -> None:
             ACCOUNT_ISOLATED,
             open_id=claim.open_id,
             code=error.code,
-            status=error.status,
+            http_status=error.status,
             log_id=error.log_id,
             failures=release.failures,
             retry_in_seconds=round(release.retry_seconds, 1),

@@ -179,7 +179,7 @@ class TokenRenewal:
             TOKEN_FAILED,
             open_id=claim.open_id,
             code=failure.error.code,
-            status=failure.error.status,
+            http_status=failure.error.status,
             log_id=failure.error.log_id,
             detail=failure.error.detail,
             retry_in_seconds=round(release.token_retry_seconds, 1) or None,
@@ -198,7 +198,12 @@ class TokenRenewal:
         self._suspended_until = self._clock() + CLIENT_REFUSED_SECONDS
         if not self._credentials_refused:
             self._credentials_refused = True
-            emit(CLIENT_REFUSED, code=error.code, status=error.status, log_id=error.log_id)
+            emit(
+                CLIENT_REFUSED,
+                code=error.code,
+                http_status=error.status,
+                log_id=error.log_id,
+            )
         with suppress(DatabaseUnavailable):  # then it is tried again when the wait ends
             await self._outage.attempt(self._store.note_refused_credentials)
 

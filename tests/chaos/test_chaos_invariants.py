@@ -164,10 +164,19 @@ def test_every_video_that_exists_is_valid(stored, not_served, found):
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ('{"event":"daemon.stopped","level":"info","timestamp":"t","abandoned_accounts":0}', False),
-        ('{"event":"daemon.failed","level":"error","timestamp":"t","exception":"x"}', True),
-        ('{"event":"unheard.of","level":"info","timestamp":"t"}', True),
-        ('{"event":"daemon.stopped","level":"info","timestamp":"t","other":0}', True),
+        (
+            '{"event":"daemon.stopped","level":"info","timestamp":"2026-11-29T02:00:00Z","abandoned_accounts":0}',
+            False,
+        ),
+        (
+            '{"event":"daemon.failed","level":"error","timestamp":"2026-11-29T02:00:00Z","exception":"x"}',
+            True,
+        ),
+        ('{"event":"unheard.of","level":"info","timestamp":"2026-11-29T02:00:00Z"}', True),
+        (
+            '{"event":"daemon.stopped","level":"info","timestamp":"2026-11-29T02:00:00Z","other":0}',
+            True,
+        ),
         ("Traceback (most recent call last):", True),
     ],
     ids=["fine", "forbidden", "unknown", "unknown field", "no event"],
@@ -180,7 +189,7 @@ def test_logs_hold_known_events_only(line, found):
 def test_no_secret_is_in_the_logs():
     """No token, no signature, no app credentials."""
     for secret in ("act." + "0" * 9, "x-signature=abc", "client-pass-word-of-the-tests"):
-        line = f'{{"event":"database.lost","level":"error","timestamp":"t","reason":"{secret}"}}'
+        line = f'{{"event":"database.lost","level":"error","timestamp":"2026-11-29T02:00:00Z","reason":"{secret}"}}'
         assert list(invariants.bad_lines("log", line))
 
 
