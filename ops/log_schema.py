@@ -26,6 +26,7 @@ def line_type(event: Event) -> type[msgspec.Struct]:
             ("timestamp", datetime),
             ("level", Literal[event.level]),
             *own,
+            ("replica", str | msgspec.UnsetType, msgspec.UNSET),
             *((name, FIELDS[name] | msgspec.UnsetType, msgspec.UNSET) for name in lacking),
         ],
         tag_field="event",

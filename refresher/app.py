@@ -78,6 +78,11 @@ class App:
     stop: asyncio.Event
 
 
+def replica_name() -> str:
+    """A name for this process that no other has."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
 def due_policy(settings: Settings) -> DuePolicy:
     return DuePolicy(
         lead=timedelta(seconds=settings.lead_seconds),
@@ -88,9 +93,8 @@ def due_policy(settings: Settings) -> DuePolicy:
 
 
 @asynccontextmanager
-async def assembled(settings: Settings) -> AsyncIterator[App]:
+async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
     """The parts, connected to each other; nothing runs yet."""
-    replica = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     database_url = settings.database_url.get_secret_value()
     sealer = Sealer(split_keys(settings.token_keys))
     credentials = _credentials(settings)
@@ -117,6 +121,7 @@ async def assembled(settings: Settings) -> AsyncIterator[App]:
             tally=lambda: refresher.tally,
             managed=settings.renews_tokens,
             fingerprint=credentials.fingerprint if credentials else None,
+            limit_per_minute=settings.rate_limit_per_token,
         )
         stop = asyncio.Event()
         yield App(settings, pool, sealer, refresher, upkeep, Schedule(), outage, replica, stop)
@@ -161,13 +166,13 @@ def _credentials(settings: Settings) -> AppCredentials | None:
     return AppCredentials(key.get_secret_value(), secret.get_secret_value())
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, replica: str) -> None:
     """The daemon: until SIGTERM or SIGINT.
 
     A database that is away is waited for. Raises `SchemaNotMigratedError`, `DatabaseRefusedError`,
     and OSError for an operations address that cannot be had.
     """
-    async with assembled(settings) as app:
+    async with assembled(settings, replica) as app:
         stop_on_signals(app)
         _warn_of_ignored(settings)
         async with served(settings.http_listen, partial(_what_is_missing, app.pool)):
@@ -182,7 +187,6 @@ async def run(settings: Settings) -> None:
                 return
             emit(
                 events.DAEMON_STARTED,
-                replica=app.replica,
                 version=app.upkeep.version,
                 base_url=settings.tiktok_base_url,
             )
@@ -244,12 +248,12 @@ async def _sign_off(app: App) -> None:
             await sign_off(app.pool, app.replica)
 
 
-async def once(settings: Settings, on_progress: Callable[[int, int], None]) -> int:
+async def once(settings: Settings, replica: str, on_progress: Callable[[int, int], None]) -> int:
     """Ask for everything due now; the number of due videos that could not be answered.
 
     `on_progress` hears of videos answered and due. Raises `DatabaseUnavailable` and as `run`.
     """
-    async with assembled(settings) as app:
+    async with assembled(settings, replica) as app:
         stop_on_signals(app)
         await _check_database(app)
         started = await read_now(app.pool)

@@ -80,7 +80,7 @@ async def run_demo(seconds: float | None) -> tuple[Summary, Tally]:
         await migrate(database_url)
         async with emulator.serving() as base_url:
             settings = read_settings(database_url=database_url, tiktok_base_url=base_url)
-            async with composition.assembled(settings) as app:
+            async with composition.assembled(settings, composition.replica_name()) as app:
                 await _import_sample(app.pool)
                 return await _work(app, seconds)
 

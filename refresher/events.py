@@ -14,7 +14,7 @@ class Event(NamedTuple):
     fields: tuple[str, ...]
 
 
-DAEMON_STARTED: Final = Event("daemon.started", "info", ("replica", "version", "base_url"))
+DAEMON_STARTED: Final = Event("daemon.started", "info", ("version", "base_url"))
 DAEMON_SIGNALED: Final = Event("daemon.signaled", "info", ("signal", "grace_seconds"))
 DAEMON_STOPPED: Final = Event("daemon.stopped", "info", ("abandoned_accounts",))
 DAEMON_FAILED: Final = Event("daemon.failed", "error", ("exception",))
@@ -122,6 +122,10 @@ FRESHNESS_SUMMARIZED: Final = Event(
         "rejected",
         "chunk_fill",
         "throttled",
+        "isolated",
+        "hour_requests",
+        "hour_busiest",
+        "limit_per_minute",
     ),
 )
 
@@ -165,10 +169,14 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "holder_application": str | None,
         "holder_pid": int | None,
         "holder_since": datetime | None,
+        "hour_busiest": int,
+        "hour_requests": int,
         "http_status": int,
+        "isolated": int,
         "isolated_seconds": float,
         "left_out": int,
         "limit": int,
+        "limit_per_minute": int,
         "lives_seconds": float,
         "log_id": str,
         "logger": str,
@@ -188,7 +196,6 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "reason": str,
         "refreshed": int,
         "rejected": int,
-        "replica": str,
         "requests": int,
         "retry_in_seconds": float | None,
         "sealed_accounts": int,

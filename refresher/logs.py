@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -66,10 +66,11 @@ def emit(event: Event, **fields: object) -> None:
     getattr(structlog.get_logger(), event.level)(event.name, **fields)
 
 
-def configure(*, log_format: str, level: str) -> None:
+def configure(*, log_format: str, level: str, replica: str | None = None) -> None:
     """Set up structlog. What libraries log by the standard library becomes `library.*`.
 
-    `log_format` is json, console, or auto: console on a terminal.
+    `log_format` is json, console, or auto: console on a terminal. Each line that is not for a
+    terminal carries the name of the `replica`, if there is one.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stdout.isatty())
     structlog.configure(
@@ -78,6 +79,7 @@ def configure(*, log_format: str, level: str) -> None:
             redact,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([partial(_named, replica)] if replica and not console else []),
             _console() if console else structlog.processors.JSONRenderer(serializer=_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -94,6 +96,12 @@ def configure(*, log_format: str, level: str) -> None:
 def redact(_logger: object, _method: str, entry: MutableMapping[str, Any]) -> Mapping[str, Any]:
     """A structlog processor that lets no token, secret or signature pass, even in a traceback."""
     return {name: _redacted(name, value) for name, value in entry.items()}
+
+
+def _named(
+    replica: str, _logger: object, _method: str, entry: MutableMapping[str, Any]
+) -> Mapping[str, Any]:
+    return {**entry, "replica": replica}
 
 
 def redacted_text(text: str) -> str:

@@ -18,7 +18,7 @@ from refresher.postgres.database import Pool
 from refresher.postgres.failures import first_line
 from refresher.postgres.replicas import BEAT_SECONDS, beat
 from refresher.postgres.sealing import Sealer, seal_all
-from refresher.postgres.status import Summary, read_summary
+from refresher.postgres.status import Summary, count_isolated, read_quota, read_summary
 from refresher.postgres.tokens import consents_ending, free_waiting, ignored_tokens
 from refresher.schedule import Schedule
 
@@ -42,6 +42,8 @@ class Upkeep:
     managed: bool
     #: Of the app credentials in use; None where there are none.
     fingerprint: str | None
+    #: Requests that an account may send in a minute; 0: no such limit.
+    limit_per_minute: int
     #: The tally of the last summary.
     summarized: Tally = field(default_factory=Tally)
     #: The tally of the last heartbeat.
@@ -56,9 +58,18 @@ class Upkeep:
     async def summarize(self) -> None:
         """Say how fresh the covers are, and what this replica did since the last summary."""
         summary = await read_summary(self.pool)
+        quota = await read_quota(self.pool)
+        isolated = await count_isolated(self.pool)
         now = self.tally()
         done, self.summarized = now.since(self.summarized), now
-        emit(events.FRESHNESS_SUMMARIZED, **summary_fields(summary, done))
+        emit(
+            events.FRESHNESS_SUMMARIZED,
+            **summary_fields(summary, done),
+            isolated=isolated,
+            hour_requests=quota.requests,
+            hour_busiest=quota.busiest,
+            limit_per_minute=self.limit_per_minute,
+        )
 
     async def tend_tokens(self) -> None:
         """Wake what waits for new app credentials, seal plain text, warn of consents that end."""
@@ -152,7 +163,7 @@ async def on_each(
 
 
 def summary_fields(summary: Summary, done: Tally) -> dict[str, object]:
-    """The fields of `freshness.summarized`."""
+    """The fields of `freshness.summarized` that count videos, and what was done."""
     return {
         **asdict(summary),
         "requests": done.requests,

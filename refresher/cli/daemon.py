@@ -19,9 +19,10 @@ def run() -> None:
     from refresher.settings import read_settings
 
     settings = read_settings()
-    logs.configure(log_format=settings.log_format, level=settings.log_level)
+    replica = composition.replica_name()
+    logs.configure(log_format=settings.log_format, level=settings.log_level, replica=replica)
     try:
-        uvloop.run(composition.run(settings))
+        uvloop.run(composition.run(settings, replica))
     except OPERATOR_ERRORS:
         raise
     except Exception as error:
@@ -42,14 +43,15 @@ def once() -> None:
 
     settings = read_settings()
     say_ignored(database_url_of(settings))
-    logs.configure(log_format=settings.log_format, level="warning")
+    replica = composition.replica_name()
+    logs.configure(log_format=settings.log_format, level="warning", replica=replica)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("due videos", total=None)
 
         def on_progress(answered: int, due: int) -> None:
             progress.update(task, completed=answered, total=due)
 
-        left = uvloop.run(composition.once(settings, on_progress))
+        left = uvloop.run(composition.once(settings, replica, on_progress))
     if left:
         raise Incomplete(
             f"{left} due videos could not be answered: their accounts are parked, in back-off, "

@@ -45,6 +45,18 @@ def test_a_line_is_one_json_object(logged):
     assert without_time(line) == {"level": "info", "event": "test.happened", **fields}
 
 
+def test_each_line_names_the_replica(capfd):
+    """Also those of libraries; a terminal shows one replica only."""
+    configure(log_format="json", level="info", replica="host-1-ab")
+    emit(HAPPENED)
+    LIBRARY.warning("trouble")
+    lines = capfd.readouterr().out.splitlines()
+    assert [json.loads(line)["replica"] for line in lines] == ["host-1-ab"] * 2
+    configure(log_format="console", level="info", replica="host-1-ab")
+    emit(HAPPENED)
+    assert "host-1-ab" not in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
 def test_an_event_has_its_own_level(logged, event):
     """Who emits an event does not choose its level."""
