@@ -82,7 +82,7 @@ def _assignments(file: Path, text: str, prefix: str) -> Iterator[tuple[int, str,
                 yield int(line.rpartition(":")[2]), name, _value(found)
             except ValueError as error:
                 raise BadSettingFileError(f"{line}: {name}: expected {error}") from None
-        elif mine[0] != found["other"].rstrip():  # in compose, a name alone passes a variable on
+        else:  # in compose, a name alone passes a variable on; nobody passes us one
             raise BadSettingFileError(f"{line}: {mine[0].split()[-1]}: expected NAME=value")
 
 

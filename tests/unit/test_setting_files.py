@@ -153,7 +153,8 @@ def test_a_value_that_would_be_another_one_elsewhere_is_refused(tmp_path, writte
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (f"{SECRET}\n", None),
+        (f"{SECRET}\n", f".env:1: {SECRET}: expected NAME=value"),
+        ("REFRESHER_LEED_SECONDS  \n", ".env:1: REFRESHER_LEED_SECONDS: expected NAME=value"),
         (f"{SECRET} x\n", f".env:1: {SECRET}: expected NAME=value"),
         (f"\nexport {SECRET} x\n", f".env:2: {SECRET}: expected NAME=value"),
         (f"{SECRET}-=x\n", None),
