@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.metadata import version
 
 import pytest
 from cryptography.fernet import Fernet
@@ -39,6 +40,26 @@ def csv_file(tmp_path):
 
 async def count(pool, table):
     return await pool.fetchval(f"SELECT count(*) FROM refresher.{table}")
+
+
+async def test_the_version_is_said(refresher):
+    """One line: the program and its version."""
+    assert await refresher("--version") == (0, f"refresher {version('cover-refresher')}\n", "")
+
+
+async def test_a_shell_completes_commands(refresher):
+    """With the script that `--show-completion` prints: commands as they are typed."""
+    _, script, _ = await refresher("--show-completion", "bash", shell="/bin/bash")
+    assert "_REFRESHER_COMPLETE=complete_bash" in script
+
+
+async def test_an_old_version_leaves_a_newer_schema_alone(refresher, pool):
+    """It says that the program is to be upgraded, not the database."""
+    await pool.execute("UPDATE refresher.alembic_version SET version_num = '9999'")
+    code, out, err = await refresher("migrate")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "the database is of a newer version (revision 9999" in err
+    assert "upgrade refresher" in err
 
 
 async def test_migrate_again_is_fine(refresher):
@@ -158,7 +179,7 @@ async def test_rotating_seals_with_the_first_key(refresher, pool):
     for changed in (2, 0):
         assert await refresher("tokens", "rotate", token_keys=f"{KEY},{OTHER_KEY}") == (
             0,
-            f"{changed} accounts encrypted with the first key\n",
+            f"{changed} account{'s' * (changed != 1)} encrypted with the first key\n",
             "",
         )
     rows = await pool.fetch("SELECT access_token FROM refresher.accounts ORDER BY open_id")
@@ -189,7 +210,7 @@ async def test_videos_are_imported_with_what_is_known_of_them(refresher, csv_fil
     )
     assert await refresher("videos", "import", file) == (
         0,
-        "4 videos added, 0 were known already\n",
+        "4 videos added, 0 known already\n",
         "",
     )
     rows = {
@@ -203,7 +224,7 @@ async def test_videos_are_imported_with_what_is_known_of_them(refresher, csv_fil
     assert [rows[video]["due"] for video in "134"] == [True] * 3
     assert [rows[video]["cover_expires_at"] is None for video in "134"] == [True, False, True]
     again = await refresher("videos", "import", file)
-    assert again == (0, "0 videos added, 4 were known already\n", "")
+    assert again == (0, "0 videos added, 4 known already\n", "")
 
 
 @pytest.mark.parametrize(
@@ -284,9 +305,13 @@ async def test_a_bad_row_stops_an_import_with_nothing_written(
         ("tokens rotate", {"token_keys": "x"}, "REFRESHER_TOKEN_KEYS: expected Fernet keys"),
         ("run", {"tiktok_client_key": "x"}, "_SECRET: expected both or neither of the two"),
         ("", {}, "Missing command; see refresher --help"),
-        ("accounts", {}, "Missing command; see refresher --help"),
+        ("accounts", {}, "Missing command; see refresher accounts --help"),
         ("frolic", {}, "No such command 'frolic'; see refresher --help"),
-        ("status --colour", {}, "No such option: --colour"),
+        ("statuss", {}, "No such command 'statuss'. Did you mean 'status'? See refresher --help"),
+        ("accounts puse x", {}, "Did you mean 'pause'? See refresher accounts --help"),
+        ("accounts pause", {}, "argument 'OPEN_ID'; see refresher accounts pause --help"),
+        ("status --colour", {}, "No such option: --colour; see refresher status --help"),
+        ("status --jsn", {}, "option: --jsn. Did you mean --json? See refresher status --help"),
         (
             "emulator --cover-ttl soon",
             {},

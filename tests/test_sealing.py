@@ -194,7 +194,7 @@ async def test_only_a_database_that_cannot_be_read_at_all_stops_the_start(pool):
     await check_readable(pool, Sealer([]))
     for number in range(600):
         await store(pool, f"{number:03}", access=Sealer([OTHER]).seal("act.x"), refresh=None)
-    with pytest.raises(TokenUnreadable, match="600 accounts"):
+    with pytest.raises(TokenUnreadable, match="accounts: 600"):
         await check_readable(pool, Sealer([OLD]))
     with pytest.raises(TokenUnreadable):
         await check_readable(pool, Sealer([]))
@@ -277,7 +277,7 @@ async def test_wrong_or_missing_keys_end_the_daemon(start, pool, command, keys):
     daemon = await start(command=command, token_keys=keys, tiktok_base_url="http://127.0.0.1:9")
     assert await daemon.ended() == 2
     (line,) = daemon.output.read_text().splitlines()
-    assert line.startswith("refresher: the tokens of 1 accounts are sealed")
+    assert line.startswith("refresher: the stored tokens are sealed (accounts: 1)")
     assert "REFRESHER_TOKEN_KEYS" in line
     assert await pool.fetch(SQL_ROWS) == before
 

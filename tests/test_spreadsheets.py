@@ -417,9 +417,9 @@ async def test_a_dry_run_checks_and_tells_and_writes_nothing(refresher, file, po
     await pool.execute("INSERT INTO refresher.videos (open_id, video_id) VALUES ('ana', '1')")
     before = await pool.fetch("SELECT a, xmin FROM refresher.accounts AS a ORDER BY open_id")
     old = file(accounts("ana,act.old,2026-11-27 16:00,rft.old\ncid,act.three,,\n"))
-    told = "1 accounts would be added or re-authorized, 1 left alone: the stored tokens are newer\n"
+    told = "1 account would be added or re-authorized, 1 left alone: the stored tokens are newer\n"
     assert await refresher("accounts", "import", "--dry-run", str(old)) == (0, told, "")
-    told = "2 videos would be added, 1 were known already\n"
+    told = "2 videos would be added, 1 known already\n"
     path = file(videos("ana,1\nana,2\nben,1\n"))
     assert await refresher("videos", "import", "--dry-run", str(path)) == (0, told, "")
     code, _, err = await refresher("videos", "import", "--dry-run", str(file(videos("bob,1\n"))))
@@ -434,10 +434,10 @@ async def test_from_standard_input(refresher, pool):
     """So the file of tokens need be readable to its owner only; complaints name the input."""
     given = accounts("ana,act.one,,rft.one\n").encode()
     code, out, err = await refresher("accounts", "import", "-", given=given)
-    assert (code, out, err) == (0, "1 accounts added or re-authorized\n", "")
+    assert (code, out, err) == (0, "1 account added or re-authorized\n", "")
     given = b"\xff\xfe" + videos(f"ana;{ID}\n").replace(",", ";").encode("utf-16-le")
     code, out, err = await refresher("videos", "import", "-", given=given)
-    assert (code, out, err) == (0, "1 videos added, 0 were known already\n", "")
+    assert (code, out, err) == (0, "1 video added, 0 known already\n", "")
     code, _, err = await refresher("videos", "import", "-", given=videos("ana,x\n").encode())
     complaint = "refresher: standard input:2: video_id: expected 1 to 20 digits, not 'x'\n"
     assert (code, err) == (2, complaint)
@@ -450,7 +450,7 @@ async def test_warned_of_at_the_command_line(refresher, file, pool):
     told = f"{path}:1: no column of open_id,video_id,cover_image_url, ignored: 'title'\n"
     assert await refresher("videos", "import", "--strict", path) == (2, "", f"refresher: {told}")
     code, out, err = await refresher("videos", "import", path)
-    assert (code, out) == (0, "1 videos added, 0 were known already\n")
+    assert (code, out) == (0, "1 video added, 0 known already\n")
     assert err == f"refresher: warning: {told}"
 
 

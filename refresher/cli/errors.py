@@ -5,7 +5,7 @@ from typing import Final
 
 from refresher.csv_files.complaints import BadFileError
 from refresher.domain.errors import DatabaseUnavailable, TokenUnreadable
-from refresher.postgres.database import SchemaNotMigratedError
+from refresher.postgres.database import SchemaNotMigratedError, SchemaTooNewError
 from refresher.postgres.failures import ROWS_REFUSED, first_line
 from refresher.settings import SettingsError
 
@@ -15,6 +15,7 @@ OPERATOR_ERRORS: Final = (
     BadFileError,
     DatabaseUnavailable,
     SchemaNotMigratedError,
+    SchemaTooNewError,
     TokenUnreadable,
     OSError,
 )

@@ -7,7 +7,7 @@ runs.
 import gc
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
@@ -21,10 +21,31 @@ EXIT_INTERRUPTED: Final = 130
 app = typer.Typer(
     name="refresher",
     help="Keeps every stored TikTok cover alive.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _say_version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"refresher {version('cover-refresher')}")
+        raise typer.Exit
+
+
+@app.callback()
+def refresher(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_say_version, is_eager=True, help="Say the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 app.command()(daemon.run)
 app.command()(daemon.once)
 app.command()(daemon.migrate)
@@ -43,7 +64,8 @@ def main() -> None:
     # the garbage collector took a tenth of the start and a sixth of the daemon's CPU time.
     gc.set_threshold(20_000, 20, 50)
     try:
-        code = app(standalone_mode=False)
+        # Also as `python -m refresher`: what is printed, completion too, names the command.
+        code = app(prog_name="refresher", standalone_mode=False)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     except Exception as error:
@@ -60,23 +82,12 @@ def _explained(error: Exception) -> tuple[Sequence[str], int]:
     if isinstance(error, Misuse):
         return error.args, EXIT_USAGE
     if isinstance(error, typer.TyperException):
-        return [_misuse(error)], EXIT_USAGE
+        from refresher.cli.usage import complaint
+
+        return [complaint(error)], EXIT_USAGE
     from refresher.cli.errors import complaints
 
     if lines := complaints(error):
         return lines, EXIT_USAGE
     # The text may quote a row of the database: `say` redacts it. A traceback is not printed.
     return [f"unexpected {type(error).__name__}: {error}"], EXIT_INCOMPLETE
-
-
-def _misuse(error: typer.TyperException) -> str:
-    """For a bad value, the option and what was expected; else what Typer says."""
-    if isinstance(error, typer.BadParameter) and error.param is not None and error.__cause__:
-        from pydantic import ValidationError
-
-        from refresher.settings import expected
-
-        if isinstance(error.__cause__, ValidationError):
-            found = error.__cause__.errors()[0]
-            return f"{error.param.opts[0]}: {expected(found)}, not {found['input']!r}"
-    return f"{error.format_message().strip().rstrip('.')}; see refresher --help"

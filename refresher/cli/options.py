@@ -1,11 +1,16 @@
 """Options that several commands have."""
 
-from typing import Final
+from typing import Annotated, Final
+
+import typer
 
 from refresher.cli.output import Misuse
 
 #: An open_id may begin with a hyphen, as an option does.
 TAKES_HYPHENS: Final = {"ignore_unknown_options": True}
+OneAccount = Annotated[
+    str, typer.Argument(metavar="OPEN_ID", help="The account; it may begin with a hyphen.")
+]
 
 
 def whole(option: str, value: str, least: int = 1) -> int:

@@ -30,6 +30,11 @@ def say(message: str) -> None:
     print(f"refresher: {' '.join(''.join(names_and_texts).split())}", file=sys.stderr)
 
 
+def counted(number: int, noun: str) -> str:
+    """The number and the noun, which takes an s where there is not exactly one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def short(moment: datetime | None) -> str:
     """The moment to the second; empty for None."""
     return moment.isoformat(sep=" ", timespec="seconds") if moment else ""

@@ -2,6 +2,8 @@
 
 import typer
 
+from refresher.cli.output import counted
+
 tokens = typer.Typer(help="The tokens in the database.")
 
 
@@ -17,4 +19,4 @@ def rotate() -> None:
     if not sealer.seals:
         raise SettingsError("REFRESHER_TOKEN_KEYS is not set: expected the key to encrypt with")
     rotated = with_database(settings, lambda pool: rotate_all(pool, sealer))
-    print(f"{rotated} accounts encrypted with the first key")
+    print(f"{counted(rotated, 'account')} encrypted with the first key")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
+from refresher.cli.output import counted
 from refresher.csv_files.columns import VIDEO_COLUMNS, VIDEO_NEEDS
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def import_videos(
             imported = await imports.import_videos(pool, rows, due_at, dry_run=dry_run)
         known = imported.rows - imported.stored
         would = " would be" if dry_run else ""
-        print(f"{imported.stored} videos{would} added, {known} were known already")
+        print(f"{counted(imported.stored, 'video')}{would} added, {known:,} known already")
 
     import_file(file, read)
 

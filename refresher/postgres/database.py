@@ -48,6 +48,10 @@ class SchemaNotMigratedError(Exception):
     """The database lacks the schema this code needs."""
 
 
+class SchemaTooNewError(Exception):
+    """A later version has migrated the database to a revision that this code does not know."""
+
+
 @asynccontextmanager
 async def connected(database_url: str, *, application_name: str) -> AsyncIterator[Pool]:
     """A pool that opens connections when they are needed, so it starts without a database, too."""

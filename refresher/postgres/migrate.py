@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from refresher.postgres.connector import Connector
-from refresher.postgres.database import SCAN_SECONDS
+from refresher.postgres.database import SCAN_SECONDS, SCHEMA_REVISION, SchemaTooNewError
 from refresher.postgres.failures import available
 from refresher.postgres.statements import statement
 
@@ -36,7 +36,7 @@ async def migrate(database_url: str) -> bool:
 
     Safe from several places at once. Needs no right to create what exists. Also enables again the
     triggers that must fire for replicated rows. Raises `DatabaseUnavailable`, also if a lock cannot
-    be had or the server is read-only.
+    be had or the server is read-only, and `SchemaTooNewError`.
     """
     connector = Connector(database_url, application_name="refresher-migrate")
 
@@ -95,6 +95,11 @@ def _upgrade(connection: Connection) -> bool:
     config.set_main_option("script_location", str(migrations_folder()))
     config.attributes["connection"] = connection
     before = _revision(connection)
+    if before is not None and before > SCHEMA_REVISION:
+        raise SchemaTooNewError(
+            f"the database is of a newer version (revision {before}, this one knows "
+            f"{SCHEMA_REVISION}): upgrade refresher"
+        )
     command.upgrade(config, "head")
     return _revision(connection) != before
 

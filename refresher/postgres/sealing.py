@@ -162,7 +162,7 @@ async def check_readable(pool: Pool, sealer: Sealer) -> None:
             unreadable += 1
     if unreadable:
         raise TokenUnreadable(
-            f"the tokens of {unreadable} accounts are sealed, and none of the keys in "
+            f"the stored tokens are sealed (accounts: {unreadable:,}), and none of the keys in "
             "REFRESHER_TOKEN_KEYS fits: add the key they were sealed with"
         )
 
