@@ -81,7 +81,7 @@ def test_each_refusal_waits_at_least_as_long_as_the_last(chance, now):
 def test_a_day_pauses_and_lowers_no_rate(status):
     """Half an hour from the claim's own time; more where it is met again."""
     release = conclude(claim(), [spent(status=status)], 0.0)
-    assert release == Release(
+    assert replace(release, last_failure=None) == Release(
         OpenId("ana"),
         7,
         3,

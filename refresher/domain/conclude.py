@@ -7,7 +7,7 @@ from typing import Final
 
 from refresher.domain.answers import Failure, Reaction
 from refresher.domain.errors import UpstreamError
-from refresher.domain.model import Claim, Park, Release, Sample
+from refresher.domain.model import Claim, LastFailure, Park, Release, Sample
 from refresher.domain.pacing import (
     BackOff,
     back_off,
@@ -79,6 +79,7 @@ def conclude(
         refused=any(failure.reaction is Reaction.RENEW for failure in failures),
         requests=requests,
         isolated_reason=_reason(claim, failures) if after.isolated and not park else None,
+        last_failure=_last(failures),
         samples=samples if _are_of_all(claim, samples) else (),
     )
 
@@ -116,6 +117,15 @@ def _reason(claim: Claim, failures: Sequence[Failure]) -> str | None:
     """Why the account is isolated, by its latest failure."""
     failed = [failure.error for failure in failures if failure.reaction is Reaction.RETRY]
     return _named(failed[-1]) if failed else claim.isolated_reason
+
+
+def _last(failures: Sequence[Failure]) -> LastFailure | None:
+    """The last failure, or the one that parks the account."""
+    parking = [failure for failure in failures if failure.reaction in PARKED_STATES]
+    if not failures:
+        return None
+    error = (parking[:1] or failures)[-1].error
+    return LastFailure(error.code, error.status or None, error.log_id or None)
 
 
 def _named(error: UpstreamError) -> str:
@@ -179,6 +189,7 @@ def conclude_token(
         retry_seconds=0.0,
         token_retry_seconds=retry,
         isolated_reason=claim.isolated_reason,
+        last_failure=release.last_failure,
     )
     if not claim.token.dead:
         return waiting

@@ -166,6 +166,17 @@ class Park:
 
 
 @dataclass(frozen=True, slots=True)
+class LastFailure:
+    """What a claim's failure is remembered by."""
+
+    #: TikTok's error code, or ours where no answer came.
+    code: str
+    #: None where no answer came.
+    http_status: int | None
+    log_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """The end of a claim: the lease is released, with a back-off, a pause or a park."""
 
@@ -196,6 +207,8 @@ class Release:
     quota_spent: bool = False
     #: Set where the account fails by itself: `retry_seconds` then holds for new videos, too.
     isolated_reason: str | None = None
+    #: None where nothing failed: then what is stored stays.
+    last_failure: LastFailure | None = None
     #: Set where every video of the account got a new cover: a video for each group of equal writes.
     #: While these are unchanged, the release need not count the videos.
     samples: Sequence["Sample"] = ()

@@ -107,6 +107,7 @@ class Leases:
 
 def _columns(releases: Sequence[Release]) -> Mapping[str, object]:
     parks = [release.park for release in releases]
+    last = [release.last_failure for release in releases]
     return {
         "open_ids": [release.open_id for release in releases],
         "lease_epochs": [release.lease_epoch for release in releases],
@@ -124,6 +125,9 @@ def _columns(releases: Sequence[Release]) -> Mapping[str, object]:
         "passed_over": [release.passed_over for release in releases],
         "quota_spent": [release.quota_spent for release in releases],
         "isolated_reasons": [release.isolated_reason for release in releases],
+        "failure_codes": [failure and failure.code for failure in last],
+        "failure_http_statuses": [failure and failure.http_status for failure in last],
+        "failure_log_ids": [failure and failure.log_id for failure in last],
     }
 
 

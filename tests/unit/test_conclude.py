@@ -13,7 +13,16 @@ from refresher.domain.errors import (
     Throttled,
     UpstreamFailed,
 )
-from refresher.domain.model import Claim, OpenId, Park, Release, Sample, TokenStanding, VideoId
+from refresher.domain.model import (
+    Claim,
+    LastFailure,
+    OpenId,
+    Park,
+    Release,
+    Sample,
+    TokenStanding,
+    VideoId,
+)
 from refresher.domain.pacing import DatabaseTime, pause_seconds, retry_seconds
 from tests.outcomes import conclude
 
@@ -49,7 +58,9 @@ def test_a_failure_backs_off(failures):
     """One more failed claim in a row, however many chunks failed: a longer back-off, no pause."""
     release = conclude(claim(failures), [FAILED, FAILED], CHANCE)
     retry = retry_seconds(failures + 1, CHANCE)
-    assert release == Release(ANA, EPOCH, GENERATION, failures=failures + 1, retry_seconds=retry)
+    assert replace(release, last_failure=None) == Release(
+        ANA, EPOCH, GENERATION, failures=failures + 1, retry_seconds=retry
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,9 +102,22 @@ def test_a_few_failures_of_many_slow_nothing_down():
 
 
 def test_a_refused_query_is_no_affair_of_the_account():
-    """Its videos wait, the account does not."""
-    refused = QueryRefused("invalid_params", status=400)
-    assert conclude(claim(), [refused], 0.5) == conclude(claim(), [], 0.5)
+    """Its videos wait, the account does not. It is only remembered."""
+    release = conclude(claim(), [QueryRefused("invalid_params", status=400)], 0.5)
+    assert release.last_failure == LastFailure("invalid_params", 400, None)
+    assert replace(release, last_failure=None) == conclude(claim(), [], 0.5)
+
+
+def test_the_failure_that_parks_is_the_one_to_remember():
+    """Else the last one; what never came has no status and no log_id."""
+    refused = AccessTokenRefused("access_token_invalid", status=401, log_id="2026")
+    silence = UpstreamFailed("timed_out")
+    release = conclude(claim(), [FAILED, refused, silence], 0.5)
+    assert release.last_failure == LastFailure("access_token_invalid", 401, "2026")
+    assert conclude(claim(), [FAILED, silence], 0.5).last_failure == LastFailure(
+        "timed_out", None, None
+    )
+    assert conclude(claim(), [], 0.5).last_failure is None
 
 
 def test_the_requests_sent_are_told():

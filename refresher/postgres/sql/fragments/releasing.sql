@@ -15,10 +15,12 @@ WITH releases AS MATERIALIZED (
                 :park_states::text[], :park_reasons::text[], :answered::boolean[],
                 :refused::boolean[], :token_retry_seconds::float8[], :requests::integer[],
                 :unfinished::boolean[], :passed_over::boolean[], :quota_spent::boolean[],
-                :isolated_reasons::text[])
+                :isolated_reasons::text[], :failure_codes::text[],
+                :failure_http_statuses::smallint[], :failure_log_ids::text[])
          AS r (open_id, lease_epoch, generation, failures, retry_seconds, pause_seconds,
                park_state, park_reason, answered, refused, token_retry_seconds, requests,
-               unfinished, passed_over, quota_spent, isolated_reason), (
+               unfinished, passed_over, quota_spent, isolated_reason, failure_code,
+               failure_http_status, failure_log_id), (
         {{ patience }}
     ) AS patience
 ),
@@ -71,7 +73,7 @@ outcomes AS MATERIALIZED (
            CASE WHEN l.isolation_holds OR l.isolated_reason IS NULL THEN l.retry_seconds ELSE 0 END
                AS retry_seconds,
            l.pause_seconds, l.token_retry_seconds, l.refused, l.answered,
-           l.passed_over, l.quota_spent,
+           l.passed_over, l.quota_spent, l.failure_code, l.failure_http_status, l.failure_log_id,
            CASE WHEN l.isolation_holds AND NOT l.parked THEN l.isolated_reason END
                AS isolated_reason,
            c.*,
@@ -114,6 +116,12 @@ released_accounts AS (
         isolated_since = CASE WHEN c.isolated_reason IS NOT NULL
                               THEN coalesce(a.isolated_since, now()) END,
         isolated_reason = c.isolated_reason,
+        last_failure_at = CASE WHEN c.failure_code IS NULL THEN a.last_failure_at ELSE now() END,
+        last_failure_code = coalesce(c.failure_code, a.last_failure_code),
+        last_failure_http_status = CASE WHEN c.failure_code IS NULL THEN a.last_failure_http_status
+                                        ELSE c.failure_http_status END,
+        last_failure_log_id = CASE WHEN c.failure_code IS NULL THEN a.last_failure_log_id
+                                   ELSE c.failure_log_id END,
         -- A day's quota tells nothing about the limit of a minute.
         rate_share = CASE WHEN c.pause_seconds > 0 AND NOT c.quota_spent
                           THEN greatest({{ least_rate_share }},
