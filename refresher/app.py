@@ -47,6 +47,7 @@ from refresher.postgres.tokens import (
 from refresher.postgres.write_back import WriteBack
 from refresher.schedule import Schedule
 from refresher.settings import Settings, split_keys
+from refresher.simulation.plan import Plan, Ttl
 from refresher.tiktok.client import AppCredentials, opened
 from refresher.upkeep import SUMMARY_SECONDS, Upkeep, begin
 
@@ -89,6 +90,18 @@ def due_policy(settings: Settings) -> DuePolicy:
         spread=timedelta(seconds=settings.spread_seconds),
         fallback_ttl=timedelta(seconds=settings.fallback_ttl_seconds),
         missing_limit=settings.missing_limit,
+    )
+
+
+def plan_of(settings: Settings, ttl: Ttl, seconds: float) -> Plan:
+    """What is simulated under these settings."""
+    return Plan(
+        policy=due_policy(settings),
+        ttl=ttl,
+        seconds=seconds,
+        pace=settings.pace,
+        poll_seconds=settings.poll_seconds,
+        chunk_budget=2 * settings.concurrency,
     )
 
 

@@ -709,7 +709,7 @@ class Count:
         assert chunks_of(videos) == chunks
         self.requests[account] += chunks
 
-    def refreshed(self, old, answered_at, videos):
+    def refreshed(self, _account, old, answered_at, videos):
         self.dead += videos * (old.expires_at < answered_at)
 
 

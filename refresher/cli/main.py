@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from refresher.cli import accounts, daemon, demo, simulate, status, tokens, videos
+from refresher.cli import accounts, daemon, demo, forecast, simulate, status, tokens, videos
 from refresher.cli.output import Incomplete, Misuse, say
 
 EXIT_INCOMPLETE: Final = 1
@@ -52,6 +52,7 @@ app.command()(daemon.migrate)
 app.command()(demo.demo)
 app.command()(demo.emulator)
 app.command()(simulate.simulate)
+app.command()(forecast.forecast)
 app.command("status")(status.show_status)
 app.add_typer(accounts.accounts, name="accounts")
 app.add_typer(videos.videos, name="videos")

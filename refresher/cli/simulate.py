@@ -145,15 +145,8 @@ def _settings_to_simulate(*, stored: bool, **given: float | None) -> Settings:
 
 
 def _plan(settings: Settings, ttl: str, days: float) -> Plan:
-    from refresher.app import due_policy
-    from refresher.simulation.plan import DAY_SECONDS, SHORTEST_TTL, Plan
+    from refresher.app import plan_of
+    from refresher.simulation.plan import DAY_SECONDS, SHORTEST_TTL
 
     lives: Ttl = "hourly" if ttl == "hourly" else whole("--ttl", ttl, SHORTEST_TTL)
-    return Plan(
-        policy=due_policy(settings),
-        ttl=lives,
-        seconds=days * DAY_SECONDS,
-        pace=settings.pace,
-        poll_seconds=settings.poll_seconds,
-        chunk_budget=2 * settings.concurrency,
-    )
+    return plan_of(settings, lives, days * DAY_SECONDS)

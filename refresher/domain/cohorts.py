@@ -1,7 +1,7 @@
 """Many accounts in little memory: videos with the same times are counted, not listed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
@@ -41,6 +41,10 @@ class Fleet:
     now: float
     #: Cohorts are in order of `due_at`.
     accounts: Mapping[OpenId, list[Cohort]]
+    #: From when on an account may be asked again, after a pause or a back-off; else at once.
+    free_at: Mapping[OpenId, float] = field(default_factory=dict)
+    #: For how many accounts like itself it stands, in a sample; else for itself.
+    weights: Mapping[OpenId, float] = field(default_factory=dict)
 
     @property
     def videos(self) -> int:

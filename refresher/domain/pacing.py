@@ -185,6 +185,11 @@ def quota_pause_seconds(
     return min(own, midnight) + chance * QUOTA_SPREAD_SECONDS
 
 
+def lost_seconds(rate_share: float) -> float:
+    """How long a pause would cost as many slots as a lowered rate until it has recovered."""
+    return (1 - rate_share) ** 2 / (2 * RATE_RECOVERY_PER_MINUTE) * WINDOW_SECONDS
+
+
 def growing_seconds(failures: int, chance: float) -> float:
     """A wait for what no slot paces: half to all of a growing time, so never short.
 

@@ -28,8 +28,8 @@ class Watcher(Protocol):
         `account` is its place in the fleet.
         """
 
-    def refreshed(self, old: Cohort, answered_at: float, videos: int) -> None:
-        """So many videos of a cohort got a newer cover."""
+    def refreshed(self, account: int, old: Cohort, answered_at: float, videos: int, /) -> None:
+        """So many videos of a cohort of an account got a newer cover."""
 
 
 @dataclass(slots=True)
@@ -44,6 +44,8 @@ class Account:
     cohorts: list[Cohort]
     #: The first instant at which it may send again.
     next_slot: float = -inf
+    #: So many accounts like this one take their slots of the app with it.
+    weight: float = 1.0
     #: All its requests fail, those of the others are answered.
     bad: bool = False
     #: Failed claims in a row.
@@ -91,8 +93,16 @@ class Engine:
         self._start = fleet.now
         self._app_next_slot = -inf
         self._chance = Random(0)  # noqa: S311 - a simulation, to be repeated
-        self._accounts = [
-            Account(number, account_spread(open_id), cohorts, bad=open_id in bad)
+        #: Those with videos.
+        self.accounts = [
+            Account(
+                number,
+                account_spread(open_id),
+                cohorts,
+                next_slot=fleet.free_at.get(open_id, -inf),
+                weight=fleet.weights.get(open_id, 1.0),
+                bad=open_id in bad,
+            )
             for number, (open_id, cohorts) in enumerate(fleet.accounts.items())
             if cohorts
         ]
@@ -100,7 +110,10 @@ class Engine:
     def run(self) -> Iterator[Cohort]:
         """Work all accounts for as long as planned. Returns the cohorts as they are then."""
         start, end = self._start, self._start + self._plan.seconds
-        queue = [(max(start, a.cohorts[0].due_at), n) for n, a in enumerate(self._accounts)]
+        queue = [
+            (max(start, account.cohorts[0].due_at, self._near(account)), place)
+            for place, account in enumerate(self.accounts)
+        ]
         heapify(queue)
         wakes = Wakes(start, self._plan.poll_seconds)
         while queue:
@@ -109,21 +122,30 @@ class Engine:
             now = max(wakes.first_from(ready), self._app_next_slot)
             if now >= end:
                 break
-            account = self._accounts[place]
+            account = self.accounts[place]
             released_at = (self._fail if account.bad else self._work)(account, now)
             due_at = max(released_at, account.cohorts[0].due_at)
             wakes.released(released_at, max(due_at, account.next_slot))
-            near = account.next_slot - self._pace.horizon_seconds
-            heapreplace(queue, (max(due_at, near), place))
-        return (cohort for account in self._accounts for cohort in account.cohorts)
+            heapreplace(queue, (max(due_at, self._near(account)), place))
+        return (cohort for account in self.accounts for cohort in account.cohorts)
+
+    def _near(self, account: Account) -> float:
+        """From when on a claim reaches as far as the account's next slot."""
+        return account.next_slot - self._pace.horizon_seconds
+
+    def _reserve(self, account: Account, now: float, chunks: int) -> Slots:
+        slots = reserve(self._pace, now, account.next_slot, self._app_next_slot, chunks)
+        of_others = (account.weight - 1) * slots.chunks * self._pace.app_step_seconds
+        account.next_slot = slots.next_slot
+        self._app_next_slot = slots.app_next_slot + of_others
+        return slots
 
     def _work(self, account: Account, now: float) -> float:
         """One claim, up to its answers written. Returns when the account is released."""
         chosen = choose(account.cohorts, now, self._most_chunks)
         wanted = chunks_of(sum(videos for _, videos in chosen))
         chunks = min(wanted, self._plan.chunk_budget)
-        slots = reserve(self._pace, now, account.next_slot, self._app_next_slot, chunks)
-        account.next_slot, self._app_next_slot = slots.next_slot, slots.app_next_slot
+        slots = self._reserve(account, now, chunks)
         touched = [cohort for cohort, _ in chosen]
         chosen.reverse()
         answered: list[Cohort] = []
@@ -143,8 +165,7 @@ class Engine:
         most = 1 if account.isolated else self._most_chunks
         videos = sum(number for _, number in choose(account.cohorts, now, most))
         chunks = min(chunks_of(videos), self._plan.chunk_budget)
-        slots = reserve(self._pace, now, account.next_slot, self._app_next_slot, chunks)
-        account.next_slot, self._app_next_slot = slots.next_slot, slots.app_next_slot
+        slots = self._reserve(account, now, chunks)
         videos = min(videos, CHUNK_SIZE * slots.chunks)
         self._watcher.asked(account.number, max(slots.first, now), slots.chunks, videos)
         after = back_off(
@@ -165,7 +186,7 @@ class Engine:
         for cohort, number in asked:
             after = after_answer(cohort, number, fresh, answered_at)
             if after.expires_at > cohort.expires_at:
-                self._watcher.refreshed(cohort, answered_at, number)
+                self._watcher.refreshed(account.number, cohort, answered_at, number)
             answered.append(after)
         return answered
 

@@ -44,22 +44,22 @@ def _plan(plan: Plan, seed: int | None) -> dict[str, Any]:
 def lines(forecast: Forecast, plan: Plan) -> Iterator[tuple[str, str]]:
     """For operators: name and text, the answers last."""
     yield "fleet", _fleet(forecast)
-    lives = "to the full hour and 24 h" if plan.ttl == "hourly" else _span(plan.ttl)
-    yield "covers live", f"{lives}, asked for anew after {_span(forecast.period_seconds)}"
+    lives = "to the full hour and 24 h" if plan.ttl == "hourly" else spanned(plan.ttl)
+    yield "covers live", f"{lives}, asked for anew after {spanned(forecast.period_seconds)}"
     yield from _request_lines(forecast.requests)
     yield "chunk fill", f"{forecast.chunk_fill:.3f}"
     in_all, one = forecast.peak_requests_per_minute, forecast.busiest_token_requests_per_minute
     yield "busiest minute", f"{counted(in_all, 'request')}, {one:,} with one token"
-    span = _span(forecast.seconds)
-    lowest, last = map(_share, (forecast.lowest_valid_share, forecast.last_valid_share))
+    span = spanned(forecast.seconds)
+    lowest, last = map(percent, (forecast.lowest_valid_share, forecast.last_valid_share))
     yield "valid covers", f"{lowest} at the worst, {last} after {span}"
     death, closest = forecast.first_death_seconds, forecast.closest_call_seconds
     if death is None and closest is not None:
-        yield "closest call", f"refreshed {_span(closest)} before its death"
+        yield "closest call", f"refreshed {spanned(closest)} before its death"
     if forecast.all_valid_seconds:
-        yield "all valid", f"after {_span(forecast.all_valid_seconds)}"
+        yield "all valid", f"after {spanned(forecast.all_valid_seconds)}"
     yield from _capacity_lines(forecast)
-    yield "first death", f"none within {span}" if death is None else f"after {_span(death)}"
+    yield "first death", f"none within {span}" if death is None else f"after {spanned(death)}"
 
 
 def _fleet(forecast: Forecast) -> str:
@@ -104,12 +104,12 @@ def _unsigned_zero(number: float, digits: int) -> float:
     return round(number, digits) + 0.0
 
 
-def _share(share: float) -> str:
+def percent(share: float) -> str:
     """Never rounded up to all of them."""
     return f"{int(share * 100_000) / 1000:.3f}%"
 
 
-def _span(seconds: float) -> str:
+def spanned(seconds: float) -> str:
     days, rest = divmod(round(seconds), DAY_SECONDS)
     hours, rest = divmod(rest, HOUR_SECONDS)
     minutes, rest = divmod(rest, MINUTE_SECONDS)

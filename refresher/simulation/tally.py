@@ -60,7 +60,7 @@ class Tally:
         self._latest[account] = minute, number
         self.busiest_token = max(self.busiest_token, number)
 
-    def refreshed(self, old: Cohort, answered_at: float, videos: int) -> None:
+    def refreshed(self, _account: int, old: Cohort, answered_at: float, videos: int) -> None:
         left = old.expires_at - answered_at
         if left < 0:
             self._dead(old.expires_at, answered_at, videos)

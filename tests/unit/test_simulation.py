@@ -476,8 +476,8 @@ def test_no_figure_is_minus_zero(sent, least, lead, rest):
 
 def test_a_share_is_not_rounded_up_to_all():
     """One dead cover of ten million is said."""
-    assert report._share(1 - 1e-7) == "99.999%"
-    assert report._share(1.0) == "100.000%"
+    assert report.percent(1 - 1e-7) == "99.999%"
+    assert report.percent(1.0) == "100.000%"
 
 
 def test_inf_is_no_time():

@@ -1,0 +1,105 @@
+"""`forecast`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from refresher.cli.output import WIDE, Incomplete
+from refresher.domain.limits import HIGHEST_LIMIT
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from refresher.settings import Settings
+    from refresher.simulation.outlook import Outlook, Prospect
+    from refresher.simulation.outlook_report import Rows
+
+DAY_SECONDS: Final = 86_400
+
+
+def forecast(
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=HIGHEST_LIMIT,
+            help="Compare with so many requests a minute for the app; else with half the quota.",
+        ),
+    ] = None,
+    fail_below: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=100,
+            metavar="PERCENT",
+            help="Exit with 1 if the share of valid covers falls below this.",
+        ),
+    ] = None,
+    days: Annotated[float, typer.Option(min=0.001, max=366, help="How far to look.")] = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Which covers will die, and when, under the quota in force.
+
+    For a cron job: refresher forecast --days 1 --fail-below 99.9
+    """
+    import json
+
+    from rich.console import Console
+
+    from refresher.settings import read_settings
+    from refresher.simulation.outlook_report import plain
+
+    settings = read_settings()
+    with Console(stderr=True).status("looking ahead"):
+        told = _told(settings, days, limit)
+    if as_json:
+        print(json.dumps(plain(told), indent=2))
+    else:
+        _print(told)
+    _check(told.today, fail_below)
+
+
+def _told(settings: Settings, days: float, limit: int | None) -> Outlook:
+    from refresher.app import plan_of
+    from refresher.cli.database import with_database
+    from refresher.postgres.stored import read_stored
+    from refresher.simulation.outlook import look_ahead
+
+    stored = with_database(settings, read_stored)
+    return look_ahead(stored, plan_of(settings, "hourly", days * DAY_SECONDS), limit)
+
+
+def _check(today: Prospect, fail_below: float | None) -> None:
+    from refresher.simulation.report import percent
+
+    if fail_below is not None and today.lowest_valid_share * 100 < fail_below:
+        raise Incomplete(
+            f"valid covers fall to {percent(today.lowest_valid_share)}, below {fail_below:g}%"
+        )
+
+
+def _print(told: Outlook) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from refresher.simulation import outlook_report as report
+
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    console.print(Text(report.verdict(told)))
+    for rows in (report.quotas(told), report.losers(told), list(report.facts(told))):
+        if rows:
+            console.print(_table(rows))
+    console.print(f"It cannot know: {'; '.join(report.CANNOT_KNOW)}.")
+
+
+def _table(rows: Rows) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

@@ -1,0 +1,21 @@
+-- The accounts by kind: worked ('active'), isolated, or of another state. With them the consents
+-- that end soon. Reads the accounts alone.
+SELECT CASE WHEN state = 'active' AND isolated_since IS NOT NULL THEN 'isolated' ELSE state END
+           AS kind,
+       count(*) AS accounts,
+       -- An account that was never counted has as many videos as a claim assumes.
+       sum(CASE WHEN videos = 0 AND wake_at < 'infinity' THEN {{ assumed_videos }}
+                ELSE videos END) AS videos,
+       sum(valid) AS valid,
+       extract(epoch FROM min(valid_until) FILTER (WHERE valid > 0))::float8 AS first_death_at,
+       count(*) FILTER (WHERE consent_ends) AS consents,
+       extract(epoch FROM min(refresh_token_expires_at) FILTER (WHERE consent_ends))::float8
+           AS first_consent_ends_at,
+       coalesce(sum(valid) FILTER (WHERE consent_ends), 0) AS covers_of_consents
+FROM (
+    SELECT *, state = 'active' AND refresh_token_expires_at > now()
+              AND refresh_token_expires_at <= now() + :consents_within::interval AS consent_ends
+    FROM refresher.accounts
+    OFFSET 0
+) AS accounts
+GROUP BY kind

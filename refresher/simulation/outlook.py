@@ -1,0 +1,181 @@
+"""What becomes of the stored covers under the quota in force, beside another quota."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from refresher.domain.cohorts import Fleet
+from refresher.domain.pacing import Pace
+from refresher.domain.stored import Consents, Life, Stored, Unasked
+from refresher.simulation.engine import Engine
+from refresher.simulation.losses import Loss, Losses
+from refresher.simulation.need import Need, need_of
+from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, Plan, Ttl
+
+#: Hourly covers live to a full hour, and for so long at least.
+LEAST_HOURLY_SECONDS: Final = DAY_SECONDS - HOUR_SECONDS - 60
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What a quota does to the covers that can be kept alive."""
+
+    #: Requests a minute; 0: no limit.
+    limit_per_token: int
+    limit_per_app: int
+    #: Unix time; None where no cover dies.
+    first_death_at: float | None
+    #: Covers that die. One that dies twice counts twice.
+    deaths: int
+    deaths_within_24_hours: int
+    #: Accounts that lose covers.
+    accounts: int
+    #: In its worst minute.
+    lowest_valid_share: float
+    #: None where the time ends before.
+    valid_share_after_24_hours: float | None
+    #: At the end.
+    last_valid_share: float
+    #: The accounts that lose covers, as far as they were looked into. Those with most come first.
+    losses: Sequence[Loss]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """A forecast of the stored fleet. Programs get these names, as JSON. Times are Unix seconds."""
+
+    now: float
+    #: How far it looks.
+    seconds: float
+    accounts: int
+    #: That can be kept alive.
+    covers: int
+    #: How many videos it was estimated from; None: it is exact.
+    sampled: int | None
+    #: How long covers live, and whether that was observed or is assumed.
+    ttl: Ttl
+    ttl_observed: bool
+    need: Need
+    today: Prospect
+    #: Under half of today's quota, or a given one; None where there is no limit to be halved.
+    other: Prospect | None
+    halved: bool
+    #: Since when everything is paused.
+    paused_since: float | None
+    unasked: Mapping[str, Unasked]
+    consents: Consents
+
+
+def look_ahead(stored: Stored, plan: Plan, limit_per_app: int | None = None) -> Outlook:
+    """What becomes of the covers under the quota in force, and under another one.
+
+    `plan` has the settings. The other quota is `limit_per_app`, or else half of today's.
+    """
+    plan = in_force(stored, plan)
+    pace = halved(plan.pace) if limit_per_app is None else _limited(plan.pace, limit_per_app)
+    return Outlook(
+        now=stored.fleet.now,
+        seconds=plan.seconds,
+        accounts=stored.accounts,
+        covers=round(_reachable(stored.fleet)),
+        sampled=stored.sampled,
+        ttl=plan.ttl,
+        ttl_observed=observed_ttl(stored.lives) is not None,
+        need=need_of(stored.fleet, plan),
+        today=prospect(stored, plan),
+        other=None if pace is None else prospect(stored, replace(plan, pace=pace)),
+        halved=limit_per_app is None,
+        paused_since=stored.paused_since,
+        unasked=stored.unasked,
+        consents=stored.consents,
+    )
+
+
+def in_force(stored: Stored, plan: Plan) -> Plan:
+    """The plan with the app's rate that was found, and with covers that live as observed."""
+    limits = [plan.pace.limit_per_app, *([max(1, int(stored.app_rate))] if stored.app_rate else [])]
+    limit = min((limit for limit in limits if limit), default=0)
+    ttl = observed_ttl(stored.lives) or plan.ttl
+    return replace(plan, ttl=ttl, pace=replace(plan.pace, limit_per_app=limit))
+
+
+def halved(pace: Pace) -> Pace | None:
+    """Half the app's limit, or half of each token's where the app has none; None without any."""
+    if pace.limit_per_app:
+        return _limited(pace, max(1, pace.limit_per_app // 2))
+    if pace.limit_per_token:
+        return replace(pace, limit_per_token=max(1, pace.limit_per_token // 2))
+    return None
+
+
+def prospect(stored: Stored, plan: Plan) -> Prospect:
+    """Simulate. `plan` is `in_force`."""
+    fleet = _copied(stored.fleet)
+    losses = Losses(fleet, plan.seconds)
+    engine = Engine(fleet, plan, losses)
+    if stored.paused_since is None:
+        engine.run()
+    for account in engine.accounts:
+        for cohort in account.cohorts:
+            losses.left(account.number, cohort)
+    return _told(losses, plan, fleet.now, _reachable(stored.fleet))
+
+
+def observed_ttl(lives: Sequence[Life]) -> Ttl | None:
+    """How long most covers live; None where there is no cover."""
+    covers = sum(life.covers for life in lives)
+    hourly = sum(life.covers for life in lives if _is_hourly(life))
+    if not covers or hourly > covers / 2:
+        return "hourly" if covers else None
+    counted = 0
+    for life in sorted(lives, key=lambda life: life.seconds):
+        counted += life.covers
+        if counted >= covers / 2:
+            # Stored a moment after it was obtained.
+            return max(1, -int(-life.seconds // 1))
+    return None
+
+
+def _is_hourly(life: Life) -> bool:
+    on_the_hour = life.expires_at % HOUR_SECONDS == 0
+    return on_the_hour and LEAST_HOURLY_SECONDS <= life.seconds <= DAY_SECONDS
+
+
+def _limited(pace: Pace, limit_per_app: int) -> Pace:
+    return replace(pace, limit_per_app=limit_per_app)
+
+
+def _copied(fleet: Fleet) -> Fleet:
+    """To be used up."""
+    accounts = {
+        open_id: [replace(cohort) for cohort in cohorts]
+        for open_id, cohorts in fleet.accounts.items()
+    }
+    return replace(fleet, accounts=accounts)
+
+
+def _reachable(fleet: Fleet) -> float:
+    return sum(
+        fleet.weights.get(open_id, 1.0) * cohort.count
+        for open_id, cohorts in fleet.accounts.items()
+        for cohort in cohorts
+        if cohort.reachable
+    )
+
+
+def _told(losses: Losses, plan: Plan, now: float, covers: float) -> Prospect:
+    first = losses.first_death_seconds
+    valid = [1 - min(dead, covers) / covers if covers else 1.0 for dead in losses.dead_by_minute()]
+    after_a_day = DAY_SECONDS // 60 - 1
+    return Prospect(
+        limit_per_token=plan.pace.limit_per_token,
+        limit_per_app=plan.pace.limit_per_app,
+        first_death_at=None if first is None else now + first,
+        deaths=round(losses.deaths()),
+        deaths_within_24_hours=round(losses.deaths(DAY_SECONDS)),
+        accounts=round(losses.accounts),
+        lowest_valid_share=min(valid),
+        valid_share_after_24_hours=valid[after_a_day] if len(valid) > after_a_day else None,
+        last_valid_share=valid[-1],
+        losses=losses.by_account(),
+    )

@@ -1,0 +1,142 @@
+"""A forecast of the stored fleet in words."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from refresher.simulation.need import Need
+from refresher.simulation.outlook import Outlook, Prospect
+from refresher.simulation.report import counted, percent, spanned
+
+#: Accounts that are named; JSON has all.
+NAMED: Final = 10
+
+CANNOT_KNOW: Final = (
+    "videos and accounts that come or go",
+    "429s, outages and wrong answers of TikTok, and quota that others use",
+    "tokens that are refused or cannot be renewed, consents that are taken back",
+    "when parked, paused and isolated accounts are worked again",
+    "how fast machines and the database are, and whether a daemon runs",
+)
+
+Rows = Sequence[Sequence[str]]
+
+
+def plain(told: Outlook) -> dict[str, Any]:
+    """For programs: all of it, times in ISO 8601."""
+    return {**_plain(asdict(told)), "cannot_know": list(CANNOT_KNOW)}
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: _plain_value(name, value) for name, value in values.items()}
+
+
+def _plain_value(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return _plain(value)
+    if isinstance(value, list):
+        return [_plain_value(name, each) for each in value]
+    if name.endswith(("_at", "_since", "now")) and value is not None:
+        return datetime.fromtimestamp(value, UTC).isoformat()
+    return value
+
+
+def verdict(told: Outlook) -> str:
+    """What will become of the covers, in one line."""
+    today, span = told.today, spanned(told.seconds)
+    paused = "" if told.paused_since is None else "Everything is paused. "
+    if today.first_death_at is None:
+        return f"{paused}No cover will die within {span}."
+    return (
+        f"{paused}Covers die from {_moment(today.first_death_at)} on "
+        f"(in {spanned(today.first_death_at - told.now)}): {today.deaths_within_24_hours:,} "
+        f"within 24 h, {today.deaths:,} within {span}, at {counted(today.accounts, 'account')}."
+    )
+
+
+def quotas(told: Outlook) -> Rows:
+    """Today's quota, and beside it the other one. The first row has the headings."""
+    prospects = [("today", told.today)]
+    if told.other:
+        prospects.append((_other_name(told), told.other))
+    columns = [_column(told, prospect) for _, prospect in prospects]
+    rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
+    return [("", *(name for name, _ in prospects)), *rows]
+
+
+def _other_name(told: Outlook) -> str:
+    return "half of it" if told.halved else "with --limit"
+
+
+def _column(told: Outlook, prospect: Prospect) -> dict[str, str]:
+    span, day = spanned(told.seconds), prospect.valid_share_after_24_hours
+    limits = (prospect.limit_per_token, prospect.limit_per_app)
+    return {
+        "requests a minute: of a token": _limit(limits[0]),
+        "requests a minute: of the app": _limit(limits[1]),
+        "first death": _moment(prospect.first_death_at) or "none",
+        "covers that die within 24 h": f"{prospect.deaths_within_24_hours:,}",
+        f"covers that die within {span}": f"{prospect.deaths:,}",
+        "accounts that lose covers": f"{prospect.accounts:,}",
+        "valid covers at the worst": percent(prospect.lowest_valid_share),
+        "valid covers after 24 h": "" if day is None else percent(day),
+        f"valid covers after {span}": percent(prospect.last_valid_share),
+    }
+
+
+def losers(told: Outlook) -> Rows:
+    """The accounts that lose most under today's quota, else under the other one, with headings.
+
+    Nothing where no account loses a cover.
+    """
+    prospect = told.today if told.today.losses or not told.other else told.other
+    if not prospect.losses:
+        return []
+    name = "today" if prospect is told.today else _other_name(told)
+    rows = [
+        (loss.open_id, f"{loss.deaths:,}", _moment(loss.first_death_at))
+        for loss in prospect.losses[:NAMED]
+    ]
+    return [(f"accounts that lose most ({name})", "covers", "first death"), *rows]
+
+
+def facts(told: Outlook) -> Iterator[tuple[str, str]]:
+    """What else an operator should know: name and text."""
+    yield "quota needed", _needed(told.need)
+    for kind, unasked in told.unasked.items():
+        first = unasked.first_death_at
+        dies = f", the first dies at {_moment(first)}" if first else ""
+        covers, accounts = counted(unasked.covers, "cover"), counted(unasked.accounts, "account")
+        yield "cannot be asked for", f"{covers} of {accounts} {kind}{dies}: no matter of quota"
+    consents = told.consents
+    first = consents.first_ends_at
+    ends = f", the first at {_moment(first)}; {counted(consents.covers, 'cover')}" if first else ""
+    yield "consents", f"{counted(consents.accounts, 'consent')} end within 30 d{ends}"
+    lives = "to the full hour and 24 h" if told.ttl == "hourly" else spanned(told.ttl)
+    yield "covers live", f"{lives}, {'as observed' if told.ttl_observed else 'assumed'}"
+    yield "based on", _basis(told)
+
+
+def _basis(told: Outlook) -> str:
+    fleet = f"{counted(told.covers, 'cover')} of {counted(told.accounts, 'account')}"
+    if told.sampled is None:
+        return f"all {fleet}"
+    return f"estimated from {counted(told.sampled, 'video')} for {fleet}"
+
+
+def _needed(need: Need) -> str:
+    return (
+        f"{need.on_average:,.1f} requests a minute on average, {need.at_peak:,.1f} at peak "
+        f"({need.at_peak * 60:,.0f} an hour), {need.busiest_token:,.1f} with the busiest token"
+    )
+
+
+def _limit(limit: int) -> str:
+    return f"{limit:,}" if limit else "no limit"
+
+
+def _moment(unix_time: float | None) -> str:
+    if unix_time is None:
+        return ""
+    return datetime.fromtimestamp(unix_time, UTC).isoformat(sep=" ", timespec="seconds")
