@@ -25,7 +25,8 @@ from refresher.flow.stop import cancelled
 from refresher.flow.terms import Terms
 from refresher.flow.wiring import Outside
 from refresher.logs import emit
-from refresher.operations.server import served
+from refresher.operations.server import Sources, served
+from refresher.operations.shared import Shared
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import (
@@ -40,6 +41,7 @@ from refresher.postgres.failures import DatabaseRefusedError
 from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sealing import Sealer, check_readable
+from refresher.postgres.snapshot import read_snapshot
 from refresher.postgres.status import any_left, count_due, read_now
 from refresher.postgres.tokens import (
     TokenStore,
@@ -188,7 +190,7 @@ async def run(settings: Settings, replica: str) -> None:
     async with assembled(settings, replica) as app:
         stop_on_signals(app)
         _warn_of_ignored(settings)
-        async with served(settings.http_listen, partial(_what_is_missing, app.pool)):
+        async with served(settings.http_listen, _sources(app)):
             try:
                 await app.outage.outlast(
                     lambda: _check_database(app), app.stop, fatal=(DatabaseRefusedError,)
@@ -205,6 +207,13 @@ async def run(settings: Settings, replica: str) -> None:
             )
             _warn_of_tokens(app)
             await work(app)
+
+
+def _sources(app: App) -> Sources:
+    return Sources(
+        ready=partial(_what_is_missing, app.pool),
+        fleet=Shared(partial(read_snapshot, app.pool), monotonic),
+    )
 
 
 async def _check_database(app: App) -> None:

@@ -1,13 +1,16 @@
-"""Serves the operations endpoint, with /livez and /readyz."""
+"""Serves the operations endpoint: /livez, /readyz and /metrics."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from refresher.events import OPERATIONS_SERVED
 from refresher.logs import emit
+from refresher.operations.shared import Shared
+from refresher.postgres.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -15,14 +18,22 @@ if TYPE_CHECKING:
 ANSWER_SECONDS: Final = 1.0
 
 
-@asynccontextmanager
-async def served(
-    address: str | None, ready: Callable[[], Awaitable[str | None]]
-) -> AsyncIterator[None]:
-    """Serve /livez and /readyz on host:port; without an address nothing is served.
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the answers are made of."""
 
-    The loop that does the work answers /livez, so only a stuck loop fails it. `ready` says what is
-    missing, None if nothing is. Raises OSError for an address that we cannot listen on.
+    #: Says what is missing, None if nothing is.
+    ready: Callable[[], Awaitable[str | None]]
+    #: The fleet, as the database has it.
+    fleet: Shared[Snapshot]
+
+
+@asynccontextmanager
+async def served(address: str | None, sources: Sources) -> AsyncIterator[None]:
+    """Serve the endpoint on host:port; without an address nothing is served.
+
+    The loop that does the work answers /livez, so only a stuck loop fails it. Raises OSError for an
+    address that we cannot listen on.
     """
     if address is None:
         yield
@@ -31,7 +42,7 @@ async def served(
     # Loaded only if something is served: it takes as long as the database driver.
     from aiohttp import web  # noqa: PLC0415
 
-    runner = web.AppRunner(_application(ready), access_log=None)
+    runner = web.AppRunner(_application(sources), access_log=None)
     await runner.setup()
     host, _, port = address.rpartition(":")
     try:
@@ -46,8 +57,10 @@ async def served(
         await runner.cleanup()
 
 
-def _application(ready: Callable[[], Awaitable[str | None]]) -> "web.Application":
+def _application(sources: Sources) -> "web.Application":
     from aiohttp import web  # noqa: PLC0415
+
+    from refresher.operations.metrics import metrics_handler  # noqa: PLC0415
 
     async def livez(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -59,10 +72,16 @@ def _application(ready: Callable[[], Awaitable[str | None]]) -> "web.Application
         # One check at a time, valid for a second: probes must not crowd a slow database.
         async with one_at_a_time:
             if not answers or monotonic() > answers[-1][0] + ANSWER_SECONDS:
-                answers[:] = [(monotonic(), await ready())]
+                answers[:] = [(monotonic(), await sources.ready())]
         missing = answers[-1][1]
         return web.Response(text=f"{missing or 'ok'}\n", status=503 if missing else 200)
 
     app = web.Application()
-    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz)])
+    app.add_routes(
+        [
+            web.get("/livez", livez),
+            web.get("/readyz", readyz),
+            web.get("/metrics", metrics_handler(sources.fleet)),
+        ]
+    )
     return app

@@ -55,6 +55,11 @@ class Shared(Generic[T]):
             await asyncio.wait({self._reading}, timeout=self._patience_seconds)
         return self._latest
 
+    @property
+    def reading(self) -> Reading[T] | None:
+        """The latest reading so far, without asking for a newer one."""
+        return self._latest
+
     def age_seconds(self) -> float | None:
         """How old the latest reading is; None if there is none."""
         return self._clock() - self._latest.read_at if self._latest else None
