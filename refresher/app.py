@@ -19,6 +19,7 @@ from typing import Final
 from refresher import events
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.meter import Meter
 from refresher.flow.loop import Refresher
 from refresher.flow.outage import Outage
 from refresher.flow.stop import cancelled
@@ -75,6 +76,7 @@ class App:
     upkeep: Upkeep
     schedule: Schedule
     outage: Outage
+    meter: Meter
     #: The name of this process, in leases and in the log.
     replica: str
     #: Set by the first signal.
@@ -113,7 +115,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
     database_url = settings.database_url.get_secret_value()
     sealer = Sealer(split_keys(settings.token_keys))
     credentials = _credentials(settings)
-    outage = Outage(random.random, monotonic)
+    outage, meter = Outage(random.random, monotonic), Meter()
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         pool = await enter(connected(database_url, application_name=APPLICATION_NAME))
@@ -124,6 +126,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             write_back=WriteBack(pool),
             upstream=tiktok,
             outage=outage,
+            meter=meter,
             chance=random.random,
             clock=monotonic,
         )
@@ -134,12 +137,23 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             replica,
             version("cover-refresher"),
             tally=lambda: refresher.tally,
+            meter=meter,
             managed=settings.renews_tokens,
             fingerprint=credentials.fingerprint if credentials else None,
             limit_per_minute=settings.rate_limit_per_token,
         )
-        stop = asyncio.Event()
-        yield App(settings, pool, sealer, refresher, upkeep, Schedule(), outage, replica, stop)
+        yield App(
+            settings=settings,
+            pool=pool,
+            sealer=sealer,
+            refresher=refresher,
+            upkeep=upkeep,
+            schedule=Schedule(),
+            outage=outage,
+            meter=meter,
+            replica=replica,
+            stop=asyncio.Event(),
+        )
 
 
 def _accounts(settings: Settings, pool: Pool, sealer: Sealer, replica: str) -> Accounts:
@@ -213,6 +227,11 @@ def _sources(app: App) -> Sources:
     return Sources(
         ready=partial(_what_is_missing, app.pool),
         fleet=Shared(partial(read_snapshot, app.pool), monotonic),
+        meter=app.meter,
+        vitals=app.refresher.vitals,
+        settings=app.settings,
+        version=app.upkeep.version,
+        clock=monotonic,
     )
 
 

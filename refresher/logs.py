@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -32,6 +33,9 @@ def _hidden(name: str) -> Iterator[None]:
 with _hidden("rich"):
     import structlog
 
+
+#: How often each event happened in this process, whatever the log level lets through.
+emitted: Final = Counter[str]()
 REDACTED: Final = "[redacted]"
 #: Names of secrets, alone or at the end of a longer name: PGPASSWORD, REFRESHER_TOKEN_KEYS.
 LONG_NAMES: Final = (
@@ -63,6 +67,7 @@ WORD: Final = re.compile(r"[\w-]*")
 
 def emit(event: Event, **fields: object) -> None:
     """Log an event with its fields."""
+    emitted[event.name] += 1
     getattr(structlog.get_logger(), event.level)(event.name, **fields)
 
 

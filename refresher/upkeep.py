@@ -9,6 +9,7 @@ from typing import Final
 
 from refresher import events
 from refresher.domain.errors import DatabaseUnavailable, is_away
+from refresher.domain.meter import Meter
 from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.flow.outage import Outage
 from refresher.flow.work import Tally
@@ -38,6 +39,8 @@ class Upkeep:
     version: str
     #: What this replica has done so far.
     tally: Callable[[], Tally]
+    #: Hears of the turns of the loops.
+    meter: Meter
     #: Whether the daemon renews the access tokens.
     managed: bool
     #: Of the app credentials in use; None where there are none.
@@ -126,9 +129,25 @@ def begin(
         ("ignored tokens", IGNORED_TOKENS_SECONDS, asyncio.Event(), upkeep.tell_ignored_tokens),
     )
     return [
-        asyncio.create_task(on_each(outage, name, schedule.every(seconds, tick), unit))
+        asyncio.create_task(
+            on_each(outage, name, schedule.every(seconds, tick), _told(upkeep.meter, name, unit))
+        )
         for name, seconds, tick, unit in loops
     ]
+
+
+def _told(
+    meter: Meter, name: str, unit: Callable[[], Awaitable[None]]
+) -> Callable[[], Awaitable[None]]:
+    """The unit. However it ends, its loop has turned: what it raises is told elsewhere."""
+
+    async def turn() -> None:
+        try:
+            await unit()
+        finally:
+            meter.turned(name, monotonic())
+
+    return turn
 
 
 def _at_once() -> asyncio.Event:

@@ -73,6 +73,10 @@ class Capacity:
         """A request was answered after so long."""
         self.query_seconds += (seconds - self.query_seconds) * SMOOTHING
 
+    def limit(self) -> int:
+        """How many requests may be in flight just now; 0 or 1 while TikTok is down."""
+        return min(self._concurrency, self._health.window())
+
     @property
     def times_down(self) -> int:
         """How often TikTok has been down so far."""

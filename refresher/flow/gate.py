@@ -8,6 +8,7 @@ from refresher.domain.answers import Affects, Failure, Reaction, understood
 from refresher.domain.clocks import Clock
 from refresher.domain.conclude import Whose
 from refresher.domain.errors import AccessTokenRefused, TokenRequestFailed, UpstreamError
+from refresher.domain.meter import TOKEN, VIDEO_QUERY, Meter
 from refresher.domain.model import UNUSABLE_TOKEN, RefreshToken, TokenPair, Video, usable_token
 from refresher.domain.pacing import ISOLATED_AFTER, LATEST_SECONDS
 from refresher.domain.reconcile import Reconciled, reconcile
@@ -44,6 +45,7 @@ class Gate:
         app_rate: AppRate,
         results: Results,
         terms: Terms,
+        meter: Meter,
         clock: Clock,
     ) -> None:
         self._upstream = upstream
@@ -54,6 +56,7 @@ class Gate:
         self._results = results
         self._policy = terms.policy
         self._request_timeout_seconds = terms.request_timeout_seconds
+        self._meter = meter
         self._clock = clock
         self._querying: set[asyncio.Task[None]] = set()
 
@@ -100,6 +103,7 @@ class Gate:
                 self._in_flight.ended(request)
                 work.load.drop()  # to store the pair may take long
             self._in_flight.answered(request, good=True)
+            self._count(request, None)
             return pair
 
     def whose(self, work: Work) -> Whose:
@@ -119,6 +123,7 @@ class Gate:
         self._querying.add(task)
         video_ids = [video.video_id for video in videos]
         request = self._sent(work, video_ids)
+        self._meter.slot_wait_seconds.observe(request.sent_at - work.started)
         try:
             answer = await self._upstream.query(
                 work.claim.access_token or "", video_ids, self._request_timeout_seconds
@@ -129,6 +134,7 @@ class Gate:
             self._in_flight.ended(request)
             self._querying.discard(task)
         self._in_flight.answered(request, good=True)
+        self._count(request, None)
         self._app_rate.answered(work.claim.open_id)
         return answer
 
@@ -136,9 +142,14 @@ class Gate:
         isolated = work.claim.isolated_since is not None
         return self._in_flight.sent(work.claim.open_id, video_ids, isolated=isolated)
 
+    def _count(self, request: SentRequest, error: UpstreamError | None) -> None:
+        endpoint = VIDEO_QUERY if request.videos else TOKEN
+        self._meter.answered(endpoint, self._clock() - request.sent_at, error)
+
     def _learn(self, work: Work, request: SentRequest, error: UpstreamError) -> Failure:
         """What the failure tells about the API and about the account."""
         failure = understood(error, work.claim.token)
+        self._count(request, error)
         if failure.meaning.alive:
             self._in_flight.answered(request, good=False)
         else:
@@ -167,8 +178,11 @@ class Gate:
             log_id=error.log_id,
             detail=error.detail,
         )
-        work.tally.throttled += failure.throttled
-        if not self._app_rate.explains(open_id, failure):
+        by_app = self._app_rate.explains(open_id, failure)
+        if failure.throttled:
+            work.tally.throttled += 1
+            self._meter.throttled(failure, by_app=by_app)
+        if not by_app:
             work.failures.append(failure)
 
     def _is_taken_apart(self, work: Work, videos: Sequence[Video], failure: Failure) -> bool:

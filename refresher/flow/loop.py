@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.meter import Vitals
 from refresher.domain.model import Claim, OpenId
 from refresher.flow.outage import LATER_ATTEMPT
 from refresher.flow.room import Room
@@ -18,6 +19,8 @@ from refresher.flow.work import Tally, Work
 #: so long, then after twice that, and so on.
 LOOK_AGAIN_SECONDS: Final = 0.05
 LONGEST_LOOK_SECONDS: Final = 1.0
+#: What can become of a video that was asked for.
+RESULTS: Final = ("refreshed", "unchanged", "missing", "rejected")
 #: A bounded run gives up on accounts that have waited for so long, when nothing else is left.
 GIVEN_UP_SECONDS: Final = 10.0
 
@@ -32,6 +35,7 @@ class Refresher:
         self._parts = parts = connect(outside, terms, self.wake)
         self._stop = parts.stop
         self._outage = outside.outage
+        self._meter = outside.meter
         self._clock = outside.clock
         self._poll_seconds = terms.poll_seconds
         self._room = Room(parts.capacity, parts.results, outside.outage)
@@ -44,6 +48,19 @@ class Refresher:
     def upstream_away_seconds(self) -> float:
         """How long TikTok has been down; 0 while it answers."""
         return self._parts.health.away_seconds()
+
+    def vitals(self) -> Vitals:
+        """How this replica is just now, and what it has done so far."""
+        parts, tally = self._parts, self.tally
+        return Vitals(
+            in_flight=parts.capacity.sent,
+            in_flight_limit=parts.capacity.limit(),
+            unsaved=parts.results.unsaved,
+            upstream_up=not parts.health.is_down,
+            database_up=not self._outage.lasts,
+            asked=tally.ids,
+            results={name: getattr(tally, name) for name in RESULTS},
+        )
 
     def given_up(self) -> Collection[OpenId]:
         """Accounts that a lock, a trigger or a constraint has stopped for long."""
@@ -87,7 +104,9 @@ class Refresher:
     async def _work_on(self, finished: Callable[[], Awaitable[bool]] | None) -> None:
         while not self._stop.requested.is_set():
             self.wake.clear()
-            if await self._claim():
+            claimed = await self._claim()
+            self._meter.turned("claim", self._clock())
+            if claimed:
                 continue
             if finished and self._is_idle() and await finished():
                 self._stop.waits_over.set()

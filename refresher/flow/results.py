@@ -46,6 +46,8 @@ class Results:
         stop: Stop,
         wake: asyncio.Event,
     ) -> None:
+        #: Chunks that were answered and are not stored yet.
+        self.unsaved = 0
         self._under_way = under_way
         self._wake = wake
         self._outage = outage = turns.outage
@@ -97,12 +99,15 @@ class Results:
         if not reconciled.writes:
             return
         write = ChunkWrite(claim.open_id, claim.lease_epoch, reconciled.writes, claim.ctids)
+        self.unsaved += 1
         try:
             written = await self._write(work, write)
         except StatementFailed:
             raise  # the rows are the reason
         except DatabaseUnavailable:
             written = 0  # the grace time is over
+        finally:
+            self.unsaved -= 1
         if unwritten := write.videos - written:
             work.unsaved = True
             work.tally.refreshed = max(0, work.tally.refreshed - unwritten)

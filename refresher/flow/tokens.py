@@ -21,6 +21,7 @@ from refresher.domain.errors import (
     UpstreamError,
     is_away,
 )
+from refresher.domain.meter import Meter
 from refresher.domain.model import Claim, RefreshToken, Release, TokenPair, usable_token
 from refresher.domain.pacing import CLIENT_REFUSED_SECONDS, growing_seconds
 from refresher.domain.token_renewal import renew_in_seconds
@@ -72,6 +73,7 @@ class TokenRenewal:
         *,
         outage: Outage,
         stop: Stop,
+        meter: Meter,
         chance: Chance,
         clock: Clock,
     ) -> None:
@@ -79,6 +81,7 @@ class TokenRenewal:
         self._gate = gate
         self._outage = outage
         self._stop = stop
+        self._meter = meter
         self._chance = chance
         self._clock = clock
         self._suspended_until = -inf
@@ -132,8 +135,10 @@ class TokenRenewal:
         try:
             stored = await self._outlast(work, store)
         except BaseException:
+            self._meter.renewals["lost"] += 1
             emit(TOKEN_LOST, open_id=claim.open_id)
             raise
+        self._meter.renewals["renewed"] += 1
         emit(
             TOKEN_REFRESHED,
             open_id=claim.open_id,
@@ -175,6 +180,9 @@ class TokenRenewal:
             failure = _lost(claim, failure.error)
         await self._end(claim, unknown=interrupted or failure.meaning.unclear)
         release = self._concluded(claim, failure, whose)
+        suspended = failure.reaction is Reaction.SUSPEND
+        outcome = "parked" if release.park else "suspended" if suspended else "failed"
+        self._meter.renewals[outcome] += 1
         emit(
             TOKEN_FAILED,
             open_id=claim.open_id,

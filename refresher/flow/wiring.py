@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from refresher.domain.clocks import Chance, Clock
+from refresher.domain.meter import Meter
 from refresher.flow.app_rate import Accounts as Rated
 from refresher.flow.app_rate import AppRate
 from refresher.flow.capacity import Capacity
@@ -40,6 +41,8 @@ class Outside:
     upstream: Upstream
     #: Whether the database is away.
     outage: Outage
+    #: Counts what is done.
+    meter: Meter
     #: Random numbers in [0, 1).
     chance: Chance
     #: Monotonic seconds.
@@ -80,6 +83,16 @@ def connect(outside: Outside, terms: Terms, wake: asyncio.Event) -> Parts:
         app_rate=app_rate,
         results=results,
         terms=terms,
+        meter=outside.meter,
+        clock=clock,
+    )
+    renewal = TokenRenewal(
+        outside.tokens,
+        gate,
+        outage=outage,
+        stop=stop,
+        meter=outside.meter,
+        chance=chance,
         clock=clock,
     )
     refresh = AccountRefresh(
@@ -87,7 +100,7 @@ def connect(outside: Outside, terms: Terms, wake: asyncio.Event) -> Parts:
         Split(gate, leases, results, health=health, policy=terms.policy),
         results,
         leases,
-        TokenRenewal(outside.tokens, gate, outage=outage, stop=stop, chance=chance, clock=clock),
+        renewal,
         health=health,
         under_way=capacity.under_way,
         chance=chance,

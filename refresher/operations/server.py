@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from refresher.domain.clocks import Clock
+from refresher.domain.meter import Meter, Vitals
 from refresher.events import OPERATIONS_SERVED
 from refresher.logs import emit
 from refresher.operations.shared import Shared
 from refresher.postgres.snapshot import Snapshot
+from refresher.settings import Settings
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -26,6 +29,13 @@ class Sources:
     ready: Callable[[], Awaitable[str | None]]
     #: The fleet, as the database has it.
     fleet: Shared[Snapshot]
+    #: What this replica has counted, and how it is just now.
+    meter: Meter
+    vitals: Callable[[], Vitals]
+    settings: Settings
+    version: str
+    #: Of the times in `meter`.
+    clock: Clock
 
 
 @asynccontextmanager
@@ -81,7 +91,7 @@ def _application(sources: Sources) -> "web.Application":
         [
             web.get("/livez", livez),
             web.get("/readyz", readyz),
-            web.get("/metrics", metrics_handler(sources.fleet)),
+            web.get("/metrics", metrics_handler(sources)),
         ]
     )
     return app

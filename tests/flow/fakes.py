@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from refresher.domain.due import DuePolicy
+from refresher.domain.meter import Meter
 from refresher.domain.model import Claim, Release, Released, TokenStanding, Video
 from refresher.domain.pacing import DatabaseTime
 from refresher.flow.loop import Refresher
@@ -200,6 +201,7 @@ class Run:
             write_back=self.store,
             upstream=api,
             outage=self.outage,
+            meter=Meter(),
             chance=lambda: 0.5,
             clock=now,
         )

@@ -1,0 +1,126 @@
+"""What one replica knows of itself, whether the database is there or not."""
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from refresher.domain.meter import Meter, Vitals
+from refresher.logs import emitted
+from refresher.operations.families import add_histogram, counters, gauge, gauges
+from refresher.operations.server import Sources
+from refresher.settings import Settings
+
+
+class ReplicaCollector(Collector):
+    """Counts since the start of the process, and how it is just now."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterator[Metric]:
+        sources, vitals = self._sources, self._sources.vitals()
+        yield InfoMetricFamily("refresher_build", "What runs.", {"version": sources.version})
+        yield from _settings(sources.settings)
+        yield from _state(vitals)
+        yield from _loops(sources.meter, sources.clock())
+        yield from _done(vitals)
+        yield from _counted(sources.meter)
+
+
+def _settings(settings: Settings) -> Iterator[Metric]:
+    yield from gauge(
+        "refresher_token_limit_requests_per_minute",
+        "Setting: requests a minute for one token.",
+        settings.rate_limit_per_token,
+    )
+    yield from gauge(
+        "refresher_app_limit_requests_per_minute",
+        "Setting: requests a minute for the whole app. Absent: no such limit is set.",
+        settings.rate_limit_per_app or None,
+    )
+    yield from gauge(
+        "refresher_lead_seconds",
+        "Setting: how long before its expiry a cover is asked for.",
+        settings.lead_seconds,
+    )
+
+
+def _state(vitals: Vitals) -> Iterator[Metric]:
+    yield from gauge("refresher_requests_in_flight", "Requests on their way.", vitals.in_flight)
+    yield from gauge(
+        "refresher_requests_in_flight_limit",
+        "How many requests may be on their way now; 0 or 1 while TikTok does not answer.",
+        vitals.in_flight_limit,
+    )
+    yield from gauge("refresher_unsaved_results", "Answers that wait to be stored.", vitals.unsaved)
+    yield from gauge(
+        "refresher_database_up", "1: the database answers this replica.", vitals.database_up
+    )
+    yield from gauge("refresher_upstream_up", "1: TikTok answers this replica.", vitals.upstream_up)
+
+
+def _loops(meter: Meter, now: float) -> Iterator[Metric]:
+    unix_time = time.time() - now
+    yield from gauges(
+        "refresher_loop_last_turn_timestamp_seconds",
+        "When each loop last came to the end of a turn.",
+        "loop",
+        {loop: round(unix_time + at, 3) for loop, at in meter.turned_at.items()},
+    )
+
+
+def _done(vitals: Vitals) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "refresher_requested_videos",
+        "Videos asked for, 20 a request where chunks are full.",
+        vitals.asked,
+    )
+    yield from counters(
+        "refresher_results", "What became of the videos asked for.", "outcome", vitals.results
+    )
+
+
+def _counted(meter: Meter) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "refresher_requests",
+        "Requests that have ended, by endpoint and outcome.",
+        labels=["endpoint", "outcome"],
+    )
+    seconds = HistogramMetricFamily(
+        "refresher_request_duration_seconds",
+        "How long requests took, whatever came of them.",
+        labels=["endpoint"],
+    )
+    for endpoint, outcomes in meter.requests.items():
+        for outcome, count in outcomes.items():
+            requests.add_metric([endpoint, outcome], count)
+        add_histogram(seconds, [endpoint], meter.request_seconds[endpoint])
+    yield requests
+    yield seconds
+    waits = HistogramMetricFamily(
+        "refresher_slot_wait_seconds",
+        "From the claim of a chunk to its request: it waits for its slot and for a permit.",
+    )
+    yield add_histogram(waits, [], meter.slot_wait_seconds)
+    yield from counters(
+        "refresher_throttles",
+        "Limits met: an account's of a minute or of a day, or the app's.",
+        "scope",
+        meter.throttles,
+    )
+    yield from counters(
+        "refresher_token_refreshes",
+        "Attempts to get a new pair of tokens.",
+        "outcome",
+        meter.renewals,
+    )
+    yield from counters(
+        "refresher_log_events", "Events by name, whatever the log level.", "event", emitted
+    )
