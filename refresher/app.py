@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from time import monotonic
@@ -43,7 +43,7 @@ from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sealing import Sealer, check_readable
 from refresher.postgres.snapshot import read_snapshot
-from refresher.postgres.status import any_left, count_due, read_now
+from refresher.postgres.status import any_left, count_due, read_now, read_paused_since
 from refresher.postgres.tokens import (
     TokenStore,
 )
@@ -63,6 +63,14 @@ ONCE_FAILURES: Final = 3
 ONCE_AWAY_SECONDS: Final = 15.0
 #: In so long a replica notices that its connection to the database is dead, and connects anew.
 NOTICING_SECONDS: Final = 12.0
+
+
+class EverythingPausedError(Exception):
+    """An operator has paused everything."""
+
+    def __init__(self, since: datetime) -> None:
+        at = since.isoformat(sep=" ", timespec="seconds")
+        super().__init__(f"everything is paused since {at}: refresher resume --all goes on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +146,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             version("cover-refresher"),
             tally=lambda: refresher.tally,
             meter=meter,
+            paused_since=lambda: refresher.paused_since,
             managed=settings.renews_tokens,
             fingerprint=credentials.fingerprint if credentials else None,
             limit_per_minute=settings.rate_limit_per_token,
@@ -292,11 +301,13 @@ async def _sign_off(app: App) -> None:
 async def once(settings: Settings, replica: str, on_progress: Callable[[int, int], None]) -> int:
     """Ask for everything due now; the number of due videos that could not be answered.
 
-    `on_progress` hears of videos answered and due. Raises `DatabaseUnavailable` and as `run`.
+    `on_progress` hears of videos answered and due. Raises `DatabaseUnavailable`, as `run`, and
+    `EverythingPausedError`, also if the pause begins meanwhile and something is left.
     """
     async with assembled(settings, replica) as app:
         stop_on_signals(app)
         await _check_database(app)
+        _refuse_pause(await read_paused_since(app.pool))
         started = await read_now(app.pool)
         due = await count_due(app.pool, started)
 
@@ -304,13 +315,22 @@ async def once(settings: Settings, replica: str, on_progress: Callable[[int, int
             on_progress(min(app.refresher.tally.ids, due), due)
             if app.refresher.upstream_away_seconds > ONCE_AWAY_SECONDS:
                 return True
+            if app.refresher.paused_since:
+                return True
             given_up = app.refresher.given_up()
             return not await any_left(app.pool, started, ONCE_FAILURES, given_up)
 
         await work(app, finished)
         left = await count_due(app.pool, started)
         on_progress(due - left, due)
+        if left:
+            _refuse_pause(app.refresher.paused_since)
         return left
+
+
+def _refuse_pause(since: datetime | None) -> None:
+    if since:
+        raise EverythingPausedError(since)
 
 
 def stop_on_signals(app: App) -> None:

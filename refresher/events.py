@@ -126,8 +126,13 @@ FRESHNESS_SUMMARIZED: Final = Event(
         "hour_requests",
         "hour_busiest",
         "limit_per_minute",
+        "paused_since",
     ),
 )
+
+#: An operator has paused everything, and resumed it.
+FLEET_PAUSED: Final = Event("fleet.paused", "warning", ("since",))
+FLEET_RESUMED: Final = Event("fleet.resumed", "info", ("since",))
 
 LIBRARY_WARNED: Final = Event("library.warned", "warning", ("logger", "message", "exception"))
 LIBRARY_FAILED: Final = Event("library.failed", "error", ("logger", "message", "exception"))
@@ -181,7 +186,13 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "log_id": str,
         "logger": str,
         "loop": Literal[
-            "summary", "audit", "tend tokens", "ignored tokens", "renew leases", "keep app limit"
+            "heartbeat",
+            "summary",
+            "audit",
+            "tend tokens",
+            "ignored tokens",
+            "renew leases",
+            "keep app limit",
         ],
         "message": str,
         "missing": int,
@@ -190,6 +201,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "overslept_seconds": float | None,
         "parameters": list[str],
         "pause_seconds": float,
+        "paused_since": datetime | None,
         "postponed": int,
         "quota": Literal["minute", "day"],
         "rate_per_minute": int,
@@ -201,6 +213,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "sealed_accounts": int,
         "seconds": float,
         "signal": Literal["SIGTERM", "SIGINT"],
+        "since": datetime,
         "state": Literal["needs_reauthorization", "needs_scope"],
         "stored": bool,
         "tables": list[str],

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from math import inf
 from time import monotonic
 from typing import Final
@@ -41,6 +42,8 @@ class Upkeep:
     tally: Callable[[], Tally]
     #: Hears of the turns of the loops.
     meter: Meter
+    #: Since when everything is paused; None: it is not.
+    paused_since: Callable[[], datetime | None]
     #: Whether the daemon renews the access tokens.
     managed: bool
     #: Of the app credentials in use; None where there are none.
@@ -67,7 +70,7 @@ class Upkeep:
         done, self.summarized = now.since(self.summarized), now
         emit(
             events.FRESHNESS_SUMMARIZED,
-            **summary_fields(summary, done),
+            **summary_fields(summary, done, self.paused_since()),
             isolated=isolated,
             hour_requests=quota.requests,
             hour_busiest=quota.busiest,
@@ -181,7 +184,9 @@ async def on_each(
             failing_since, said = inf, False
 
 
-def summary_fields(summary: Summary, done: Tally) -> dict[str, object]:
+def summary_fields(
+    summary: Summary, done: Tally, paused_since: datetime | None
+) -> dict[str, object]:
     """The fields of `freshness.summarized` that count videos, and what was done."""
     return {
         **asdict(summary),
@@ -192,6 +197,7 @@ def summary_fields(summary: Summary, done: Tally) -> dict[str, object]:
         "rejected": done.rejected,
         "chunk_fill": chunk_fill(done),
         "throttled": done.throttled,
+        "paused_since": paused_since.isoformat() if paused_since else None,
     }
 
 

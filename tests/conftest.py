@@ -343,6 +343,24 @@ def check_line(line: str) -> None:
         raise AssertionError(f"{error}: {line}") from None
 
 
+@pytest.fixture
+def refresher(
+    database: str, tmp_path: Path, launcher: Launcher
+) -> Callable[..., Awaitable[tuple[int, str, str]]]:
+    """Run a command to its end; (exit code, stdout, stderr)."""
+
+    async def run(*command: str, **settings: object) -> tuple[int, str, str]:
+        code, out, err = await launcher.run(
+            *command,
+            environment=environment(str(settings.pop("url", database)), **settings),
+            folder=tmp_path,
+        )
+        check_output(out + err)
+        return code, out, err
+
+    return run
+
+
 @pytest.fixture(autouse=True)
 def logging_restored() -> Iterator[None]:
     """Undo what a test changed in the logging of this process."""

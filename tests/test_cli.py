@@ -8,24 +8,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from refresher.postgres.sealing import SEALED, Sealer
-from tests.conftest import check_output, environment
 from tests.test_refused import on_update
-
-
-@pytest.fixture
-def refresher(database, tmp_path, launcher):
-    """Run a command to its end; (exit code, stdout, stderr)."""
-
-    async def run(*command, **settings):
-        code, out, err = await launcher.run(
-            *command,
-            environment=environment(settings.pop("url", database), **settings),
-            folder=tmp_path,
-        )
-        check_output(out + err)
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

@@ -140,5 +140,5 @@ async def test_deleted_upstream_they_page_nobody(serve, start, pool):
 def test_a_summary_tells_both():
     """How many are missing now, and how often this replica's answers have left one out."""
     summary = Summary(60, 60, 0, 0, 50, 0, 0, 0.0, {})
-    fields = summary_fields(summary, Tally(missing=70))
+    fields = summary_fields(summary, Tally(missing=70), None)
     assert (fields["missing"], fields["left_out"]) == (50, 70)

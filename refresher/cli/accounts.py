@@ -15,9 +15,12 @@ from refresher.csv_files.columns import ACCOUNT_COLUMNS, ACCOUNT_NEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from rich.table import Table
 
+    from refresher.domain.standing import Standing
+    from refresher.postgres.database import Pool
     from refresher.postgres.status import Account
 
 accounts = typer.Typer(help="The accounts whose videos are kept alive.")
@@ -33,7 +36,6 @@ def import_accounts(
     from refresher.cli.database import sealer_of
     from refresher.csv_files.rows import read_accounts
     from refresher.postgres import imports
-    from refresher.postgres.database import Pool
     from refresher.settings import read_settings
 
     sealer = sealer_of(read_settings())
@@ -102,8 +104,14 @@ def _set_state(open_id: str, state: str, reason: str | None) -> None:
     from refresher.settings import read_settings
 
     settings = read_settings()
-    standing = with_database(settings, lambda pool: status.set_state(pool, open_id, state, reason))
+
+    async def set_state(pool: Pool) -> tuple[Standing | None, datetime | None]:
+        standing = await status.set_state(pool, open_id, state, reason)
+        return standing, await status.read_paused_since(pool)
+
+    standing, paused_since = with_database(settings, set_state)
     if standing is None:
         hint = "; of options tells refresher accounts --help" if open_id.startswith("-") else ""
         raise Misuse(f"open_id: expected a known account, not {open_id!r}{hint}")
-    print(standing_line(open_id, standing, managed=settings.renews_tokens))
+    everything = f"; but everything is paused since {short(paused_since)}" if paused_since else ""
+    print(standing_line(open_id, standing, managed=settings.renews_tokens) + everything)

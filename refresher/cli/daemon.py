@@ -51,7 +51,10 @@ def once() -> None:
         def on_progress(answered: int, due: int) -> None:
             progress.update(task, completed=answered, total=due)
 
-        left = uvloop.run(composition.once(settings, replica, on_progress))
+        try:
+            left = uvloop.run(composition.once(settings, replica, on_progress))
+        except composition.EverythingPausedError as error:
+            raise Incomplete(str(error)) from None
     if left:
         raise Incomplete(
             f"{counted(left, 'due video')} could not be answered: parked, in back-off, stopped by "

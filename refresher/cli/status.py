@@ -39,7 +39,9 @@ async def _facts(pool: Pool, limit_per_token: int) -> dict[str, Any]:
     summary = await status.read_summary(pool)
     quota = await status.read_quota(pool)
     partitions = await count_partitions(pool)
+    paused_since = await status.read_paused_since(pool)
     return {
+        "paused_since": paused_since.isoformat() if paused_since else None,
         **asdict(summary),
         "isolated_accounts": await status.count_isolated(pool),
         "quota": {
@@ -59,6 +61,8 @@ def _print_facts(facts: dict[str, Any]) -> None:
 
     quota, reachable = facts["quota"], facts["valid"] + facts["expired"] + facts["uncovered"]
     table = Table(show_header=False, box=None, pad_edge=False)
+    if facts["paused_since"]:
+        table.add_row("paused", f"everything, since {facts['paused_since']}: resume --all goes on")
     table.add_row("freshness", f"{facts['valid'] / reachable:.2%}" if reachable else "no covers")
     for name in ("videos", "valid", "expired", "uncovered", "missing", "unreachable", "due"):
         table.add_row(name, f"{facts[name]:,}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from math import inf
 from typing import Final, Protocol
 
@@ -37,6 +38,8 @@ class Accounts(Protocol):
 
     #: Whether the last claim met rows that others had locked.
     skipped_locked: bool
+    #: At the last claim: since when everything is paused.
+    paused_since: datetime | None
     #: Accounts that the last claim leased, but whose lease a trigger has undone.
     unleased: Sequence[OpenId]
 
@@ -88,6 +91,11 @@ class Claiming:
         self.more = False
         #: Whether the last claim left accounts that are due: look again soon.
         self.some_left = False
+
+    @property
+    def paused_since(self) -> datetime | None:
+        """Since when everything is paused, so that nothing is claimed; None: it is not."""
+        return self._accounts.paused_since
 
     async def claim(
         self, chunk_budget: int, tried: Collection[str] | None = None

@@ -3,17 +3,20 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Final
 
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.meter import Vitals
 from refresher.domain.model import Claim, OpenId
+from refresher.events import FLEET_PAUSED, FLEET_RESUMED
 from refresher.flow.outage import LATER_ATTEMPT
 from refresher.flow.room import Room
 from refresher.flow.stop import cancelled, wait_for
 from refresher.flow.terms import Terms
 from refresher.flow.wiring import Outside, connect
 from refresher.flow.work import Tally, Work
+from refresher.logs import emit
 
 #: Due accounts that a claim has left, as others had locked their rows, are looked for again after
 #: so long, then after twice that, and so on.
@@ -32,6 +35,8 @@ class Refresher:
         #: Set when it is time to look for due accounts.
         self.wake = asyncio.Event()
         self.tally = Tally()
+        #: Since when everything is paused, as the last claim has seen it; None: it is not.
+        self.paused_since: datetime | None = None
         self._parts = parts = connect(outside, terms, self.wake)
         self._stop = parts.stop
         self._outage = outside.outage
@@ -138,12 +143,20 @@ class Refresher:
             self._claims_failed += 1
             return True
         self._claims_failed = 0
+        self._note_pause(claiming.paused_since)
         for claim in claims:
             self._start(claim)
         self._looks.claimed(some_left=claiming.some_left and not claims)
         if claiming.more:
             self.wake.set()
         return bool(claims)
+
+    def _note_pause(self, since: datetime | None) -> None:
+        before, self.paused_since = self.paused_since, since
+        if since and not before:
+            emit(FLEET_PAUSED, since=since.isoformat())
+        if before and not since:
+            emit(FLEET_RESUMED, since=before.isoformat())
 
     async def _unless_stopped(
         self, claiming: Coroutine[None, None, Sequence[Claim]]

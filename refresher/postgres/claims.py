@@ -72,6 +72,8 @@ class Claims:
         self._clock = clock
         #: Whether the last claim skipped accounts because others had locked their rows.
         self.skipped_locked = False
+        #: Since when nothing is claimed, as everything is paused; None: it is not.
+        self.paused_since: datetime | None = None
         #: Accounts that the last claim leased, but whose lease a trigger has undone.
         self.unleased: Sequence[OpenId] = ()
 
@@ -127,6 +129,7 @@ class Claims:
 
     def _learn(self, rows: Sequence[Record], claims: Sequence[Claim], ahead: float) -> None:
         self.skipped_locked = rows[0]["skipped_locked"]
+        self.paused_since = rows[0]["paused_since"]
         self.unleased = [
             OpenId(row["granted"]) for row in rows if row["granted"] and row["open_id"] is None
         ]

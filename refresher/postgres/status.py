@@ -28,6 +28,8 @@ SET_STATE: Final = statement("set_state")
 NOW: Final = statement("now")
 DUE_BEFORE: Final = statement("due_before")
 ANY_LEFT: Final = statement("any_left")
+PAUSED_SINCE: Final = statement("paused_since")
+PAUSE_ALL: Final = statement("pause_all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,20 @@ async def set_state(pool: Pool, open_id: str, state: str, reason: str | None) ->
     async with acquired(pool) as connection:
         row = await connection.fetchrow(*SET_STATE(open_id=open_id, state=state, reason=reason))
     return Standing(**dict(row)) if row else None
+
+
+async def read_paused_since(pool: Pool) -> datetime | None:
+    """Since when everything is paused; None: it is not."""
+    async with acquired(pool) as connection:
+        since: datetime | None = await connection.fetchval(*PAUSED_SINCE())
+    return since
+
+
+async def pause_all(pool: Pool, *, paused: bool) -> datetime | None:
+    """Pause everything, or end that; returns since when it was paused before. Idempotent."""
+    async with acquired(pool) as connection:
+        before: datetime | None = await connection.fetchval(*PAUSE_ALL(paused=paused))
+    return before
 
 
 async def read_now(pool: Pool) -> datetime:

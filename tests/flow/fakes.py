@@ -40,6 +40,7 @@ class Store:
     """The accounts and their leases. `hooks` run before the statement of their name."""
 
     skipped_locked = False
+    paused_since = None
     unleased = ()
 
     def __init__(self, accounts):

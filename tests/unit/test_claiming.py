@@ -28,6 +28,7 @@ class Accounts:
     at_all: Exception | None = None
     asked: list[object] = field(default_factory=list)
     skipped_locked: bool = False
+    paused_since: None = None
     unleased: tuple[str, ...] = ()
 
     async def claim(self, budget, *, skipped=(), only=None, tried=None):  # noqa: ARG002

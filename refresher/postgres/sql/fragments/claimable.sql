@@ -1,5 +1,7 @@
 -- What may be claimed now, out of the accounts that `who` names. Locked rows are skipped later.
-state = 'active'
+-- During a pause of everything none is. It costs one look into `app`, and no account is read.
+(SELECT paused_since FROM refresher.app) IS NULL
+AND state = 'active'
 AND {{ who }}
 AND (lease_expires_at IS NULL OR lease_expires_at <= now())
 AND next_slot_at <= now() + {{ horizon }}

@@ -40,6 +40,7 @@ visibility AS MATERIALIZED (
     -- One row: what this statement can see. `sees_all`: all videos of the locked accounts, and no
     -- insert is still open. `skipped_locked`: others have locked the rows of due accounts.
     SELECT refresher.is_latest(pg_current_snapshot()) AS sees_all,
+           (SELECT paused_since FROM refresher.app) AS paused_since,
            CASE WHEN number < :accounts THEN number < (
                SELECT count(*)
                FROM (
@@ -222,7 +223,7 @@ leases AS (
               a.refresh_token, a.tokens_generation, a.token_standing, a.token_failures,
               a.isolated_since, a.isolated_reason
 )
-SELECT l.*, g.open_id AS granted, visibility.skipped_locked,
+SELECT l.*, g.open_id AS granted, visibility.skipped_locked, visibility.paused_since,
        g.first_slot, now() AS now, (SELECT at FROM start) AS slots_from,
        g.renewable, g.dead, g.token_due,
        (SELECT app_step > :app_step::interval FROM pace) AS app_limited,
