@@ -63,6 +63,7 @@ class AccountRefresh:
         except Exception as error:  # noqa: BLE001 - one account's surprise must not stop the others
             emit(ACCOUNT_FAILED, open_id=work.claim.open_id, exc_info=error)
             work.fail("internal_failure")
+            work.unsaved = True  # or its wait would not grow where TikTok answers
         release = release or self._conclude(work)
         report(work, release, await self._leases.release(work, release))
 

@@ -34,6 +34,10 @@ class Account:
     covers: dict[str, str] = field(default_factory=dict)
     releases: list[Release] = field(default_factory=list)
     released: asyncio.Event = field(default_factory=asyncio.Event)
+    #: What refuses its rows.
+    refuses: Exception | None = None
+    #: So many claims in a row have failed.
+    failures: int = 0
 
 
 class Store:
@@ -74,7 +78,7 @@ class Store:
             access_token=f"act.{open_id}",
             lease_epoch=account.epoch,
             lease_expires_at=self._time(account.leased_until),
-            failures=0,
+            failures=account.failures,
             videos=[Video(video_id, True, None, 0, False) for video_id in videos],
             first_slot=self._time(now()),
             step_seconds=account.step_seconds,
@@ -99,6 +103,7 @@ class Store:
         if release.lease_epoch < account.epoch:
             return None
         account.releases.append(release)
+        account.failures = release.failures
         account.released.set()
         account.leased_until = 0.0
         return Released(parked=False, wake_in_seconds=3600.0, isolated=False)
@@ -138,6 +143,8 @@ class Store:
         account = self.accounts[chunk.open_id]
         if chunk.lease_epoch != account.epoch:
             return 0
+        if account.refuses:
+            raise account.refuses
         for write in chunk.writes:
             account.covers.update(zip(write.video_ids, write.urls, strict=False))
         return chunk.videos

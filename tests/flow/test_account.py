@@ -168,3 +168,20 @@ async def test_a_throttled_account_sends_nothing_more():
     assert release.requests == 1
     assert len(run.api.requests) == 2
     assert list(other.covers) == ["99"]
+
+
+@virtual
+async def test_an_account_whose_rows_are_refused_waits_longer_and_longer():
+    """TikTok answers it, a trigger refuses the answers: each try costs a request and a traceback."""
+    account = Account([], refuses=ValueError("under audit"))
+    async with running({"ana": account}, Api()) as run:
+        with capture_logs() as logs:
+            for _ in range(6):
+                account.released.clear()
+                account.due = ids(1)
+                run.refresher.wake.set()
+                await released(account)
+    waits = [release.retry_seconds for release in account.releases]
+    assert all(later > 1.2 * wait for wait, later in pairwise(waits[:4]))
+    assert waits[-1] >= 60
+    assert [entry["event"] for entry in logs].count("account.failed") == 6
