@@ -122,7 +122,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
     """The parts, connected to each other; nothing runs yet."""
     database_url = settings.database_url.get_secret_value()
     sealer = Sealer(split_keys(settings.token_keys))
-    credentials = _credentials(settings)
+    credentials = credentials_of(settings)
     outage, meter = Outage(random.random, monotonic), Meter()
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -197,7 +197,7 @@ def _terms(settings: Settings) -> Terms:
     )
 
 
-def _credentials(settings: Settings) -> AppCredentials | None:
+def credentials_of(settings: Settings) -> AppCredentials | None:
     key, secret = settings.tiktok_client_key, settings.tiktok_client_secret
     if key is None or secret is None:
         return None

@@ -183,23 +183,41 @@ def read_settings(**overrides: object) -> Settings:
 
     Raises `SettingsError`, which names the variable, what was expected and what was given.
     """
-    try:
-        env_file = read_env_file(ENV_FILE, _is_known, PREFIX)
-        secrets = read_secrets(SECRETS_FOLDER, _is_known, PREFIX)
-    except BadSettingFileError as error:
-        raise SettingsError(str(error)) from None
+    env_file, secrets = _read_files()
     # The last source wins.
     given = {**_fields(secrets), **_fields(env_file), **EnvSettingsSource(Settings)(), **overrides}
     try:
         settings = Settings(**given)
     except ValidationError as error:
         raise SettingsError("; ".join(map(_complaint, error.errors()))) from None
-    settings._ignored = (  # noqa: SLF001 - nobody else may set it
-        *unknown_variables(os.environ),
-        *env_file.unknown,
-        *secrets.unknown,
-    )
+    settings._ignored = _unknown(env_file, secrets)  # noqa: SLF001 - nobody else may set it
     return settings
+
+
+def unknown_names() -> tuple[str, ...]:
+    """What `Settings.ignored` would be, also where another setting is missing or wrong.
+
+    If a file cannot be read, those of the environment alone.
+    """
+    try:
+        return _unknown(*_read_files())
+    except SettingsError:
+        return _unknown()
+
+
+def _read_files() -> tuple[Found, Found]:
+    """`.env` and the files of secrets. Raises `SettingsError`."""
+    try:
+        return (
+            read_env_file(ENV_FILE, _is_known, PREFIX),
+            read_secrets(SECRETS_FOLDER, _is_known, PREFIX),
+        )
+    except BadSettingFileError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _unknown(*files: Found) -> tuple[str, ...]:
+    return (*unknown_variables(os.environ), *(name for found in files for name in found.unknown))
 
 
 def _fields(found: Found) -> dict[str, Any]:

@@ -11,7 +11,18 @@ from typing import Annotated, Final
 
 import typer
 
-from refresher.cli import accounts, daemon, demo, forecast, pause, simulate, status, tokens, videos
+from refresher.cli import (
+    accounts,
+    daemon,
+    demo,
+    doctor,
+    forecast,
+    pause,
+    simulate,
+    status,
+    tokens,
+    videos,
+)
 from refresher.cli.output import Incomplete, Misuse, say
 
 EXIT_INCOMPLETE: Final = 1
@@ -56,6 +67,7 @@ app.command()(forecast.forecast)
 app.command("status")(status.show_status)
 app.command()(pause.pause)
 app.command()(pause.resume)
+app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
 app.add_typer(accounts.accounts, name="accounts")
 app.add_typer(videos.videos, name="videos")
 app.add_typer(tokens.tokens, name="tokens")

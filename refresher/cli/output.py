@@ -23,11 +23,16 @@ class Incomplete(Exception):
 
 def say(message: str) -> None:
     """Print one line on standard error, without secrets."""
+    print(f"refresher: {one_line(message)}", file=sys.stderr)
+
+
+def one_line(message: str) -> str:
+    """The message in one line, without secrets."""
     from refresher.logs import redacted_text
 
     names_and_texts = COMPLAINT.split(message)
     names_and_texts[::2] = map(redacted_text, names_and_texts[::2])
-    print(f"refresher: {' '.join(''.join(names_and_texts).split())}", file=sys.stderr)
+    return " ".join("".join(names_and_texts).split())
 
 
 def counted(number: int, noun: str) -> str:

@@ -137,13 +137,19 @@ async def _nothing(_connection: object) -> None:
     pass
 
 
-async def check_migrated(pool: Pool) -> None:
-    """Raises `SchemaNotMigratedError`, or `DatabaseUnavailable`."""
+async def read_revision(pool: Pool) -> str | None:
+    """The revision of the schema; None where there is none. Raises `DatabaseUnavailable`."""
     async with acquired(pool) as connection:
         try:
-            revision = await connection.fetchval(*REVISION())
+            revision: str | None = await connection.fetchval(*REVISION())
         except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
             revision = None
+    return revision
+
+
+async def check_migrated(pool: Pool) -> None:
+    """Raises `SchemaNotMigratedError`, or `DatabaseUnavailable`."""
+    revision = await read_revision(pool)
     if revision is None or revision < SCHEMA_REVISION:
         raise SchemaNotMigratedError(
             f"schema refresher: expected revision {SCHEMA_REVISION} or newer, not "

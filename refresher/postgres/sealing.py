@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncpg import Record
 
+from refresher.domain.checkup.facts import Tokens
+from refresher.domain.clocks import Clock
 from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import OpenId
 from refresher.postgres.database import Pool, acquired
@@ -165,6 +167,20 @@ async def check_readable(pool: Pool, sealer: Sealer) -> None:
             f"the stored tokens are sealed (accounts: {unreadable:,}), and none of the keys in "
             "REFRESHER_TOKEN_KEYS fits: add the key they were sealed with"
         )
+
+
+async def read_tokens(pool: Pool, sealer: Sealer, seconds: float, clock: Clock) -> Tokens:
+    """Which sealed tokens the keys open: as many as there is time for, in the order of open_id."""
+    ends_at = clock() + seconds
+    sealed, all_seen = 0, True
+    unreadable: list[str] = []
+    async for rows in _pages(pool, SEALED_TOKENS):
+        sealed += len(rows)
+        unreadable += [row["open_id"] for row in rows if not _is_readable(row, sealer)]
+        if clock() > ends_at:
+            all_seen = False
+            break
+    return Tokens(sealer.seals, sealed, len(unreadable), next(iter(unreadable), None), all_seen)
 
 
 class _Walk(NamedTuple):

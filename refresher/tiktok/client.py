@@ -1,5 +1,6 @@
 """Sending requests: a thin aiohttp session around the modules that know what the bytes mean."""
 
+import math
 import time
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,9 +25,17 @@ from yarl import URL
 
 from refresher.domain.errors import NotSent, UpstreamFailed
 from refresher.domain.model import TokenPair
+from refresher.tiktok.failures import read_error
 from refresher.tiktok.query_answer import read_answer
+from refresher.tiktok.times import sent_at
 from refresher.tiktok.token_answer import read_token_answer
-from refresher.tiktok.wire import LOG_ID_HEADER, Request, build_query, build_token_request
+from refresher.tiktok.wire import (
+    GREETING,
+    LOG_ID_HEADER,
+    Request,
+    build_query,
+    build_token_request,
+)
 
 #: Twenty covers take about 10 kB; a body past this is no answer.
 LARGEST_ANSWER_BYTES: Final = 1 << 20
@@ -52,6 +61,17 @@ class AppCredentials:
         """A text that differs for other credentials and reveals nothing of these."""
         both = f"{self.key}\0{self.secret}".encode()
         return sha256(both).hexdigest()[:FINGERPRINT_DIGITS]
+
+
+@dataclass(frozen=True, slots=True)
+class Greeted:
+    """How the API answers somebody whom it does not know."""
+
+    status: int
+    #: TikTok's error code; empty if the answer has none.
+    code: str
+    #: Unix time by the server's clock; NaN if it does not tell.
+    sent_at: float
 
 
 class TikTok:
@@ -89,6 +109,15 @@ class TikTok:
             raise ValueError("expected the app's client key and secret")
         request = build_token_request(app.key, app.secret, refresh_token)
         return read_token_answer(*await self._send(request, timeout_seconds), time.time())
+
+    async def greet(self, timeout_seconds: float) -> "Greeted":
+        """How the API answers a request without a token, which costs nobody's quota.
+
+        Raises `UpstreamFailed`.
+        """
+        status, headers, body = await self._send(GREETING, timeout_seconds)
+        error = read_error(body)
+        return Greeted(status, error.code if error else "", sent_at(headers, math.nan))
 
     def _url_of(self, path_and_query: str) -> URL:
         return URL(self._base_url + path_and_query, encoded=True)

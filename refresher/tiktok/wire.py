@@ -49,6 +49,14 @@ class Request:
     body: bytes = field(repr=False)
 
 
+#: A query by nobody, for nothing: it only shows whether the API is there.
+GREETING: Final = Request(
+    path_and_query=f"{QUERY_PATH}?fields=id",
+    headers={"Content-Type": "application/json"},
+    body=b"{}",
+)
+
+
 def build_query(access_token: str, video_ids: Sequence[str]) -> Request:
     """The request for at most 20 video IDs of the token's user, in any order.
 

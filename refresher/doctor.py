@@ -1,0 +1,185 @@
+"""Reads all that `doctor` looks at, as far as it can be read and there is time."""
+
+import asyncio
+import math
+from collections.abc import Awaitable
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from time import monotonic
+from typing import Final, TypeVar
+
+import asyncpg
+
+from refresher.app import credentials_of, due_policy
+from refresher.domain.checkup import facts
+from refresher.domain.checkup.checks import CHECKS
+from refresher.domain.errors import DatabaseUnavailable, UpstreamFailed
+from refresher.postgres import vitals
+from refresher.postgres.connector import ignored_parameters
+from refresher.postgres.database import Pool, connected
+from refresher.postgres.failures import first_line
+from refresher.postgres.sealing import Sealer, read_tokens
+from refresher.settings import PREFIX, Settings, split_keys, unknown_names
+from refresher.tiktok import client
+
+#: For all of it, whatever does not answer.
+SECONDS: Final = 3.0
+#: Of that, for opening tokens.
+TOKEN_SECONDS: Final = 1.0
+TIMED_OUT: Final = "no answer in time"
+#: Half of what a time in whole seconds leaves out.
+HALF_SECOND: Final = 0.5
+
+F = TypeVar("F")
+
+
+def configured(error: str | None) -> facts.Configured:
+    """The settings, of which `error` says what is wrong."""
+    names = [PREFIX + name.upper() for name in Settings.model_fields]
+    return facts.Configured(error, unknown_names(), names)
+
+
+def without_settings(error: str) -> dict[type, object]:
+    """All that there is to see where the settings cannot be read."""
+    examination = Examination(0.0)
+    examination.put(configured(error))
+    examination.leave_out("the settings cannot be read")
+    return examination.facts
+
+
+async def examine(settings: Settings, *, online: bool) -> dict[type, object]:
+    """All facts by their type; `Unread` for each that could not be read.
+
+    Sends nothing to TikTok but, with `online`, one request without a token.
+    """
+    examination = Examination(asyncio.get_running_loop().time() + SECONDS)
+    examination.put(configured(None))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_examine_database(examination, settings))
+        if online:
+            group.create_task(_examine_tiktok(examination, settings))
+    if online:
+        _compare_clocks(examination)
+    else:
+        examination.put_unread(facts.Greeting, "asked only with --online")
+    return examination.facts
+
+
+class Examination:
+    """Gathers facts until the time is up."""
+
+    def __init__(self, ends_at: float) -> None:
+        #: By the clock of the event loop.
+        self._ends_at = ends_at
+        self.facts: dict[type, object] = {}
+
+    def put(self, fact: object) -> None:
+        self.facts[type(fact)] = fact
+
+    def put_unread(self, kind: type, why: str) -> None:
+        self.facts[kind] = facts.Unread(why)
+
+    def leave_out(self, why: str) -> None:
+        """Nothing more can be read."""
+        for check in CHECKS:
+            self.facts.setdefault(check.about, facts.Unread(why))
+
+    async def read(self, kind: type[F], reading: Awaitable[F]) -> F | None:
+        """Read a fact; None, and why it is missing among the facts, if it cannot be read."""
+        try:
+            fact = await self.in_time(reading)
+        except (DatabaseUnavailable, asyncpg.PostgresError) as error:
+            self.put_unread(kind, first_line(error))
+            return None
+        self.put(fact)
+        return fact
+
+    async def in_time(self, reading: Awaitable[F]) -> F:
+        """Raises `DatabaseUnavailable` when the time is up."""
+        try:
+            async with asyncio.timeout_at(self._ends_at):
+                return await reading
+        except TimeoutError:
+            raise DatabaseUnavailable(TIMED_OUT) from None
+
+
+async def _examine_database(examination: Examination, settings: Settings) -> None:
+    url = settings.database_url.get_secret_value()
+    try:
+        examination.put(facts.Parameters(ignored_parameters(url)))
+        async with connected(url, application_name="refresher-doctor") as pool:
+            server = await examination.in_time(vitals.read_server(pool, _wall_clock))
+            for fact in server:
+                examination.put(fact)
+            await _examine_schema(examination, pool, settings)
+    except DatabaseUnavailable as error:
+        examination.put(facts.Reached(first_line(error)))
+        examination.leave_out("the database does not answer")
+
+
+async def _examine_schema(examination: Examination, pool: Pool, settings: Settings) -> None:
+    schema = await examination.read(facts.Schema, vitals.read_schema(pool))
+    if schema is None or schema.revision:  # the role may be why nothing could be read
+        await examination.read(facts.Role, vitals.read_role(pool))
+    if schema is None or schema.is_outdated:
+        examination.leave_out("the schema is missing, outdated or hidden")
+        return
+    await _examine_plan(examination, pool, settings)
+    await examination.read(facts.Tables, vitals.read_tables(pool))
+    await examination.read(facts.Snapshots, vitals.read_snapshots(pool))
+    await examination.read(facts.Indexes, vitals.read_indexes(pool))
+    await examination.read(facts.Replicas, vitals.read_fleet(pool, version("cover-refresher")))
+    sealer, seconds = Sealer(split_keys(settings.token_keys)), TOKEN_SECONDS
+    await examination.read(facts.Tokens, read_tokens(pool, sealer, seconds, monotonic))
+    await examination.read(facts.Scatter, vitals.read_scatter(pool))
+
+
+async def _examine_plan(examination: Examination, pool: Pool, settings: Settings) -> None:
+    """The app, how long covers live, and what they need."""
+    credentials = credentials_of(settings)
+    app = await examination.read(
+        facts.App,
+        vitals.read_app(
+            pool,
+            credentials.fingerprint if credentials else None,
+            needed=settings.renews_tokens or settings.lacks_credentials,
+        ),
+    )
+    lives = await examination.read(facts.Lives, vitals.read_lives(pool, due_policy(settings)))
+    if app and lives and lives.sampled:
+        await examination.read(facts.Demand, vitals.read_demand(pool, lives, settings.pace, app))
+    else:
+        examination.put_unread(facts.Demand, "no cover is stored yet")
+
+
+async def _examine_tiktok(examination: Examination, settings: Settings) -> None:
+    async with client.opened(settings.tiktok_base_url, 1) as tiktok:
+        begun = _wall_clock()
+        try:
+            greeted = await tiktok.greet(SECONDS)
+        except UpstreamFailed as error:
+            examination.put(facts.Greeting(error.detail or error.code, status=error.status))
+            return
+        took = _wall_clock() - begun
+    # The header has whole seconds.
+    ahead = greeted.sent_at + HALF_SECOND - (begun + took / 2).timestamp()
+    told = None if math.isnan(ahead) else ahead
+    examination.put(facts.Greeting(None, greeted.status, greeted.code, told))
+
+
+def _compare_clocks(examination: Examination) -> None:
+    """TikTok's clock with the database's, by way of this machine's."""
+    greeting = examination.facts.get(facts.Greeting)
+    if not isinstance(greeting, facts.Greeting) or greeting.ahead_seconds is None:
+        return
+    clocks = examination.facts.get(facts.Clocks)
+    if isinstance(clocks, facts.Clocks):
+        ahead = greeting.ahead_seconds - clocks.ahead_seconds
+        examination.put(replace(greeting, ahead_seconds=ahead))
+    else:
+        examination.put(replace(greeting, ahead_seconds=None))
+
+
+def _wall_clock() -> datetime:
+    return datetime.now(UTC)

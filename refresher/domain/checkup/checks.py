@@ -1,0 +1,134 @@
+"""The checks, in the order in which they are told."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from refresher.domain.checkup import access, facts, fleet, freshness, server, settings, storage
+from refresher.domain.checkup.findings import Finding, Outcome, skipped
+
+F = TypeVar("F")
+
+#: What was read, by its type, or an `Unread` in its place.
+Facts = Mapping[type, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Generic[F]):
+    """One question, asked of one fact."""
+
+    #: `group.name`, for programs and for the docs.
+    id: str
+    looks_at: str
+    about: type[F]
+    judge: Callable[[F], Iterable[Finding]]
+
+    @property
+    def group(self) -> str:
+        return self.id.partition(".")[0]
+
+    def findings(self, known: Facts) -> Iterable[Finding]:
+        """One finding or more. Skipped if the fact could not be read."""
+        fact = known.get(self.about)
+        if isinstance(fact, self.about):
+            return self.judge(fact)
+        return [skipped(fact.why if isinstance(fact, facts.Unread) else "not looked at")]
+
+
+CHECKS: Final[tuple[Check[Any], ...]] = (
+    Check("settings.valid", "every setting can be read", facts.Configured, settings.valid),
+    Check(
+        "settings.known",
+        "names in the environment, .env and /run/secrets that no setting has",
+        facts.Configured,
+        settings.known,
+    ),
+    Check(
+        "settings.database_url",
+        "parameters of the database URL that have no effect",
+        facts.Parameters,
+        settings.parameters,
+    ),
+    Check("database.reachable", "the database answers", facts.Reached, server.reachable),
+    Check("database.version", "PostgreSQL is new enough", facts.Session, server.version),
+    Check("database.pooler", "the pooler in between, and its mode", facts.Session, server.pooler),
+    Check(
+        "database.migrated", "the schema is what this version needs", facts.Schema, server.migrated
+    ),
+    Check(
+        "database.clock", "the database's clock against this machine's", facts.Clocks, server.clock
+    ),
+    Check("role.rights", "the role may do all that the daemon does", facts.Role, server.rights),
+    Check("role.rows", "read-only settings and row-level security", facts.Role, server.rows),
+    Check(
+        "role.connections", "the limit of the role's connections", facts.Role, server.connections
+    ),
+    Check("tokens.keys", "REFRESHER_TOKEN_KEYS open the stored tokens", facts.Tokens, access.keys),
+    Check(
+        "tiktok.credentials",
+        "the app credentials are set and were not refused",
+        facts.App,
+        access.credentials,
+    ),
+    Check("tiktok.reachable", "TikTok answers (--online)", facts.Greeting, access.reachable),
+    Check("tiktok.clock", "TikTok's clock (--online)", facts.Greeting, access.clock),
+    Check(
+        "freshness.lead", "lead and spread against the lives of covers", facts.Lives, freshness.lead
+    ),
+    Check(
+        "freshness.token_quota",
+        "what the largest account needs against the limit of a token",
+        facts.Demand,
+        freshness.token_quota,
+    ),
+    Check(
+        "freshness.app_quota",
+        "what all accounts need against the limit of the app",
+        facts.Demand,
+        freshness.app_quota,
+    ),
+    Check("storage.hot_updates", "the share of HOT updates", facts.Tables, storage.hot_updates),
+    Check("storage.dead_rows", "dead rows", facts.Tables, storage.dead_rows),
+    Check("storage.autovacuum", "autovacuum works", facts.Tables, storage.autovacuum),
+    Check(
+        "storage.snapshots",
+        "transactions, slots and the like that keep dead rows",
+        facts.Snapshots,
+        storage.snapshots,
+    ),
+    Check("storage.invalid_indexes", "invalid indexes", facts.Indexes, storage.invalid_indexes),
+    Check(
+        "storage.hindering_indexes",
+        "indexes that end HOT updates",
+        facts.Indexes,
+        storage.hindering_indexes,
+    ),
+    Check(
+        "storage.scatter",
+        "how far apart the videos of an account lie",
+        facts.Scatter,
+        storage.scatter,
+    ),
+    Check("replicas.alive", "each replica was heard of lately", facts.Replicas, fleet.alive),
+    Check("replicas.versions", "all replicas run this version", facts.Replicas, fleet.versions),
+)
+
+
+def judged(known: Facts) -> Iterator[tuple[Check[Any], Finding]]:
+    """What all checks find, in their order."""
+    for check in CHECKS:
+        for finding in check.findings(known):
+            yield check, finding
+
+
+def verdict(outcomes: Iterable[Outcome]) -> str:
+    """All of it in one line."""
+    counted = list(outcomes)
+    told = [
+        f"{number} {word}{'' if number == 1 else 's'}"
+        for outcome, word in ((Outcome.PROBLEM, "problem"), (Outcome.WARNING, "warning"))
+        if (number := counted.count(outcome))
+    ]
+    left_out = counted.count(Outcome.SKIPPED)
+    rest = [f"{left_out} skipped"] if left_out else []
+    return ", ".join([*(told or ["all is well"]), *rest])

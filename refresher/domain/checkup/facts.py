@@ -1,0 +1,256 @@
+"""What a check-up looks at. Times are seconds, sizes bytes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from refresher.domain.due import DuePolicy
+from refresher.domain.pacing import Pace
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Stands for a fact that could not be read."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The settings."""
+
+    #: What is wrong with them; None: they can be read.
+    error: str | None
+    #: Names with our prefix that no setting has, with their places in files.
+    unknown: Sequence[str]
+    #: The names that settings have.
+    known: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The parameters of the database URL and the `PG…` variables."""
+
+    #: Those that have no effect.
+    ignored: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Whether the database answers."""
+
+    #: Why not; None: it does.
+    error: str | None
+
+
+class Pooling(StrEnum):
+    """What stands between us and the server."""
+
+    NONE = "none"
+    #: A pooler that keeps a server process for each client, or is too busy to tell.
+    SESSION = "session"
+    TRANSACTION = "transaction"
+    STATEMENT = "statement"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session of ours, and the server behind it."""
+
+    #: As the server tells it: `16.3`, and 160003.
+    version: str
+    version_number: int
+    pooling: Pooling
+    #: 0: statements wait for locks without end.
+    lock_timeout_seconds: float
+    jit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """The clock of the database against the one of this machine."""
+
+    #: How far the database's is ahead.
+    ahead_seconds: float
+    #: Half of the round trip: no difference below it shows.
+    tolerance_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The revision of the tables."""
+
+    #: None: there are no tables.
+    revision: str | None
+    needed: str
+
+    @property
+    def is_outdated(self) -> bool:
+        return self.revision is None or self.revision < self.needed
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What the role may do."""
+
+    #: Such as `UPDATE on refresher.videos`.
+    lacking: Sequence[str]
+    #: Why it can do nothing at all.
+    refused: str | None
+    #: Tables of which policies show it some rows, which may be all.
+    restricted: Sequence[str]
+    #: How many connections it may open, if that is fewer than wanted.
+    connections: int | None
+    wanted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The stored tokens, as far as they were looked at."""
+
+    has_keys: bool
+    #: Accounts with a sealed token.
+    sealed: int
+    #: Of those, how many no key opens, and the open_id of one.
+    unreadable: int
+    example: str | None
+    #: There was time for all.
+    all_seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The app: its credentials, and its limit."""
+
+    #: The daemon is to renew tokens.
+    needed: bool
+    given: bool
+    #: How long ago TikTok refused these; None: they were not the last to be refused.
+    refused_seconds_ago: float | None
+    #: Requests a minute, as found after 429s; None: no such limit is in force.
+    found_per_minute: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """How TikTok answered a request without a token."""
+
+    #: Why there was no answer.
+    error: str | None
+    status: int = 0
+    #: The error code of the answer; empty if it is none of TikTok's.
+    code: str = ""
+    #: How far its clock is ahead of the database's; None: not known.
+    ahead_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lives:
+    """How long covers live, by a sample of those stored."""
+
+    sampled: int
+    #: One in twenty lives shorter.
+    short_seconds: float
+    usual_seconds: float
+    policy: DuePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What the active accounts need."""
+
+    #: Chunks of all their videos together.
+    chunks: int
+    #: Videos of the account with the most, and its open_id.
+    most_videos: int
+    largest: str
+    #: How long covers live.
+    life_seconds: float
+    policy: DuePolicy
+    pace: Pace
+    app: App
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table, with its partitions."""
+
+    name: str
+    #: Since the statistics were last reset.
+    updates: int
+    hot_updates: int
+    live_rows: int
+    dead_rows: int
+    #: Autovacuum is off for it.
+    unattended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Our tables, and whether the server vacuums any."""
+
+    tables: Sequence[Table]
+    autovacuum: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Something that keeps dead rows from being cleared."""
+
+    what: str
+    #: None: nobody knows since when.
+    since_seconds: float | None
+    #: How to end it.
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshots:
+    """What keeps dead rows, the oldest first."""
+
+    holders: Sequence[Holder]
+    #: Sessions of others that the role may not see into.
+    hidden: int
+
+
+@dataclass(frozen=True, slots=True)
+class Indexes:
+    """Indexes that do harm."""
+
+    #: Left over from a CREATE INDEX CONCURRENTLY that failed.
+    invalid: Sequence[str]
+    #: On columns of the videos that a refresh writes.
+    hindering: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """How the rows of some accounts lie."""
+
+    accounts: int
+    rows: int
+    #: That hold these rows, and the fewest that could.
+    pages: int
+    least_pages: int
+    #: Of all videos; and what the server takes to be cached.
+    table_bytes: int
+    cache_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A daemon."""
+
+    name: str
+    version: str
+    silent_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """The daemons that say that they run, and how many hold leases."""
+
+    replicas: Sequence[Replica]
+    with_leases: int
+    #: Of this program.
+    version: str

@@ -1,0 +1,36 @@
+"""Judges the replicas."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from refresher.domain.checkup.facts import Replicas
+from refresher.domain.checkup.findings import Finding, fine, skipped, warning
+
+#: A replica that works says so more often.
+SILENT_SECONDS: Final = 60.0
+
+
+def alive(fleet: Replicas) -> Iterator[Finding]:
+    silent = [each for each in fleet.replicas if each.silent_seconds > SILENT_SECONDS]
+    for replica in silent:
+        yield warning(
+            f"replica {replica.name} has said nothing for {replica.silent_seconds:,.0f} s",
+            "it hangs or died: look at its log and restart it",
+        )
+    if not fleet.replicas and not fleet.with_leases:
+        yield warning("no replica runs", "start refresher run")
+    elif not silent:
+        yield fine(f"{len(fleet.replicas)} replicas, each was heard of in the last minute")
+
+
+def versions(fleet: Replicas) -> Iterator[Finding]:
+    others = [each for each in fleet.replicas if each.version != fleet.version]
+    for replica in others:
+        yield warning(
+            f"replica {replica.name} runs version {replica.version}, this is {fleet.version}",
+            "restart the older ones with the newer version when the upgrade is to be complete",
+        )
+    if not fleet.replicas:
+        yield skipped("no replica runs")
+    elif not others:
+        yield fine(f"every replica runs version {fleet.version}")

@@ -1,0 +1,177 @@
+"""Reads what `doctor` looks at: catalogue, statistics and bounded samples, never a whole table.
+
+Only the accounts are counted as a whole, as the summary does each minute. Nothing here takes a lock
+that the daemon waits for. Every function raises `DatabaseUnavailable`, and `asyncpg.PostgresError`
+where tables or columns are missing.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from refresher.domain.checkup import facts
+from refresher.domain.due import DuePolicy
+from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.pacing import Pace
+from refresher.postgres.database import POOL_SIZE, SCHEMA_REVISION, Pool, acquired, read_revision
+from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.role import check_role, connection_limit
+from refresher.postgres.statements import statement
+from refresher.postgres.status import read_replicas
+
+if TYPE_CHECKING:
+    from refresher.postgres.database import Pooled
+
+#: How many rows a sample should bring; where they lie together, it brings more.
+COVERS_SAMPLED: Final = 2_000
+ACCOUNTS_SAMPLED: Final = 50
+#: Videos read of each of these: as many as a claim of several chunks reads.
+VIDEOS_OF_ACCOUNT: Final = 200
+#: From fewer pages, a sample may happen to bring nothing.
+PAGES_SAMPLED: Final = 20
+
+# Not in a file: one function.
+SQL_PROCESS: Final = "SELECT pg_backend_pid()"
+SESSION: Final = statement("session")
+LACKING_RIGHTS: Final = statement("lacking_rights")
+TABLE_STATISTICS: Final = statement("table_statistics")
+AUTOVACUUM: Final = statement("autovacuum")
+OLD_SNAPSHOTS: Final = statement("old_snapshots")
+HIDDEN_SESSIONS: Final = statement("hidden_sessions")
+HARMFUL_INDEXES: Final = statement("harmful_indexes")
+SIZES: Final = statement("sizes")
+SCATTER: Final = statement("scatter")
+LIVES: Final = statement("lives")
+DEMAND: Final = statement("demand")
+APP_STANDING: Final = statement("app_standing")
+DAEMONS: Final = statement("daemons")
+
+
+async def read_server(
+    pool: Pool, clock: Callable[[], datetime]
+) -> tuple[facts.Reached, facts.Session, facts.Clocks]:
+    """The server, the way to it, and its clock compared with `clock`."""
+    async with acquired(pool) as connection:
+        begun = clock()
+        (row,) = await connection.fetch(*SESSION())
+        half = (clock() - begun) / 2
+        pooled = row["process"] != connection.get_server_pid()
+        pooling = await _pooling(pool, connection) if pooled else facts.Pooling.NONE
+    return (
+        facts.Reached(None),
+        facts.Session(
+            row["version"], row["version_number"], pooling, row["lock_timeout"], row["jit"]
+        ),
+        facts.Clocks((row["now"] - begun - half).total_seconds(), half.total_seconds()),
+    )
+
+
+async def _pooling(pool: Pool, connection: "Pooled") -> facts.Pooling:
+    """The mode of a pooler, by what two of its clients get."""
+    try:
+        async with acquired(pool) as other, other.transaction():
+            theirs = await other.fetchval(SQL_PROCESS)
+    except DatabaseUnavailable:
+        return facts.Pooling.STATEMENT
+    # Idle, both have a process in session mode, and none in transaction mode: there the process
+    # that was free last serves whoever comes next.
+    ours = await connection.fetchval(SQL_PROCESS)
+    return facts.Pooling.TRANSACTION if ours == theirs else facts.Pooling.SESSION
+
+
+async def read_role(pool: Pool) -> facts.Role:
+    """What the role may do. The schema must be there."""
+    async with acquired(pool) as connection:
+        lacking = [row["lacking"] for row in await connection.fetch(*LACKING_RIGHTS())]
+    restricted: list[str] = []
+    refused = None
+    try:
+        restricted = await check_role(pool)
+    except DatabaseRefusedError as error:
+        refused = str(error)
+    limit = await connection_limit(pool)
+    return facts.Role(lacking, refused, restricted, limit, POOL_SIZE)
+
+
+async def read_schema(pool: Pool) -> facts.Schema:
+    """The revision of the tables."""
+    return facts.Schema(await read_revision(pool), SCHEMA_REVISION)
+
+
+async def read_app(pool: Pool, fingerprint: str | None, *, needed: bool) -> facts.App:
+    """How the app credentials with this fingerprint stand, and the app's limit."""
+    async with acquired(pool) as connection:
+        (row,) = await connection.fetch(*APP_STANDING(credentials=fingerprint))
+    return facts.App(needed=needed, given=fingerprint is not None, **dict(row))
+
+
+async def read_lives(pool: Pool, policy: DuePolicy) -> facts.Lives:
+    """How long covers live."""
+    async with acquired(pool) as connection:
+        percent = await _percent(connection, "refresher.videos", COVERS_SAMPLED)
+        (row,) = await connection.fetch(*LIVES(percent=percent, rows=COVERS_SAMPLED))
+    return facts.Lives(**dict(row), policy=policy)
+
+
+async def read_demand(pool: Pool, lives: facts.Lives, pace: Pace, app: facts.App) -> facts.Demand:
+    """What the active accounts need, if all covers live as those do."""
+    async with acquired(pool) as connection:
+        row = await connection.fetchrow(*DEMAND())
+    return facts.Demand(
+        **dict(row or {"chunks": 0, "most_videos": 0, "largest": ""}),
+        life_seconds=lives.usual_seconds,
+        policy=lives.policy,
+        pace=pace,
+        app=app,
+    )
+
+
+async def read_tables(pool: Pool) -> facts.Tables:
+    """What the server counted of our tables."""
+    async with acquired(pool) as connection:
+        rows = await connection.fetch(*TABLE_STATISTICS())
+        on = await connection.fetchval(*AUTOVACUUM())
+    return facts.Tables([facts.Table(**dict(row)) for row in rows], on)
+
+
+async def read_snapshots(pool: Pool) -> facts.Snapshots:
+    """What keeps dead rows, as far as the role may see it."""
+    async with acquired(pool) as connection:
+        rows = await connection.fetch(*OLD_SNAPSHOTS())
+        hidden = await connection.fetchval(*HIDDEN_SESSIONS())
+    return facts.Snapshots([facts.Holder(**dict(row)) for row in rows], hidden)
+
+
+async def read_indexes(pool: Pool) -> facts.Indexes:
+    """The indexes that do harm."""
+    async with acquired(pool) as connection:
+        rows = await connection.fetch(*HARMFUL_INDEXES())
+    return facts.Indexes(
+        invalid=[row["name"] for row in rows if not row["is_valid"]],
+        hindering=[row["name"] for row in rows if row["hinders"]],
+    )
+
+
+async def read_scatter(pool: Pool) -> facts.Scatter:
+    """How far apart the videos of some accounts lie."""
+    async with acquired(pool) as connection:
+        percent = await _percent(connection, "refresher.accounts", ACCOUNTS_SAMPLED)
+        (row,) = await connection.fetch(
+            *SCATTER(percent=percent, accounts=ACCOUNTS_SAMPLED, rows=VIDEOS_OF_ACCOUNT)
+        )
+    return facts.Scatter(**dict(row))
+
+
+async def read_fleet(pool: Pool, version: str) -> facts.Replicas:
+    """The replicas that run."""
+    async with acquired(pool) as connection:
+        rows = await connection.fetch(*DAEMONS())
+    with_leases = len(await read_replicas(pool))
+    return facts.Replicas([facts.Replica(**dict(row)) for row in rows], with_leases, version)
+
+
+async def _percent(connection: "Pooled", table: str, rows: int) -> float:
+    """The share of a table's pages that brings about so many rows, or more."""
+    (size,) = await connection.fetch(*SIZES(table=table))
+    share: float = max(rows / max(1.0, size["rows"]), PAGES_SAMPLED / max(1.0, size["pages"]))
+    return min(100.0, 100.0 * share)

@@ -1,0 +1,114 @@
+"""The roles and grants of docs/security.md: enough for each, and no more than it says."""
+
+import re
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from refresher.domain.checkup.findings import Outcome
+from refresher.postgres.migrate import migrate
+from tests import faults
+from tests.conftest import administer
+from tests.test_doctor import findings
+
+SECURITY = Path(__file__).parents[1] / "docs" / "security.md"
+ROLES, GRANTS = re.findall(
+    r"```sql\n(.*?)```", SECURITY.read_text().partition("## Database roles")[2], re.DOTALL
+)
+
+
+@pytest.fixture(scope="module")
+def own_server():
+    with faults.own_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def as_role(own_server):
+    """The URL of database refresher for a role, all made as the page says."""
+
+    def url(role):
+        return own_server.url_of("refresher").replace("postgres:", f"{role}:")
+
+    await administer(own_server.url, "CREATE DATABASE refresher", *filter(None, ROLES.split(";\n")))
+    await migrate(url("refresher_owner"))
+    await administer(url("refresher_owner"), GRANTS)
+    yield url
+    await administer(
+        own_server.url,
+        "DROP DATABASE refresher WITH (FORCE)",
+        "DROP ROLE refresher_owner, refresher_daemon, refresher_app",
+    )
+
+
+async def test_the_daemon_and_the_application_can_do_their_work(as_role, own_server, serve, start):
+    """The daemon keeps covers alive that the application has stored; it reads them, no token."""
+    beside = await serve()
+    async with faults.looking(beside, own_server.url_of("refresher")) as world:
+        world.emulator.add_account("ana", "act.ana")
+        world.emulator.add_video("ana", "7")
+        application = await asyncpg.connect(as_role("refresher_app"))
+        await application.execute(
+            """
+            INSERT INTO refresher.accounts (open_id, access_token) VALUES ('ana', 'act.old');
+            INSERT INTO refresher.videos (open_id, video_id) VALUES ('ana', '7');
+            UPDATE refresher.accounts
+            SET access_token = 'act.ana', access_token_expires_at = now() + interval '24 hours',
+                refresh_token = 'rft.ana', refresh_token_expires_at = now() + interval '365 days'
+            WHERE open_id = 'ana'
+            """
+        )
+        daemon = await start(world, database_url=as_role("refresher_daemon"))
+        await world.until_valid(1)
+        assert await daemon.stopped() == 0
+        assert {line["level"] for line in daemon.lines()} <= {"info", "warning"}
+        cover = "SELECT cover_image_url, cover_expires_at FROM refresher.videos"
+        assert (await application.fetchrow(cover))["cover_image_url"]
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await application.fetchval("SELECT access_token FROM refresher.accounts")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await application.execute("UPDATE refresher.videos SET cover_image_url = ''")
+        await application.execute("DELETE FROM refresher.accounts WHERE open_id = 'ana'")
+        await application.close()
+
+
+async def test_doctor_finds_all_rights_with_them(as_role, own_server):
+    """And names each that is missing."""
+    found = await findings(as_role("refresher_daemon"))
+    told = [finding for group in found.values() for finding in group]
+    assert not [finding for finding in told if finding.outcome is Outcome.PROBLEM]
+    assert not [finding for finding in told if "permission" in finding.text]
+    assert found["role.rights"][0].outcome is Outcome.OK
+    await administer(
+        as_role("refresher_owner"),
+        "REVOKE UPDATE ON refresher.videos FROM refresher_daemon",
+        "REVOKE EXECUTE ON FUNCTION refresher.wake_account FROM PUBLIC, refresher_daemon",
+    )
+    found = await findings(as_role("refresher_daemon"))
+    assert found["role.rights"][0].outcome is Outcome.PROBLEM
+    assert "lacks UPDATE on refresher.videos, EXECUTE on" in found["role.rights"][0].text
+    await administer(
+        as_role("refresher_owner"), "REVOKE USAGE ON SCHEMA refresher FROM refresher_daemon"
+    )
+    found = await findings(as_role("refresher_daemon"))
+    assert found["role.rights"][0].text.startswith("the role lacks USAGE on schema refresher")
+    assert found["freshness.lead"][0].outcome is Outcome.SKIPPED
+
+
+async def test_rows_that_are_hidden_and_connections_that_are_few(as_role, own_server):
+    """A policy that hides rows, a limit, sessions that the role may not see into."""
+    past, url = own_server.url_of("refresher"), as_role("refresher_daemon")
+    await administer(past, "ALTER TABLE refresher.videos ENABLE ROW LEVEL SECURITY")
+    assert "hides every row of refresher.videos" in (await findings(url))["role.rows"][0].text
+    await administer(
+        past,
+        "CREATE POLICY all_rows ON refresher.videos TO refresher_daemon USING (true)",
+        "ALTER ROLE refresher_daemon CONNECTION LIMIT 3",
+    )
+    other = await asyncpg.connect(past)
+    found = await findings(url)
+    await other.close()
+    assert found["role.rows"][0].outcome is Outcome.WARNING
+    assert "allows 3 connections" in found["role.connections"][0].text
+    assert "GRANT pg_read_all_stats shows 1 more" in found["storage.snapshots"][0].text

@@ -1,0 +1,63 @@
+"""The rules of `doctor` that no test with a database shows."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from refresher.domain.checkup import facts, server, storage
+from refresher.domain.checkup.checks import CHECKS, judged, verdict
+from refresher.domain.checkup.findings import Outcome
+
+PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
+OK, WARNING, PROBLEM, SKIPPED = Outcome
+
+
+def test_the_page_lists_the_checks():
+    """In their order, each with what it looks at."""
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| ([^|]+) \|", PAGE.read_text(), re.MULTILINE)
+    assert rows == [(check.id, check.looks_at) for check in CHECKS]
+
+
+def test_what_could_not_be_read_is_skipped():
+    """With the reason, if there is one."""
+    known = {facts.Role: facts.Unread("permission denied")}
+    found = {check.id: finding for check, finding in judged(known)}
+    assert found.keys() == {check.id for check in CHECKS}
+    assert found["role.rights"].text == "permission denied"
+    assert {finding.outcome for finding in found.values()} == {SKIPPED}
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "text"),
+    [
+        ([OK, OK], "all is well"),
+        ([OK, SKIPPED], "all is well, 1 skipped"),
+        ([WARNING, OK, PROBLEM, WARNING], "1 problem, 2 warnings"),
+        ([PROBLEM, PROBLEM, SKIPPED, SKIPPED], "2 problems, 2 skipped"),
+    ],
+)
+def test_the_verdict(outcomes, text):
+    """Problems first."""
+    assert verdict(outcomes) == text
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(None, WARNING), (601.0, WARNING), (599.0, OK)])
+def test_what_keeps_dead_rows(seconds, expected):
+    """A slot that nobody uses is told whatever its age."""
+    holder = facts.Holder("replication slot a, which nobody uses,", seconds, "drop it")
+    (finding,) = storage.snapshots(facts.Snapshots([holder], hidden=0))
+    assert finding.outcome is expected
+
+
+def test_an_old_server():
+    """Named with its version."""
+    session = facts.Session("14.9", 140009, facts.Pooling.NONE, 5.0, jit=False)
+    (finding,) = server.version(session)
+    assert (finding.outcome, finding.text) == (PROBLEM, "PostgreSQL 14.9 is too old")
+
+
+def test_autovacuum_that_is_off_for_the_server():
+    """Told once, whatever the tables say."""
+    (finding,) = storage.autovacuum(facts.Tables([], autovacuum=False))
+    assert finding.outcome is WARNING
