@@ -26,8 +26,10 @@ from refresher.flow.stop import cancelled
 from refresher.flow.terms import Terms
 from refresher.flow.wiring import Outside
 from refresher.logs import emit
+from refresher.operations.lists import Lists
 from refresher.operations.server import Sources, served
 from refresher.operations.shared import Shared
+from refresher.operations.verdicts import Known
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import (
@@ -38,6 +40,7 @@ from refresher.postgres.database import (
     check_migrated,
     connected,
 )
+from refresher.postgres.details import read_details
 from refresher.postgres.failures import DatabaseRefusedError
 from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
@@ -57,6 +60,8 @@ from refresher.upkeep import SUMMARY_SECONDS, Upkeep, begin
 #: Kept of the grace time for closing connections.
 CLOSING_SECONDS: Final = 1.0
 READY_SECONDS: Final = 2.0
+#: For how long the details on the status page are given out before they are read again.
+DETAILS_SECONDS: Final = 20.0
 #: `once` leaves an account alone that has failed so often in a row.
 ONCE_FAILURES: Final = 3
 #: And gives up when the API has been down for so long.
@@ -241,6 +246,21 @@ def _sources(app: App) -> Sources:
         settings=app.settings,
         version=app.upkeep.version,
         clock=monotonic,
+        details=Shared(partial(read_details, app.pool), monotonic, fresh_seconds=DETAILS_SECONDS),
+        lists=Lists(app.pool, monotonic),
+        known=_known(app),
+    )
+
+
+def _known(app: App) -> Known:
+    settings = app.settings
+    return Known(
+        replica=app.replica,
+        lead_seconds=settings.lead_seconds,
+        limit_per_token=settings.rate_limit_per_token,
+        limit_per_app=settings.rate_limit_per_app,
+        lacks_credentials=settings.lacks_credentials,
+        fingerprint=app.upkeep.fingerprint,
     )
 
 

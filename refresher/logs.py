@@ -5,8 +5,9 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Final
 
@@ -65,6 +66,24 @@ SECRET_TEXT: Final = re.compile(
 WORD: Final = re.compile(r"[\w-]*")
 
 
+@dataclass(frozen=True, slots=True)
+class Notable:
+    """The last warning or error of one name, and how many there were since the process began."""
+
+    count: int
+    entry: Mapping[str, Any]
+
+
+# By name and not one by one: a thousand throttled accounts do not push out the one lost token. As
+# many as there are events.
+_notable: Final[dict[str, Notable]] = {}
+
+
+def notable() -> Sequence[Notable]:
+    """The warnings and errors that this process has logged, the latest first, without secrets."""
+    return sorted(_notable.values(), key=lambda one: str(one.entry["timestamp"]), reverse=True)
+
+
 def emit(event: Event, **fields: object) -> None:
     """Log an event with its fields."""
     emitted[event.name] += 1
@@ -85,6 +104,7 @@ def configure(*, log_format: str, level: str, replica: str | None = None) -> Non
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([partial(_named, replica)] if replica and not console else []),
+            _note,
             _console() if console else structlog.processors.JSONRenderer(serializer=_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -107,6 +127,16 @@ def _named(
     replica: str, _logger: object, _method: str, entry: MutableMapping[str, Any]
 ) -> Mapping[str, Any]:
     return {**entry, "replica": replica}
+
+
+def _note(
+    _logger: object, _method: str, entry: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    if entry["level"] in {"warning", "error"}:
+        name = str(entry["event"])
+        before = _notable.get(name)
+        _notable[name] = Notable(before.count + 1 if before else 1, dict(entry))
+    return entry
 
 
 def redacted_text(text: str) -> str:

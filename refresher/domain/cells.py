@@ -16,6 +16,8 @@ DRESSED: Final = frozenset("='\"`#\\\u201c\u201d\u201e\u2018\u2019\u201a\u00ab")
 QUOTES: Final = ("''", '""', "``", "\u201c\u201d", "\u201e\u201c", "\u2018\u2019", "\u201a\u2018")
 TEXT_FORMULA: Final = re.compile(r'="(.*)"', re.DOTALL)
 SHEET_ERROR: Final = re.compile(r"#(?:#+|[A-ZÀ-Þ][A-ZÀ-Þ0-9/]*[!?]?)")
+#: With which a spreadsheet begins a formula.
+FORMULA_BEGINNINGS: Final = ("=", "+", "-", "@", "\t", "\r")
 #: NULL as PostgreSQL and MySQL write it into files.
 NULL: Final = r"\N"
 
@@ -78,6 +80,14 @@ def _undressed(text: str) -> str:
             return text[1:-1].strip(BLANKS)
     # An apostrophe tells a spreadsheet that the cell is text.
     return text.removeprefix("'").strip(BLANKS)
+
+
+def safe_cell(text: str) -> str:
+    """The text for a spreadsheet, which would take some beginnings for a formula.
+
+    `cell_value` undoes it, so what is exported can be imported.
+    """
+    return f"'{text}" if text.startswith(FORMULA_BEGINNINGS) else text
 
 
 def shown(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Serves the operations endpoint: /livez, /readyz and /metrics."""
+"""Serves the operations endpoint: /livez, /readyz, /metrics and the status page."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,7 +11,10 @@ from refresher.domain.clocks import Clock
 from refresher.domain.meter import Meter, Vitals
 from refresher.events import OPERATIONS_SERVED
 from refresher.logs import emit
+from refresher.operations.lists import Lists
 from refresher.operations.shared import Shared
+from refresher.operations.verdicts import Known
+from refresher.postgres.details import Details
 from refresher.postgres.snapshot import Snapshot
 from refresher.settings import Settings
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 ANSWER_SECONDS: Final = 1.0
+#: When the daemon stops, an answer that is being sent may take so long.
+CLOSING_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,10 @@ class Sources:
     version: str
     #: Of the times in `meter`.
     clock: Clock
+    #: What the status page shows beside it.
+    details: Shared[Details]
+    lists: Lists
+    known: Known
 
 
 @asynccontextmanager
@@ -52,7 +61,7 @@ async def served(address: str | None, sources: Sources) -> AsyncIterator[None]:
     # Loaded only if something is served: it takes as long as the database driver.
     from aiohttp import web  # noqa: PLC0415
 
-    runner = web.AppRunner(_application(sources), access_log=None)
+    runner = web.AppRunner(_application(sources), access_log=None, shutdown_timeout=CLOSING_SECONDS)
     await runner.setup()
     host, _, port = address.rpartition(":")
     try:
@@ -71,6 +80,7 @@ def _application(sources: Sources) -> "web.Application":
     from aiohttp import web  # noqa: PLC0415
 
     from refresher.operations.metrics import metrics_handler  # noqa: PLC0415
+    from refresher.operations.page import install  # noqa: PLC0415
 
     async def livez(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -94,4 +104,5 @@ def _application(sources: Sources) -> "web.Application":
             web.get("/metrics", metrics_handler(sources)),
         ]
     )
+    install(app, sources, monotonic)
     return app

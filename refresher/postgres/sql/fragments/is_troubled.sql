@@ -1,0 +1,2 @@
+-- Paused, parked or isolated.
+(state <> 'active' OR isolated_since IS NOT NULL)
