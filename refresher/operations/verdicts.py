@@ -128,13 +128,14 @@ def _percent(share: float) -> str:
 def _backlog(snapshot: Snapshot, known: Known) -> Check:
     due, overdue = snapshot.summary.due, snapshot.summary.oldest_overdue_seconds
     if overdue < BACKLOG_SECONDS or not due:
-        return Check("overdue", "Backlog", "ok", f"{number(due)} covers are due, none for long.")
+        says = f"Due: {number(due)}, none for long." if due else "Nothing is due."
+        return Check("overdue", "Backlog", "ok", says)
     is_bad = overdue >= max(BACKLOG_SECONDS, known.lead_seconds / 4)
     return Check(
         "overdue",
         "Backlog",
         "bad" if is_bad else "warn",
-        f"{number(due)} covers are due, the first for {span(overdue)}. "
+        f"Due: {number(due)}, the first for {span(overdue)}. "
         f"A cover is asked for {span(known.lead_seconds)} before it expires.",
         "See what holds them up under Overdue. If it is quota, raise it or keep fewer covers.",
     )
@@ -205,11 +206,13 @@ def _accounts(snapshot: Snapshot) -> Check:
     states = snapshot.summary.accounts
     parked = sum(states[state] for state in ("needs_reauthorization", "needs_scope"))
     isolated = sum(kind.accounts for kind in snapshot.kinds if kind.state == "isolated")
-    told = [f"{number(states['active'])} are active"]
-    told += [f"{number(parked)} wait for their users"] if parked else []
-    told += [f"{number(isolated)} are isolated"] if isolated else []
-    told += [f"{number(states['paused'])} are paused"] if states["paused"] else []
-    says = f"{', '.join(told)}."
+    counts = [
+        (states["active"] - isolated, "active"),
+        (isolated, "isolated"),
+        (parked, "waiting for their users"),
+        (states["paused"], "paused"),
+    ]
+    says = f"{', '.join(f'{number(count)} {words}' for count, words in counts if count) or 'None'}."
     if not parked and not isolated:
         return Check("accounts", "Accounts", "ok", says)
     asked = "Ask the users of parked accounts to authorize again. " if parked else ""
@@ -230,13 +233,13 @@ def _consents(snapshot: Snapshot) -> Check:
             f"{number(consents.ended)} have ended: these access tokens cannot be renewed.",
             "Ask these users to authorize again.",
         )
-    soon = consents.within_3_days + consents.within_14_days
-    if soon:
+    if consents.within_14_days:
         return Check(
             "consents",
             "Consents",
             "warn",
-            f"{number(soon)} end within 14 days, {number(consents.within_3_days)} within 3.",
+            f"{number(consents.within_14_days)} end within 14 days, "
+            f"{number(consents.within_3_days)} of these within 3.",
             "Ask these users to authorize again in time.",
         )
     return Check("consents", "Consents", "ok", "None ends within 14 days.")

@@ -1,0 +1,125 @@
+"""What the status page reads beside the snapshot, over real PostgreSQL."""
+
+import pytest
+
+from refresher.postgres.details import Wanted, list_troubled, read_details
+from tests.test_status import replica, settle, store
+
+
+async def change(pool, open_id, assignments):
+    await pool.execute(f"UPDATE refresher.accounts SET {assignments} WHERE open_id = $1", open_id)
+
+
+async def test_covers_are_counted_by_when_they_expire(pool):
+    """Each account at the expiry of its first cover; parked accounts apart."""
+    for open_id in ("ana", "ben", "cleo", "dora", "emil"):
+        await store(pool, open_id, "valid")
+    await settle(pool)
+    await change(pool, "ana", "valid_until = now() - interval '1 second'")
+    await change(pool, "ben", "valid_until = now() + interval '30 seconds'")
+    await change(pool, "cleo", "valid_until = now() + interval '2 days'")
+    await change(pool, "dora", "state = 'needs_scope'")
+    details = await read_details(pool)
+    # The times of `emil` are an hour ahead when they are stored, and a bit less now.
+    assert list(details.expiring) == [2, 2, 0, 0, 2, 0, 0, 0, 0, 2]
+
+
+HELD_UP = {
+    "isolated": "isolated_since = now(), isolated_reason = 'internal_error',"
+    " wake_at = now() + interval '1 hour'",
+    "token": "token_standing = 'refused', token_failures = 1,"
+    " token_due_at = now() + interval '1 minute', wake_at = now() + interval '1 minute'",
+    "pause": "next_slot_at = now() + interval '1 minute', wake_at = now() + interval '1 minute'",
+    "back_off": "failures = 1, wake_at = now() + interval '1 minute'",
+    "asleep": "wake_at = now() + interval '1 hour'",
+    "slot": "next_slot_at = now() + interval '4 seconds'",
+    "turn": "failures = 0",
+}
+
+
+async def test_what_holds_up_accounts_that_have_something_due(pool):
+    """A reason for each of them; who has nothing due, or is parked, is not overdue."""
+    for open_id in (*HELD_UP, "parked", "asleep-well"):
+        await store(pool, open_id, "valid", "dead")
+    await settle(pool)
+    for open_id, assignments in HELD_UP.items():
+        await change(pool, open_id, assignments)
+    await change(pool, "parked", "state = 'needs_reauthorization'")
+    await pool.execute(
+        "UPDATE refresher.videos SET due_at = now() + interval '1 hour' WHERE open_id = $1",
+        "asleep-well",
+    )
+    await change(pool, "asleep-well", "wake_at = 'infinity', earliest_due_at = 'infinity'")
+    details = await read_details(pool)
+    assert {row.reason: row.accounts for row in details.overdue} == dict.fromkeys(HELD_UP, 1)
+    assert all(row.first_since for row in details.overdue)
+    assert {row.open_id: row.reason for row in details.at_risk} == {one: one for one in HELD_UP}
+    await pool.execute("UPDATE refresher.app SET paused_since = now()")
+    (row,) = (await read_details(pool)).overdue
+    assert (row.reason, row.accounts) == ("everything_paused", len(HELD_UP))
+
+
+async def test_new_videos_are_overdue_before_they_are_counted(pool):
+    """An account that was passed over wakes at -infinity: since when is not known."""
+    await store(pool, "new", "new")
+    (row,) = (await read_details(pool)).overdue
+    assert (row.reason, row.first_since is None) == ("turn", False)
+    await change(pool, "new", "wake_at = '-infinity'")
+    (row,) = (await read_details(pool)).overdue
+    assert row.first_since is None
+
+
+async def test_next_at_risk_are_those_that_expire_first(pool):
+    """Of those that have something due; 20 at most."""
+    for n in range(25):
+        await store(pool, f"account-{n:02}", "valid", "dead")
+    await settle(pool)
+    await pool.execute(
+        "UPDATE refresher.accounts SET valid_until = now() + substr(open_id, 9)::interval"
+    )
+    details = await read_details(pool)
+    assert [row.open_id for row in details.at_risk] == [f"account-{n:02}" for n in range(20)]
+    assert (details.at_risk[0].valid, details.at_risk[0].videos) == (2, 4)
+
+
+async def test_who_is_throttled_and_until_when(pool):
+    """Slowed down or paused by a 429; the one that waits longest first."""
+    for open_id in ("ana", "ben", "cleo"):
+        await store(pool, open_id, "valid")
+    await settle(pool)
+    await change(pool, "ana", "rate_share = 0.7, rate_lowered_at = now()")
+    await change(pool, "ben", HELD_UP["pause"])
+    details = await read_details(pool)
+    assert [row.open_id for row in details.throttled] == ["ben", "ana"]
+    assert details.all_throttled == 2
+    assert details.throttled[1].rate_share == pytest.approx(0.7, abs=0.05)
+
+
+async def test_accounts_in_trouble_by_state_reason_and_age(pool):
+    """A day, a week, longer. An isolation counts by its code alone."""
+    ages = {"ana": 0, "ben": 3, "cleo": 30}
+    for open_id, days in ages.items():
+        await store(pool, open_id, "valid")
+        await change(pool, open_id, "state = 'needs_reauthorization', state_reason = 'x'")
+        await change(pool, open_id, f"state_since = now() - interval '{days} days'")
+    await store(pool, "dora", "valid")
+    await settle(pool)
+    await change(pool, "dora", HELD_UP["isolated"])
+    await change(pool, "dora", "isolated_reason = 'internal_error, HTTP 500, log_id 1'")
+    isolated, parked = (await read_details(pool)).aged
+    assert (isolated.state, isolated.reason, isolated.accounts) == ("isolated", "internal_error", 1)
+    assert (parked.within_day, parked.within_week, parked.longer, parked.accounts) == (1, 1, 1, 3)
+    (listed,) = await list_troubled(pool, Wanted("isolated", "internal_error"), 10)
+    assert (listed.open_id, listed.reason) == ("dora", "internal_error, HTTP 500, log_id 1")
+    assert [one.open_id for one in await list_troubled(pool, Wanted(after="ana"), 2)] == [
+        "ben",
+        "cleo",
+    ]
+
+
+async def test_an_account_being_claimed_is_being_worked(pool):
+    """As the flow leaves it, not as a test writes it."""
+    await store(pool, "ana", "dead", "valid")
+    await replica(pool).claim(10)
+    (row,) = (await read_details(pool)).overdue
+    assert (row.reason, row.accounts, row.first_since) == ("worked", 1, None)

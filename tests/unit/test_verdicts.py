@@ -1,0 +1,168 @@
+"""What the status page says of a fleet: what is well, what to look at, what is bad."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from refresher.operations.verdicts import Known, headline, judge
+from refresher.operations.words import number, since, span
+from refresher.postgres.replicas import Replica
+from refresher.postgres.snapshot import AppState, Consents, Kind, Snapshot
+from refresher.postgres.status import Quota, Summary
+
+NOW = datetime(2026, 1, 2, 3, 40, tzinfo=UTC)
+HOUR = NOW.replace(minute=0)
+STATES = {"active": 10, "paused": 0, "needs_reauthorization": 0, "needs_scope": 0}
+WELL = Snapshot(
+    taken_at=NOW,
+    summary=Summary(1000, 990, 0, 10, 0, 0, 5, 3.0, STATES),
+    quota=Quota(HOUR, 400, 60),
+    kinds=[Kind("active", None, 10, None)],
+    consents=Consents(0, 0, 0, 0, None),
+    app=AppState(None, None, None, None, None),
+    replicas=[Replica("a", "1", HOUR, NOW, NOW - timedelta(seconds=5), 1)],
+)
+KNOWN = Known("a", 3600.0, 600, 0, lacks_credentials=False, fingerprint="f")
+
+
+def ago(**span):
+    return NOW - timedelta(**span)
+
+
+def but(part, **changes):
+    """The fleet that is well, with other values in one part of it."""
+    return replace(WELL, **{part: replace(getattr(WELL, part), **changes)})
+
+
+def verdict(name, snapshot, *, age_seconds=0.0, known=KNOWN):
+    (check,) = [check for check in judge(snapshot, age_seconds, known) if check.name == name]
+    return check
+
+
+def test_all_is_well():
+    """Every check says ok, and none tells you to do anything."""
+    checks = judge(WELL, 1.0, KNOWN)
+    assert {(check.level, check.act) for check in checks} == {("ok", "")}
+    assert headline(checks) == "All is well"
+
+
+@pytest.mark.parametrize(
+    ("name", "snapshot", "level", "says"),
+    [
+        ("Freshness", but("summary", expired=1), "bad", "98.9 % of 1,001 covers are valid; 1 have"),
+        ("Freshness", but("summary", valid=9990, expired=3, uncovered=0), "warn", "99.96 % of"),
+        ("Freshness", but("summary", valid=0, uncovered=0), "ok", "No video of an active account"),
+        ("Backlog", but("summary", due=0, oldest_overdue_seconds=0.0), "ok", "Nothing is due."),
+        ("Backlog", but("summary", oldest_overdue_seconds=100.0), "warn", "for 1 min 40 s"),
+        ("Backlog", but("summary", oldest_overdue_seconds=900.0), "bad", "for 15 min"),
+        (
+            "Quota",
+            but("app", learned_per_minute=90.4, throttled_at=ago(minutes=2)),
+            "warn",
+            "about 90 requests a minute, learned from 429s, the last 2 min ago",
+        ),
+        ("Everything is paused", but("app", paused_since=ago(hours=2)), "bad", "for 2 h"),
+        (
+            "App credentials",
+            but("app", refused_client="f", client_refused_at=ago(minutes=3)),
+            "bad",
+            "TikTok refused them 3 min ago",
+        ),
+        ("App credentials", but("app", refused_client="g", client_refused_at=NOW), "ok", "not"),
+        (
+            "App credentials",
+            but("app", refused_client="f", client_refused_at=ago(hours=3)),
+            "ok",
+            "not refused them lately",
+        ),
+        (
+            "Accounts",
+            but("summary", accounts={**STATES, "needs_scope": 1, "paused": 2}),
+            "warn",
+            "10 active, 1 waiting for their users, 2 paused.",
+        ),
+        ("Accounts", but("summary", accounts={**STATES, "needs_scope": 9}), "bad", "9 waiting"),
+        (
+            "Accounts",
+            replace(WELL, kinds=[Kind("isolated", "internal_error", 3, HOUR)]),
+            "warn",
+            "7 active, 3 isolated.",
+        ),
+        ("Consents", but("consents", within_3_days=1, within_14_days=4), "warn", "4 end within 14"),
+        ("Consents", but("consents", ended=2), "bad", "2 have ended"),
+        ("Replicas", replace(WELL, replicas=[]), "bad", "0 running"),
+        (
+            "Replicas",
+            replace(WELL, replicas=[*WELL.replicas, Replica("b", "1", HOUR, HOUR, None, 0)]),
+            "warn",
+            "1 running, 1 silent",
+        ),
+        (
+            "TikTok",
+            replace(
+                but("summary", oldest_overdue_seconds=300.0),
+                replicas=[replace(WELL.replicas[0], progress_at=ago(minutes=20))],
+            ),
+            "bad",
+            "It answered last 20 min ago. Covers have been due for 5 min.",
+        ),
+        (
+            "TikTok",
+            replace(WELL, replicas=[replace(WELL.replicas[0], progress_at=HOUR)]),
+            "ok",
+            "It answered last 40 min ago.",
+        ),
+    ],
+)
+def test_a_verdict(name, snapshot, level, says):
+    """Its level and its sentence; who is not well is told what to do."""
+    check = verdict(name, snapshot)
+    assert check.level == level
+    assert says in check.says
+    assert bool(check.act) == (level != "ok")
+
+
+def test_what_this_replica_knows_counts():
+    """Limits and credentials come from its settings."""
+    limited = replace(KNOWN, limit_per_app=7, lacks_credentials=True)
+    assert "95.23 % of the app's limit" in verdict("Quota", WELL, known=limited).says
+    assert verdict("App credentials", WELL, known=limited).level == "warn"
+
+
+def test_old_readings_are_bad():
+    """Whatever they say: the database does not answer."""
+    check = verdict("Database", WELL, age_seconds=95.0)
+    assert (check.level, "1 min 35 s old" in check.says) == ("bad", True)
+
+
+def test_the_worst_comes_first():
+    """And the headline counts."""
+    checks = judge(but("summary", expired=500, oldest_overdue_seconds=100.0), 0.0, KNOWN)
+    assert [check.level for check in checks[:3]] == ["bad", "warn", "ok"]
+    assert headline(checks) == "1 problem, 1 warning"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "0 s"),
+        (0.4, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (90, "1 min 30 s"),
+        (1200, "20 min"),
+        (9000, "2 h 30 min"),
+        (86_400 * 3 + 3600, "3 d 1 h"),
+        (86_400 * 4000, "4,000 d"),
+    ],
+)
+def test_a_span_in_words(seconds, words):
+    """The largest unit, and the next one where that matters."""
+    assert span(seconds) == words
+
+
+def test_numbers_and_times_in_words():
+    """Thousands apart; a time in the future counts as just now."""
+    assert number(1_234_567.8) == "1,234,568"
+    assert since(NOW, NOW + timedelta(seconds=9)) == "0 s"
