@@ -10,7 +10,7 @@ import typer
 
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
 from refresher.cli.options import TAKES_HYPHENS, OneAccount
-from refresher.cli.output import WIDE, Misuse, counted, short
+from refresher.cli.output import WIDE, Misuse, counted, print_pairs, short
 from refresher.csv_files.columns import ACCOUNT_COLUMNS, ACCOUNT_NEEDS
 
 if TYPE_CHECKING:
@@ -83,6 +83,30 @@ def _table(listed: Iterable[Account]) -> Table:
             short(account.wake_at),
         )
     return table
+
+
+@accounts.command(context_settings=TAKES_HYPHENS)
+def show(
+    open_id: OneAccount,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """All that is known of one account; no token is shown.
+
+    Example: refresher accounts show -000abc
+    """
+    import json
+
+    from refresher.cli.account_card import as_data, as_pairs
+    from refresher.cli.database import with_database
+    from refresher.cli.explain import read_account
+    from refresher.settings import read_settings
+
+    settings = read_settings()
+    facts = with_database(settings, lambda pool: read_account(pool, settings, open_id))
+    if as_json:
+        print(json.dumps(as_data(facts), indent=2))
+    else:
+        print_pairs(as_pairs(facts))
 
 
 @accounts.command(context_settings=TAKES_HYPHENS)

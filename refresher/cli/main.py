@@ -16,6 +16,7 @@ from refresher.cli import (
     daemon,
     demo,
     doctor,
+    explain,
     forecast,
     pause,
     simulate,
@@ -68,6 +69,7 @@ app.command("status")(status.show_status)
 app.command()(pause.pause)
 app.command()(pause.resume)
 app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
+app.command(context_settings=explain.CONTEXT)(explain.explain)
 app.add_typer(accounts.accounts, name="accounts")
 app.add_typer(videos.videos, name="videos")
 app.add_typer(tokens.tokens, name="tokens")

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -38,6 +39,29 @@ def one_line(message: str) -> str:
 def counted(number: int, noun: str) -> str:
     """The number and the noun, which takes an s where there is not exactly one."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """Foreign text for a terminal: without control characters, which could rewrite the screen."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
+def encodable(text: str, *, output: bool = False) -> bool:
+    """Whether text can be sent to the database; or to standard output, as that is set."""
+    try:
+        text.encode((sys.stdout.encoding if output else None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """A line for each name and value; the values stand below each other."""
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        print(printable(f"{name:<{width}}  {value}"))
 
 
 def short(moment: datetime | None) -> str:

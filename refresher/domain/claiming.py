@@ -6,6 +6,7 @@ This is for the simulator. The claim statement decides the same in the database,
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 from refresher.domain.cohorts import Cohort
@@ -14,6 +15,19 @@ from refresher.domain.pacing import PAST_SECONDS, Pace
 
 #: A video that must be asked for alone gets its turn after so long, even if much else is due.
 ALONE_WAITS_SECONDS: Final = 3600.0
+
+
+class Turn(IntEnum):
+    """In which order a claim takes the videos of an account."""
+
+    #: A refused video that has waited too long.
+    STARVED = 0
+    DUE = 1
+    #: A refused video: by itself, when nothing else is due.
+    ALONE = 2
+    #: Not due, but it may fill a chunk.
+    TOP_UP = 3
+
 
 Chosen = list[tuple[Cohort, int]]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from refresher.domain.app_limit import REMEMBERED_SECONDS
-from refresher.domain.claiming import ALONE_WAITS_SECONDS
+from refresher.domain.claiming import ALONE_WAITS_SECONDS, Turn
 from refresher.domain.model import CHUNK_SIZE
 from refresher.domain.pacing import (
     APP_RATE_DOUBLED_SECONDS,
@@ -60,8 +60,8 @@ CONSTANTS: Final[Mapping[str, float]] = {
     # Milliseconds that an application's trigger may wait for a lock in a statement of ours.
     "trigger_waits_ms": 200,
     # The order in which a claim takes an account's videos.
-    "turn_starved": 0,
-    "turn_due": 1,
-    "turn_alone": 2,
-    "turn_top_up": 3,
+    "turn_starved": int(Turn.STARVED),
+    "turn_due": int(Turn.DUE),
+    "turn_alone": int(Turn.ALONE),
+    "turn_top_up": int(Turn.TOP_UP),
 }

@@ -7,16 +7,7 @@
 -- ---------------------------- 1. Which accounts ----------------------------
 
 WITH pace AS MATERIALIZED (
-    -- One row: the time between two slots, of the app and of an account, and how far ahead we
-    -- reserve slots.
-    SELECT app_step,
-           greatest(:step::interval, app_step) AS step,
-           CASE WHEN app_step > '0' THEN least(:horizon::interval, :app_horizon::interval)
-                ELSE :horizon::interval END AS horizon
-    FROM (
-        -- There is one row. LIMIT tells it to a planner that has no statistics of the table yet.
-        SELECT {{ app_step }} AS app_step FROM refresher.app LIMIT 1
-    ) AS app
+    {{ pace }}
 ),
 locked_accounts AS MATERIALIZED (
     -- A row: an account that this replica has locked. An insert into videos that is not committed
@@ -90,16 +81,7 @@ accounts_with_videos AS MATERIALIZED (
                (count(*) FILTER (WHERE turn = {{ turn_top_up }}))::integer AS top_ups
         FROM (
             SELECT video_id, expires_at, misses, missing, ctid,
-                   -- A video without a cover in its last answer is no top-up: it might spoil the
-                   -- request for the others.
-                   CASE WHEN due_at > now() THEN CASE WHEN misses = 0 THEN {{ turn_top_up }} END
-                        WHEN NOT refused THEN {{ turn_due }}
-                        -- We ask for a refused video alone, when nothing else is due or when it
-                        -- has waited too long (starved). An isolated account has one try, which
-                        -- must not go to a starved video.
-                        WHEN due_at < now() - interval '{{ alone_waits_seconds }} seconds'
-                             AND NOT a.isolated THEN {{ turn_starved }}
-                        ELSE {{ turn_alone }} END AS turn
+                   {{ turn isolated="a.isolated" }} AS turn
             FROM (
                 SELECT ctid, video_id, due_at, misses,
                        CASE WHEN cover_image_url IS NOT NULL
@@ -157,12 +139,10 @@ start AS MATERIALIZED (
          (SELECT count(*) FROM app) AS locked_first
 ),
 budget AS (
-    -- One row: how many chunks the replica and the app's slots have room for. In seconds, because
-    -- PostgreSQL cannot subtract times that lie at the end of its range.
-    SELECT least(:chunk_budget, CASE WHEN app_at IS NOT NULL THEN greatest(0, ceil(
-        (extract(epoch FROM at + greatest(horizon, app_step)) - extract(epoch FROM app_at))
-        / nullif(extract(epoch FROM app_step), 0)
-    )) END)::integer AS chunks
+    -- One row: how many chunks the replica and the app's slots have room for.
+    SELECT least(:chunk_budget, CASE WHEN app_at IS NOT NULL
+                                     THEN {{ app_room now="at" slot="app_at" }} END)::integer
+               AS chunks
     FROM start, pace
 ),
 wishes_in_turn AS (

@@ -1,0 +1,199 @@
+"""Why an account or a video is in the state it is in, and when it is asked for next."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from refresher.domain.claiming import Turn
+from refresher.domain.facts import AccountFacts, Facts, VideoFacts
+from refresher.domain.gates import Gate, Mark, gates_of, token_free_at
+from refresher.domain.model import CHUNK_SIZE
+from refresher.domain.spans import counted, moment, seen_from, span
+
+#: The reason of a verdict where no gate is closed.
+READY: Final = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What to tell of an account, or of a video of it."""
+
+    facts: Facts
+    #: One sentence or two.
+    verdict: str
+    #: The first gate that is closed, else `READY`.
+    reason: str
+    gates: Sequence[Gate]
+    #: None: not before somebody changes something.
+    next_ask_at: datetime | None
+    #: When its answer should be stored; None: not known, see `unknown`.
+    expected_at: datetime | None
+    #: Why that is not known.
+    unknown: str | None
+    #: What an operator can do; None: nothing is to be done.
+    command: str | None
+
+
+def explain(facts: Facts) -> Explanation:
+    """The verdict and all that leads to it."""
+    gates = gates_of(facts)
+    closed = next((gate for gate in gates if gate.mark is Mark.CLOSED), None)
+    asked = next_ask_at(facts)
+    expected, unknown = _expected(facts, asked)
+    return Explanation(
+        facts=facts,
+        verdict=f"{_cover(facts)}; {_reason(facts, closed, asked, expected)}",
+        reason=closed.name if closed else READY,
+        gates=gates,
+        next_ask_at=asked,
+        expected_at=expected,
+        unknown=unknown,
+        command=_command(gates, closed),
+    )
+
+
+def _command(gates: Sequence[Gate], closed: Gate | None) -> str | None:
+    if closed and closed.mark is Mark.CLOSED and closed.command:
+        return closed.command
+    troubles = [gate.command for gate in gates if gate.mark is Mark.TROUBLE]
+    return next(filter(None, troubles), None)
+
+
+def next_ask_at(facts: Facts) -> datetime | None:
+    """When a request for it may go out at the earliest; None: not by itself."""
+    account, app, video = facts.account, facts.app, facts.video
+    if account.state != "active" or app.paused_since or account.wake_at is None:
+        return None
+    if not account.free:
+        return facts.now
+    waits = [facts.now, account.wake_at, account.next_slot_at]
+    if account.waits_for_token:
+        waits.append(token_free_at(account))
+    if app.step_seconds:
+        waits.append(app.next_slot_at)
+    if video:
+        if video.due_at is None:
+            return None
+        waits.append(video.due_at)
+    return max(filter(None, waits))
+
+
+def _expected(facts: Facts, asked: datetime | None) -> tuple[datetime | None, str | None]:
+    """When it should be done, and why that is not known."""
+    account, app = facts.account, facts.app
+    if asked is None:
+        return None, "it is not asked for until somebody changes something"
+    if account.accounts_ahead and not app.step_seconds:
+        return None, (
+            f"{_ahead(account)}, and without a limit of the app TikTok's answers decide how fast "
+            "they are done"
+        )
+    chunks_ahead = facts.video.ahead // CHUNK_SIZE if facts.video else 0
+    queued = account.accounts_ahead * app.step_seconds + chunks_ahead * account.step_seconds
+    # A tick may have to come first.
+    seconds = queued + (facts.poll_seconds if account.claimable else 0)
+    return _later(asked, seconds), None
+
+
+def _later(asked: datetime, seconds: float) -> datetime:
+    try:
+        return asked + timedelta(seconds=seconds)
+    except OverflowError:
+        return asked
+
+
+def _cover(facts: Facts) -> str:
+    if facts.video:
+        return _cover_of(facts.video, facts.now)
+    account = facts.account
+    if not account.videos:
+        return "Its covers have not been counted so far"
+    return f"{account.valid:,} of {account.videos:,} covers were valid at its last release"
+
+
+def _cover_of(video: VideoFacts, now: datetime) -> str:
+    expires = video.cover_expires_at
+    if video.cover_image_url is None:
+        return "No cover so far"
+    if expires is None:
+        return "Its cover names no expiry"
+    left = (expires - now).total_seconds()
+    return f"Cover is valid for {span(left)}" if left > 0 else f"Cover died {span(-left)} ago"
+
+
+def _reason(
+    facts: Facts, closed: Gate | None, asked: datetime | None, expected: datetime | None
+) -> str:
+    if closed is None:
+        return _queued(facts, expected)
+    match closed.name:
+        case "state":
+            return _left_alone(facts.account)
+        case "pause_of_all":
+            return f"not asked for: everything is paused since {_since(closed)}"
+        case "lease":
+            return f"its account is being asked for now, by {facts.account.lease_owner}"
+        case "wake_up" | "video":
+            return _asleep(facts, closed, asked)
+        case _:
+            return f"waits: {closed.value}{_last(facts.account)}{_again(facts, closed, asked)}"
+
+
+def _since(gate: Gate) -> str:
+    return moment(gate.since) if gate.since else "an unknown time"
+
+
+def _left_alone(account: AccountFacts) -> str:
+    since = moment(account.state_since)
+    match account.state:
+        case "paused":
+            return f"not asked for: its account is paused since {since}"
+        case "needs_scope":
+            return f"not asked for since {since}: its user must grant the scope{_last(account)}"
+        case _:
+            return f"not asked for since {since}: its user must authorize again{_last(account)}"
+
+
+def _last(account: AccountFacts) -> str:
+    """The last failure, in brackets."""
+    told = last_failure(account)
+    return f" ({told})" if told else ""
+
+
+def last_failure(account: AccountFacts) -> str:
+    """Code, status and log_id of the last answer that was a failure; empty where there is none."""
+    if account.last_failure_code is None:
+        return ""
+    status = account.last_failure_http_status
+    log_id = account.last_failure_log_id
+    answer = f"HTTP {status}" if status else "no answer"
+    return f"{account.last_failure_code}, {answer}" + (f", log_id {log_id}" if log_id else "")
+
+
+def _again(facts: Facts, closed: Gate, asked: datetime | None) -> str:
+    when = asked or closed.until
+    return f"; asked for again at {seen_from(facts.now, when)}" if when else ""
+
+
+def _asleep(facts: Facts, closed: Gate, asked: datetime | None) -> str:
+    if facts.video and closed.name == "video" and facts.video.misses:
+        missed = closed.value.removesuffix(", not due")
+        return f"{missed}{_again(facts, closed, asked)}"
+    if asked is None:
+        return "asked for again when it has a video to ask for"
+    return f"asked for again at {seen_from(facts.now, asked)}"
+
+
+def _ahead(account: AccountFacts) -> str:
+    are = "is" if account.accounts_ahead == 1 else "are"
+    return f"{counted(account.accounts_ahead, 'account')} {are} ahead"
+
+
+def _queued(facts: Facts, expected: datetime | None) -> str:
+    account = facts.account
+    first = _ahead(account) if account.accounts_ahead else "it is the next to be asked for"
+    alone = facts.video and facts.video.turn in (Turn.ALONE, Turn.STARVED)
+    how = ", alone, when nothing else of its account is due" if alone else ""
+    when = f"; expected by {seen_from(facts.now, expected)}" if expected else ""
+    return f"waiting: {first}{how}{when}"

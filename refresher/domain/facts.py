@@ -1,0 +1,119 @@
+"""What is stored of an account and of a video of it, and what the claim's conditions say of them.
+
+The statement `explain` reads it. Times are the database's; None for those that never come.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from refresher.domain.model import OpenId
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFacts:
+    """An account's row without its tokens, and what a claim would find of it."""
+
+    open_id: OpenId
+    state: str
+    state_reason: str | None
+    state_since: datetime
+    #: The end of the user's consent.
+    refresh_token_expires_at: datetime | None
+    scope: str | None
+    has_access_token: bool
+    has_refresh_token: bool
+    access_token_expires_at: datetime | None
+    token_standing: str
+    token_failures: int
+    token_open_id: str | None
+    token_due_at: datetime | None
+    token_request_until: datetime | None
+    lease_owner: str | None
+    lease_expires_at: datetime | None
+    failures: int
+    isolated_since: datetime | None
+    isolated_reason: str | None
+    next_slot_at: datetime | None
+    wake_at: datetime | None
+    rate_lowered_at: datetime | None
+    requests_since: datetime | None
+    requests: int
+    #: Counts of the last release or audit.
+    videos: int
+    valid: int
+    expired: int
+    uncovered: int | None
+    missing: int | None
+    unreachable: int
+    earliest_due_at: datetime | None
+    last_failure_at: datetime | None
+    last_failure_code: str | None
+    last_failure_http_status: int | None
+    last_failure_log_id: str | None
+    #: It is time to work it.
+    awake: bool
+    #: Nobody has a lease.
+    free: bool
+    #: Its next slot is one that a claim may reserve now.
+    slot_near: bool
+    #: It is not claimed before its token request succeeds or may be repeated.
+    waits_for_token: bool
+    #: Not to be sent any more.
+    token_dead: bool
+    #: All conditions of the claim together.
+    claimable: bool
+    #: Of the rate limit, now.
+    rate_share: float
+    #: Between two of its slots.
+    step_seconds: float
+    #: Accounts that a claim takes before it; 0 where it is not claimable.
+    accounts_ahead: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppFacts:
+    """What holds for all accounts together."""
+
+    paused_since: datetime | None
+    #: Between two of its slots; 0: no limit.
+    step_seconds: float
+    #: 429s have shown the limit; it was not configured.
+    found: bool
+    rate_lowered_at: datetime | None
+    next_slot_at: datetime | None
+    #: A slot of the app is free for a claim.
+    has_room: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """A video's row, and its turn in the next claim of its account."""
+
+    id: str
+    cover_image_url: str | None = field(repr=False)  # it holds its signature
+    cover_expires_at: datetime | None
+    refreshed_at: datetime | None
+    missing_since: datetime | None
+    gone_at: datetime | None
+    due_at: datetime | None
+    misses: int
+    refusal: str | None
+    #: A `claiming.Turn`; None: not asked for, whatever is.
+    turn: int | None
+    #: Due videos of the account that are asked for before it.
+    ahead: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that an explanation needs."""
+
+    now: datetime
+    account: AccountFacts
+    app: AppFacts
+    #: None where only the account was asked about.
+    video: VideoFacts | None
+    #: We renew access tokens.
+    managed: bool
+    #: How long until a daemon looks for due accounts, at most.
+    poll_seconds: float

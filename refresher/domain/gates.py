@@ -1,0 +1,289 @@
+"""What stands between an account and its next request, in the order in which it is decided.
+
+The claim's conditions are not decided anew here: the statement that reads the facts has asked them.
+An account of which every gate is open is claimed; a test compares the two.
+"""
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from refresher.domain.claiming import Turn
+from refresher.domain.facts import AccountFacts, Facts, VideoFacts
+from refresher.domain.pacing import WINDOW_SECONDS
+from refresher.domain.spans import counted, seen_from, span
+
+SCOPE: Final = "video.list"
+
+
+class Mark(StrEnum):
+    """What a gate says."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    #: Open, but the request will fail.
+    TROUBLE = "trouble"
+    #: Nothing is known, or it does not apply.
+    SILENT = "silent"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One thing that decides whether a request is sent."""
+
+    name: str
+    mark: Mark
+    #: What it is, in words.
+    value: str
+    #: Since when it is so; None where that is not known.
+    since: datetime | None = None
+    #: When it opens by itself; None where it does not, or where it is open.
+    until: datetime | None = None
+    #: What an operator can do to change it.
+    command: str | None = None
+
+
+def gates_of(facts: Facts) -> Sequence[Gate]:
+    """All gates, the first to be decided first."""
+    video = [_video(facts.video)] if facts.video else []
+    return [gate(facts) for gate in GATES] + video
+
+
+def _state(facts: Facts) -> Gate:
+    account = facts.account
+    name, since, reason = "state", account.state_since, account.state_reason
+    why = f"{account.state} ({reason})" if reason else account.state
+    match account.state:
+        case "active":
+            return Gate(name, Mark.OPEN, "active", since)
+        case "paused":
+            return Gate(name, Mark.CLOSED, why, since, command=_command("accounts resume", account))
+        case _:
+            return Gate(name, Mark.CLOSED, why, since, command=_new_tokens(account))
+
+
+def _command(words: str, account: AccountFacts) -> str:
+    return f"refresher {words} {shlex.quote(account.open_id)}"
+
+
+def _new_tokens(account: AccountFacts) -> str:
+    extended = f" with {SCOPE}" if account.state == "needs_scope" else ""
+    return (
+        f"let the user authorize again{extended}, then store the new tokens: "
+        "refresher accounts import FILE.csv, or an UPDATE of refresher.accounts"
+    )
+
+
+def _consent(facts: Facts) -> Gate:
+    account, ends = facts.account, facts.account.refresh_token_expires_at
+    if not account.has_refresh_token:
+        return Gate("consent", Mark.SILENT, "no refresh token is stored")
+    if ends is None:
+        return Gate("consent", Mark.SILENT, "its end is not stored")
+    if ends > facts.now:
+        return Gate("consent", Mark.OPEN, f"until {seen_from(facts.now, ends)}")
+    ended = f"ended {seen_from(facts.now, ends)}"
+    return Gate("consent", Mark.TROUBLE, ended, since=ends, command=_new_tokens(account))
+
+
+def _scope(facts: Facts) -> Gate:
+    account = facts.account
+    if account.scope is None:
+        return Gate("scope", Mark.SILENT, "not stored")
+    if SCOPE in account.scope.replace(",", " ").split():
+        return Gate("scope", Mark.OPEN, account.scope)
+    lacking = f"{SCOPE} is not in {account.scope!r}"
+    return Gate("scope", Mark.TROUBLE, lacking, command=_new_tokens(account))
+
+
+def _token(facts: Facts) -> Gate:
+    account = facts.account
+    if account.waits_for_token:
+        return _waiting_token(facts)
+    if not account.token_dead:
+        ends = account.access_token_expires_at
+        lives = f"lives until {seen_from(facts.now, ends)}" if ends else "used until it is refused"
+        return Gate("token", Mark.OPEN, f"{account.token_standing}, {lives}")
+    if facts.managed and account.has_refresh_token:
+        return Gate("token", Mark.OPEN, f"{_dead(account)}; renewed first")
+    why = "no refresh token is stored" if facts.managed else "not renewed by this program as set"
+    value = f"{_dead(account)}; {why}"
+    return Gate("token", Mark.TROUBLE, value, command=_new_tokens(account))
+
+
+def _waiting_token(facts: Facts) -> Gate:
+    account = facts.account
+    until = token_free_at(account)
+    if account.token_request_until and account.token_request_until > facts.now:
+        value = f"{_dead(account)}; a token request is under way"
+        return Gate("token", Mark.CLOSED, value, until=until)
+    value = f"{_dead(account)}; {counted(account.token_failures, 'token request')} in a row failed"
+    command = _command("accounts resume", account)
+    return Gate("token", Mark.CLOSED, value, account.last_failure_at, until, command)
+
+
+def token_free_at(account: AccountFacts) -> datetime | None:
+    """When an account that waits for its token may be claimed for it; None: not known."""
+    waits = [account.token_due_at if account.token_failures else None, account.token_request_until]
+    return max(filter(None, waits), default=None)
+
+
+def _dead(account: AccountFacts) -> str:
+    if not account.has_access_token:
+        return "none is stored"
+    is_refused = account.token_standing == "refused"  # noqa: S105 - a word, no token
+    return "refused" if is_refused else "expired"
+
+
+def _pause_of_all(facts: Facts) -> Gate:
+    since = facts.app.paused_since
+    if since is None:
+        return Gate("pause_of_all", Mark.OPEN, "none")
+    value = "everything is paused by the operator"
+    return Gate("pause_of_all", Mark.CLOSED, value, since, command="refresher resume --all")
+
+
+def _lease(facts: Facts) -> Gate:
+    account = facts.account
+    if account.free:
+        return Gate("lease", Mark.OPEN, "nobody works it")
+    value = f"{account.lease_owner} works it now"
+    return Gate("lease", Mark.CLOSED, value, until=account.lease_expires_at)
+
+
+def _back_off(facts: Facts) -> Gate:
+    account = facts.account
+    if account.isolated_since:
+        return _isolation(account, account.isolated_since)
+    if not is_backing_off(facts):
+        failed = (
+            f"none; {counted(account.failures, 'failure')} in a row" if account.failures else "none"
+        )
+        return Gate("back_off", Mark.OPEN, failed)
+    value = f"{counted(account.failures, 'failure')} in a row"
+    return Gate(
+        "back_off",
+        Mark.CLOSED,
+        value,
+        since=account.last_failure_at,
+        until=account.wake_at,
+        command=_command("accounts resume", account),
+    )
+
+
+def _isolation(account: AccountFacts, since: datetime) -> Gate:
+    value = f"isolated, as it fails while others are answered: {account.isolated_reason}"
+    command = _command("accounts resume", account)
+    if account.awake and account.slot_near:
+        return Gate("back_off", Mark.OPEN, f"{value}; it has one try", since, command=command)
+    until = max(filter(None, [account.wake_at, account.next_slot_at]), default=None)
+    return Gate("back_off", Mark.CLOSED, value, since, until, command)
+
+
+def is_backing_off(facts: Facts) -> bool:
+    """Whether it sleeps for its failures, not because nothing is due."""
+    account = facts.account
+    if account.awake or is_paused(account):
+        return False
+    nothing_due = account.earliest_due_at is not None and account.earliest_due_at > facts.now
+    return account.failures > 0 and not nothing_due
+
+
+def is_paused(account: AccountFacts) -> bool:
+    """Whether it pauses after a 429, of a minute or of a day."""
+    return not account.slot_near and account.failures > 0 and account.isolated_since is None
+
+
+def _pause(facts: Facts) -> Gate:
+    account = facts.account
+    if not is_paused(account):
+        slower = account.rate_share < 1
+        share = f"none; its rate is {account.rate_share:.0%} of the limit after a 429"
+        return Gate("pause", Mark.OPEN, share if slower else "none", account.rate_lowered_at)
+    # A quota of a day lowers no rate; any other pause does, in the statement that stores it.
+    minute = account.rate_lowered_at == account.last_failure_at
+    why = "TikTok's rate limit" if minute else "TikTok's quota of the day"
+    if account.last_failure_at is None:
+        why = "a limit of TikTok"
+    return Gate("pause", Mark.CLOSED, why, account.last_failure_at, account.next_slot_at)
+
+
+def _app_rate(facts: Facts) -> Gate:
+    app = facts.app
+    if not app.step_seconds:
+        return Gate("app_rate", Mark.OPEN, "no limit")
+    how = "as 429s have shown" if app.found else "as set"
+    value = f"{WINDOW_SECONDS / app.step_seconds:.4g} requests a minute, {how}"
+    since = app.rate_lowered_at if app.found else None
+    if app.has_room:
+        return Gate("app_rate", Mark.OPEN, value, since)
+    return Gate("app_rate", Mark.CLOSED, value, since, until=app.next_slot_at)
+
+
+def _slot(facts: Facts) -> Gate:
+    account = facts.account
+    if account.slot_near or is_paused(account) or account.isolated_since:
+        return Gate("slot", Mark.OPEN, "at once" if account.slot_near else "after that wait")
+    value = f"one in {span(account.step_seconds)}, and the next ones are taken"
+    return Gate("slot", Mark.CLOSED, value, until=account.next_slot_at)
+
+
+def _wake_up(facts: Facts) -> Gate:
+    account = facts.account
+    if account.awake:
+        return Gate("wake_up", Mark.OPEN, "awake", account.wake_at)
+    if is_backing_off(facts) or is_paused(account) or account.isolated_since:
+        return Gate("wake_up", Mark.OPEN, "after that wait")
+    if account.wake_at is None:
+        return Gate("wake_up", Mark.CLOSED, "sleeps: it has nothing to ask for")
+    return Gate("wake_up", Mark.CLOSED, f"sleeps until {_first(account)}", until=account.wake_at)
+
+
+def _first(account: AccountFacts) -> str:
+    due = account.earliest_due_at
+    token_first = account.token_due_at and (due is None or account.token_due_at < due)
+    return "its token is renewed" if token_first else "its first video is due"
+
+
+def _video(video: VideoFacts) -> Gate:
+    since = video.gone_at or video.missing_since
+    value = _fate(video)
+    match video.turn:
+        case None | Turn.TOP_UP:
+            command = f"refresher videos retry {shlex.quote(video.id)}" if video.misses else None
+            value = f"{value}not due"
+            return Gate("video", Mark.CLOSED, value, since, video.due_at, command)
+        case Turn.DUE:
+            ahead = f", after {counted(video.ahead, 'other')} of its account" if video.ahead else ""
+            return Gate("video", Mark.OPEN, f"{value}due{ahead}", since or video.due_at)
+        case _:
+            return Gate("video", Mark.OPEN, f"{value}due, asked for alone", since or video.due_at)
+
+
+def _fate(video: VideoFacts) -> str:
+    """What its last answers were; empty where all is well."""
+    if video.refusal:
+        return f"refused by TikTok ({video.refusal}), "
+    if video.gone_at:
+        return f"gone, missing in the last {counted(video.misses, 'answer')}, "
+    if video.missing_since:
+        return f"missing in the last {counted(video.misses, 'answer')}, "
+    return f"no newer cover in the last {counted(video.misses, 'answer')}, " if video.misses else ""
+
+
+GATES: Final[Sequence[Callable[[Facts], Gate]]] = (
+    _state,
+    _consent,
+    _scope,
+    _token,
+    _pause_of_all,
+    _lease,
+    _back_off,
+    _pause,
+    _app_rate,
+    _slot,
+    _wake_up,
+)

@@ -1,0 +1,69 @@
+"""Reads what there is to know of an account or a video, without a lock."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+from asyncpg import Record
+
+from refresher.domain.facts import AccountFacts, AppFacts, Facts, VideoFacts
+from refresher.domain.model import OpenId
+from refresher.domain.pacing import Pace
+from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
+from refresher.postgres.statements import statement
+
+EXPLAIN: Final = statement("explain")
+ACCOUNTS_OF_VIDEO: Final = statement("accounts_of_video")
+
+T = TypeVar("T", AccountFacts, AppFacts, VideoFacts)
+
+
+async def accounts_of_video(pool: Pool, video_id: str) -> Sequence[OpenId]:
+    """The accounts under which a video is stored. Raises `DatabaseUnavailable`, as all here."""
+    async with acquired(pool) as connection:
+        rows = await connection.fetch(*ACCOUNTS_OF_VIDEO(video_id=video_id), timeout=REPORT_SECONDS)
+    return [OpenId(row["open_id"]) for row in rows]
+
+
+async def read_facts(
+    pool: Pool,
+    open_ids: Sequence[str],
+    video_id: str | None,
+    *,
+    pace: Pace,
+    managed: bool,
+    poll_seconds: float,
+) -> Sequence[Facts]:
+    """The facts of these accounts, and of this video of each; without those that are unknown."""
+    async with acquired(pool) as connection:
+        rows = await connection.fetch(
+            *EXPLAIN(
+                open_ids=list(open_ids),
+                video_id=video_id,
+                managed=managed,
+                skipped=[],
+                step=timedelta(seconds=pace.step_seconds),
+                app_step=timedelta(seconds=pace.app_step_seconds),
+                horizon=timedelta(seconds=pace.horizon_seconds),
+                app_horizon=timedelta(seconds=pace.app_horizon_seconds),
+            ),
+            timeout=REPORT_SECONDS,
+        )
+    return [_facts(row, managed, poll_seconds) for row in rows]
+
+
+def _facts(row: Record, managed: bool, poll_seconds: float) -> Facts:  # noqa: FBT001 - as the setting
+    return Facts(
+        now=row["now"],
+        account=_part(AccountFacts, row),
+        app=_part(AppFacts, row, "app_"),
+        video=_part(VideoFacts, row, "video_") if row["video_id"] else None,
+        managed=managed,
+        poll_seconds=poll_seconds,
+    )
+
+
+def _part(kind: type[T], row: Record, prefix: str = "") -> T:
+    values: dict[str, Any] = {field.name: row[prefix + field.name] for field in fields(kind)}
+    return kind(**values)
