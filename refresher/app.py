@@ -10,14 +10,14 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from time import monotonic
 from typing import Final
 
 from refresher import events
-from refresher.domain.due import DuePolicy
+from refresher.domain.credentials import AppCredentials
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.meter import Meter
 from refresher.flow.loop import Refresher
@@ -54,7 +54,7 @@ from refresher.postgres.write_back import WriteBack
 from refresher.schedule import Schedule
 from refresher.settings import Settings, split_keys
 from refresher.simulation.plan import Plan, Ttl
-from refresher.tiktok.client import AppCredentials, opened
+from refresher.tiktok.client import opened
 from refresher.upkeep import SUMMARY_SECONDS, Upkeep, begin
 
 #: Kept of the grace time for closing connections.
@@ -101,19 +101,10 @@ def replica_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
 
 
-def due_policy(settings: Settings) -> DuePolicy:
-    return DuePolicy(
-        lead=timedelta(seconds=settings.lead_seconds),
-        spread=timedelta(seconds=settings.spread_seconds),
-        fallback_ttl=timedelta(seconds=settings.fallback_ttl_seconds),
-        missing_limit=settings.missing_limit,
-    )
-
-
 def plan_of(settings: Settings, ttl: Ttl, seconds: float) -> Plan:
     """What is simulated under these settings."""
     return Plan(
-        policy=due_policy(settings),
+        policy=settings.due_policy,
         ttl=ttl,
         seconds=seconds,
         pace=settings.pace,
@@ -127,7 +118,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
     """The parts, connected to each other; nothing runs yet."""
     database_url = settings.database_url.get_secret_value()
     sealer = Sealer(split_keys(settings.token_keys))
-    credentials = credentials_of(settings)
+    credentials = settings.app_credentials
     outage, meter = Outage(random.random, monotonic), Meter()
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -193,20 +184,13 @@ def _tokens(
 
 def _terms(settings: Settings) -> Terms:
     return Terms(
-        policy=due_policy(settings),
+        policy=settings.due_policy,
         concurrency=settings.concurrency,
         request_timeout_seconds=settings.request_timeout_seconds,
         poll_seconds=settings.poll_seconds,
         lease_seconds=settings.pace.lease_seconds,
         grace_seconds=max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS),
     )
-
-
-def credentials_of(settings: Settings) -> AppCredentials | None:
-    key, secret = settings.tiktok_client_key, settings.tiktok_client_secret
-    if key is None or secret is None:
-        return None
-    return AppCredentials(key.get_secret_value(), secret.get_secret_value())
 
 
 async def run(settings: Settings, replica: str) -> None:

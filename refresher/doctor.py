@@ -11,7 +11,6 @@ from typing import Final, TypeVar
 
 import asyncpg
 
-from refresher.app import credentials_of, due_policy
 from refresher.domain.checkup import facts
 from refresher.domain.checkup.checks import CHECKS
 from refresher.domain.errors import DatabaseUnavailable, UpstreamFailed
@@ -21,7 +20,6 @@ from refresher.postgres.database import Pool, connected
 from refresher.postgres.failures import first_line
 from refresher.postgres.sealing import Sealer, read_tokens
 from refresher.settings import PREFIX, Settings, split_keys, unknown_names
-from refresher.tiktok import client
 
 #: For all of it, whatever does not answer.
 SECONDS: Final = 3.0
@@ -137,7 +135,7 @@ async def _examine_schema(examination: Examination, pool: Pool, settings: Settin
 
 async def _examine_plan(examination: Examination, pool: Pool, settings: Settings) -> None:
     """The app, how long covers live, and what they need."""
-    credentials = credentials_of(settings)
+    credentials = settings.app_credentials
     app = await examination.read(
         facts.App,
         vitals.read_app(
@@ -146,7 +144,7 @@ async def _examine_plan(examination: Examination, pool: Pool, settings: Settings
             needed=settings.renews_tokens or settings.lacks_credentials,
         ),
     )
-    lives = await examination.read(facts.Lives, vitals.read_lives(pool, due_policy(settings)))
+    lives = await examination.read(facts.Lives, vitals.read_lives(pool, settings.due_policy))
     if app and lives and lives.sampled:
         await examination.read(facts.Demand, vitals.read_demand(pool, lives, settings.pace, app))
     else:
@@ -154,6 +152,9 @@ async def _examine_plan(examination: Examination, pool: Pool, settings: Settings
 
 
 async def _examine_tiktok(examination: Examination, settings: Settings) -> None:
+    # Loaded only if it is asked for: it takes as long as all the rest.
+    from refresher.tiktok import client  # noqa: PLC0415
+
     async with client.opened(settings.tiktok_base_url, 1) as tiktok:
         begun = _wall_clock()
         try:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from refresher.domain.connection_string import EXPECTED_URL, read_connection_string
+from refresher.domain.credentials import AppCredentials
+from refresher.domain.due import DuePolicy
 from refresher.domain.limits import HIGHEST_LIMIT, YEAR_SECONDS
 from refresher.domain.pacing import Pace, lease_seconds
 from refresher.setting_files import BadSettingFileError, Found, read_env_file, read_secrets
@@ -157,6 +160,24 @@ class Settings(BaseSettings):
             limit_per_app=self.rate_limit_per_app,
             lease_seconds=lease_seconds(self.lease_seconds, self.request_timeout_seconds),
         )
+
+    @property
+    def due_policy(self) -> DuePolicy:
+        """When a cover is asked for again."""
+        return DuePolicy(
+            lead=timedelta(seconds=self.lead_seconds),
+            spread=timedelta(seconds=self.spread_seconds),
+            fallback_ttl=timedelta(seconds=self.fallback_ttl_seconds),
+            missing_limit=self.missing_limit,
+        )
+
+    @property
+    def app_credentials(self) -> AppCredentials | None:
+        """Client key and secret; None if they are not set."""
+        key, secret = self.tiktok_client_key, self.tiktok_client_secret
+        if key is None or secret is None:
+            return None
+        return AppCredentials(key.get_secret_value(), secret.get_secret_value())
 
     @property
     def ignored(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from email.utils import formatdate
 import pytest
 from aiohttp import web
 
+from refresher.domain.credentials import AppCredentials
 from refresher.domain.errors import (
     AccessTokenRefused,
     DailyQuotaSpent,
@@ -26,7 +27,7 @@ from refresher.domain.errors import (
 )
 from refresher.emulator.options import EmulatorOptions
 from refresher.emulator.server import Emulator
-from refresher.tiktok.client import LARGEST_ANSWER_BYTES, AppCredentials, opened
+from refresher.tiktok.client import LARGEST_ANSWER_BYTES, opened
 from refresher.tiktok.wire import LOG_ID_HEADER
 from tests.conftest import eventually
 

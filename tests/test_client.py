@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from refresher.domain.credentials import AppCredentials
 from refresher.domain.errors import (
     AccessTokenRefused,
     ClientRefused,
@@ -21,7 +22,7 @@ from refresher.domain.errors import (
 )
 from refresher.emulator.options import EmulatorOptions
 from refresher.emulator.server import Emulator
-from refresher.tiktok.client import LARGEST_ANSWER_BYTES, AppCredentials, opened
+from refresher.tiktok.client import LARGEST_ANSWER_BYTES, opened
 
 TOKEN = "act.ana!4523.va"
 IDS = [str(98_765_432_109_876_543_210 + n) for n in range(20)]

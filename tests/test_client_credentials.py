@@ -4,12 +4,12 @@ import re
 
 import pytest
 
+from refresher.domain.credentials import AppCredentials
 from refresher.domain.standing import standing_line
 from refresher.postgres.constants import FREED_AT_ONCE
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import set_state
 from refresher.postgres.tokens import TokenStore, free_waiting
-from refresher.tiktok.client import AppCredentials
 from tests.conftest import eventually
 from tests.test_tokens import authorize
 

@@ -14,10 +14,10 @@ from refresher import doctor
 from refresher.domain.checkup import storage
 from refresher.domain.checkup.checks import judged
 from refresher.domain.checkup.findings import Outcome
+from refresher.domain.credentials import AppCredentials
 from refresher.postgres.partitioning import partition_videos
 from refresher.postgres.sealing import Sealer
 from refresher.settings import read_settings
-from refresher.tiktok.client import AppCredentials
 from tests import faults
 from tests.conftest import administer, environment, free_port
 

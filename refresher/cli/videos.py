@@ -31,14 +31,13 @@ def import_videos(
     strict: Strict = False,
 ) -> None:
     """Add videos of known accounts from a CSV file; all or nothing."""
-    from refresher.app import due_policy
     from refresher.csv_files.rows import read_videos
     from refresher.csv_files.sheet import count_lines
     from refresher.postgres import imports
     from refresher.postgres.status import read_now
     from refresher.settings import read_settings
 
-    policy = due_policy(read_settings())
+    policy = read_settings().due_policy
     lines = count_lines(file)
 
     async def read(pool: Pool) -> None:

@@ -5,9 +5,8 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from http import HTTPStatus
 from typing import Final
 
@@ -23,6 +22,7 @@ from aiohttp import (
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
+from refresher.domain.credentials import AppCredentials
 from refresher.domain.errors import NotSent, UpstreamFailed
 from refresher.domain.model import TokenPair
 from refresher.tiktok.failures import read_error
@@ -46,21 +46,6 @@ UNPACKED_ENCODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 TIMED_OUT: Final = "timed_out"
 LONGEST_DETAIL: Final = 200
-FINGERPRINT_DIGITS: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class AppCredentials:
-    """Client key and client secret: what TikTok gave the app."""
-
-    key: str = field(repr=False)
-    secret: str = field(repr=False)
-
-    @property
-    def fingerprint(self) -> str:
-        """A text that differs for other credentials and reveals nothing of these."""
-        both = f"{self.key}\0{self.secret}".encode()
-        return sha256(both).hexdigest()[:FINGERPRINT_DIGITS]
 
 
 @dataclass(frozen=True, slots=True)
