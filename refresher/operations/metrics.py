@@ -1,13 +1,27 @@
 """The page at /metrics, in the text formats of Prometheus."""
 
-from aiohttp import web
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from refresher.operations.fleet_metrics import FleetCollector
 from refresher.operations.replica_metrics import ReplicaCollector
-from refresher.operations.server import Sources
+from refresher.operations.server import ANSWER_SECONDS, Sources
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """To make one takes milliseconds: all who ask for the same within a second get the same."""
+
+    asked: tuple[Sequence[str], str]
+    made_at: float
+    body: bytes
+    headers: Mapping[str, str]
 
 
 def metrics_handler(sources: Sources) -> Handler:
@@ -15,14 +29,25 @@ def metrics_handler(sources: Sources) -> Handler:
 
     A reading of the database is waited for, but only for a short time.
     """
+    render = make_aiohttp_handler(_registry(sources), disable_compression=True)
+    latest: _Answer | None = None
+
+    async def metrics(request: web.Request) -> web.Response:
+        nonlocal latest
+        await sources.fleet.latest()
+        asked = (request.headers.getall(hdrs.ACCEPT, []), request.query_string)
+        now = sources.clock()
+        if latest is None or latest.asked != asked or now > latest.made_at + ANSWER_SECONDS:
+            made = cast("web.Response", await render(request))
+            latest = _Answer(asked, now, cast("bytes", made.body), made.headers.copy())
+        return web.Response(body=latest.body, headers=latest.headers)
+
+    return metrics
+
+
+def _registry(sources: Sources) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(FleetCollector(sources.fleet, sources.clock))
     registry.register(ReplicaCollector(sources))
     ProcessCollector(registry=registry)
-    answer = make_aiohttp_handler(registry)
-
-    async def metrics(request: web.Request) -> web.StreamResponse:
-        await sources.fleet.latest()
-        return await answer(request)
-
-    return metrics
+    return registry

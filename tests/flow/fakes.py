@@ -203,13 +203,14 @@ class Run:
         self.store = Store(accounts)
         self.api = api
         self.outage = Outage(lambda: 0.5, now)
+        self.meter = Meter()
         outside = Outside(
             accounts=self.store,
             tokens=None,
             write_back=self.store,
             upstream=api,
             outage=self.outage,
-            meter=Meter(),
+            meter=self.meter,
             chance=lambda: 0.5,
             clock=now,
         )
