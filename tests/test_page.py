@@ -61,7 +61,7 @@ async def test_a_verdict_comes_first_and_details_behind_it(pool, database):
     await park(pool, "ben", days=3)
     async with visited(database) as session:
         text = await text_of(session, "/")
-    assert '<h1 id="headline" class="bad" role="status">' in text
+    assert '<h1 id="headline" class="bad">' in text
     assert '<a href="#covers">Freshness</a> 50 % of 4 covers are valid; 2 have expired.' in text
     assert "Ask the users of parked accounts to authorize again." in text
     assert 'href="/accounts?state=needs_reauthorization&amp;reason=invalid_grant"' in text
