@@ -10,11 +10,11 @@ from refresher.domain.pacing import Pace
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import audit_step
 from refresher.postgres.fleet import read_fleet
+from refresher.postgres.listing import list_accounts, list_videos
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import (
     any_left,
     count_due,
-    list_accounts,
     read_now,
     read_quota,
     read_replicas,
@@ -88,7 +88,8 @@ async def refreshed(pool):
     for managed in (True, False):
         await pool.execute("UPDATE refresher.audit SET audited_to = ''")
         await audit_step(pool, managed=managed)
-    assert len(await list_accounts(pool)) == 2
+    assert len([row async for page in list_accounts(pool) for row in page]) == 2
+    assert [page async for page in list_videos(pool)]
     await read_summary(pool)
     await read_quota(pool)
     await read_replicas(pool)

@@ -59,8 +59,9 @@ from refresher.domain.troubles import (
 from refresher.flow.claiming import Claiming
 from refresher.flow.health import Health, SentRequest
 from refresher.postgres.accounts import Accounts
+from refresher.postgres.listing import list_accounts
 from refresher.postgres.sealing import Sealer, rotate_all
-from refresher.postgres.status import count_isolated, list_accounts, set_state
+from refresher.postgres.status import count_isolated, set_state
 from refresher.postgres.tokens import TokenStore
 from refresher.simulation.engine import Engine
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, START, Plan
@@ -445,9 +446,9 @@ async def test_an_isolated_account_is_left_alone_whatever_is_inserted(pool):
     assert await replica(pool).claim(10) == []
     # Nor does it lie before all others that claims come by.
     assert await pool.fetchval("SELECT wake_at = next_slot_at FROM refresher.accounts")
-    (listed,) = await list_accounts(pool)
-    assert (listed.state, listed.isolated_reason) == ("active", REASON)
-    assert listed.isolated_since is not None
+    ((listed,),) = [page async for page in list_accounts(pool, "isolated")]
+    assert (listed["state"], listed["isolated_reason"]) == ("active", REASON)
+    assert listed["isolated_since"] is not None
     assert await count_isolated(pool) == 1
 
 

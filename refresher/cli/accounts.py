@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
+from refresher.cli.listing import AsCsv, AsJson, one_of, printing, text
 from refresher.cli.options import TAKES_HYPHENS, OneAccount
-from refresher.cli.output import WIDE, Misuse, counted, print_pairs, short
+from refresher.cli.output import Misuse, counted, print_pairs, short
 from refresher.csv_files.columns import ACCOUNT_COLUMNS, ACCOUNT_NEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
-
-    from rich.table import Table
 
     from refresher.domain.standing import Standing
     from refresher.postgres.database import Pool
-    from refresher.postgres.status import Account
+
+#: As they are stored, and one that is no state of its own.
+ACCOUNT_STATES: Final = ("active", "paused", "needs_reauthorization", "needs_scope", "isolated")
+#: A column of the table, and what of an account is in it.
+ACCOUNT_CELLS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "open_id": text("open_id"),
+    "state": text("state"),
+    "reason": lambda row: row["isolated_reason"] or row["state_reason"] or "",
+    "since": lambda row: short(row["isolated_since"] or row["state_since"]),
+    "videos": text("videos"),
+    "valid": text("valid"),
+    "consent ends": text("refresh_token_expires_at"),
+    "failed last": text("last_failure_at"),
+    "with": text("last_failure_code"),
+    "wakes at": text("wake_at"),
+}
 
 accounts = typer.Typer(help="The accounts whose videos are kept alive.")
 
@@ -54,35 +67,21 @@ def import_accounts(
 
 
 @accounts.command("list")
-def list_accounts() -> None:
-    """All accounts with state, videos and next wake-up."""
-    from rich.console import Console
-
+def list_accounts(
+    state: Annotated[
+        str | None, typer.Option(help=f"Only these: {', '.join(ACCOUNT_STATES)}.")
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Accounts with state, reason, videos, end of consent, last failure and next wake-up."""
     from refresher.cli.database import with_database
-    from refresher.postgres import status
+    from refresher.postgres import listing
     from refresher.settings import read_settings
 
-    table = _table(with_database(read_settings(), status.list_accounts))
-    # In a file or another program, no line may be folded to the width of a terminal.
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
-
-
-def _table(listed: Iterable[Account]) -> Table:
-    from rich.table import Table
-
-    columns = ("open_id", "state", "reason", "since", "videos", "valid", "wakes at")
-    table = Table(*columns, box=None, pad_edge=False)
-    for account in listed:
-        table.add_row(
-            account.open_id,
-            account.state,
-            account.isolated_reason or account.state_reason or "",
-            short(account.isolated_since or account.state_since),
-            f"{account.videos:,}",
-            f"{account.valid:,}",
-            short(account.wake_at),
-        )
-    return table
+    wanted = one_of("--state", state, ACCOUNT_STATES)
+    show = printing(ACCOUNT_CELLS, as_json=as_json, as_csv=as_csv)
+    with_database(read_settings(), lambda pool: show(listing.list_accounts(pool, wanted)))
 
 
 @accounts.command(context_settings=TAKES_HYPHENS)

@@ -5,6 +5,7 @@ runs.
 """
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Final
@@ -29,6 +30,8 @@ from refresher.cli.output import Incomplete, Misuse, say
 EXIT_INCOMPLETE: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
+#: As of a program that the signal ends.
+EXIT_BROKEN_PIPE: Final = 141
 
 app = typer.Typer(
     name="refresher",
@@ -85,6 +88,10 @@ def main() -> None:
         code = app(prog_name="refresher", standalone_mode=False)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Who reads has seen enough. Nothing is left to be written at the end of the interpreter.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_BROKEN_PIPE
     except Exception as error:
         lines, code = _explained(error)
         for line in lines:

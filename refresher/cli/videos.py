@@ -1,15 +1,17 @@
-"""`videos import`."""
+"""`videos`: import, list and retry."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
+from refresher.cli.listing import AsCsv, AsJson, one_of, printing, text
+from refresher.cli.options import TAKES_HYPHENS
 from refresher.cli.output import counted
 from refresher.csv_files.columns import VIDEO_COLUMNS, VIDEO_NEEDS
 
@@ -20,6 +22,20 @@ if TYPE_CHECKING:
     from refresher.csv_files.rows import VideoRow
     from refresher.domain.due import DuePolicy
     from refresher.postgres.database import Pool
+
+VIDEO_STATES: Final = ("missing", "gone", "rejected", "expired")
+#: A column of the table, and what of a video is in it.
+VIDEO_CELLS: Final = {
+    "open_id": text("open_id"),
+    "video_id": text("video_id"),
+    "account": text("account_state"),
+    "cover expires": text("cover_expires_at"),
+    "missing since": text("missing_since"),
+    "gone since": text("gone_at"),
+    "refusal": text("refusal"),
+    "misses": text("misses"),
+    "asked for at": text("due_at"),
+}
 
 videos = typer.Typer(help="The videos whose covers are kept alive.")
 
@@ -51,6 +67,27 @@ def import_videos(
         print(f"{counted(imported.stored, 'video')}{would} added, {known:,} known already")
 
     import_file(file, read)
+
+
+@videos.command("list", context_settings=TAKES_HYPHENS)
+def list_videos(
+    state: Annotated[
+        str | None, typer.Option(help=f"Only these: {', '.join(VIDEO_STATES)}.")
+    ] = None,
+    account: Annotated[str | None, typer.Option(metavar="OPEN_ID", help="Only its videos.")] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Videos with what is known of their covers, and when they are asked for next."""
+    from refresher.cli.database import with_database
+    from refresher.domain.model import OpenId
+    from refresher.postgres import listing
+    from refresher.settings import read_settings
+
+    wanted = one_of("--state", state, VIDEO_STATES)
+    show = printing(VIDEO_CELLS, as_json=as_json, as_csv=as_csv)
+    open_id = None if account is None else OpenId(account)
+    with_database(read_settings(), lambda pool: show(listing.list_videos(pool, wanted, open_id)))
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""What operators ask for: freshness, backlog, accounts, quota, replicas."""
+"""What operators ask for: freshness, backlog, quota, replicas; and what they set."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -23,7 +23,6 @@ SUMMARY: Final = statement("summary")
 ISOLATED: Final = statement("isolated")
 QUOTA: Final = statement("quota")
 REPLICAS: Final = statement("replicas")
-ACCOUNTS: Final = statement("accounts")
 SET_STATE: Final = statement("set_state")
 NOW: Final = statement("now")
 DUE_BEFORE: Final = statement("due_before")
@@ -72,27 +71,6 @@ class Quota:
     busiest: int
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A line of `accounts list`."""
-
-    open_id: OpenId
-    #: One of `STATES`, and why it is so, and since when.
-    state: str
-    state_reason: str | None
-    state_since: datetime
-    #: An account of any state is isolated if it fails while others are answered; None if it is not.
-    isolated_reason: str | None
-    isolated_since: datetime | None
-    #: Its stored videos, and how many of them have a cover that lives.
-    videos: int
-    valid: int
-    #: None: used until it is refused.
-    access_token_expires_at: datetime | None
-    #: None for an account that does not wake by itself.
-    wake_at: datetime | None
-
-
 async def read_summary(pool: Pool) -> Summary:
     """Freshness now. Raises `DatabaseUnavailable`, as every function here."""
     async with acquired(pool) as connection:
@@ -137,12 +115,6 @@ async def count_isolated(pool: Pool) -> int:
     async with acquired(pool) as connection:
         isolated: int = await connection.fetchval(*ISOLATED(), timeout=REPORT_SECONDS)
     return isolated
-
-
-async def list_accounts(pool: Pool) -> Sequence[Account]:
-    async with acquired(pool) as connection:
-        rows = await connection.fetch(*ACCOUNTS(), timeout=REPORT_SECONDS)
-    return [Account(**dict(row)) for row in rows]
 
 
 async def set_state(pool: Pool, open_id: str, state: str, reason: str | None) -> Standing | None:
