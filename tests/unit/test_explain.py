@@ -1,0 +1,309 @@
+"""The verdict, the gates and the command, of plain facts."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from refresher.cli.explain import unsigned
+from refresher.cli.output import encodable, printable
+from refresher.domain.claiming import Turn
+from refresher.domain.explain import READY, explain
+from refresher.domain.facts import AccountFacts, AppFacts, Facts, VideoFacts
+from refresher.domain.gates import Mark
+from refresher.domain.model import OpenId
+from refresher.domain.spans import counted, seen_from, span
+
+NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
+
+
+def at(**delta):
+    return NOW + timedelta(**delta)
+
+
+WELL = AccountFacts(
+    open_id=OpenId("ana"), state="active", state_reason=None, state_since=at(days=-9),
+    refresh_token_expires_at=at(days=90), scope="user.info.basic,video.list",
+    has_access_token=True, has_refresh_token=True, access_token_expires_at=at(hours=3),
+    token_standing="trusted", token_failures=0, token_open_id=None, token_due_at=at(hours=2),
+    token_request_until=None, lease_owner=None, lease_expires_at=None, failures=0,
+    isolated_since=None, isolated_reason=None, next_slot_at=None, wake_at=at(minutes=-1),
+    rate_lowered_at=None, requests_since=None, requests=0, videos=60, valid=59, expired=1,
+    uncovered=0, missing=0, unreachable=0, earliest_due_at=at(minutes=-1), last_failure_at=None,
+    last_failure_code=None, last_failure_http_status=None, last_failure_log_id=None, awake=True,
+    free=True, slot_near=True, waits_for_token=False, token_dead=False, claimable=True,
+    rate_share=1.0, step_seconds=0.1, accounts_ahead=0,
+)  # fmt: skip
+APP = AppFacts(None, 0.0, found=False, rate_lowered_at=None, next_slot_at=None, has_room=True)
+VIDEO = VideoFacts(
+    id="77", cover_image_url="https://c", cover_expires_at=at(hours=5, minutes=12),
+    refreshed_at=at(hours=-1), missing_since=None, gone_at=None, due_at=at(minutes=-1), misses=0,
+    refusal=None, turn=Turn.DUE, ahead=0,
+)  # fmt: skip
+FAILED = {
+    "failures": 2,
+    "last_failure_at": at(minutes=-2),
+    "last_failure_code": "internal_error",
+    "last_failure_http_status": 500,
+    "last_failure_log_id": "2026AB",
+}
+ASLEEP = {"awake": False, "claimable": False, "wake_at": at(minutes=3)}
+FAR_SLOT = {"slot_near": False, "claimable": False, "next_slot_at": at(minutes=3)}
+WAITS = {
+    "waits_for_token": True, "token_dead": True, "claimable": False, "token_failures": 2,
+    "token_due_at": at(minutes=3), "access_token_expires_at": at(hours=-1),
+}  # fmt: skip
+
+
+def told(video=VIDEO, app=APP, *, managed=True, **account):
+    facts = Facts(NOW, replace(WELL, **account), app, video, managed=managed, poll_seconds=5)
+    return explain(facts)
+
+
+def gate(explanation, name):
+    return next(gate for gate in explanation.gates if gate.name == name)
+
+
+#: By the gate that is closed: the facts, the end of the verdict, what an operator can do, and when
+#: it is asked for next.
+CLOSED = {
+    "state-paused": (
+        {"state": "paused"},
+        "its account is paused since 2026-08-23 12:00:00+00:00",
+        "refresher accounts resume ana",
+        None,
+    ),
+    "state-parked": (
+        {"state": "needs_reauthorization", **FAILED},
+        "its user must authorize again (internal_error, HTTP 500, log_id 2026AB)",
+        (
+            "let the user authorize again, then store the new tokens: refresher accounts import"
+            " FILE.csv, or an UPDATE of refresher.accounts"
+        ),
+        None,
+    ),
+    "token": (
+        WAITS,
+        (
+            "waits: expired; 2 token requests in a row failed; asked for again at"
+            " 2026-09-01 12:03:00+00:00 (in 3 min)"
+        ),
+        "refresher accounts resume ana",
+        at(minutes=3),
+    ),
+    "token-under-way": (
+        WAITS | {"token_failures": 0, "token_request_until": at(seconds=9)},
+        (
+            "waits: expired; a token request is under way; asked for again at"
+            " 2026-09-01 12:00:09+00:00 (in 9 s)"
+        ),
+        None,
+        at(seconds=9),
+    ),
+    "lease": (
+        {"free": False, "lease_owner": "host-1", "lease_expires_at": at(seconds=20)},
+        "its account is being asked for now, by host-1",
+        None,
+        NOW,
+    ),
+    "back_off": (
+        ASLEEP | FAILED,
+        (
+            "waits: 2 failures in a row (internal_error, HTTP 500, log_id 2026AB); asked for again at"
+            " 2026-09-01 12:03:00+00:00 (in 3 min)"
+        ),
+        "refresher accounts resume ana",
+        at(minutes=3),
+    ),
+    "back_off-isolated": (
+        ASLEEP | FAR_SLOT | FAILED | {"isolated_since": at(hours=-1), "isolated_reason": "bad"},
+        "asked for again at 2026-09-01 12:03:00+00:00 (in 3 min)",
+        "refresher accounts resume ana",
+        at(minutes=3),
+    ),
+    "pause-minute": (
+        FAR_SLOT | FAILED | {"rate_lowered_at": at(minutes=-2)},
+        (
+            "waits: TikTok's rate limit (internal_error, HTTP 500, log_id 2026AB); asked for again at"
+            " 2026-09-01 12:03:00+00:00 (in 3 min)"
+        ),
+        None,
+        at(minutes=3),
+    ),
+    "pause-day": (
+        FAR_SLOT | ASLEEP | FAILED | {"rate_lowered_at": at(hours=-2)},
+        (
+            "waits: TikTok's quota of the day (internal_error, HTTP 500, log_id 2026AB); asked for"
+            " again at 2026-09-01 12:03:00+00:00 (in 3 min)"
+        ),
+        None,
+        at(minutes=3),
+    ),
+    "slot": (
+        FAR_SLOT | {"step_seconds": 61.2},
+        (
+            "waits: one in 1 min 1 s, and the next ones are taken; asked for again at"
+            " 2026-09-01 12:03:00+00:00 (in 3 min)"
+        ),
+        None,
+        at(minutes=3),
+    ),
+    "wake_up": (
+        ASLEEP | {"earliest_due_at": at(minutes=3)},
+        "asked for again at 2026-09-01 12:03:00+00:00 (in 3 min)",
+        None,
+        at(minutes=3),
+    ),
+    "wake_up-never": (
+        ASLEEP | {"wake_at": None, "earliest_due_at": None},
+        "asked for again when it has a video to ask for",
+        None,
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CLOSED)
+def test_the_first_closed_gate_is_the_reason(case):
+    """The verdict says it, with what can be done and when it is asked for next."""
+    account, words, command, asked = CLOSED[case]
+    explanation = told(**account)
+    assert explanation.reason == case.partition("-")[0]
+    assert explanation.verdict.startswith("Cover is valid for 5 h 12 min; ")
+    assert explanation.verdict.endswith(words)
+    assert (explanation.command, explanation.next_ask_at) == (command, asked)
+
+
+def test_an_account_of_which_all_gates_are_open_waits_for_its_turn():
+    """The next look of a daemon takes it."""
+    explanation = told()
+    assert explanation.reason == READY
+    assert {each.mark for each in explanation.gates} == {Mark.OPEN}
+    assert explanation.verdict == (
+        "Cover is valid for 5 h 12 min; waiting: it is the next to be asked for; expected by"
+        " 2026-09-01 12:00:05+00:00 (in 5 s)"
+    )
+    assert (explanation.expected_at, explanation.command) == (at(seconds=5), None)
+
+
+def test_with_a_queue_and_no_limit_of_the_app_nobody_knows_how_long():
+    """With a limit it is the app's next slot and those of all that are ahead."""
+    queued = told(accounts_ahead=42)
+    assert queued.expected_at is None
+    assert "42 accounts are ahead" in queued.unknown
+    app = replace(APP, step_seconds=1.0, next_slot_at=at(seconds=2))
+    assert told(app=app, accounts_ahead=42).expected_at == at(seconds=2 + 42 + 5)
+
+
+def test_chunks_of_its_own_account_come_first():
+    """One slot for every twenty videos that were due before."""
+    video = replace(VIDEO, ahead=45)
+    assert told(video, step_seconds=10.0).expected_at == at(seconds=2 * 10 + 5)
+
+
+def test_a_pause_of_everything_stops_an_account_that_is_well():
+    """Only an operator ends it."""
+    explanation = told(app=replace(APP, paused_since=at(hours=-1)))
+    assert (explanation.reason, explanation.command) == ("pause_of_all", "refresher resume --all")
+    assert explanation.next_ask_at is None
+    assert "everything is paused since 2026-09-01 11:00:00+00:00" in explanation.verdict
+
+
+def test_the_apps_rate_is_said_with_where_it_comes_from():
+    """Set, or found by 429s."""
+    full = replace(APP, step_seconds=2.0, has_room=False, next_slot_at=at(seconds=7), found=True)
+    explanation = told(app=full)
+    assert explanation.reason == "app_rate"
+    assert gate(explanation, "app_rate").value == "30 requests a minute, as 429s have shown"
+    assert explanation.next_ask_at == at(seconds=7)
+
+
+@pytest.mark.parametrize(
+    ("account", "name"),
+    [
+        ({"refresh_token_expires_at": at(hours=-1)}, "consent"),
+        ({"scope": "user.info.basic"}, "scope"),
+        ({"token_dead": True, "has_refresh_token": False}, "token"),
+    ],
+    ids=["consent", "scope", "token"],
+)
+def test_trouble_stops_nothing_but_says_what_to_do(account, name):
+    """The claim takes the account all the same."""
+    explanation = told(**account)
+    assert explanation.reason == READY
+    assert gate(explanation, name).mark is Mark.TROUBLE
+    assert "let the user authorize again" in explanation.command
+
+
+def test_a_dead_token_that_can_be_renewed_is_no_trouble():
+    """It comes first; where another program renews, it is."""
+    assert gate(told(token_dead=True), "token").mark is Mark.OPEN
+    assert gate(told(token_dead=True, managed=False), "token").mark is Mark.TROUBLE
+
+
+@pytest.mark.parametrize(
+    ("video", "words"),
+    [
+        ({"missing_since": at(hours=-1), "misses": 3}, "missing in the last 3 answers"),
+        ({"gone_at": at(hours=-1), "misses": 1}, "gone, missing in the last 1 answer"),
+        ({"refusal": "invalid_params", "misses": 2}, "refused by TikTok (invalid_params)"),
+        ({"misses": 1}, "no newer cover in the last 1 answer"),
+    ],
+    ids=["missing", "gone", "refused", "unchanged"],
+)
+def test_a_video_that_waits_by_itself_says_what_its_answers_were(video, words):
+    """And how to ask for it at once."""
+    explanation = told(replace(VIDEO, turn=None, due_at=at(hours=4), **video))
+    assert explanation.reason == "video"
+    assert f"; {words}; asked for again at 2026-09-01 16:00:00+00:00 (in 4 h)" in (
+        explanation.verdict
+    )
+    assert explanation.command == "refresher videos retry 77"
+
+
+@pytest.mark.parametrize(
+    ("video", "words"),
+    [
+        ({"cover_image_url": None}, "No cover so far; "),
+        ({"cover_expires_at": None}, "Its cover names no expiry; "),
+        ({"cover_expires_at": at(hours=-3)}, "Cover died 3 h ago; "),
+    ],
+    ids=["none", "no-expiry", "dead"],
+)
+def test_the_cover_comes_first(video, words):
+    """Whether it lives, and for how long."""
+    assert told(replace(VIDEO, **video)).verdict.startswith(words)
+
+
+def test_a_command_can_be_pasted():
+    """Whatever an open_id is made of."""
+    paused = told(open_id=OpenId("a b;c"), state="paused")
+    assert paused.command == "refresher accounts resume 'a b;c'"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (59.6, "1 min"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (90_061, "1 d 1 h"),
+        (-5, "0 s"),
+    ],
+)
+def test_a_span_has_two_units_at_most(seconds, words):
+    assert span(seconds) == words
+
+
+def test_words_around_numbers_and_times():
+    """One is one; what is a moment away is now."""
+    assert (counted(1, "account"), counted(1200, "account")) == ("1 account", "1,200 accounts")
+    assert seen_from(NOW, at(microseconds=4)) == "2026-09-01 12:00:00+00:00 (now)"
+
+
+def test_foreign_text_on_a_terminal():
+    """No control character, no half of a character pair, no signature."""
+    assert printable("a\x1b[2Jé✓") == "a�[2Jé✓"
+    assert [encodable(text) for text in ("é✓", "\udcff")] == [True, False]
+    assert unsigned("https://user:word@host/p?x-signature=1#f") == "https://user:[redacted]@host/p"
