@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Union
 
 import msgspec
 
-from refresher.events import EVENTS, FIELDS, OPTIONAL, Event
+from refresher.events import EVENTS, OPTIONAL, Event, type_of
 
 FILE: Final = Path(__file__).with_name("log-schema.json")
 TITLE: Final = "A line of the log of cover-refresher"
@@ -18,7 +18,7 @@ TITLE: Final = "A line of the log of cover-refresher"
 
 def line_type(event: Event) -> type[msgspec.Struct]:
     """What a line with this event holds."""
-    own = [(name, FIELDS[name]) for name in event.fields if name not in OPTIONAL]
+    own = [(name, type_of(event, name)) for name in event.fields if name not in OPTIONAL]
     lacking = [name for name in event.fields if name in OPTIONAL]
     return msgspec.defstruct(
         event.name,
@@ -27,7 +27,7 @@ def line_type(event: Event) -> type[msgspec.Struct]:
             ("level", Literal[event.level]),
             *own,
             ("replica", str | msgspec.UnsetType, msgspec.UNSET),
-            *((name, FIELDS[name] | msgspec.UnsetType, msgspec.UNSET) for name in lacking),
+            *((name, type_of(event, name) | msgspec.UnsetType, msgspec.UNSET) for name in lacking),
         ],
         tag_field="event",
         tag=event.name,

@@ -22,7 +22,7 @@ LOOP_FAILED: Final = Event("loop.failed", "error", ("loop", "exception"))
 TOKENS_UNSEALED: Final = Event("tokens.unsealed", "warning", ("reason",))
 TOKENS_UNMANAGED: Final = Event("tokens.unmanaged", "warning", ("reason",))
 TOKENS_IGNORED: Final = Event("tokens.ignored", "warning", ("open_id", "writes"))
-TOKENS_SEALED: Final = Event("tokens.sealed", "info", ("sealed_accounts",))
+TOKENS_SEALED: Final = Event("tokens.sealed", "info", ("accounts",))
 SETTINGS_IGNORED: Final = Event("settings.ignored", "warning", ("variables",))
 CLOCK_STEPPED: Final = Event("clock.stepped", "warning", ("seconds",))
 PARAMETERS_IGNORED: Final = Event("parameters.ignored", "warning", ("parameters",))
@@ -44,7 +44,7 @@ TOKEN_FAILED: Final = Event(
 )
 TOKEN_LOST: Final = Event("token.lost", "error", ("open_id",))
 CLIENT_REFUSED: Final = Event("client.refused", "error", ("code", "http_status", "log_id"))
-CLIENT_REPLACED: Final = Event("client.replaced", "info", ("woken_accounts",))
+CLIENT_REPLACED: Final = Event("client.replaced", "info", ("accounts",))
 CONSENT_WARNED: Final = Event("consent.warned", "warning", ("open_id", "ends_at", "within_days"))
 APP_THROTTLED: Final = Event(
     "app.throttled", "warning", ("rate_per_minute", "answered", "pause_seconds")
@@ -141,8 +141,9 @@ EVENTS: Final = {
     event.name: event for event in list(globals().values()) if isinstance(event, Event)
 }
 
-#: What each field holds, as JSON. A name has one type in all events: what stores logs in columns
-#: refuses a line whose field has another type than before. ops/log-schema.json is made of this.
+#: What each field holds, as JSON. A name has one type in all events, but for `accounts` (`type_of`):
+#: what stores logs in columns refuses a line whose field has another type than before.
+#: ops/log-schema.json is made of this.
 FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "abandoned_accounts": int,
@@ -210,7 +211,6 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "rejected": int,
         "requests": int,
         "retry_in_seconds": float | None,
-        "sealed_accounts": int,
         "seconds": float,
         "signal": Literal["SIGTERM", "SIGINT"],
         "since": datetime,
@@ -232,9 +232,14 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "wake_in_seconds": float | None,
         "wanted": int,
         "within_days": int,
-        "woken_accounts": int,
         "writes": int,
     }
 )
 #: A library's line has a traceback only where the library gave an error.
 OPTIONAL: Final = frozenset({"exception"})
+
+
+def type_of(event: Event, field: str) -> Any:
+    """What this field of this event holds. `accounts` is a number in all events but the summary."""
+    counts_accounts = field == "accounts" and event is not FRESHNESS_SUMMARIZED
+    return int if counts_accounts else FIELDS[field]

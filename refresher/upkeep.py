@@ -81,7 +81,7 @@ class Upkeep:
         """Wake what waits for new app credentials, seal plain text, warn of consents that end."""
         await self._wake_waiting()
         if sealed := await seal_all(self.pool, self.sealer, _refused("seal")):
-            emit(events.TOKENS_SEALED, sealed_accounts=sealed)
+            emit(events.TOKENS_SEALED, accounts=sealed)
         await self._warn_of_consents()
 
     async def tell_ignored_tokens(self) -> None:
@@ -100,7 +100,7 @@ class Upkeep:
         if self.fingerprint is None or not self.managed:
             return
         if accounts := await free_waiting(self.pool, self.fingerprint, _refused("free")):
-            emit(events.CLIENT_REPLACED, woken_accounts=accounts)
+            emit(events.CLIENT_REPLACED, accounts=accounts)
 
     async def _warn_of_consents(self) -> None:
         told: set[OpenId] = set()

@@ -49,7 +49,7 @@ async def test_right_credentials_help_at_once(world, start, pool):
     assert await daemon.stopped() == 0
     daemon = await start(world, poll_seconds=0.2, **RIGHT)
     await world.until_valid(3 * ACCOUNTS, seconds=30)
-    assert [event["woken_accounts"] for event in daemon.events("client.replaced")] == [ACCOUNTS]
+    assert [event["accounts"] for event in daemon.events("client.replaced")] == [ACCOUNTS]
     assert not daemon.events("client.refused")
 
 

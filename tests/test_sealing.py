@@ -217,7 +217,7 @@ async def test_tokens_are_sealed_at_first_sight(serve, start, pool):
         return await all_sealed(pool)
 
     await eventually(sealed, "all tokens to be sealed")
-    assert (await daemon.until_event("tokens.sealed"))["sealed_accounts"] >= 2
+    assert (await daemon.until_event("tokens.sealed"))["accounts"] >= 2
     await world.until_valid(1)
     kept = await pool.fetch(
         "SELECT state, state_reason FROM refresher.accounts WHERE state_since < '2026-02-01'"

@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from ops import log_schema
-from refresher.events import EVENTS, FIELDS, OPTIONAL
+from refresher.events import EVENTS, FIELDS, OPTIONAL, type_of
 from tests.conftest import LINES
 
 EXAMPLES = {
@@ -38,7 +38,7 @@ def line(event):
         "event": event.name,
         "replica": "a",
     }
-    return always | {name: example(FIELDS[name]) for name in event.fields}
+    return always | {name: example(type_of(event, name)) for name in event.fields}
 
 
 def changed(event):
