@@ -11,7 +11,14 @@ from refresher.domain.explain import READY, explain
 from refresher.domain.gates import Mark
 from refresher.domain.pacing import Pace
 from refresher.postgres.accounts import Accounts
-from refresher.postgres.explain import accounts_of_video, read_facts
+from refresher.postgres.explain import (
+    ACCOUNTS_OF_VIDEO,
+    EXPLAIN,
+    accounts_of_video,
+    parameters,
+    read_facts,
+)
+from refresher.postgres.partitioning import partition_videos
 from tests.conftest import check_output, environment
 
 PACE = Pace(600, 0, lease_seconds=60)
@@ -210,6 +217,37 @@ async def test_a_video_is_found_under_every_account(pool):
     await store(pool, "ana")
     assert await accounts_of_video(pool, "v1") == ["ana", "ben"]
     assert await accounts_of_video(pool, "v9") == []
+
+
+@pytest.mark.parametrize("partitions", [None, 4], ids=["plain", "partitioned"])
+async def test_videos_are_only_looked_up_by_their_key(database, pool, partitions):
+    """A table of any size is never read as a whole."""
+    if partitions:
+        await partition_videos(database, partitions)
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id) SELECT 'ana' || n FROM generate_series(1, 500) n"
+    )
+    await pool.execute(
+        "INSERT INTO refresher.videos (open_id, video_id)"
+        " SELECT 'ana' || n, 'v' || m FROM generate_series(1, 500) n, generate_series(1, 20) m"
+    )
+    await pool.execute("ANALYZE refresher.accounts, refresher.videos")
+    for statement, values in (
+        (ACCOUNTS_OF_VIDEO, {"video_id": "v7"}),
+        (EXPLAIN, parameters(["ana7"], "v7", pace=PACE, managed=True)),
+    ):
+        text, *given = statement(**values)
+        async with pool.acquire() as connection:
+            (plan,) = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {text}", *given))
+        scans = [node for node in nodes(plan["Plan"]) if "videos" in node.get("Relation Name", "")]
+        assert scans
+        assert "Seq Scan" not in {node["Node Type"] for node in scans}
+
+
+def nodes(plan):
+    yield plan
+    for part in plan.get("Plans", []):
+        yield from nodes(part)
 
 
 # --- As an operator types it ---

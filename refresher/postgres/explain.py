@@ -1,6 +1,6 @@
 """Reads what there is to know of an account or a video, without a lock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -38,19 +38,26 @@ async def read_facts(
     """The facts of these accounts, and of this video of each; without those that are unknown."""
     async with acquired(pool) as connection:
         rows = await connection.fetch(
-            *EXPLAIN(
-                open_ids=list(open_ids),
-                video_id=video_id,
-                managed=managed,
-                skipped=[],
-                step=timedelta(seconds=pace.step_seconds),
-                app_step=timedelta(seconds=pace.app_step_seconds),
-                horizon=timedelta(seconds=pace.horizon_seconds),
-                app_horizon=timedelta(seconds=pace.app_horizon_seconds),
-            ),
+            *EXPLAIN(**parameters(open_ids, video_id, pace=pace, managed=managed)),
             timeout=REPORT_SECONDS,
         )
     return [_facts(row, managed, poll_seconds) for row in rows]
+
+
+def parameters(
+    open_ids: Sequence[str], video_id: str | None, *, pace: Pace, managed: bool
+) -> Mapping[str, object]:
+    """What `EXPLAIN` takes: those of a claim, which skips nobody."""
+    return {
+        "open_ids": list(open_ids),
+        "video_id": video_id,
+        "managed": managed,
+        "skipped": [],
+        "step": timedelta(seconds=pace.step_seconds),
+        "app_step": timedelta(seconds=pace.app_step_seconds),
+        "horizon": timedelta(seconds=pace.horizon_seconds),
+        "app_horizon": timedelta(seconds=pace.app_horizon_seconds),
+    }
 
 
 def _facts(row: Record, managed: bool, poll_seconds: float) -> Facts:  # noqa: FBT001 - as the setting
