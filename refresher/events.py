@@ -141,9 +141,9 @@ EVENTS: Final = {
     event.name: event for event in list(globals().values()) if isinstance(event, Event)
 }
 
-#: What each field holds, as JSON. A name has one type in all events, but for `accounts` (`type_of`):
-#: what stores logs in columns refuses a line whose field has another type than before.
-#: ops/log-schema.json is made of this.
+#: What each field holds, as JSON. A name has one type in all events (but see `type_of`): stores
+#: with a column a field refuse a line whose field has another type than before. ops/log-schema.json
+#: is made of this.
 FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "abandoned_accounts": int,
