@@ -53,7 +53,7 @@ from refresher.postgres.tokens import (
 from refresher.postgres.write_back import WriteBack
 from refresher.schedule import Schedule
 from refresher.settings import Settings, split_keys
-from refresher.simulation.plan import Plan, Ttl
+from refresher.simulation.plan import DAY_SECONDS, Plan, Ttl
 from refresher.tiktok.client import opened
 from refresher.upkeep import SUMMARY_SECONDS, Upkeep, begin
 
@@ -146,6 +146,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             managed=settings.renews_tokens,
             fingerprint=credentials.fingerprint if credentials else None,
             limit_per_minute=settings.rate_limit_per_token,
+            plan=plan_of(settings, "hourly", DAY_SECONDS),
         )
         yield App(
             settings=settings,

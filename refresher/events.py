@@ -133,6 +133,20 @@ FRESHNESS_SUMMARIZED: Final = Event(
 #: An operator has paused everything, and resumed it.
 FLEET_PAUSED: Final = Event("fleet.paused", "warning", ("since",))
 FLEET_RESUMED: Final = Event("fleet.resumed", "info", ("since",))
+FORECAST_AT_RISK: Final = Event(
+    "forecast.at_risk",
+    "warning",
+    (
+        "first_death_at",
+        "covers",
+        "accounts",
+        "valid_share_after_24_hours",
+        "quota_needed_per_minute",
+        "quota_per_minute",
+        "token_quota_needed_per_minute",
+        "token_quota_per_minute",
+    ),
+)
 
 LIBRARY_WARNED: Final = Event("library.warned", "warning", ("logger", "message", "exception"))
 LIBRARY_FAILED: Final = Event("library.failed", "error", ("logger", "message", "exception"))
@@ -165,12 +179,14 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "base_url": str,
         "chunk_fill": float | None,
         "code": str,
+        "covers": int,
         "detail": str,
         "due": int,
         "ends_at": datetime,
         "exception": str,
         "expired": int,
         "failures": int,
+        "first_death_at": datetime,
         "grace_seconds": float,
         "holder_application": str | None,
         "holder_pid": int | None,
@@ -189,6 +205,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "loop": Literal[
             "heartbeat",
             "summary",
+            "forecast",
             "audit",
             "tend tokens",
             "ignored tokens",
@@ -205,6 +222,8 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "paused_since": datetime | None,
         "postponed": int,
         "quota": Literal["minute", "day"],
+        "quota_needed_per_minute": float,
+        "quota_per_minute": int | None,
         "rate_per_minute": int,
         "reason": str,
         "refreshed": int,
@@ -219,11 +238,14 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "tables": list[str],
         "throttled": int,
         "token_open_id": str,
+        "token_quota_needed_per_minute": float,
+        "token_quota_per_minute": int | None,
         "took_seconds": float,
         "unchanged": int,
         "uncovered": int,
         "unreachable": int,
         "valid": int,
+        "valid_share_after_24_hours": float | None,
         "variables": list[str],
         "version": str,
         "video_id": str,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from math import inf
 from time import monotonic
 from typing import Final
@@ -21,12 +21,20 @@ from refresher.postgres.failures import first_line
 from refresher.postgres.replicas import BEAT_SECONDS, beat
 from refresher.postgres.sealing import Sealer, seal_all
 from refresher.postgres.status import Summary, count_isolated, read_quota, read_summary
+from refresher.postgres.stored import BRIEF, must_say, read_stored, take_forecast
 from refresher.postgres.tokens import consents_ending, free_waiting, ignored_tokens
 from refresher.schedule import Schedule
+from refresher.simulation.need import Need
+from refresher.simulation.outlook import Prospect, look_at_today
+from refresher.simulation.plan import Plan
 
 SUMMARY_SECONDS: Final = 60.0
 TEND_TOKENS_SECONDS: Final = 3600.0
 IGNORED_TOKENS_SECONDS: Final = 10.0
+FORECAST_SECONDS: Final = 900.0
+#: Replicas share one forecast. Their ticks come a little early or late.
+FORECAST_EVERY: Final = timedelta(seconds=0.9 * FORECAST_SECONDS)
+RISK_SAID_AGAIN_AFTER: Final = timedelta(hours=1)
 
 
 @dataclass(slots=True)
@@ -50,6 +58,8 @@ class Upkeep:
     fingerprint: str | None
     #: Requests that an account may send in a minute; 0: no such limit.
     limit_per_minute: int
+    #: What a forecast looks at: the settings, and how far ahead.
+    plan: Plan
     #: The tally of the last summary.
     summarized: Tally = field(default_factory=Tally)
     #: The tally of the last heartbeat.
@@ -95,6 +105,17 @@ class Upkeep:
         for open_id, overslept_seconds in mended:
             emit(events.ACCOUNT_MENDED, open_id=open_id, overslept_seconds=overslept_seconds)
 
+    async def forecast(self) -> None:
+        """Say that covers will die, when that begins and then every hour."""
+        if not await take_forecast(self.pool, FORECAST_EVERY):
+            return
+        stored = await read_stored(self.pool, BRIEF)
+        # In a thread, so that requests go on meanwhile; `BRIEF` bounds how long it takes.
+        today, need = await asyncio.to_thread(look_at_today, stored, self.plan)
+        at_risk = today.first_death_at is not None
+        if await must_say(self.pool, at_risk=at_risk, again_after=RISK_SAID_AGAIN_AFTER):
+            _say_risk(today, need)
+
     async def _wake_waiting(self) -> None:
         """Changed credentials are tried at once: nobody waits for what is put right."""
         if self.fingerprint is None or not self.managed:
@@ -128,6 +149,7 @@ def begin(
         ("heartbeat", BEAT_SECONDS, _at_once(), upkeep.beat),
         ("tend tokens", TEND_TOKENS_SECONDS, _at_once(), upkeep.tend_tokens),
         ("summary", summary_seconds, asyncio.Event(), upkeep.summarize),
+        ("forecast", FORECAST_SECONDS, asyncio.Event(), upkeep.forecast),
         ("audit", AUDIT_SECONDS, asyncio.Event(), upkeep.audit),
         ("ignored tokens", IGNORED_TOKENS_SECONDS, asyncio.Event(), upkeep.tell_ignored_tokens),
     )
@@ -182,6 +204,21 @@ async def on_each(
             emit(events.LOOP_FAILED, loop=name, exc_info=error)
         else:
             failing_since, said = inf, False
+
+
+def _say_risk(today: Prospect, need: Need) -> None:
+    assert today.first_death_at is not None  # noqa: S101 - it is at risk
+    emit(
+        events.FORECAST_AT_RISK,
+        first_death_at=datetime.fromtimestamp(today.first_death_at, UTC).isoformat(),
+        covers=today.deaths,
+        accounts=today.accounts,
+        valid_share_after_24_hours=today.valid_share_after_24_hours,
+        quota_needed_per_minute=round(need.at_peak, 1),
+        quota_per_minute=today.limit_per_app or None,
+        token_quota_needed_per_minute=round(need.busiest_token, 1),
+        token_quota_per_minute=today.limit_per_token or None,
+    )
 
 
 def summary_fields(

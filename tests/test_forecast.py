@@ -4,7 +4,15 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from structlog.testing import capture_logs
 
+from refresher.app import plan_of
+from refresher.flow.work import Tally
+from refresher.postgres.sealing import Sealer
+from refresher.postgres.stored import Depth, read_stored
+from refresher.settings import read_settings
+from refresher.simulation.plan import DAY_SECONDS
+from refresher.upkeep import Upkeep
 from tests.conftest import check_output, environment
 
 #: Twenty accounts of sixty videos: three requests each. Their covers live six hours and end from
@@ -82,3 +90,136 @@ async def test_too_little_quota_is_told_with_names(run, pool):
     assert datetime.fromisoformat(today["first_death_at"]) > datetime.now(UTC)
     assert told["ttl"] == LIFE
     assert told["need"]["on_average"] == pytest.approx(600 * 60 / LIFE)
+
+
+# --- What is read ---
+
+
+async def test_a_large_fleet_is_read_in_part(pool):
+    """The large account and some of the others, which stand for the rest; its videos from all over.
+
+    The covers of the large account end in the order of its videos.
+    """
+    await store(pool, accounts=300, videos=10)
+    await store_large(pool, videos=2000)
+    read = await read_stored(pool, Depth(videos=1000, accounts=50, of_one=100))
+    assert (read.accounts, read.videos) == (301, 5000)
+    assert read.sampled < 100 + 50 * 10
+    weights = read.fleet.weights
+    assert weights["large"] == 1
+    assert len(weights) <= 51
+    stands_for = sum(
+        weights[open_id] * cohort.count
+        for open_id, cohorts in read.fleet.accounts.items()
+        for cohort in cohorts
+    )
+    assert stands_for == pytest.approx(5000, rel=0.03)
+    ends = [cohort.expires_at - read.fleet.now for cohort in read.fleet.accounts["large"]]
+    assert min(ends) < 3700
+    assert max(ends) > 5000
+    assert sum(cohort.count for cohort in read.fleet.accounts["large"]) == 2000
+
+
+async def test_a_small_fleet_is_read_whole(pool):
+    """Each account stands for itself; accounts that are not worked are told apart."""
+    await store(pool)
+    await pool.execute(
+        "UPDATE refresher.accounts SET state = 'needs_scope' WHERE open_id = 'account-1'"
+    )
+    await pool.execute(
+        "UPDATE refresher.accounts SET isolated_since = now() WHERE open_id = 'account-2'"
+    )
+    await pool.execute(
+        "UPDATE refresher.accounts SET refresh_token_expires_at = now() + interval '3 days',"
+        " rate_share = 0.5, rate_lowered_at = now() WHERE open_id = 'account-3'"
+    )
+    read = await read_stored(pool)
+    assert (read.accounts, read.videos, read.sampled) == (18, 18 * VIDEOS, None)
+    assert set(read.fleet.weights.values()) == {1}
+    assert set(read.unasked) == {"needs_scope", "isolated"}
+    assert read.unasked["isolated"].covers == VIDEOS
+    assert read.unasked["isolated"].first_death_at == pytest.approx(
+        read.fleet.now + 92 * 60, abs=60
+    )
+    assert (read.consents.accounts, read.consents.covers) == (1, VIDEOS)
+    # Half of the rate for five minutes on average: as long as a pause of 75 s.
+    assert read.fleet.free_at["account-3"] == pytest.approx(read.fleet.now + 75, abs=5)
+    assert read.fleet.free_at["account-4"] < read.fleet.now
+
+
+async def store_large(pool, videos):
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token, videos, valid)"
+        " VALUES ('large', 'act.x', $1, $1)",
+        videos,
+    )
+    await pool.execute(
+        "INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at,"
+        " refreshed_at, due_at)"
+        " SELECT 'large', (7000000000000000000 + m)::text, 'https://c', at, now(),"
+        " at - interval '1 hour'"
+        " FROM generate_series(1, $1::integer) AS m,"
+        " LATERAL (SELECT now() + make_interval(secs => 3600 + m)) AS t (at)",
+        videos,
+    )
+
+
+# --- What a daemon says ---
+
+
+def upkeep(pool, limit_per_app):
+    settings = read_settings(database_url="postgresql:///", rate_limit_per_app=limit_per_app)
+    return Upkeep(
+        pool,
+        Sealer([]),
+        tally=Tally,
+        managed=False,
+        fingerprint=None,
+        plan=plan_of(settings, "hourly", DAY_SECONDS),
+    )
+
+
+async def said(unit):
+    """The fields of each `forecast.at_risk` that it logs."""
+    with capture_logs() as logs:
+        await unit
+    assert {entry["event"] for entry in logs} <= {"forecast.at_risk"}
+    return logs
+
+
+async def test_a_risk_is_said_once_for_all_replicas_then_every_hour(pool):
+    """By the replica whose turn it is; after a look without a risk a new one is said at once."""
+    await store(pool, videos=600)
+    poor, rich = upkeep(pool, limit_per_app=1), upkeep(pool, limit_per_app=60)
+    (warned,) = await said(poor.forecast())
+    assert warned["log_level"] == "warning"
+    assert 0 < warned["accounts"] <= ACCOUNTS
+    assert warned["covers"] > 0
+    assert warned["quota_per_minute"] == 1 < warned["quota_needed_per_minute"]
+    assert warned["valid_share_after_24_hours"] < 1
+    assert await said(poor.forecast()) == []  # another replica's turn has just been
+    await age(pool, "forecast_at", minutes=15)
+    assert await said(poor.forecast()) == []  # said a quarter of an hour ago
+    await age(pool, "forecast_at", minutes=15)
+    await age(pool, "risk_said_at", minutes=60)
+    assert len(await said(poor.forecast())) == 1
+    await age(pool, "forecast_at", minutes=15)
+    assert await said(rich.forecast()) == []
+    await age(pool, "forecast_at", minutes=15)
+    assert len(await said(poor.forecast())) == 1
+
+
+async def age(pool, column, minutes):
+    await pool.execute(
+        f"UPDATE refresher.app SET {column} = {column} - make_interval(mins => $1)", minutes
+    )
+
+
+async def test_a_pause_of_everything_is_a_risk(pool, run):
+    """Nothing is asked for, so every cover dies at its end; the verdict says why."""
+    await store(pool)
+    await pool.execute("UPDATE refresher.app SET paused_since = now()")
+    (warned,) = await said(upkeep(pool, limit_per_app=0).forecast())
+    assert (warned["accounts"], warned["covers"]) == (ACCOUNTS, ACCOUNTS * VIDEOS)
+    _, out, _ = await run()
+    assert out.startswith("Everything is paused. Covers die from ")

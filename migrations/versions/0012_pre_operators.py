@@ -101,7 +101,11 @@ $$
 APP = """
 ALTER TABLE refresher.app
     -- Since when nothing is claimed, by an operator's wish; NULL: work goes on.
-    ADD paused_since timestamptz
+    ADD paused_since timestamptz,
+    -- When a replica last made a forecast, for all of them.
+    ADD forecast_at  timestamptz,
+    -- When it was last said that covers will die; NULL: the last forecast saw none die.
+    ADD risk_said_at timestamptz
 """
 
 REPLICAS = """

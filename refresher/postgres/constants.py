@@ -51,6 +51,8 @@ CONSTANTS: Final[Mapping[str, float]] = {
     "rate_decrease": RATE_DECREASE,
     "rate_recovery_per_minute": RATE_RECOVERY_PER_MINUTE,
     "remembered_seconds": REMEMBERED_SECONDS,
+    # At so many places a forecast reads the videos of a large account.
+    "sampled_places": 10,
     # Accounts whose tokens are read at once.
     "sealed_at_once": 500,
     # Where a summary may not read all, it reads a twentieth of its videos from one account at most.

@@ -20,6 +20,8 @@ CONSENTS_WITHIN: Final = timedelta(days=30)
 KINDS: Final = statement("forecast_kinds")
 APP: Final = statement("forecast_app")
 FLEET: Final = statement("forecast_fleet")
+TAKE: Final = statement("take_forecast")
+SAY_RISK: Final = statement("say_risk")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,48 +29,43 @@ class Depth:
     """How much is read of a fleet with more videos than `videos`; a smaller one is read whole."""
 
     videos: int
-    #: So many of the largest accounts, and about so many of the others.
-    largest: int
-    others: int
+    #: About so many accounts, the more likely the more videos they have.
+    accounts: int
     #: Videos of one account.
     of_one: int
 
 
-#: For an operator who asks: seconds. Ten times as many hardly change the answer.
-THOROUGH: Final = Depth(videos=200_000, largest=200, others=800, of_one=50)
-#: For a daemon that looks every few minutes beside its work.
-BRIEF: Final = Depth(videos=20_000, largest=50, others=200, of_one=50)
+#: For an operator who asks: seconds. Twice as many accounts hardly change the answer.
+THOROUGH: Final = Depth(videos=200_000, accounts=500, of_one=100)
+#: For a daemon that looks now and then beside its work.
+BRIEF: Final = Depth(videos=20_000, accounts=250, of_one=40)
 
-#: Reads all of a fleet.
+#: Reads all videos of an account.
 ALL: Final = 2**31
 
 
 async def read_stored(pool: Pool, depth: Depth = THOROUGH) -> Stored:
     """The accounts and covers as they stand now. Locks nothing. Raises `DatabaseUnavailable`."""
     async with acquired(pool) as connection:
-        kinds = {
-            row["kind"]: row
-            for row in await connection.fetch(
-                *KINDS(consents_within=CONSENTS_WITHIN), timeout=REPORT_SECONDS
-            )
-        }
         app = await connection.fetchrow(*APP(), timeout=REPORT_SECONDS)
         assert app is not None  # noqa: S101 - the table has its one row
-        accounts = int(kinds["active"]["accounts"]) if "active" in kinds else 0
-        videos = int(kinds["active"]["videos"]) if "active" in kinds else 0
+        found = await connection.fetch(
+            *KINDS(consents_within=CONSENTS_WITHIN), timeout=REPORT_SECONDS
+        )
+        kinds = {row["kind"]: row for row in found}
+        accounts, videos = _size(kinds.get("active"))
         whole = videos <= depth.videos
         of_one = ALL if whole else depth.of_one
         rows = await connection.fetch(
             *FLEET(
-                largest=ALL if whole else depth.largest,
-                every=1 if whole else max(1, (accounts - depth.largest) // depth.others),
+                videos_each=1.0 if whole else videos / depth.accounts,
                 of_one=of_one,
             ),
             timeout=REPORT_SECONDS,
         )
     read = sum(row["videos"] for row in rows)
     return Stored(
-        fleet=_fleet(rows, app, of_one=of_one),
+        fleet=_fleet(rows, app, of_one),
         accounts=accounts,
         videos=read if whole else videos,
         sampled=None if whole else read,
@@ -80,7 +77,12 @@ async def read_stored(pool: Pool, depth: Depth = THOROUGH) -> Stored:
     )
 
 
-def _fleet(rows: Sequence[Record], app: Record, *, of_one: int) -> Fleet:
+def _size(active: Record | None) -> tuple[int, int]:
+    """Accounts that are worked, and their videos."""
+    return (int(active["accounts"]), int(active["videos"])) if active else (0, 0)
+
+
+def _fleet(rows: Sequence[Record], app: Record, of_one: int) -> Fleet:
     accounts: dict[OpenId, list[Cohort]] = {}
     firsts: dict[OpenId, Record] = {}
     for open_id, group in groupby(rows, key=lambda row: OpenId(row["open_id"])):
@@ -92,7 +94,7 @@ def _fleet(rows: Sequence[Record], app: Record, *, of_one: int) -> Fleet:
         now=app["now"],
         accounts=accounts,
         free_at={open_id: _free_at(first, app) for open_id, first in firsts.items()},
-        weights=_weights(firsts),
+        weights={open_id: first["weight"] for open_id, first in firsts.items()},
     )
 
 
@@ -126,16 +128,6 @@ def _free_at(account: Record, app: Record) -> float:
     return max(free_at, app["now"]) + lost if lost else free_at
 
 
-def _weights(firsts: Mapping[OpenId, Record]) -> Mapping[OpenId, float]:
-    """For how many accounts each of a sample stands: together they have as many videos."""
-    others = {open_id: row["size"] for open_id, row in firsts.items() if not row["alone"]}
-    if not others:
-        return {}
-    rows = firsts.values()
-    left = int(next(iter(rows))["all_videos"]) - sum(row["size"] for row in rows if row["alone"])
-    return dict.fromkeys(others, left / sum(others.values()))
-
-
 def _lives(rows: Sequence[Record]) -> Iterator[Life]:
     for row in rows:
         if row["lived"] is not None and row["lived"] > 0:
@@ -158,3 +150,18 @@ def _consents(kinds: Mapping[str, Record]) -> Consents:
         first_ends_at=min(ends, default=None),
         covers=sum(row["covers_of_consents"] for row in rows),
     )
+
+
+async def take_forecast(pool: Pool, every: timedelta) -> bool:
+    """Whether it is this replica's turn to make a forecast; then it is nobody else's for so long.
+
+    Raises `DatabaseUnavailable`, as the next one.
+    """
+    async with acquired(pool) as connection:
+        return await connection.fetchval(*TAKE(every=every)) is not None
+
+
+async def must_say(pool: Pool, *, at_risk: bool, again_after: timedelta) -> bool:
+    """Note whether covers will die. Whether that is to be said: it is new, or said long ago."""
+    async with acquired(pool) as connection:
+        return bool(await connection.fetchval(*SAY_RISK(at_risk=at_risk, again_after=again_after)))

@@ -91,6 +91,12 @@ def look_ahead(stored: Stored, plan: Plan, limit_per_app: int | None = None) -> 
     )
 
 
+def look_at_today(stored: Stored, plan: Plan) -> tuple[Prospect, Need]:
+    """The same for the quota in force alone, and what is needed. `plan` has the settings."""
+    plan = in_force(stored, plan)
+    return prospect(stored, plan), need_of(stored.fleet, plan)
+
+
 def in_force(stored: Stored, plan: Plan) -> Plan:
     """The plan with the app's rate that was found, and with covers that live as observed."""
     limits = [plan.pace.limit_per_app, *([max(1, int(stored.app_rate))] if stored.app_rate else [])]
