@@ -123,32 +123,31 @@ async def _examine_schema(examination: Examination, pool: Pool, settings: Settin
     if schema is None or schema.is_outdated:
         examination.leave_out("the schema is missing, outdated or hidden")
         return
-    await _examine_plan(examination, pool, settings)
     await examination.read(facts.Tables, vitals.read_tables(pool))
     await examination.read(facts.Snapshots, vitals.read_snapshots(pool))
     await examination.read(facts.Indexes, vitals.read_indexes(pool))
     await examination.read(facts.Replicas, vitals.read_fleet(pool, version("cover-refresher")))
     sealer, seconds = Sealer(split_keys(settings.token_keys)), TOKEN_SECONDS
     await examination.read(facts.Tokens, read_tokens(pool, sealer, seconds, monotonic))
+    # Last what reads videos: it may wait for who has locked them.
+    await _examine_plan(examination, pool, settings)
     await examination.read(facts.Scatter, vitals.read_scatter(pool))
 
 
 async def _examine_plan(examination: Examination, pool: Pool, settings: Settings) -> None:
     """The app, how long covers live, and what they need."""
     credentials = settings.app_credentials
-    app = await examination.read(
-        facts.App,
-        vitals.read_app(
-            pool,
-            credentials.fingerprint if credentials else None,
-            needed=settings.renews_tokens or settings.lacks_credentials,
-        ),
-    )
+    fingerprint = credentials.fingerprint if credentials else None
+    managed = settings.renews_tokens or settings.lacks_credentials
+    app = await examination.read(facts.App, vitals.read_app(pool, fingerprint, needed=managed))
     lives = await examination.read(facts.Lives, vitals.read_lives(pool, settings.due_policy))
-    if app and lives and lives.sampled:
-        await examination.read(facts.Demand, vitals.read_demand(pool, lives, settings.pace, app))
-    else:
+    if lives and not lives.sampled:
         examination.put_unread(facts.Demand, "no cover is stored yet")
+    elif app and lives:
+        demand = vitals.read_demand(pool, lives, settings.pace, app)
+        await examination.read(facts.Demand, demand)
+    else:
+        examination.put_unread(facts.Demand, "it needs how long covers live")
 
 
 async def _examine_tiktok(examination: Examination, settings: Settings) -> None:

@@ -88,8 +88,11 @@ def _print_json(findings: Findings) -> None:
 
 
 def _print_groups(findings: Findings) -> None:
+    import io
     from itertools import groupby
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not every terminal knows the marks
     for group, of_group in groupby(findings, lambda each: each[0].group):
         print(group)
         for mark, line in _lines(list(of_group)):

@@ -19,6 +19,8 @@ def alive(fleet: Replicas) -> Iterator[Finding]:
         )
     if not fleet.replicas and not fleet.with_leases:
         yield warning("no replica runs", "start refresher run")
+    elif not fleet.replicas:
+        yield fine(f"{fleet.with_leases} replicas hold leases, of a version that says no more")
     elif not silent:
         yield fine(f"{len(fleet.replicas)} replicas, each was heard of in the last minute")
 
