@@ -149,13 +149,14 @@ def _clock(moment: datetime) -> str:
 
 
 def _fields(entry: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-    """The fields of a log entry; of a traceback its last line."""
+    """The fields of a log entry that say something; of a traceback its last line."""
     return [
-        (name, _shortened(str(value).strip().rpartition("\n")[2]))
+        (name, text)
         for name, value in entry.items()
-        if name not in ALWAYS and value is not None
+        if name not in ALWAYS and (text := _line("" if value is None else str(value)))
     ]
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= FIELD_LENGTH else f"{text[:FIELD_LENGTH]}…"
+def _line(text: str) -> str:
+    last = text.strip().rpartition("\n")[2]
+    return last if len(last) <= FIELD_LENGTH else f"{last[:FIELD_LENGTH]}…"

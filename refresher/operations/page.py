@@ -5,6 +5,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
 from importlib.resources import files
@@ -71,6 +72,25 @@ async def _protect(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(HEADERS)
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A page as it was sent last, of which reading and when."""
+
+    reading: object
+    at: float
+    body: bytes
+    status: int
+
+    def response(self) -> web.Response:
+        return web.Response(
+            body=self.body,
+            status=self.status,
+            content_type="text/html",
+            charset="utf-8",
+            headers={"Cache-Control": "no-store"},
+        )
+
+
 class Page:
     """The handlers, and what is kept between two requests."""
 
@@ -84,17 +104,18 @@ class Page:
             sources.known,
             versions={name: sha256(text).hexdigest()[:12] for name, text in self._static.items()},
         )
-        # When it was drawn, the text and its status, by what is shown and of which reading.
-        self._drawn: dict[tuple[Wanted | None, float], tuple[float, str, int]] = {}
+        self._drawn: dict[Wanted | None, Drawn] = {}
 
     async def overview(self, _request: web.Request) -> web.Response:
         """The verdicts, and the details behind them."""
+        if drawn := self._kept(None, self._sources.fleet.reading):
+            return drawn
         reading, details = await asyncio.gather(
             self._sources.fleet.latest(), self._sources.details.latest()
         )
-        key = (None, reading.read_at if reading else 0.0)
-        return self._kept(key) or self._keep(
-            key,
+        return self._kept(None, reading) or self._keep(
+            None,
+            reading,
             self._drawing.overview(reading, details, self._clock(), notable()),
             HTTPStatus.OK if reading else HTTPStatus.SERVICE_UNAVAILABLE,
         )
@@ -109,9 +130,9 @@ class Page:
         fleet = await self._sources.fleet.latest()
         if rows is None or fleet is None:
             return _later(NO_ANSWER)
-        key = (wanted, rows.read_at)
-        return self._kept(key) or self._keep(
-            key,
+        return self._kept(wanted, rows) or self._keep(
+            wanted,
+            rows,
             self._drawing.accounts(rows, fleet, self._clock(), wanted),
             HTTPStatus.OK,
         )
@@ -175,27 +196,22 @@ class Page:
         """End the streams: the daemon does not wait for its viewers."""
         self._closing.set()
 
-    def _kept(self, key: tuple[Wanted | None, float]) -> web.Response | None:
-        drawn_at, text, status = self._drawn.get(key, (float("-inf"), "", 0))
-        is_recent = self._clock() - drawn_at < DRAWN_SECONDS
-        return _html(text, status) if is_recent else None
+    def _kept(self, wanted: Wanted | None, reading: object) -> web.Response | None:
+        drawn = self._drawn.get(wanted)
+        if drawn is None or drawn.reading is not reading:
+            return None
+        return drawn.response() if self._clock() - drawn.at < DRAWN_SECONDS else None
 
-    def _keep(self, key: tuple[Wanted | None, float], text: str, status: int) -> web.Response:
-        self._drawn.pop(key, None)
+    def _keep(self, wanted: Wanted | None, reading: object, text: str, status: int) -> web.Response:
+        self._drawn.pop(wanted, None)
         while len(self._drawn) >= DRAWN_AT_ONCE:
             self._drawn.pop(next(iter(self._drawn)))
-        self._drawn[key] = (self._clock(), text, status)
-        return _html(text, status)
+        drawn = self._drawn[wanted] = Drawn(reading, self._clock(), text.encode(), status)
+        return drawn.response()
 
 
 def _static(name: str) -> bytes:
     return (files(__package__) / "static" / name).read_bytes()
-
-
-def _html(text: str, status: int) -> web.Response:
-    return web.Response(
-        text=text, status=status, content_type="text/html", headers={"Cache-Control": "no-store"}
-    )
 
 
 def _later(text: str) -> web.Response:

@@ -13,8 +13,8 @@ from refresher.postgres.snapshot import Snapshot
 #: `ok`, `warn`: look at it today, `bad`: covers die or will soon.
 Level = Literal["ok", "warn", "bad"]
 
-#: Fresh enough to be only looked at.
-LITTLE_EXPIRED: Final = 0.99
+#: Freshness below it is never well, and bad where covers have expired.
+FRESH_ENOUGH: Final = 0.99
 #: A backlog is told from here on, and is bad from a quarter of the lead on.
 BACKLOG_SECONDS: Final = 60.0
 #: The share of a limit from which on it is told.
@@ -108,13 +108,15 @@ def _freshness(snapshot: Snapshot) -> Check:
         return Check("covers", "Freshness", "ok", "No video of an active account is stored.")
     share = summary.valid / reachable
     told = f"{_percent(share)} of {number(reachable)} covers are valid"
+    if not summary.expired and share >= FRESH_ENOUGH:
+        return Check("covers", "Freshness", "ok", f"{told}.")
     if not summary.expired:
-        new = f"; {number(summary.uncovered)} have none yet" if summary.uncovered else ""
-        return Check("covers", "Freshness", "ok", f"{told}{new}.")
+        says = f"{told}; {number(summary.uncovered)} have never been fetched."
+        return Check("covers", "Freshness", "warn", says, "They are new: they wait in the backlog.")
     return Check(
         "covers",
         "Freshness",
-        "warn" if share >= LITTLE_EXPIRED else "bad",
+        "warn" if share >= FRESH_ENOUGH else "bad",
         f"{told}; {number(summary.expired)} have expired.",
         "See what holds them up under Overdue.",
     )
