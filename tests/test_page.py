@@ -172,6 +172,19 @@ async def test_one_export_at_a_time(pool, database, monkeypatch):
         assert len((await text_of(session, "/accounts.csv")).splitlines()) == 4
 
 
+async def test_an_export_that_breaks_off_is_no_complete_file(pool, server, database, monkeypatch):
+    """The database goes away in between: the download is cut, and the next one is not blocked."""
+    monkeypatch.setattr("refresher.operations.lists.EXPORTED_AT_ONCE", 1)
+    for n in range(30):
+        await park(pool, f"account-{n}")
+    async with visited(database) as session, session.get("/accounts.csv") as response:
+        await response.content.readuntil(b"account-0")
+        await close(server, await pool.fetchval("SELECT current_database()"))
+        with pytest.raises(aiohttp.ClientError):
+            await response.text()
+        assert "has not answered" in await text_of(session, "/accounts.csv", status=503)
+
+
 async def test_a_flood_costs_the_database_what_one_viewer_does(pool, database, asked):  # noqa: F811
     """200 at once, and as many lists: pages are shared, and lists have a statement a second."""
     await store(pool, "ana", "valid")

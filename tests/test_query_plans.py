@@ -32,6 +32,7 @@ from refresher.postgres.audit import AUDIT, AUDIT_SECONDS, WALK_STEPS, audit_ste
 from refresher.postgres.claims import CLAIM
 from refresher.postgres.connector import Connector
 from refresher.postgres.database import SCAN_SECONDS
+from refresher.postgres.details import Wanted, list_troubled, read_details
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import ISOLATED, QUOTA, SUMMARY, read_summary
 from refresher.postgres.tokens import TokenStore, consents_ending, ignored_tokens
@@ -185,6 +186,8 @@ async def hot_path(connection):
         (read_summary, Bound(ACCOUNTS, DUE + LEASED)),
         (audit_step, Bound(4 * step, step)),
         (consents_ending, Bound(2 * ACCOUNTS)),
+        (read_details, Bound(ACCOUNTS)),
+        (lambda pool: list_troubled(pool, Wanted(), 101), Bound(ACCOUNTS)),
         (ignored_tokens, Bound(0)),
     ]
     return [

@@ -154,9 +154,11 @@ class Page:
                 return _later(NO_ANSWER)
             await response.prepare(request)
             await response.write(_lines([COLUMNS, *_cells(first)]))
-            # If the database goes away in between, the connection is cut: a browser says so.
-            async for part in parts:
-                await response.write(_lines(_cells(part)))
+            try:
+                async for part in parts:
+                    await response.write(_lines(_cells(part)))
+            except DatabaseUnavailable:
+                _cut(request)
         return response
 
     async def changes(self, request: web.Request) -> web.StreamResponse:
@@ -208,6 +210,12 @@ class Page:
             self._drawn.pop(next(iter(self._drawn)))
         drawn = self._drawn[wanted] = Drawn(reading, self._clock(), text.encode(), status)
         return drawn.response()
+
+
+def _cut(request: web.Request) -> None:
+    """Break the connection, so that nobody takes what has come for all there is."""
+    if request.transport:
+        request.transport.abort()
 
 
 def _static(name: str) -> bytes:

@@ -108,11 +108,12 @@ def _freshness(snapshot: Snapshot) -> Check:
         return Check("covers", "Freshness", "ok", "No video of an active account is stored.")
     share = summary.valid / reachable
     told = f"{_percent(share)} of {number(reachable)} covers are valid"
-    if not summary.expired and share >= FRESH_ENOUGH:
-        return Check("covers", "Freshness", "ok", f"{told}.")
     if not summary.expired:
-        says = f"{told}; {number(summary.uncovered)} have never been fetched."
-        return Check("covers", "Freshness", "warn", says, "They are new: they wait in the backlog.")
+        new = f"; {number(summary.uncovered)} have none yet" if summary.uncovered else ""
+        if share >= FRESH_ENOUGH:
+            return Check("covers", "Freshness", "ok", f"{told}{new}.")
+        act = "They are new: see what holds them up under Overdue."
+        return Check("covers", "Freshness", "warn", f"{told}{new}.", act)
     return Check(
         "covers",
         "Freshness",

@@ -8,6 +8,7 @@ from refresher.csv_files.columns import ACCOUNT_COLUMNS
 from refresher.csv_files.complaints import BadFileError
 from refresher.csv_files.rows import AccountRow, VideoRow, read_accounts, read_videos
 from refresher.csv_files.sheet import count_lines
+from refresher.domain.cells import cell_value, safe_cell
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 URL = f"https://example.com/a~b:c.jpeg?x-expires={int(NOW.timestamp()) + 3600}&s=a%2Fb,c"
@@ -275,3 +276,11 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path, read):
     with pytest.raises(BadFileError) as raised:
         read(tmp_path / "nowhere.csv")
     assert str(raised.value) == f"{tmp_path / 'nowhere.csv'}: No such file or directory"
+
+
+@pytest.mark.parametrize("text", ["-000abc", "=1+1", "+1", "@sum", "\tana", "ana", "1-2", ""])
+def test_what_is_written_for_a_spreadsheet_is_read_as_it_was(text):
+    """Nothing that is written begins like a formula."""
+    written = safe_cell(text)
+    assert not written.startswith(("=", "+", "-", "@", "\t"))
+    assert cell_value(written) == text.strip()

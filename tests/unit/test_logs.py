@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refresher.events import EVENTS, LIBRARY_WARNED, Event
-from refresher.logs import configure, emit, redact, redacted_text
+from refresher.logs import configure, emit, notable, redact, redacted_text
 
 SECRET = "hush-hush"
 LIBRARY = logging.getLogger("some.library")
@@ -110,6 +110,30 @@ def test_a_librarys_exception_is_logged_with_its_traceback(logged):
 def test_a_librarys_broken_message_is_no_fault_of_its_caller(logged):
     """A record that cannot be formatted must not raise where the library logged it."""
     assert len(logged(LIBRARY.warning, "%d", "no number")) == 1
+
+
+# --- The last warnings and errors ---
+
+
+def test_the_last_of_each_warning_and_error_is_kept(logged):
+    """However many others came since then; without secrets, and no event of another level."""
+    before = {one.entry["event"]: one.count for one in notable()}
+    rare, frequent, info = EVENTS["token.lost"], EVENTS["account.throttled"], HAPPENED
+
+    def happen():
+        emit(rare, open_id="ana", password=SECRET)
+        for n in range(200):
+            emit(frequent, open_id=f"account-{n}")
+        emit(info)
+
+    logged(happen)
+    kept = {one.entry["event"]: one for one in notable()}
+    assert kept[rare.name].count == before.get(rare.name, 0) + 1
+    assert kept[rare.name].entry["password"] == "[redacted]"
+    assert kept[frequent.name].count == before.get(frequent.name, 0) + 200
+    assert kept[frequent.name].entry["open_id"] == "account-199"
+    assert info.name not in kept
+    assert next(iter(kept)) == frequent.name
 
 
 # --- Console or JSON ---
