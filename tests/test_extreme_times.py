@@ -39,6 +39,8 @@ SELECT c.relname, a.attname
 FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
 WHERE c.relnamespace = 'refresher'::regnamespace AND c.relkind = 'r'
   AND a.atttypid = 'timestamptz'::regtype AND a.attnum > 0 AND NOT a.attisdropped
+  -- Of no account: the daemons that run, and a pause of everything, at whatever time it began.
+  AND c.relname <> 'replicas' AND a.attname <> 'paused_since'
 ORDER BY 1, 2
 """
 HOUR = timedelta(hours=1)

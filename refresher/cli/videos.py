@@ -12,16 +12,17 @@ import typer
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
 from refresher.cli.listing import AsCsv, AsJson, one_of, printing, text
 from refresher.cli.options import TAKES_HYPHENS
-from refresher.cli.output import counted
+from refresher.cli.output import Misuse, counted
 from refresher.csv_files.columns import VIDEO_COLUMNS, VIDEO_NEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from datetime import datetime
 
     from refresher.csv_files.rows import VideoRow
     from refresher.domain.due import DuePolicy
     from refresher.postgres.database import Pool
+    from refresher.postgres.listing import Row
 
 VIDEO_STATES: Final = ("missing", "gone", "rejected", "expired")
 #: A column of the table, and what of a video is in it.
@@ -88,6 +89,59 @@ def list_videos(
     show = printing(VIDEO_CELLS, as_json=as_json, as_csv=as_csv)
     open_id = None if account is None else OpenId(account)
     with_database(read_settings(), lambda pool: show(listing.list_videos(pool, wanted, open_id)))
+
+
+@videos.command("retry", context_settings=TAKES_HYPHENS)
+def retry_videos(
+    video_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[VIDEO_ID]...", help="These videos.")
+    ] = None,
+    account: Annotated[str | None, typer.Option(metavar="OPEN_ID", help="Only its videos.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help=f"Only these: {', '.join(VIDEO_STATES)}.")
+    ] = None,
+) -> None:
+    """Ask for videos again at the next poll, as if they had never been missing."""
+    from refresher.cli.database import with_database
+    from refresher.postgres.status import read_paused_since
+    from refresher.settings import read_settings
+
+    wanted = one_of("--state", state, VIDEO_STATES)
+    if not (video_ids or account or wanted) or (video_ids and wanted):
+        raise Misuse("expected VIDEO_ID, --account or --state; IDs go without --state")
+
+    async def retry(pool: Pool) -> None:
+        retried, waiting = await _retry(pool, video_ids or [], account, wanted)
+        paused = await read_paused_since(pool)
+        print(
+            f"{counted(retried, 'video')} to be asked for {'after the pause' if paused else 'now'}"
+        )
+        if waiting:
+            print(f"{waiting:,} of them only when their account is active again: see accounts list")
+
+    with_database(read_settings(), retry)
+
+
+async def _retry(
+    pool: Pool, video_ids: Sequence[str], account: str | None, wanted: str | None
+) -> tuple[int, int]:
+    from refresher.domain.model import OpenId
+    from refresher.postgres.listing import list_videos
+    from refresher.postgres.retries import find_videos, retry_all
+
+    open_id = None if account is None else OpenId(account)
+    if not video_ids:
+        return await retry_all(pool, list_videos(pool, wanted, open_id))
+    found = await find_videos(pool, set(video_ids), open_id)
+    known = {row["video_id"] for row in found}
+    if unknown := [video_id for video_id in video_ids if video_id not in known]:
+        where = "" if account is None else f" of account {account!r}"
+        raise Misuse(f"VIDEO_ID: expected known videos{where}, not {', '.join(unknown)}")
+    return await retry_all(pool, _one_page(found))
+
+
+async def _one_page(rows: Sequence[Row]) -> AsyncIterator[Sequence[Row]]:
+    yield rows
 
 
 @contextmanager

@@ -1,0 +1,53 @@
+"""Videos that an operator wants to be asked for again."""
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from itertools import groupby
+from typing import Final
+
+from refresher.domain.model import OpenId, VideoId
+from refresher.postgres.database import Pool, acquired
+from refresher.postgres.listing import Row, list_videos
+from refresher.postgres.statements import statement
+
+#: Rows in a transaction.
+RETRIED_AT_ONCE: Final = 1_000
+
+RETRY_VIDEOS: Final = statement("retry_videos")
+
+
+async def find_videos(
+    pool: Pool, video_ids: Collection[str], account: OpenId | None
+) -> Sequence[Row]:
+    """The videos with these IDs. Without an account it reads all videos, page by page."""
+    return [
+        row
+        async for page in list_videos(pool, account=account)
+        for row in page
+        if row["video_id"] in video_ids
+    ]
+
+
+async def retry_all(pool: Pool, pages: AsyncIterator[Sequence[Row]]) -> tuple[int, int]:
+    """Make the listed videos due now, and no longer gone.
+
+    Returns how many, and how many of them wait until their account is active again.
+    """
+    retried = waiting = 0
+    async for page in pages:
+        for open_id, rows in groupby(page, key=lambda row: row["open_id"]):
+            of_account = list(rows)
+            changed = await retry(pool, open_id, [row["video_id"] for row in of_account])
+            retried += changed
+            waiting += changed if of_account[0]["account_state"] != "active" else 0
+    return retried, waiting
+
+
+async def retry(pool: Pool, open_id: OpenId, video_ids: Sequence[VideoId]) -> int:
+    """Ask for some videos of an account again, as for new ones; how many were still there."""
+    changed = 0
+    for start in range(0, len(video_ids), RETRIED_AT_ONCE):
+        some = video_ids[start : start + RETRIED_AT_ONCE]
+        async with acquired(pool) as connection:
+            asked = RETRY_VIDEOS(open_id=open_id, video_ids=some)
+            changed += await connection.fetchval(*asked) or 0
+    return changed
