@@ -1,5 +1,6 @@
 """How little is loaded before a command runs."""
 
+import os
 import subprocess
 import sys
 
@@ -45,6 +46,26 @@ def test_help_loads_nothing_heavy(arguments):
     )
     assert "Usage:" in done.stdout
     assert done.stderr == "loaded:\n"
+
+
+def test_a_probe_loads_nothing_heavy():
+    """It comes every few seconds."""
+    script = (
+        "import sys\n"
+        "from refresher.cli import app\n"
+        "try:\n"
+        "    app(['healthcheck'], standalone_mode=False)\n"
+        "except Exception as error:\n"
+        f"    print(error, *sorted(set({HEAVY!r}) & sys.modules.keys()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "REFRESHER_HTTP_LISTEN": "127.0.0.1:9"},
+    )
+    assert done.stdout == "/livez at 127.0.0.1:9: Connection refused\n"
 
 
 def test_a_demo_without_its_extra_says_how_to_install_it():

@@ -19,6 +19,7 @@ from refresher.cli import (
     doctor,
     explain,
     forecast,
+    healthcheck,
     pause,
     simulate,
     status,
@@ -69,6 +70,7 @@ app.command()(demo.emulator)
 app.command()(simulate.simulate)
 app.command()(forecast.forecast)
 app.command("status")(status.show_status)
+app.command()(healthcheck.healthcheck)
 app.command()(pause.pause)
 app.command()(pause.resume)
 app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
