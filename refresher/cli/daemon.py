@@ -1,6 +1,5 @@
 """The daemon and what prepares its database: `run`, `once` and `migrate`."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -33,28 +32,22 @@ def run() -> None:
 def once() -> None:
     """Everything due now, then exit: 0 when every due video was answered, else 1."""
     import uvloop
-    from rich.console import Console
-    from rich.progress import Progress
 
     from refresher import app as composition
     from refresher import logs
     from refresher.cli.database import database_url_of, say_ignored
+    from refresher.cli.progress import progress
     from refresher.settings import read_settings
 
     settings = read_settings()
     say_ignored(database_url_of(settings))
     replica = composition.replica_name()
     logs.configure(log_format=settings.log_format, level="warning", replica=replica)
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("due videos", total=None)
-
-        def on_progress(answered: int, due: int) -> None:
-            progress.update(task, completed=answered, total=due)
-
-        try:
+    try:
+        with progress("due videos") as on_progress:
             left = uvloop.run(composition.once(settings, replica, on_progress))
-        except composition.EverythingPausedError as error:
-            raise Incomplete(str(error)) from None
+    except composition.EverythingPausedError as error:
+        raise Incomplete(str(error)) from None
     if left:
         raise Incomplete(
             f"{counted(left, 'due video')} could not be answered: parked, in back-off, stopped by "

@@ -2,32 +2,98 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import suppress
+from time import sleep
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from refresher.cli.output import WIDE
+from refresher.cli.output import WIDE, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+    from rich.table import Table
+
     from refresher.postgres.database import Pool
+
+#: Between two looks of `--watch`.
+WATCH_SECONDS: Final = 2.0
+#: How a number looks, on a terminal, that should be zero.
+BAD: Final = {
+    "expired": "bold red",
+    "needs_reauthorization": "yellow",
+    "needs_scope": "yellow",
+}
 
 
 def show_status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until Ctrl-C.")] = False,
 ) -> None:
     """Freshness, backlog, accounts by state, quota use, and who holds leases just now."""
-    import json
-
     from refresher.cli.database import with_database
     from refresher.settings import read_settings
 
     settings = read_settings()
-    facts = with_database(settings, lambda pool: _facts(pool, settings.rate_limit_per_token))
-    if as_json:
-        print(json.dumps(facts, indent=2))
+
+    def told() -> Table | str:
+        facts = with_database(settings, lambda pool: _facts(pool, settings.rate_limit_per_token))
+        return json.dumps(facts, indent=2) if as_json else _table(facts)
+
+    if watch:
+        _watch(told)
     else:
-        _print_facts(facts)
+        _show(_console(), told())
+
+
+def _watch(told: Callable[[], Table | str]) -> None:
+    """One picture that changes on a terminal, else one text after the other.
+
+    A database that is away in between is waited for.
+    """
+    from rich.live import Live
+
+    console = _console()
+    shown: Table | str = told()  # a mistake of the operator ends it
+    with suppress(KeyboardInterrupt):
+        if not console.is_terminal:
+            while True:
+                _show(console, shown)
+                sleep(WATCH_SECONDS)
+                shown = _told_again(told)
+        with Live(shown, console=console, auto_refresh=False) as live:
+            while True:
+                sleep(WATCH_SECONDS)
+                live.update(_told_again(told), refresh=True)
+
+
+def _told_again(told: Callable[[], Table | str]) -> Table | str:
+    from refresher.domain.errors import DatabaseUnavailable
+
+    try:
+        return told()
+    except DatabaseUnavailable as error:
+        say(f"database: {error}; asked again in {WATCH_SECONDS:g} s")
+        return ""
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # In a file or another program, no line may be folded to the width of a terminal.
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+
+
+def _show(console: Console, shown: Table | str) -> None:
+    if isinstance(shown, str):
+        print(shown, flush=True)
+    else:
+        console.print(shown)
+        sys.stdout.flush()
 
 
 async def _facts(pool: Pool, limit_per_token: int) -> dict[str, Any]:
@@ -55,20 +121,21 @@ async def _facts(pool: Pool, limit_per_token: int) -> dict[str, Any]:
     }
 
 
-def _print_facts(facts: dict[str, Any]) -> None:
-    from rich.console import Console
+def _table(facts: dict[str, Any]) -> Table:
     from rich.table import Table
 
     quota, reachable = facts["quota"], facts["valid"] + facts["expired"] + facts["uncovered"]
     table = Table(show_header=False, box=None, pad_edge=False)
     if facts["paused_since"]:
-        table.add_row("paused", f"everything, since {facts['paused_since']}: resume --all goes on")
+        since = facts["paused_since"]
+        table.add_row("paused", f"everything, since {since}: resume --all goes on", style="yellow")
     table.add_row("freshness", f"{facts['valid'] / reachable:.2%}" if reachable else "no covers")
     for name in ("videos", "valid", "expired", "uncovered", "missing", "unreachable", "due"):
-        table.add_row(name, f"{facts[name]:,}")
+        table.add_row(name, f"{facts[name]:,}", style=BAD.get(name) if facts[name] else None)
     table.add_row("oldest overdue", f"{facts['oldest_overdue_seconds']:,} s")
     for state, count in facts["accounts"].items():
-        table.add_row(f"accounts {state}", f"{count:,}")
+        style = BAD.get(state) if count else None
+        table.add_row(f"accounts {state}", f"{count:,}", style=style)
     table.add_row("accounts isolated", f"{facts['isolated_accounts']:,}")
     table.add_row(
         "quota",
@@ -79,4 +146,4 @@ def _print_facts(facts: dict[str, Any]) -> None:
         table.add_row("leases now", f"{leases:,} {replica}")
     if "video_partitions" in facts:
         table.add_row("video partitions", f"{facts['video_partitions']:,}")
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+    return table

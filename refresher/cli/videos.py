@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -16,7 +14,7 @@ from refresher.cli.output import Misuse, counted
 from refresher.csv_files.columns import VIDEO_COLUMNS, VIDEO_NEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime
 
     from refresher.csv_files.rows import VideoRow
@@ -48,6 +46,8 @@ def import_videos(
     strict: Strict = False,
 ) -> None:
     """Add videos of known accounts from a CSV file; all or nothing."""
+    from refresher.cli.progress import progress
+    from refresher.csv_files.complaints import named
     from refresher.csv_files.rows import read_videos
     from refresher.csv_files.sheet import count_lines
     from refresher.postgres import imports
@@ -59,8 +59,9 @@ def import_videos(
 
     async def read(pool: Pool) -> None:
         now = await read_now(pool)
-        with _progress(file, lines) as on_line:
-            rows = read_videos(file, now, on_line, doubts=doubts_of(strict=strict))
+        with progress(named(file), lines) as on_progress:
+            doubts = doubts_of(strict=strict)
+            rows = read_videos(file, now, lambda line: on_progress(line, None), doubts=doubts)
             due_at = _first_due(policy, now)
             imported = await imports.import_videos(pool, rows, due_at, dry_run=dry_run)
         known = imported.rows - imported.stored
@@ -142,19 +143,6 @@ async def _retry(
 
 async def _one_page(rows: Sequence[Row]) -> AsyncIterator[Sequence[Row]]:
     yield rows
-
-
-@contextmanager
-def _progress(file: Path, lines: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal; call what it yields with the number of lines read."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from refresher.csv_files.complaints import named
-
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(named(file), total=lines)
-        yield lambda done: progress.update(task, completed=done)
 
 
 def _first_due(policy: DuePolicy, now: datetime) -> Callable[[VideoRow], datetime | None]:
