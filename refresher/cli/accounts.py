@@ -45,7 +45,10 @@ def import_accounts(
     dry_run: DryRun = False,
     strict: Strict = False,
 ) -> None:
-    """Add accounts, or re-authorize known ones, from a CSV file; all or nothing."""
+    """Add accounts, or re-authorize known ones, from a CSV file; all or nothing.
+
+    Example: refresher accounts import accounts.csv --dry-run
+    """
     from refresher.cli.database import sealer_of
     from refresher.csv_files.rows import read_accounts
     from refresher.postgres import imports
@@ -74,7 +77,10 @@ def list_accounts(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Accounts with state, reason, videos, end of consent, last failure and next wake-up."""
+    """Accounts with state, reason, videos, end of consent, last failure and next wake-up.
+
+    Example: refresher accounts list --state needs_reauthorization
+    """
     from refresher.cli.database import with_database
     from refresher.postgres import listing
     from refresher.settings import read_settings
@@ -110,13 +116,19 @@ def show(
 
 @accounts.command(context_settings=TAKES_HYPHENS)
 def pause(open_id: OneAccount) -> None:
-    """Stop working an account until it is resumed."""
+    """Stop working an account until it is resumed.
+
+    Example: refresher accounts pause -000abc
+    """
     _set_state(open_id, "paused", "paused by the operator")
 
 
 @accounts.command(context_settings=TAKES_HYPHENS)
 def resume(open_id: OneAccount) -> None:
-    """Work an account again, and end its back-off."""
+    """Work an account again, and end its back-off.
+
+    Example: refresher accounts resume -000abc
+    """
     _set_state(open_id, "active", None)
 
 

@@ -8,7 +8,10 @@ from refresher.cli.output import Incomplete, Misuse, counted
 
 
 def run() -> None:
-    """The daemon. SIGTERM or SIGINT: finish what is in flight, release leases, exit."""
+    """The daemon. SIGTERM or SIGINT: finish what is in flight, release leases, exit.
+
+    Example: refresher run
+    """
     import uvloop
 
     from refresher import app as composition
@@ -30,7 +33,10 @@ def run() -> None:
 
 
 def once() -> None:
-    """Everything due now, then exit: 0 when every due video was answered, else 1."""
+    """Everything due now, then exit: 0 when every due video was answered, else 1.
+
+    Example: refresher once
+    """
     import uvloop
 
     from refresher import app as composition
@@ -66,7 +72,10 @@ def migrate(
         ),
     ] = None,
 ) -> None:
-    """Bring the database to the current schema; safe to run from several places at once."""
+    """Bring the database to the current schema; safe to run from several places at once.
+
+    Example: refresher migrate
+    """
     import uvloop
 
     from refresher.cli.database import database_url_of, say_ignored

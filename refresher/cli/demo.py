@@ -22,7 +22,10 @@ def demo(
         float | None, typer.Option(min=1, help="Stop by itself after so many seconds.")
     ] = None,
 ) -> None:
-    """Embedded PostgreSQL, emulator, sample data and the daemon; nothing to configure."""
+    """Embedded PostgreSQL, emulator, sample data and the daemon; nothing to configure.
+
+    Example: refresher demo --seconds 90
+    """
     import uvloop
     from rich.console import Console
     from rich.table import Table
@@ -104,7 +107,10 @@ def emulator(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the faults.")] = 0,
 ) -> None:
-    """Serve the TikTok emulator: the query and token endpoints, and the covers themselves."""
+    """Serve the TikTok emulator: the query and token endpoints, and the covers themselves.
+
+    Example: refresher emulator --port 8090 --cover-ttl 60
+    """
     from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, populate, serve_emulator
     from refresher.emulator.options import EmulatorOptions
     from refresher.emulator.server import Emulator

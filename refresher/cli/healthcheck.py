@@ -20,7 +20,10 @@ def healthcheck(
         bool, typer.Option("--ready", help="Ask /readyz: is the database there, and migrated?")
     ] = False,
 ) -> None:
-    """Ask the daemon beside us whether it lives: exit 0 if it does, else 1."""
+    """Ask the daemon beside us whether it lives: exit 0 if it does, else 1.
+
+    Example: refresher healthcheck --ready
+    """
     path = "/readyz" if ready else "/livez"
     address = _address()
     try:

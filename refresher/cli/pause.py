@@ -15,14 +15,20 @@ Everything = Annotated[bool, typer.Option("--all", help="Needed: it concerns all
 
 
 def pause(everything: Everything = False) -> None:
-    """Let all daemons rest: nothing is asked for until `resume --all`."""
+    """Let all daemons rest: nothing is asked for until `resume --all`.
+
+    Example: refresher pause --all
+    """
     before = _set("pause", everything=everything, paused=True)
     told = f"paused already, since {short(before)}" if before else "paused"
     print(f"{told}: within one poll daemons begin nothing more; refresher resume --all goes on")
 
 
 def resume(everything: Everything = False) -> None:
-    """Go on after `pause --all`; daemons notice within one poll."""
+    """Go on after `pause --all`; daemons notice within one poll.
+
+    Example: refresher resume --all
+    """
     before = _set("resume", everything=everything, paused=False)
     print(f"resumed, paused since {short(before)}" if before else "nothing to resume: not paused")
 

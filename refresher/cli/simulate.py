@@ -54,7 +54,10 @@ def simulate(
         Path | None, typer.Option(metavar="FILE.png", help="Draw it, too; extra plot.")
     ] = None,
 ) -> None:
-    """How many covers a quota keeps alive: the daemon's decisions under a virtual clock."""
+    """How many covers a quota keeps alive: the daemon's decisions under a virtual clock.
+
+    Example: refresher simulate --videos 1000000 --accounts 10000 --days 2
+    """
     from rich.console import Console
 
     from refresher.simulation.forecast import forecast

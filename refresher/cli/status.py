@@ -34,7 +34,10 @@ def show_status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Again and again, until Ctrl-C.")] = False,
 ) -> None:
-    """Freshness, backlog, accounts by state, quota use, and who holds leases just now."""
+    """Freshness, backlog, accounts by state, quota use, and who holds leases just now.
+
+    Example: refresher status --json
+    """
     from refresher.cli.database import with_database
     from refresher.settings import read_settings
 

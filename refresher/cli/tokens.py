@@ -9,7 +9,10 @@ tokens = typer.Typer(help="The tokens in the database.")
 
 @tokens.command()
 def rotate() -> None:
-    """Encrypt every stored token with the first key of REFRESHER_TOKEN_KEYS; may be repeated."""
+    """Encrypt every stored token with the first key of REFRESHER_TOKEN_KEYS; may be repeated.
+
+    Example: refresher tokens rotate
+    """
     from refresher.cli.database import sealer_of, with_database
     from refresher.postgres.sealing import rotate_all
     from refresher.settings import SettingsError, read_settings

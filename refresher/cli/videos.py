@@ -45,7 +45,10 @@ def import_videos(
     dry_run: DryRun = False,
     strict: Strict = False,
 ) -> None:
-    """Add videos of known accounts from a CSV file; all or nothing."""
+    """Add videos of known accounts from a CSV file; all or nothing.
+
+    Example: refresher videos import videos.csv --dry-run
+    """
     from refresher.cli.progress import progress
     from refresher.csv_files.complaints import named
     from refresher.csv_files.rows import read_videos
@@ -80,7 +83,10 @@ def list_videos(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Videos with what is known of their covers, and when they are asked for next."""
+    """Videos with what is known of their covers, and when they are asked for next.
+
+    Example: refresher videos list --state gone --csv
+    """
     from refresher.cli.database import with_database
     from refresher.domain.model import OpenId
     from refresher.postgres import listing
@@ -102,7 +108,10 @@ def retry_videos(
         str | None, typer.Option(help=f"Only these: {', '.join(VIDEO_STATES)}.")
     ] = None,
 ) -> None:
-    """Ask for videos again at the next poll, as if they had never been missing."""
+    """Ask for videos again at the next poll, as if they had never been missing.
+
+    Example: refresher videos retry --state gone
+    """
     from refresher.cli.database import with_database
     from refresher.postgres.status import read_paused_since
     from refresher.settings import read_settings
