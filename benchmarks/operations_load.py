@@ -8,8 +8,10 @@ for the videos a second.
 import argparse
 import asyncio
 import json
+import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,6 +60,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.videos % options.accounts:
         parser.error("expected --videos to be a multiple of --accounts")
+    # So that what was started is also stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     asyncio.run(compare(options))
 
 

@@ -13,7 +13,7 @@ from refresher.events import EVENTS
 from refresher.operations.fleet_metrics import MOST_REASONS, bounded
 from refresher.postgres.snapshot import Kind
 from tests.conftest import eventually, free_port
-from tests.test_tokens import SETTINGS, authorize
+from tests.test_tokens import SETTINGS, authorize, oauth_error
 
 PAGE = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
 ROW = re.compile(r"^\| `(refresher_\w+)` \| (\w+) \| (.+?) \| .+ \|$", re.MULTILINE)
@@ -120,6 +120,31 @@ def check_by_promtool(text):
             [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
         )
         assert done.stdout + done.stderr == ""
+
+
+async def test_token_refreshes_are_counted_by_outcome(serve, start):
+    """Three accounts: one's grant is refused, one's request fails, and then the app is refused."""
+    world = await serve()
+    for name in ("ana", "bob", "carol"):
+        await authorize(world, name, lives=-1)
+    scripted = [oauth_error("invalid_grant", 400), oauth_error("server_error", 500)]
+    world.emulator.answer_token_with = lambda _: (
+        scripted.pop() if scripted else oauth_error("invalid_client", 401)
+    )
+    port = free_port()
+    # One at a time: what is in flight when the app is refused would be refused, too.
+    daemon = await start(world, http_listen=f"127.0.0.1:{port}", concurrency=1, **SETTINGS)
+    await daemon.until_event("operations.served")
+
+    async def counted():
+        samples = (await scraped(port))["refresher_token_refreshes_total"][1]
+        found = {sample.labels["outcome"]: sample.value for sample in samples}
+        return found == {"renewed": 0, "failed": 1, "parked": 1, "suspended": 1, "lost": 0}
+
+    await eventually(counted, "an outcome of each kind")
+    families = await scraped(port)
+    for outcome in ("grant_refused", "token_request_failed", "client_refused"):
+        assert value(families, "refresher_requests_total", endpoint="token", outcome=outcome) == 1
 
 
 async def test_metrics_are_served_while_the_database_is_away(start):

