@@ -24,9 +24,6 @@ MARKS: Final = {
     "problem": ("✗", "red"),
     "skipped": ("-", "bright_black"),
 }
-EXAMPLE: Final = """
-Example: refresher doctor --json | jq -r '.findings[] | select(.outcome == "problem") | .text'
-"""
 
 
 def doctor(
@@ -36,7 +33,10 @@ def doctor(
     list_only: Annotated[bool, typer.Option("--list", help="Only say what is checked.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Looks for what is wrong, and says what to do about it. Exit 1 if covers are in danger."""
+    """Looks for what is wrong, and says what to do about it. Exit 1 if covers are in danger.
+
+    Example: refresher doctor --json
+    """
     if list_only:
         _print_list(as_json=as_json)
         return

@@ -43,7 +43,7 @@ def forecast(
 ) -> None:
     """Which covers will die, and when, under the quota in force.
 
-    For a cron job: refresher forecast --days 1 --fail-below 99.9
+    Example: refresher forecast --days 1 --fail-below 99.9
     """
     import json
 

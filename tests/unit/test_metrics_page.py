@@ -30,6 +30,9 @@ class World:
             Sources(
                 ready=self.read,
                 fleet=Shared(self.read, self.clock),
+                details=None,  # these three are the page's
+                lists=None,
+                known=None,
                 meter=self.meter,
                 vitals=lambda: VITALS,
                 settings=read_settings(database_url="postgresql://db/refresher"),
