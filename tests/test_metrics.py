@@ -70,11 +70,14 @@ async def busy_daemon(serve, start):
     await daemon.until_event("token.refreshed")
 
     async def seen():
-        # The fleet is read anew every ten seconds.
+        # The fleet is read anew every ten seconds; results are counted at the end of an account's work.
         families = await scraped(port)
-        videos = families["refresher_videos"][1]
-        replicas = families["refresher_replicas"][1]
-        return replicas and any(s.value == 25 for s in videos if s.labels["state"] == "valid")
+        return (
+            "refresher_videos" in families  # where the first reading was slow, it comes later
+            and families["refresher_replicas"][1]
+            and value(families, "refresher_videos", state="valid") == 25
+            and value(families, "refresher_results_total", outcome="refreshed") == 25
+        )
 
     await eventually(seen, "the fleet in /metrics")
     return port
