@@ -1,73 +1,41 @@
-"""Builds the parts, starts them, and stops them in order."""
+"""Starts the parts, and stops them in order."""
 
 import asyncio
 import gc
 import os
-import random
-import secrets
 import signal
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from importlib.metadata import version
-from time import monotonic
 from typing import Final
 
 from refresher import events
-from refresher.domain.credentials import AppCredentials
+from refresher.assembly import CLOSING_SECONDS, App, assembled, sources
 from refresher.domain.errors import DatabaseUnavailable
-from refresher.domain.meter import Meter
-from refresher.flow.loop import Refresher
-from refresher.flow.outage import Outage
 from refresher.flow.stop import cancelled
-from refresher.flow.terms import Terms
-from refresher.flow.wiring import Outside
 from refresher.logs import emit
-from refresher.operations.lists import Lists
-from refresher.operations.server import Sources, served
-from refresher.operations.shared import Shared
-from refresher.operations.verdicts import Known
-from refresher.postgres.accounts import Accounts
+from refresher.operations.server import served
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import (
-    APPLICATION_NAME,
     POOL_SIZE,
     Pool,
     SchemaNotMigratedError,
     check_migrated,
-    connected,
 )
-from refresher.postgres.details import read_details
 from refresher.postgres.failures import DatabaseRefusedError
 from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
-from refresher.postgres.sealing import Sealer, check_readable
-from refresher.postgres.snapshot import read_snapshot
+from refresher.postgres.sealing import check_readable
 from refresher.postgres.status import any_left, count_due, read_now, read_paused_since
-from refresher.postgres.tokens import (
-    TokenStore,
-)
-from refresher.postgres.write_back import WriteBack
-from refresher.schedule import Schedule
-from refresher.settings import Settings, split_keys
-from refresher.simulation.plan import DAY_SECONDS, Plan, Ttl
-from refresher.tiktok.client import opened
-from refresher.upkeep import SUMMARY_SECONDS, Upkeep, begin
+from refresher.settings import Settings
+from refresher.upkeep import SUMMARY_SECONDS, begin
 
-#: Kept of the grace time for closing connections.
-CLOSING_SECONDS: Final = 1.0
 READY_SECONDS: Final = 2.0
-#: For how long the details on the status page are given out before they are read again.
-DETAILS_SECONDS: Final = 20.0
 #: `once` leaves an account alone that has failed so often in a row.
 ONCE_FAILURES: Final = 3
 #: And gives up when the API has been down for so long.
 ONCE_AWAY_SECONDS: Final = 15.0
-#: In so long a replica notices that its connection to the database is dead, and connects anew.
-NOTICING_SECONDS: Final = 12.0
 
 
 class EverythingPausedError(Exception):
@@ -76,122 +44,6 @@ class EverythingPausedError(Exception):
     def __init__(self, since: datetime) -> None:
         at = since.isoformat(sep=" ", timespec="seconds")
         super().__init__(f"everything is paused since {at}: refresher resume --all goes on")
-
-
-@dataclass(frozen=True, slots=True)
-class App:
-    """The assembled parts that commands drive."""
-
-    settings: Settings
-    pool: Pool
-    sealer: Sealer
-    refresher: Refresher
-    upkeep: Upkeep
-    schedule: Schedule
-    outage: Outage
-    meter: Meter
-    #: The name of this process, in leases and in the log.
-    replica: str
-    #: Set by the first signal.
-    stop: asyncio.Event
-
-
-def replica_name() -> str:
-    """A name for this process that no other has."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-
-
-def plan_of(settings: Settings, ttl: Ttl, seconds: float) -> Plan:
-    """What is simulated under these settings."""
-    return Plan(
-        policy=settings.due_policy,
-        ttl=ttl,
-        seconds=seconds,
-        pace=settings.pace,
-        poll_seconds=settings.poll_seconds,
-        chunk_budget=2 * settings.concurrency,
-    )
-
-
-@asynccontextmanager
-async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
-    """The parts, connected to each other; nothing runs yet."""
-    database_url = settings.database_url.get_secret_value()
-    sealer = Sealer(split_keys(settings.token_keys))
-    credentials = settings.app_credentials
-    outage, meter = Outage(random.random, monotonic), Meter()
-    async with AsyncExitStack() as stack:
-        enter = stack.enter_async_context
-        pool = await enter(connected(database_url, application_name=APPLICATION_NAME))
-        tiktok = await enter(opened(settings.tiktok_base_url, settings.concurrency, credentials))
-        outside = Outside(
-            accounts=_accounts(settings, pool, sealer, replica),
-            tokens=_tokens(settings, pool, sealer, credentials),
-            write_back=WriteBack(pool),
-            upstream=tiktok,
-            outage=outage,
-            meter=meter,
-            chance=random.random,
-            clock=monotonic,
-        )
-        refresher = Refresher(outside, _terms(settings))
-        upkeep = Upkeep(
-            pool,
-            sealer,
-            replica,
-            version("cover-refresher"),
-            tally=lambda: refresher.tally,
-            meter=meter,
-            paused_since=lambda: refresher.paused_since,
-            managed=settings.renews_tokens,
-            fingerprint=credentials.fingerprint if credentials else None,
-            limit_per_minute=settings.rate_limit_per_token,
-            plan=plan_of(settings, "hourly", DAY_SECONDS),
-        )
-        yield App(
-            settings=settings,
-            pool=pool,
-            sealer=sealer,
-            refresher=refresher,
-            upkeep=upkeep,
-            schedule=Schedule(),
-            outage=outage,
-            meter=meter,
-            replica=replica,
-            stop=asyncio.Event(),
-        )
-
-
-def _accounts(settings: Settings, pool: Pool, sealer: Sealer, replica: str) -> Accounts:
-    return Accounts(
-        pool,
-        replica=replica,
-        pace=settings.pace,
-        managed=settings.renews_tokens,
-        sealer=sealer,
-    )
-
-
-def _tokens(
-    settings: Settings, pool: Pool, sealer: Sealer, credentials: AppCredentials | None
-) -> TokenStore:
-    return TokenStore(
-        pool,
-        sealer,
-        unknown_seconds=settings.pace.lease_seconds + NOTICING_SECONDS,
-        credentials=credentials.fingerprint if credentials else "",
-    )
-
-
-def _terms(settings: Settings) -> Terms:
-    return Terms(
-        policy=settings.due_policy,
-        concurrency=settings.concurrency,
-        request_timeout_seconds=settings.request_timeout_seconds,
-        poll_seconds=settings.poll_seconds,
-        lease_seconds=settings.pace.lease_seconds,
-        grace_seconds=max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS),
-    )
 
 
 async def run(settings: Settings, replica: str) -> None:
@@ -203,7 +55,7 @@ async def run(settings: Settings, replica: str) -> None:
     async with assembled(settings, replica) as app:
         stop_on_signals(app)
         _warn_of_ignored(settings)
-        async with served(settings.http_listen, _sources(app)):
+        async with served(settings.http_listen, sources(app, partial(_what_is_missing, app.pool))):
             try:
                 await app.outage.outlast(
                     lambda: _check_database(app), app.stop, fatal=(DatabaseRefusedError,)
@@ -220,33 +72,6 @@ async def run(settings: Settings, replica: str) -> None:
             )
             _warn_of_tokens(app)
             await work(app)
-
-
-def _sources(app: App) -> Sources:
-    return Sources(
-        ready=partial(_what_is_missing, app.pool),
-        fleet=Shared(partial(read_snapshot, app.pool), monotonic),
-        meter=app.meter,
-        vitals=app.refresher.vitals,
-        settings=app.settings,
-        version=app.upkeep.version,
-        clock=monotonic,
-        details=Shared(partial(read_details, app.pool), monotonic, fresh_seconds=DETAILS_SECONDS),
-        lists=Lists(app.pool, monotonic),
-        known=_known(app),
-    )
-
-
-def _known(app: App) -> Known:
-    settings = app.settings
-    return Known(
-        replica=app.replica,
-        lead_seconds=settings.lead_seconds,
-        limit_per_token=settings.rate_limit_per_token,
-        limit_per_app=settings.rate_limit_per_app,
-        lacks_credentials=settings.lacks_credentials,
-        fingerprint=app.upkeep.fingerprint,
-    )
 
 
 async def _check_database(app: App) -> None:

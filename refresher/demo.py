@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from refresher import app as composition
+from refresher.assembly import App, assembled, replica_name
 from refresher.csv_files.complaints import BadFileError
 from refresher.csv_files.rows import read_accounts, read_videos
 from refresher.embedded import folder_for_servers, served
@@ -80,12 +81,12 @@ async def run_demo(seconds: float | None) -> tuple[Summary, Tally]:
         await migrate(database_url)
         async with emulator.serving() as base_url:
             settings = read_settings(database_url=database_url, tiktok_base_url=base_url)
-            async with composition.assembled(settings, composition.replica_name()) as app:
+            async with assembled(settings, replica_name()) as app:
                 await _import_sample(app.pool)
                 return await _work(app, seconds)
 
 
-async def _work(app: composition.App, seconds: float | None) -> tuple[Summary, Tally]:
+async def _work(app: App, seconds: float | None) -> tuple[Summary, Tally]:
     composition.stop_on_signals(app)
     if seconds is not None:
         asyncio.get_running_loop().call_later(seconds, app.stop.set)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from structlog.testing import capture_logs
 
-from refresher.app import plan_of
+from refresher.assembly import plan_of
 from refresher.flow.work import Tally
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.stored import Depth, read_stored
@@ -90,6 +90,28 @@ async def test_too_little_quota_is_told_with_names(run, pool):
     assert datetime.fromisoformat(today["first_death_at"]) > datetime.now(UTC)
     assert told["ttl"] == LIFE
     assert told["need"]["on_average"] == pytest.approx(600 * 60 / LIFE)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--fail-below 101", "--fail-below -1", "--fail-below nan", "--limit 0", "--limit x"],
+)
+async def test_usage_errors_exit_2_with_one_line(run, arguments):
+    """The option is named, and nothing is read."""
+    code, out, err = await run(*arguments.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert arguments.split()[0] in err
+
+
+async def test_a_limit_is_compared_with(run, pool):
+    """In place of half the quota; every column of a JSON answer has its limits."""
+    await store(pool, videos=600)
+    code, out, _ = await run("--json", "--days", "1", "--limit", "1")
+    told = json.loads(out)
+    assert (code, told["halved"]) == (0, False)
+    assert (told["today"]["limit_per_app"], told["other"]["limit_per_app"]) == (0, 1)
+    assert told["today"]["first_death_at"] is None
+    assert told["other"]["deaths"] > 0
 
 
 # --- What is read ---

@@ -10,13 +10,17 @@ from time import monotonic
 import aiohttp
 import pytest
 
-from refresher import app as composition
+from refresher.assembly import assembled, replica_name, sources
 from refresher.operations.page import VIEWERS
 from refresher.operations.server import served
 from refresher.settings import read_settings
 from tests.conftest import administer, eventually, free_port
 from tests.test_query_plans import asked  # noqa: F401 - a fixture
 from tests.test_status import settle, store
+
+
+async def _ready():
+    return None
 
 
 @asynccontextmanager
@@ -28,8 +32,8 @@ async def visited(database, **settings):
         database_url=database, tiktok_base_url="http://127.0.0.1:9", **settings
     )
     async with (
-        composition.assembled(settings) as app,
-        served(f"127.0.0.1:{port}", composition._sources(app)),
+        assembled(settings, replica_name()) as app,
+        served(f"127.0.0.1:{port}", sources(app, _ready)),
         aiohttp.ClientSession(base, connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         yield session

@@ -13,8 +13,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from refresher import app as composition
 from refresher import upkeep
+from refresher.assembly import assembled
 from refresher.domain.model import (
     ChunkWrite,
     OpenId,
@@ -301,7 +301,7 @@ def asked(monkeypatch):
 async def test_an_idle_poll_costs_at_most_two_statements(database, asked):
     """A poll is a claim; audit and summary, one statement and three, come more rarely."""
     settings = read_settings(database_url=database, tiktok_base_url="http://127.0.0.1:9")
-    async with composition.assembled(settings, "replica") as app:
+    async with assembled(settings, "replica") as app:
         running = asyncio.create_task(app.refresher.run())
         for polls in range(1, 7):
             await eventually(partial(_claimed, asked, polls), f"claim {polls}")

@@ -16,12 +16,13 @@ def run() -> None:
 
     from refresher import app as composition
     from refresher import logs
+    from refresher.assembly import replica_name
     from refresher.cli.errors import OPERATOR_ERRORS
     from refresher.events import DAEMON_FAILED
     from refresher.settings import read_settings
 
     settings = read_settings()
-    replica = composition.replica_name()
+    replica = replica_name()
     logs.configure(log_format=settings.log_format, level=settings.log_level, replica=replica)
     try:
         uvloop.run(composition.run(settings, replica))
@@ -41,13 +42,14 @@ def once() -> None:
 
     from refresher import app as composition
     from refresher import logs
+    from refresher.assembly import replica_name
     from refresher.cli.database import database_url_of, say_ignored
     from refresher.cli.progress import progress
     from refresher.settings import read_settings
 
     settings = read_settings()
     say_ignored(database_url_of(settings))
-    replica = composition.replica_name()
+    replica = replica_name()
     logs.configure(log_format=settings.log_format, level="warning", replica=replica)
     try:
         with progress("due videos") as on_progress:

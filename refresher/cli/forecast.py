@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from math import isnan
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from refresher.cli.output import WIDE, Incomplete
+from refresher.cli.output import WIDE, Incomplete, Misuse
 from refresher.domain.limits import HIGHEST_LIMIT
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def forecast(
     from refresher.settings import read_settings
     from refresher.simulation.outlook_report import plain
 
+    if fail_below is not None and isnan(fail_below):
+        raise Misuse("--fail-below: expected a number between 0 and 100, not 'nan'")
     settings = read_settings()
     with Console(stderr=True).status("looking ahead"):
         told = _told(settings, days, limit)
@@ -63,7 +66,7 @@ def forecast(
 
 
 def _told(settings: Settings, days: float, limit: int | None) -> Outlook:
-    from refresher.app import plan_of
+    from refresher.assembly import plan_of
     from refresher.cli.database import with_database
     from refresher.postgres.stored import read_stored
     from refresher.simulation.outlook import look_ahead

@@ -148,7 +148,7 @@ def _settings_to_simulate(*, stored: bool, **given: float | None) -> Settings:
 
 
 def _plan(settings: Settings, ttl: str, days: float) -> Plan:
-    from refresher.app import plan_of
+    from refresher.assembly import plan_of
     from refresher.simulation.plan import DAY_SECONDS, SHORTEST_TTL
 
     lives: Ttl = "hourly" if ttl == "hourly" else whole("--ttl", ttl, SHORTEST_TTL)
