@@ -204,6 +204,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "logger": str,
         "loop": Literal[
             "heartbeat",
+            "operations",
             "summary",
             "forecast",
             "audit",

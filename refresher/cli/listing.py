@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from refresher.cli.output import WIDE, Misuse, short
+from refresher.domain.cells import safe_cell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON array, for programs.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="CSV, for spreadsheets and imports.")]
-
-#: A spreadsheet takes a cell that begins so for a formula.
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def one_of(option: str, value: str | None, choices: Sequence[str]) -> str | None:
@@ -67,10 +65,9 @@ async def _print_csv(pages: Pages) -> None:
 
 
 def _cell(value: object) -> object:
-    """An apostrophe tells a spreadsheet that the cell is text; imports leave it out again."""
     if isinstance(value, datetime):
         return value.isoformat()
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    return safe_cell(value) if isinstance(value, str) else value
 
 
 async def _print_table(columns: Mapping[str, Callable[[Row], str]], pages: Pages) -> None:

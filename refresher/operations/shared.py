@@ -7,6 +7,8 @@ from typing import Final, Generic, TypeVar
 
 from refresher.domain.clocks import Clock
 from refresher.domain.errors import DatabaseUnavailable
+from refresher.events import LOOP_FAILED
+from refresher.logs import emit
 
 T = TypeVar("T")
 
@@ -70,5 +72,7 @@ class Shared(Generic[T]):
             self._latest = Reading(await self._read(), began)
         except DatabaseUnavailable:
             pass  # the flow says so; the old reading shows its age
+        except Exception as error:  # noqa: BLE001 - whoever asks gets the old reading
+            emit(LOOP_FAILED, loop="operations", exc_info=error)
         finally:
             self._reading = None

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from structlog.testing import capture_logs
+
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.operations.shared import Shared
 
@@ -15,12 +17,15 @@ class Source:
         self.may = asyncio.Event()
         self.may.set()
         self.away = False
+        self.broken = False
 
     async def read(self):
         self.reads += 1
         await self.may.wait()
         if self.away:
             raise DatabaseUnavailable
+        if self.broken:
+            raise ZeroDivisionError
         return self.reads
 
     def shared(self, **options):
@@ -72,3 +77,16 @@ async def test_nobody_waits_long_for_a_slow_database():
     source.may.set()
     assert (await shared.latest()).value == 1
     assert source.reads == 1
+
+
+async def test_an_error_that_nobody_foresaw_is_logged_once_a_reading():
+    """Whoever asks gets what there is, and the next reading is tried."""
+    source = Source()
+    shared = source.shared()
+    await shared.latest()
+    source.broken, source.now = True, 10.0
+    with capture_logs() as logs:
+        assert (await shared.latest()).value == 1
+    assert [(line["event"], line["loop"]) for line in logs] == [("loop.failed", "operations")]
+    source.broken, source.now = False, 20.0
+    assert (await shared.latest()).value == 3
