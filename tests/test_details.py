@@ -42,6 +42,7 @@ async def test_what_holds_up_accounts_that_have_something_due(pool):
     for open_id in (*HELD_UP, "parked", "asleep-well"):
         await store(pool, open_id, "valid", "dead")
     await settle(pool)
+    await pool.execute("UPDATE refresher.accounts SET next_slot_at = now()")  # as if long ago
     for open_id, assignments in HELD_UP.items():
         await change(pool, open_id, assignments)
     await change(pool, "parked", "state = 'needs_reauthorization'")

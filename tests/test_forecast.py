@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from refresher.assembly import plan_of
+from refresher.domain.meter import Meter
 from refresher.flow.work import Tally
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.stored import Depth, read_stored
@@ -194,9 +195,14 @@ def upkeep(pool, limit_per_app):
     return Upkeep(
         pool,
         Sealer([]),
+        "replica",
+        "1",
         tally=Tally,
+        meter=Meter(),
+        paused_since=lambda: None,
         managed=False,
         fingerprint=None,
+        limit_per_minute=600,
         plan=plan_of(settings, "hourly", DAY_SECONDS),
     )
 

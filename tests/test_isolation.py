@@ -1033,8 +1033,8 @@ async def test_an_account_whose_token_cannot_be_refreshed_is_isolated(serve, sta
     assert (said["open_id"], said["http_status"]) == ("ana", 500)
     assert 30 <= said["retry_in_seconds"] <= 60
     assert len(requests) <= ISOLATED_AFTER + 2
-    (listed, *_) = await list_accounts(world.pool)
-    assert "HTTP 500" in listed.isolated_reason
+    ((listed, *_),) = [page async for page in list_accounts(world.pool)]
+    assert "HTTP 500" in listed["isolated_reason"]
     assert daemon.events("upstream.lost") == []
 
 

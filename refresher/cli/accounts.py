@@ -50,15 +50,21 @@ def import_accounts(
     Example: refresher accounts import accounts.csv --dry-run
     """
     from refresher.cli.database import sealer_of
+    from refresher.cli.progress import progress
+    from refresher.csv_files.complaints import named
     from refresher.csv_files.rows import read_accounts
+    from refresher.csv_files.sheet import count_lines
     from refresher.postgres import imports
     from refresher.settings import read_settings
 
     sealer = sealer_of(read_settings())
+    lines = count_lines(file)
 
     async def read(pool: Pool) -> None:
-        rows = read_accounts(file, doubts=doubts_of(strict=strict))
-        imported = await imports.import_accounts(pool, rows, sealer, dry_run=dry_run)
+        with progress(named(file), lines) as on_progress:
+            doubts = doubts_of(strict=strict)
+            rows = read_accounts(file, lambda line: on_progress(line, None), doubts=doubts)
+            imported = await imports.import_accounts(pool, rows, sealer, dry_run=dry_run)
         older = imported.rows - imported.stored - imported.used_up
         left = f", {older} left alone: the stored tokens are newer" if older else ""
         if imported.used_up:

@@ -81,6 +81,7 @@ def migrate(
     import uvloop
 
     from refresher.cli.database import database_url_of, say_ignored
+    from refresher.cli.progress import progress
     from refresher.postgres.database import SCHEMA_REVISION
     from refresher.postgres.migrate import migrate as migrate_database
     from refresher.postgres.partitioning import PartitioningRefusedError, partition_videos
@@ -93,7 +94,8 @@ def migrate(
         print(f"migrated to revision {SCHEMA_REVISION}" if migrated else "nothing to migrate")
         return
     try:
-        rows = uvloop.run(partition_videos(database_url, video_partitions))
+        with progress("pages of videos") as on_progress:
+            rows = uvloop.run(partition_videos(database_url, video_partitions, on_progress))
     except PartitioningRefusedError as error:
         raise Misuse(str(error)) from None
     if rows is None:

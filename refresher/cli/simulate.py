@@ -58,9 +58,9 @@ def simulate(
 
     Example: refresher simulate --videos 1000000 --accounts 10000 --days 2
     """
-    from rich.console import Console
-
+    from refresher.cli.progress import progress
     from refresher.simulation.forecast import forecast
+    from refresher.simulation.plan import MINUTE_SECONDS
 
     fleet_of = _fleet_source(videos_made, accounts_made, seed, stored=from_database)
     draw = _drawing(plot)
@@ -72,8 +72,9 @@ def simulate(
         spread_seconds=spread,
     )
     plan = _plan(settings, ttl, days)
-    with Console(stderr=True).status("simulating"):
-        told = forecast(fleet_of(settings, plan), plan)
+    fleet = fleet_of(settings, plan)
+    with progress("simulated minutes", round(plan.seconds / MINUTE_SECONDS)) as on_progress:
+        told = forecast(fleet, plan, lambda minutes: on_progress(minutes, None))
     draw(told, plan)
     _print_forecast(told, plan, seed=None if from_database else seed, as_json=as_json)
 

@@ -47,11 +47,13 @@ class VideoRow:
     cover_expires_at: datetime | None
 
 
-def read_accounts(path: Path, *, doubts: Doubts | None = None) -> Iterator[AccountRow]:
+def read_accounts(
+    path: Path, on_progress: Callable[[int], None] = lambda _: None, *, doubts: Doubts | None = None
+) -> Iterator[AccountRow]:
     """The accounts of a file, or of standard input for `-`.
 
-    All rows are read and checked, but from the first wrong one on, none is yielded. Raises
-    `BadFileError` at the end.
+    `on_progress` hears the number of each line. All rows are read and checked, but from the first
+    wrong one on, none is yielded. Raises `BadFileError` at the end.
     """
     with opened(path, ACCOUNT_COLUMNS, ACCOUNT_NEEDS, doubts or Doubts()) as sheet:
         for line, cells in sheet.rows():
@@ -71,6 +73,7 @@ def read_accounts(path: Path, *, doubts: Doubts | None = None) -> Iterator[Accou
                 continue
             if sheet.is_good:
                 yield row
+            on_progress(line)
 
 
 def read_videos(

@@ -5,7 +5,7 @@ them, so a later revision needs no change here.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -53,28 +53,41 @@ SQL_CREATE_PARTITION: Final = """
 CREATE TABLE refresher.videos_{number} PARTITION OF refresher.videos
 FOR VALUES WITH (MODULUS {partitions}, REMAINDER {number}){storage}
 """
-SQL_COPY: Final = "INSERT INTO refresher.videos SELECT * FROM refresher_set_aside.videos"
+SQL_PAGES: Final = """
+SELECT pg_relation_size('refresher_set_aside.videos') / current_setting('block_size')::bigint
+"""
+# In parts, to tell how far it is. A range of ctid reads only its own pages.
+SQL_COPY: Final = """
+INSERT INTO refresher.videos
+SELECT * FROM refresher_set_aside.videos WHERE ctid >= $1 AND ctid < $2
+"""
+#: In so many parts the rows are copied.
+PARTS: Final = 200
 # Autovacuum analyzes the partitions, but never the table as a whole.
 SQL_ANALYZE: Final = "ANALYZE refresher.videos"
+
+OnProgress = Callable[[int, int], None]
 
 
 class PartitioningRefusedError(Exception):
     """The table cannot be partitioned as asked; nothing was changed."""
 
 
-async def partition_videos(database_url: str, partitions: int) -> int | None:
+async def partition_videos(
+    database_url: str, partitions: int, on_progress: OnProgress = lambda _done, _of: None
+) -> int | None:
     """Partition refresher.videos, in one transaction; returns its number of rows.
 
-    None if it has these partitions already. Accounts and videos are locked meanwhile, also for
-    readers. Safe from several places at once. Raises `PartitioningRefusedError`,
-    `DatabaseUnavailable`.
+    None if it has these partitions already. `on_progress` hears how many pages of the table are
+    copied, and how many it has. Accounts and videos are locked meanwhile, also for readers. Safe
+    from several places at once. Raises `PartitioningRefusedError`, `DatabaseUnavailable`.
     """
     connector = Connector(database_url, application_name="refresher-migrate")
     with available():
         connection = await connector.plain(command_timeout=SCAN_SECONDS)
         try:
             async with connection.transaction():
-                return await _partition(connection, partitions)
+                return await _partition(connection, partitions, on_progress)
         finally:
             await connection.close()
 
@@ -86,7 +99,9 @@ async def count_partitions(pool: Pool) -> int | None:
     return partitions
 
 
-async def _partition(connection: Connection, partitions: int) -> int | None:
+async def _partition(
+    connection: Connection, partitions: int, on_progress: OnProgress
+) -> int | None:
     await connection.execute(SQL_LOCK)
     present = await connection.fetchval(*PARTITIONS())
     if present == partitions:
@@ -102,10 +117,21 @@ async def _partition(connection: Connection, partitions: int) -> int | None:
         )
     definitions = _texts(await connection.fetch(*DEFINITIONS()))
     await _replace(connection, partitions)
-    copied = await connection.execute(SQL_COPY)
+    copied = await _copy(connection, on_progress)
     for command in (*definitions, SQL_DROP, SQL_DROP_SCHEMA, SQL_ANALYZE):
         await connection.execute(command)
-    return int(copied.rpartition(" ")[2])
+    return copied
+
+
+async def _copy(connection: Connection, on_progress: OnProgress) -> int:
+    pages = await connection.fetchval(SQL_PAGES)
+    step = max(1, -(-pages // PARTS))
+    copied = 0
+    for page in range(0, pages, step):
+        told = await connection.execute(SQL_COPY, (page, 0), (page + step, 0))
+        copied += int(told.rpartition(" ")[2])
+        on_progress(min(page + step, pages), pages)
+    return copied
 
 
 async def _lock_tables(connection: Connection) -> None:

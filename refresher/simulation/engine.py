@@ -16,7 +16,7 @@ from refresher.domain.cohorts import Cohort, Fleet, add_cohort
 from refresher.domain.due import account_spread, wait_after_miss, wait_after_refusal
 from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.domain.pacing import back_off
-from refresher.simulation.plan import Plan
+from refresher.simulation.plan import MINUTE_SECONDS, OnProgress, Plan
 
 
 class Watcher(Protocol):
@@ -107,9 +107,13 @@ class Engine:
             if cohorts
         ]
 
-    def run(self) -> Iterator[Cohort]:
-        """Work all accounts for as long as planned. Returns the cohorts as they are then."""
+    def run(self, on_progress: OnProgress = lambda _: None) -> Iterator[Cohort]:
+        """Work all accounts for as long as planned. Returns the cohorts as they are then.
+
+        `on_progress` hears how many minutes of that have passed.
+        """
         start, end = self._start, self._start + self._plan.seconds
+        minutes = 0
         queue = [
             (max(start, account.cohorts[0].due_at, self._near(account)), place)
             for place, account in enumerate(self.accounts)
@@ -122,6 +126,9 @@ class Engine:
             now = max(wakes.first_from(ready), self._app_next_slot)
             if now >= end:
                 break
+            if now - start >= MINUTE_SECONDS * (minutes + 1):
+                minutes = int((now - start) / MINUTE_SECONDS)
+                on_progress(minutes)
             account = self.accounts[place]
             released_at = (self._fail if account.bad else self._work)(account, now)
             due_at = max(released_at, account.cohorts[0].due_at)

@@ -7,7 +7,7 @@ from typing import Final
 from refresher.domain.cohorts import Fleet
 from refresher.simulation.demand import Demand, KeptAlive, Requests
 from refresher.simulation.engine import Engine
-from refresher.simulation.plan import Plan
+from refresher.simulation.plan import OnProgress, Plan
 from refresher.simulation.tally import Tally
 
 HOUR_MINUTES: Final = 60
@@ -72,11 +72,11 @@ class Forecast:
         ]
 
 
-def forecast(fleet: Fleet, plan: Plan) -> Forecast:
-    """Simulate; the fleet is used up."""
+def forecast(fleet: Fleet, plan: Plan, on_progress: OnProgress = lambda _: None) -> Forecast:
+    """Simulate; the fleet is used up. `on_progress` hears how many minutes are simulated."""
     demand = Demand(fleet, plan)
     tally = Tally(fleet.now, plan.seconds)
-    for cohort in Engine(fleet, plan, tally).run():
+    for cohort in Engine(fleet, plan, tally).run(on_progress):
         tally.left(cohort)
     valid = tally.valid_share_by_minute(demand.videos)
     return Forecast(

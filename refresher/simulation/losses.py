@@ -7,7 +7,7 @@ from math import ceil, inf
 
 from refresher.domain.cohorts import NO_COVER, Cohort, Fleet
 from refresher.domain.model import OpenId
-from refresher.simulation.tally import MINUTE_SECONDS
+from refresher.simulation.plan import MINUTE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

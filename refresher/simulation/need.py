@@ -1,13 +1,10 @@
 """The quota that a fleet needs at least, by arithmetic."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from refresher.domain.claiming import chunks_of
 from refresher.domain.cohorts import Cohort, Fleet
-from refresher.simulation.plan import Plan
-
-MINUTE_SECONDS: Final = 60.0
+from refresher.simulation.plan import MINUTE_SECONDS, Plan
 
 #: When so many requests must have been answered at the latest, in seconds.
 Deadline = tuple[float, float]

@@ -1,5 +1,6 @@
 """What is simulated: settings of the daemon, and how long covers live."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
@@ -8,6 +9,7 @@ from refresher.domain.claiming import most_chunks
 from refresher.domain.due import DuePolicy, due_after_refresh
 from refresher.domain.pacing import PAST_SECONDS, Pace
 
+MINUTE_SECONDS: Final = 60
 HOUR_SECONDS: Final = 3600
 DAY_SECONDS: Final = 24 * HOUR_SECONDS
 #: Deaths are counted by the minute, so a cover must live longer than one.
@@ -17,6 +19,8 @@ ROUNDING_SECONDS: Final = 1e-6
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: When a made-up fleet begins. Any full hour would do.
 START: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+
+OnProgress = Callable[[int], None]
 
 Ttl = int | Literal["hourly"]
 """Seconds a cover lives, or `hourly`: from the full hour in which it is asked for, plus a day."""

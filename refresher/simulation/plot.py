@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from refresher.simulation.forecast import HOUR_MINUTES, Forecast
-from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, Plan
+from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, MINUTE_SECONDS, Plan
 from refresher.simulation.report import counted
-from refresher.simulation.tally import MINUTE_SECONDS
 
 GREEN: Final = "#1a7f5a"
 BLUE: Final = "#1f4e8c"

@@ -6,10 +6,9 @@ from typing import Any, Final
 
 from refresher.simulation.demand import KeptAlive, Requests
 from refresher.simulation.forecast import Forecast
-from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, Plan
+from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, MINUTE_SECONDS, Plan
 
 SERIES: Final = ("valid_share_by_minute", "requests_by_minute")
-MINUTE_SECONDS: Final = 60
 
 
 #: Below so many requests a share of them says nothing.

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from itertools import accumulate
 from math import ceil
-from typing import Final
 
 from refresher.domain.cohorts import Cohort
 from refresher.domain.model import CHUNK_SIZE
-
-MINUTE_SECONDS: Final = 60
+from refresher.simulation.plan import MINUTE_SECONDS
 
 
 class Tally:
