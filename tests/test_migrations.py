@@ -224,3 +224,33 @@ async def test_a_migration_ends_an_autovacuum(revision, monkeypatch):
         async with slow_autovacuum(ours):
             assert await migrate(ours)
             assert not await migrate(ours)
+
+
+#: Locks the tables as a claim does, and as long as a claim of many accounts may.
+AS_A_CLAIM = """
+WITH pace AS MATERIALIZED (SELECT next_slot_at, pg_sleep(0.05) FROM refresher.app)
+UPDATE refresher.accounts SET lease_epoch = lease_epoch + 1 FROM pace
+"""
+
+
+async def test_replicas_claim_on_while_the_tables_are_altered(empty_database, monkeypatch):
+    """None of their claims and not the migration itself ends in a deadlock."""
+    await migrate_to(empty_database, "0011", monkeypatch)
+    done = asyncio.Event()
+
+    async def claim():
+        claims = 0
+        connection = await asyncpg.connect(empty_database)
+        while not done.is_set():
+            await connection.execute(AS_A_CLAIM)
+            claims += 1
+        await connection.close()
+        return claims
+
+    async with asyncio.TaskGroup() as tasks:
+        claiming = [tasks.create_task(claim()) for _ in range(6)]
+        await migrate(empty_database)
+        done.set()
+    assert all(task.result() for task in claiming)
+    async with connected(empty_database, application_name="tests") as pool:
+        await check_migrated(pool)

@@ -18,7 +18,8 @@ def upgrade() -> None:
         op.get_bind().exec_driver_sql(statement)
 
 
-# Behind an autovacuum, and in short turns, as revision 0005 says. No video is touched.
+# Both tables at once or none, as a claim takes both; behind an autovacuum, and in short turns, as
+# revision 0005 says. No video is touched.
 LOCK = """
 DO $$
 BEGIN
@@ -27,7 +28,7 @@ BEGIN
     FOR attempt IN 1..20 LOOP
         BEGIN
             PERFORM set_config('lock_timeout', '500ms', true);
-            LOCK TABLE refresher.accounts IN ACCESS EXCLUSIVE MODE;
+            LOCK TABLE refresher.app, refresher.accounts IN ACCESS EXCLUSIVE MODE;
             PERFORM set_config('lock_timeout', '10s', true);
             RETURN;
         EXCEPTION WHEN lock_not_available THEN
