@@ -1,9 +1,11 @@
 """What a daemon does beside the flow: heartbeat, summary, tokens and audit, each on its tick."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Final
@@ -111,7 +113,13 @@ class Upkeep:
             return
         stored = await read_stored(self.pool, BRIEF)
         # In a thread, so that requests go on meanwhile; `BRIEF` bounds how long it takes.
-        today, need = await asyncio.to_thread(look_at_today, stored, self.plan)
+        stop = threading.Event()
+        try:
+            today, need = await asyncio.to_thread(
+                look_at_today, stored, self.plan, partial(_end_if, stop)
+            )
+        finally:
+            stop.set()
         at_risk = today.first_death_at is not None
         if await must_say(self.pool, at_risk=at_risk, again_after=RISK_SAID_AGAIN_AFTER):
             _say_risk(today, need)
@@ -204,6 +212,12 @@ async def on_each(
             emit(events.LOOP_FAILED, loop=name, exc_info=error)
         else:
             failing_since, said = inf, False
+
+
+def _end_if(stop: threading.Event, _minutes: int) -> None:
+    """A thread cannot be cancelled, and the process would wait for it at its end."""
+    if stop.is_set():
+        raise InterruptedError
 
 
 def _say_risk(today: Prospect, need: Need) -> None:

@@ -1,6 +1,9 @@
 """`refresher forecast` as an operator types it."""
 
+import asyncio
 import json
+import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -14,7 +17,7 @@ from refresher.postgres.stored import Depth, read_stored
 from refresher.settings import read_settings
 from refresher.simulation.plan import DAY_SECONDS
 from refresher.upkeep import Upkeep
-from tests.conftest import check_output, environment
+from tests.conftest import check_output, environment, eventually
 
 #: Twenty accounts of sixty videos: three requests each. Their covers live six hours and end from
 #: ninety minutes from now on, an account every minute.
@@ -251,3 +254,21 @@ async def test_a_pause_of_everything_is_a_risk(pool, run):
     assert (warned["accounts"], warned["covers"]) == (ACCOUNTS, ACCOUNTS * VIDEOS)
     _, out, _ = await run()
     assert out.startswith("Everything is paused. Covers die from ")
+
+
+async def test_a_stop_does_not_wait_for_a_forecast(pool):
+    """Its thread ends with the task, long before the simulation would."""
+    await store(pool, videos=600)
+    looked = upkeep(pool, limit_per_app=1)
+    looked.plan = replace(looked.plan, seconds=3_000 * DAY_SECONDS)
+    before = threading.active_count()
+    task = asyncio.create_task(looked.forecast())
+
+    async def simulating():
+        return threading.active_count() > before
+
+    await eventually(simulating, "a thread that simulates")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 10)

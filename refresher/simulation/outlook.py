@@ -10,7 +10,7 @@ from refresher.domain.stored import Consents, Life, Stored, Unasked
 from refresher.simulation.engine import Engine
 from refresher.simulation.losses import Loss, Losses
 from refresher.simulation.need import Need, need_of
-from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, Plan, Ttl
+from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, OnProgress, Plan, Ttl
 
 #: Hourly covers live to a full hour, and for so long at least.
 LEAST_HOURLY_SECONDS: Final = DAY_SECONDS - HOUR_SECONDS - 60
@@ -91,10 +91,15 @@ def look_ahead(stored: Stored, plan: Plan, limit_per_app: int | None = None) -> 
     )
 
 
-def look_at_today(stored: Stored, plan: Plan) -> tuple[Prospect, Need]:
-    """The same for the quota in force alone, and what is needed. `plan` has the settings."""
+def look_at_today(
+    stored: Stored, plan: Plan, on_progress: OnProgress = lambda _: None
+) -> tuple[Prospect, Need]:
+    """The same for the quota in force alone, and what is needed. `plan` has the settings.
+
+    `on_progress` hears how many minutes are simulated; what it raises ends the simulation.
+    """
     plan = in_force(stored, plan)
-    return prospect(stored, plan), need_of(stored.fleet, plan)
+    return prospect(stored, plan, on_progress), need_of(stored.fleet, plan)
 
 
 def in_force(stored: Stored, plan: Plan) -> Plan:
@@ -114,13 +119,13 @@ def halved(pace: Pace) -> Pace | None:
     return None
 
 
-def prospect(stored: Stored, plan: Plan) -> Prospect:
+def prospect(stored: Stored, plan: Plan, on_progress: OnProgress = lambda _: None) -> Prospect:
     """Simulate. `plan` is `in_force`."""
     fleet = _copied(stored.fleet)
     losses = Losses(fleet, plan.seconds)
     engine = Engine(fleet, plan, losses)
     if stored.paused_since is None:
-        engine.run()
+        engine.run(on_progress)
     for account in engine.accounts:
         for cohort in account.cohorts:
             losses.left(account.number, cohort)
