@@ -225,7 +225,7 @@ def _say_risk(today: Prospect, need: Need) -> None:
     emit(
         events.FORECAST_AT_RISK,
         first_death_at=datetime.fromtimestamp(today.first_death_at, UTC).isoformat(),
-        covers=today.deaths,
+        covers=today.most_dead,
         accounts=today.accounts,
         valid_share_after_24_hours=today.valid_share_after_24_hours,
         quota_needed_per_minute=round(need.at_peak, 1),

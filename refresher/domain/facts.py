@@ -79,6 +79,8 @@ class AppFacts:
     step_seconds: float
     #: 429s have shown the limit; it was not configured.
     found: bool
+    #: The requests a minute that they have shown. The pace grows from there.
+    rate_found: float | None
     rate_lowered_at: datetime | None
     next_slot_at: datetime | None
     #: A slot of the app is free for a claim.

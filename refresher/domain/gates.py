@@ -215,12 +215,17 @@ def _app_rate(facts: Facts) -> Gate:
     app = facts.app
     if not app.step_seconds:
         return Gate("app_rate", Mark.OPEN, "no limit")
-    how = "as 429s have shown" if app.found else "as set"
-    value = f"{WINDOW_SECONDS / app.step_seconds:.4g} requests a minute, {how}"
+    value = f"{_rate(WINDOW_SECONDS / app.step_seconds)}, as set"
+    if app.found and app.rate_found is not None:
+        value = f"429s have shown {_rate(app.rate_found)}; the pace grows from there"
     since = app.rate_lowered_at if app.found else None
     if app.has_room:
         return Gate("app_rate", Mark.OPEN, value, since)
     return Gate("app_rate", Mark.CLOSED, value, since, until=app.next_slot_at)
+
+
+def _rate(per_minute: float) -> str:
+    return f"{per_minute:.4g} requests a minute"
 
 
 def _slot(facts: Facts) -> Gate:

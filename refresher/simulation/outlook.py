@@ -25,6 +25,8 @@ class Prospect:
     limit_per_app: int
     #: Unix time; None where no cover dies.
     first_death_at: float | None
+    #: Covers that are dead in the worst minute.
+    most_dead: int
     #: Covers that die. One that dies twice counts twice.
     deaths: int
     deaths_within_24_hours: int
@@ -176,12 +178,14 @@ def _reachable(fleet: Fleet) -> float:
 
 def _told(losses: Losses, plan: Plan, now: float, covers: float) -> Prospect:
     first = losses.first_death_seconds
-    valid = [1 - min(dead, covers) / covers if covers else 1.0 for dead in losses.dead_by_minute()]
+    dead_by_minute = losses.dead_by_minute()
+    valid = [1 - min(dead, covers) / covers if covers else 1.0 for dead in dead_by_minute]
     after_a_day = DAY_SECONDS // 60 - 1
     return Prospect(
         limit_per_token=plan.pace.limit_per_token,
         limit_per_app=plan.pace.limit_per_app,
         first_death_at=None if first is None else now + first,
+        most_dead=round(max(dead_by_minute)),
         deaths=round(losses.deaths()),
         deaths_within_24_hours=round(losses.deaths(DAY_SECONDS)),
         accounts=round(losses.accounts),

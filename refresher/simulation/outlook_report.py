@@ -48,10 +48,11 @@ def verdict(told: Outlook) -> str:
     paused = "" if told.paused_since is None else "Everything is paused. "
     if today.first_death_at is None:
         return f"{paused}No cover will die within {span}."
+    left = spanned(today.first_death_at - told.now)
     return (
-        f"{paused}Covers die from {_moment(today.first_death_at)} on "
-        f"(in {spanned(today.first_death_at - told.now)}): {today.deaths_within_24_hours:,} "
-        f"within 24 h, {today.deaths:,} within {span}, at {counted(today.accounts, 'account')}."
+        f"{paused}Covers die from {_moment(today.first_death_at)} on (in {left}): at the worst "
+        f"{today.most_dead:,} of {counted(told.covers, 'cover')} are dead at once, "
+        f"of {counted(today.accounts, 'account')}."
     )
 
 
@@ -76,11 +77,11 @@ def _column(told: Outlook, prospect: Prospect) -> dict[str, str]:
         "requests a minute: of a token": _limit(limits[0]),
         "requests a minute: of the app": _limit(limits[1]),
         "first death": _moment(prospect.first_death_at) or "none",
-        "covers that die within 24 h": f"{prospect.deaths_within_24_hours:,}",
-        f"covers that die within {span}": f"{prospect.deaths:,}",
+        "dead at once, at the worst": f"{prospect.most_dead:,}",
+        f"deaths within {span}": f"{prospect.deaths:,}",
         "accounts that lose covers": f"{prospect.accounts:,}",
         "valid covers at the worst": percent(prospect.lowest_valid_share),
-        "valid covers after 24 h": "" if day is None else percent(day),
+        **({} if day is None else {"valid covers after 24 h": percent(day)}),
         f"valid covers after {span}": percent(prospect.last_valid_share),
     }
 

@@ -34,7 +34,9 @@ WELL = AccountFacts(
     free=True, slot_near=True, waits_for_token=False, token_dead=False, claimable=True,
     rate_share=1.0, step_seconds=0.1, accounts_ahead=0,
 )  # fmt: skip
-APP = AppFacts(None, 0.0, found=False, rate_lowered_at=None, next_slot_at=None, has_room=True)
+APP = AppFacts(
+    None, 0.0, found=False, rate_found=None, rate_lowered_at=None, next_slot_at=None, has_room=True
+)
 VIDEO = VideoFacts(
     id="77", cover_image_url="https://c", cover_expires_at=at(hours=5, minutes=12),
     refreshed_at=at(hours=-1), missing_since=None, gone_at=None, due_at=at(minutes=-1), misses=0,
@@ -211,10 +213,13 @@ def test_a_pause_of_everything_stops_an_account_that_is_well():
 
 def test_the_apps_rate_is_said_with_where_it_comes_from():
     """Set, or found by 429s."""
-    full = replace(APP, step_seconds=2.0, has_room=False, next_slot_at=at(seconds=7), found=True)
+    full = replace(APP, step_seconds=2.0, has_room=False, next_slot_at=at(seconds=7))
+    full = replace(full, found=True, rate_found=20.0)
     explanation = told(app=full)
     assert explanation.reason == "app_rate"
-    assert gate(explanation, "app_rate").value == "30 requests a minute, as 429s have shown"
+    assert gate(explanation, "app_rate").value == (
+        "429s have shown 20 requests a minute; the pace grows from there"
+    )
     assert explanation.next_ask_at == at(seconds=7)
 
 

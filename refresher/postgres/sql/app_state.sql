@@ -1,7 +1,5 @@
 -- What holds for the app as a whole. `learned_per_minute` is NULL where no limit has shown.
-SELECT CASE WHEN app.rate IS NOT NULL
-                 AND app.rate_lowered_at > now() - interval '{{ app_rate_kept_seconds }} seconds'
-            THEN {{ app_rate_now }} END AS learned_per_minute,
+SELECT {{ app_rate_found }} AS learned_per_minute,
        CASE WHEN isfinite(app.rate_lowered_at) THEN app.rate_lowered_at END AS throttled_at,
        app.paused_since,
        app.refused_client,

@@ -47,6 +47,7 @@ SELECT now() AS now,
        app.paused_since AS app_paused_since,
        extract(epoch FROM pace.app_step)::float8 AS app_step_seconds,
        pace.app_step > :app_step::interval AS app_found,
+       {{ app_rate_found }} AS app_rate_found,
        nullif(app.rate_lowered_at, '-infinity') AS app_rate_lowered_at,
        nullif(app.next_slot_at, '-infinity') AS app_next_slot_at,
        CASE WHEN pace.app_step > '0'
