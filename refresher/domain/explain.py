@@ -49,7 +49,7 @@ def explain(facts: Facts) -> Explanation:
         next_ask_at=asked,
         expected_at=expected,
         unknown=unknown,
-        command=_command(gates, closed),
+        command=_command(gates, closed) or _late(facts, expected),
     )
 
 
@@ -58,6 +58,13 @@ def _command(gates: Sequence[Gate], closed: Gate | None) -> str | None:
         return closed.command
     troubles = [gate.command for gate in gates if gate.mark is Mark.TROUBLE]
     return next(filter(None, troubles), None)
+
+
+def _late(facts: Facts, expected: datetime | None) -> str | None:
+    """What to do where the cover dies before its turn comes."""
+    dies_at = facts.video and facts.video.cover_expires_at
+    late = dies_at and expected and expected > dies_at
+    return "refresher forecast tells the quota that is needed" if late else None
 
 
 def next_ask_at(facts: Facts) -> datetime | None:
@@ -84,6 +91,8 @@ def _expected(facts: Facts, asked: datetime | None) -> tuple[datetime | None, st
     account, app = facts.account, facts.app
     if asked is None:
         return None, "it is not asked for until somebody changes something"
+    if account.waits_for_token and app.client_refused_at:
+        return None, "TikTok refuses the app credentials"
     if account.accounts_ahead and not app.step_seconds:
         return None, (
             f"{_ahead(account)}, and without a limit of the app TikTok's answers decide how fast "

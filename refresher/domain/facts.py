@@ -85,6 +85,8 @@ class AppFacts:
     next_slot_at: datetime | None
     #: A slot of the app is free for a claim.
     has_room: bool
+    #: When TikTok refused the app credentials; None: not lately.
+    client_refused_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,9 @@ from refresher.domain.pacing import WINDOW_SECONDS
 from refresher.domain.spans import counted, seen_from, span
 
 SCOPE: Final = "video.list"
+RIGHT_CREDENTIALS: Final = (
+    "correct REFRESHER_TIKTOK_CLIENT_KEY and REFRESHER_TIKTOK_CLIENT_SECRET, restart all replicas"
+)
 
 
 class Mark(StrEnum):
@@ -120,6 +123,9 @@ def _waiting_token(facts: Facts) -> Gate:
     if account.token_request_until and account.token_request_until > facts.now:
         value = f"{_dead(account)}; a token request is under way"
         return Gate("token", Mark.CLOSED, value, until=until)
+    if refused_at := facts.app.client_refused_at:
+        value = f"{_dead(account)}; TikTok refuses the app credentials, so no token is renewed"
+        return Gate("token", Mark.CLOSED, value, refused_at, until, RIGHT_CREDENTIALS)
     value = f"{_dead(account)}; {counted(account.token_failures, 'token request')} in a row failed"
     command = _command("accounts resume", account)
     return Gate("token", Mark.CLOSED, value, account.last_failure_at, until, command)

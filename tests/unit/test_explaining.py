@@ -35,7 +35,14 @@ WELL = AccountFacts(
     rate_share=1.0, step_seconds=0.1, accounts_ahead=0,
 )  # fmt: skip
 APP = AppFacts(
-    None, 0.0, found=False, rate_found=None, rate_lowered_at=None, next_slot_at=None, has_room=True
+    None,
+    0.0,
+    found=False,
+    rate_found=None,
+    rate_lowered_at=None,
+    next_slot_at=None,
+    has_room=True,
+    client_refused_at=None,
 )
 VIDEO = VideoFacts(
     id="77", cover_image_url="https://c", cover_expires_at=at(hours=5, minutes=12),
@@ -312,3 +319,13 @@ def test_foreign_text_on_a_terminal():
     assert printable("a\x1b[2Jé✓") == "a�[2Jé✓"
     assert [encodable(text) for text in ("é✓", "\udcff")] == [True, False]
     assert unsigned("https://user:word@host/p?x-signature=1#f") == "https://user:[redacted]@host/p"
+
+
+def test_refused_app_credentials_are_named_with_their_remedy():
+    """To try the account again would only repeat what is refused."""
+    refused = replace(APP, client_refused_at=at(minutes=-2))
+    explanation = told(app=refused, **WAITS)
+    assert "TikTok refuses the app credentials" in explanation.verdict
+    assert explanation.command.startswith("correct REFRESHER_TIKTOK_CLIENT_KEY")
+    assert explanation.expected_at is None
+    assert explanation.unknown == "TikTok refuses the app credentials"
