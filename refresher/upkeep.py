@@ -50,7 +50,7 @@ class Upkeep:
     version: str
     #: What this replica has done so far.
     tally: Callable[[], Tally]
-    #: Hears of the turns of the loops.
+    #: Knows what TikTok has answered, and hears of the turns of the loops.
     meter: Meter
     #: Since when everything is paused; None: it is not.
     paused_since: Callable[[], datetime | None]
@@ -64,14 +64,15 @@ class Upkeep:
     plan: Plan
     #: The tally of the last summary.
     summarized: Tally = field(default_factory=Tally)
-    #: The tally of the last heartbeat.
-    beaten: Tally = field(default_factory=Tally)
+    #: How many requests TikTok had answered at the last heartbeat.
+    answers_told: int = 0
 
     async def beat(self) -> None:
-        """Tell operators that this replica runs, and whether it was answered since."""
-        now = self.tally()
-        await beat(self.pool, self.replica, self.version, progressed=now != self.beaten)
-        self.beaten = now
+        """Tell operators that this replica runs, and whether TikTok has answered it since."""
+        answers = self.meter.answers()
+        progressed = answers > self.answers_told
+        await beat(self.pool, self.replica, self.version, progressed=progressed)
+        self.answers_told = answers
 
     async def summarize(self) -> None:
         """Say how fresh the covers are, and what this replica did since the last summary."""

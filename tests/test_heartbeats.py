@@ -1,11 +1,17 @@
 """Each replica says that it runs: in order, killed, frozen, and without the right to say so."""
 
+import asyncio
 import signal
 
+import pytest
+
+from refresher.assembly import assembled
+from refresher.domain.meter import VIDEO_QUERY
 from refresher.domain.model import Release
 from refresher.postgres.replicas import beat, seen_replicas, sign_off
 from refresher.postgres.snapshot import Kind, read_snapshot
-from tests.conftest import eventually
+from refresher.settings import read_settings
+from tests.conftest import eventually, free_port
 from tests.test_status import replica, settle, store
 
 
@@ -44,6 +50,36 @@ async def test_a_beat_tells_progress_and_the_next_one_keeps_it(pool):
     (idle,) = await seen_replicas(pool)
     assert idle.progress_at == answered.progress_at == answered.seen_at
     assert idle.started_at == new.started_at < answered.seen_at < idle.seen_at
+
+
+@pytest.mark.parametrize(
+    ("share", "outcome"),
+    [
+        (None, "not_sent"),
+        ({"failed_share": 1.0}, "failed"),
+        ({}, "ok"),
+        ({"throttled_share": 1.0}, "throttled"),
+    ],
+    ids=["nobody listens", "500", "answers", "429"],
+)
+async def test_only_an_answer_of_tiktok_is_progress(pool, database, serve, share, outcome):
+    """A request that is sent is none, nor is a failed one."""
+    world = await serve(**(share or {}))
+    await world.add_account("ana", videos=1)
+    base_url = f"http://127.0.0.1:{free_port()}" if share is None else world.base_url
+    settings = read_settings(database_url=database, tiktok_base_url=base_url)
+    async with assembled(settings, "a") as app:
+
+        async def ended():
+            return app.meter.requests[VIDEO_QUERY][outcome]
+
+        running = asyncio.create_task(app.refresher.run())
+        await eventually(ended, outcome)
+        await app.upkeep.beat()
+        app.refresher.stop()
+        await running
+    (seen,) = await seen_replicas(pool)
+    assert bool(seen.progress_at) == (outcome in {"ok", "throttled"})
 
 
 async def test_the_dead_are_forgotten_after_a_day(pool):

@@ -116,7 +116,7 @@ CREATE TABLE refresher.replicas (
     started_at  timestamptz NOT NULL DEFAULT now(),
     -- A replica that stops takes its row with it: an old one is of a replica that died or hangs.
     seen_at     timestamptz NOT NULL DEFAULT now(),
-    -- When it last stored an answer; NULL: not yet.
+    -- When TikTok last answered it; NULL: not yet. No answer: 5xx, a time-out, no connection.
     progress_at timestamptz
 ) WITH (fillfactor = 50)
 """

@@ -38,6 +38,8 @@ OUTCOMES: Final[Mapping[type[UpstreamError], str]] = {
     NotSent: "not_sent",
     UpstreamFailed: "failed",
 }
+#: Of these nobody knows that TikTok has seen the request: 5xx, time-outs, cut connections.
+UNANSWERED: Final = ("not_sent", "failed")
 ENDPOINTS: Final = (VIDEO_QUERY, TOKEN)
 SCOPES: Final = ("account_minute", "account_day", "app")
 RENEWALS: Final = ("renewed", "failed", "parked", "suspended", "lost")
@@ -96,6 +98,15 @@ class Meter:
         outcome = OUTCOMES.get(type(error), "failed") if error else OK
         self.requests[endpoint][outcome] += 1
         self.request_seconds[endpoint].observe(seconds)
+
+    def answers(self) -> int:
+        """How many requests TikTok itself has answered, whatever it said."""
+        return sum(
+            times
+            for outcomes in self.requests.values()
+            for outcome, times in outcomes.items()
+            if outcome not in UNANSWERED
+        )
 
     def throttled(self, failure: Failure, *, by_app: bool) -> None:
         """A limit was met; `by_app`: that of the whole app."""

@@ -166,10 +166,12 @@ def _quota(snapshot: Snapshot, known: Known) -> Check:
 
 def _tiktok(snapshot: Snapshot) -> Check:
     answers = [one.progress_at for one in snapshot.replicas if one.progress_at]
-    if not answers:
-        return Check("replicas", "TikTok", "ok", "No replica has asked for anything yet.")
-    silent_seconds = (snapshot.taken_at - max(answers)).total_seconds()
+    starts = [one.started_at for one in snapshot.replicas if one.started_at]
+    silent_since = max(answers) if answers else min(starts, default=snapshot.taken_at)
+    silent_seconds = (snapshot.taken_at - silent_since).total_seconds()
     told = f"It answered last {span(silent_seconds)} ago."
+    if not answers:
+        told = "It has answered no replica yet."
     unanswered = min(silent_seconds, snapshot.summary.oldest_overdue_seconds)
     if snapshot.app.paused_since or unanswered < UNANSWERED_SECONDS:
         return Check("replicas", "TikTok", "ok", told)

@@ -32,7 +32,7 @@ class Replica:
 
 
 async def beat(pool: Pool, replica: str, version: str, *, progressed: bool) -> None:
-    """Say that this replica runs, and whether it was answered since it said so last.
+    """Say that this replica runs, and whether TikTok has answered it since it said so last.
 
     Raises `DatabaseUnavailable`, as every function here.
     """

@@ -110,6 +110,24 @@ def test_all_is_well():
         ),
         (
             "TikTok",
+            replace(
+                but("summary", oldest_overdue_seconds=300.0),
+                replicas=[replace(WELL.replicas[0], progress_at=None)],
+            ),
+            "bad",
+            "It has answered no replica yet. Covers have been due for 5 min.",
+        ),
+        (
+            "TikTok",
+            replace(
+                but("summary", oldest_overdue_seconds=300.0),
+                replicas=[Replica("a", "1", ago(minutes=1), NOW, None, 1)],
+            ),
+            "ok",
+            "It has answered no replica yet.",
+        ),
+        (
+            "TikTok",
             replace(WELL, replicas=[replace(WELL.replicas[0], progress_at=HOUR)]),
             "ok",
             "It answered last 40 min ago.",
