@@ -75,9 +75,9 @@ async def test_only_an_answer_of_tiktok_is_progress(pool, database, serve, share
 
         running = asyncio.create_task(app.refresher.run())
         await eventually(ended, outcome)
-        await app.upkeep.beat()
         app.refresher.stop()
         await running
+        await app.upkeep.beat()
     (seen,) = await seen_replicas(pool)
     assert bool(seen.progress_at) == (outcome in {"ok", "throttled"})
 
