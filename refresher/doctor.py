@@ -129,9 +129,19 @@ async def _examine_schema(examination: Examination, pool: Pool, settings: Settin
     await examination.read(facts.Replicas, vitals.read_fleet(pool, version("cover-refresher")))
     sealer, seconds = Sealer(split_keys(settings.token_keys)), TOKEN_SECONDS
     await examination.read(facts.Tokens, read_tokens(pool, sealer, seconds, monotonic))
+    await examination.read(facts.Pause, vitals.read_pause(pool))
     # Last what reads videos: it may wait for who has locked them.
+    await _examine_covers(examination, pool, settings.lead_seconds)
     await _examine_plan(examination, pool, settings)
     await examination.read(facts.Scatter, vitals.read_scatter(pool))
+
+
+async def _examine_covers(examination: Examination, pool: Pool, lead_seconds: float) -> None:
+    """How fresh covers are. A pause is a problem once some have expired."""
+    covers = await examination.read(facts.Covers, vitals.read_covers(pool, lead_seconds))
+    pause = examination.facts[facts.Pause]
+    if covers and isinstance(pause, facts.Pause):
+        examination.put(replace(pause, expired=covers.expired))
 
 
 async def _examine_plan(examination: Examination, pool: Pool, settings: Settings) -> None:

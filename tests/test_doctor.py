@@ -57,13 +57,13 @@ def run(database, tmp_path, launcher):
 
 
 async def test_groups_and_a_verdict_last(run):
-    """A fresh database has no problem: exit 0, a line for each finding, nothing on stderr."""
+    """Of a fresh database, that nothing runs: exit 1, a line for each, nothing on stderr."""
     code, out, err = await run()
-    assert (code, err) == (0, "")
+    assert (code, err) == (1, "")
     *_, verdict = out.splitlines()
-    assert verdict == "3 warnings, 8 skipped"
+    assert verdict == "1 problem, 2 warnings, 8 skipped"
     assert out.startswith("settings\n  ✓ every setting can be read\n")
-    assert "  ‼ no replica runs → start refresher run\n" in out
+    assert "  ✗ no replica runs → start refresher run\n" in out
     assert "  - reachable, clock: asked only with --online\n" in out
 
 
@@ -72,10 +72,10 @@ async def test_json_has_every_check(run):
     listed = json.loads((await run("--list", "--json"))[1])
     code, out, _ = await run("--json")
     told = json.loads(out)
-    assert code == 0
+    assert code == 1
     assert [each["id"] for each in told["findings"]] == [each["id"] for each in listed]
     assert {tuple(each) for each in told["findings"]} == {("id", "outcome", "text", "remedy")}
-    assert told["verdict"] == "3 warnings, 8 skipped"
+    assert told["verdict"] == "1 problem, 2 warnings, 8 skipped"
     plain = (await run("--list"))[1]
     assert [line.split()[0] for line in plain.splitlines()] == [each["id"] for each in listed]
 
@@ -293,6 +293,46 @@ async def test_a_tiktok_that_is_away(database):
 # --- Freshness ---
 
 
+async def test_covers_that_have_expired(database, pool):
+    """Those that can be kept alive are a problem, those of paused accounts are none."""
+    check = "freshness.covers"
+    await store(pool, life=timedelta(hours=-1))
+    assert await outcome(database, check) == (
+        PROBLEM,
+        "300 covers have expired that could have been kept alive",
+    )
+    await pool.execute("UPDATE refresher.accounts SET state = 'paused'")
+    assert (await outcome(database, check))[0] is OK
+
+
+async def test_what_has_been_due_for_longer_than_the_lead(database, pool):
+    """Covers are asked for that long before they expire."""
+    check = "freshness.backlog"
+    assert await outcome(database, check) == (OK, "nothing is due")
+    await store(pool)
+    await pool.execute("UPDATE refresher.videos SET due_at = now() - interval '10 minutes'")
+    assert await outcome(database, check) == (OK, "300 videos are due, the first for 10 min")
+    assert await outcome(database, check, lead_seconds=300) == (
+        PROBLEM,
+        "300 videos are due, the first for 10 min: longer than the lead, 5 min",
+    )
+
+
+async def test_a_pause_of_everything(database, pool):
+    """A problem once covers have expired."""
+    check = "freshness.paused"
+    assert (await outcome(database, check))[0] is OK
+    await pool.execute("UPDATE refresher.app SET paused_since = now() - interval '10 minutes'")
+    assert await outcome(database, check) == (
+        WARNING,
+        "everything has been paused for 10 min: no cover is asked for",
+    )
+    await store(pool, life=timedelta(hours=-1))
+    (paused,) = (await findings(database))[check]
+    assert paused.outcome is PROBLEM
+    assert "refresher resume --all" in paused.remedy
+
+
 async def store(pool, *, accounts=3, videos=100, life=timedelta(hours=24)):
     """Store accounts and, in turn, a video of each, with covers that live so long."""
     await pool.execute(
@@ -481,7 +521,7 @@ async def test_how_scattered_the_videos_of_accounts_are(stored, pool):
 async def test_replicas(database, pool):
     """None, one of this version, one that is silent and of another version."""
     version = doctor.version("cover-refresher")
-    assert (await outcome(database, "replicas.alive")) == (WARNING, "no replica runs")
+    assert (await outcome(database, "replicas.alive")) == (PROBLEM, "no replica runs")
     await pool.execute(
         "INSERT INTO refresher.accounts (open_id, lease_owner, lease_expires_at)"
         " VALUES ('ana', 'old', now() + interval '1 hour')"
@@ -498,3 +538,9 @@ async def test_replicas(database, pool):
     found = await findings(database)
     assert "replica b has said nothing for 12" in found["replicas.alive"][0].text
     assert found["replicas.versions"][0].text == f"replica b runs version 0.0.1, this is {version}"
+    await pool.execute("DELETE FROM refresher.accounts")
+    assert (await outcome(database, "replicas.alive"))[0] is WARNING
+    await pool.execute("UPDATE refresher.replicas SET seen_at = now() - interval '2 minutes'")
+    *silent, last = (await findings(database))["replicas.alive"]
+    assert [finding.outcome for finding in silent] == [WARNING, WARNING]
+    assert (last.outcome, last.text) == (PROBLEM, "no replica runs")

@@ -1,8 +1,8 @@
 """Reads what `doctor` looks at: catalogue, statistics and bounded samples, never a whole table.
 
-Only the accounts are counted as a whole, as the summary does each minute. Nothing here takes a lock
-that the daemon waits for. Every function raises `DatabaseUnavailable`, and `asyncpg.PostgresError`
-where tables or columns are missing.
+Only the accounts are counted as a whole, by the summary of each minute and by `demand.sql`. Nothing
+here takes a lock that the daemon waits for. Every function raises `DatabaseUnavailable`, and
+`asyncpg.PostgresError` where tables or columns are missing.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from refresher.postgres.database import POOL_SIZE, SCHEMA_REVISION, Pool, acquir
 from refresher.postgres.failures import DatabaseRefusedError
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.statements import statement
-from refresher.postgres.status import read_replicas
+from refresher.postgres.status import read_now, read_paused_since, read_replicas, read_summary
 
 if TYPE_CHECKING:
     from refresher.postgres.database import Pooled
@@ -103,6 +103,20 @@ async def read_app(pool: Pool, fingerprint: str | None, *, needed: bool) -> fact
     async with acquired(pool) as connection:
         (row,) = await connection.fetch(*APP_STANDING(credentials=fingerprint))
     return facts.App(needed=needed, given=fingerprint is not None, **dict(row))
+
+
+async def read_covers(pool: Pool, lead_seconds: float) -> facts.Covers:
+    """How fresh the covers are."""
+    summary = await read_summary(pool)
+    return facts.Covers(summary.expired, summary.due, summary.oldest_overdue_seconds, lead_seconds)
+
+
+async def read_pause(pool: Pool) -> facts.Pause:
+    """Whether everything is paused."""
+    since = await read_paused_since(pool)
+    if since is None:
+        return facts.Pause(None)
+    return facts.Pause((await read_now(pool) - since).total_seconds())
 
 
 async def read_lives(pool: Pool, policy: DuePolicy) -> facts.Lives:

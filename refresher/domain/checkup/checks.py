@@ -73,6 +73,14 @@ CHECKS: Final[tuple[Check[Any], ...]] = (
     Check("tiktok.reachable", "TikTok answers (--online)", facts.Greeting, access.reachable),
     Check("tiktok.clock", "TikTok's clock (--online)", facts.Greeting, access.clock),
     Check(
+        "freshness.covers",
+        "expired covers that could have been kept alive",
+        facts.Covers,
+        freshness.covers,
+    ),
+    Check("freshness.backlog", "how long videos have been due", facts.Covers, freshness.backlog),
+    Check("freshness.paused", "whether everything is paused", facts.Pause, freshness.paused),
+    Check(
         "freshness.lead", "lead and spread against the lives of covers", facts.Lives, freshness.lead
     ),
     Check(

@@ -145,6 +145,28 @@ class Greeting:
 
 
 @dataclass(frozen=True, slots=True)
+class Covers:
+    """How fresh the covers are, and what is due."""
+
+    #: Expired covers that could have been kept alive.
+    expired: int
+    due: int
+    #: For how long the first of what is due has been.
+    overdue_seconds: float
+    lead_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Whether operators have paused everything."""
+
+    #: For how long; None: they have not.
+    seconds: float | None
+    #: Covers that have expired; None: not known.
+    expired: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Lives:
     """How long covers live, by a sample of those stored."""
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from refresher.domain.checkup.facts import Replicas
-from refresher.domain.checkup.findings import Finding, fine, skipped, warning
+from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
 
 #: A replica that works says so more often.
 SILENT_SECONDS: Final = 60.0
@@ -17,8 +17,8 @@ def alive(fleet: Replicas) -> Iterator[Finding]:
             f"replica {replica.name} has said nothing for {replica.silent_seconds:,.0f} s",
             "it hangs or died: look at its log and restart it",
         )
-    if not fleet.replicas and not fleet.with_leases:
-        yield warning("no replica runs", "start refresher run")
+    if len(silent) == len(fleet.replicas) and not fleet.with_leases:
+        yield problem("no replica runs", "start refresher run")
     elif not fleet.replicas:
         yield fine(f"{fleet.with_leases} replicas hold leases, of a version that says no more")
     elif not silent:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from refresher.domain.checkup.facts import Demand, Lives
+from refresher.domain.checkup.facts import Covers, Demand, Lives, Pause
 from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
 from refresher.domain.claiming import chunks_of
 from refresher.domain.due import DuePolicy, due_after_refresh
@@ -16,6 +16,36 @@ USABLE: Final = 1 / 3
 #: Any moment would do.
 SOME_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE_SECONDS: Final = 60.0
+
+
+#: Where to look for the reason.
+HELD_UP: Final = "see refresher status, and ask refresher explain about one of them"
+
+
+def covers(covers: Covers) -> Iterator[Finding]:
+    if covers.expired:
+        told = f"{covers.expired:,} covers have expired that could have been kept alive"
+        yield problem(told, HELD_UP)
+    else:
+        yield fine("no cover has expired that could have been kept alive")
+
+
+def backlog(covers: Covers) -> Iterator[Finding]:
+    """What has been due for longer than the lead has expired, or never had a cover."""
+    told = f"{covers.due:,} videos are due, the first for {_length(covers.overdue_seconds)}"
+    if covers.due and covers.overdue_seconds > covers.lead_seconds:
+        yield problem(f"{told}: longer than the lead, {_length(covers.lead_seconds)}", HELD_UP)
+    else:
+        yield fine(told if covers.due else "nothing is due")
+
+
+def paused(pause: Pause) -> Iterator[Finding]:
+    if pause.seconds is None:
+        yield fine("operators have not paused everything")
+        return
+    told = f"everything has been paused for {_length(pause.seconds)}: no cover is asked for"
+    tell = problem if pause.expired else warning
+    yield tell(told, "refresher resume --all lets the work go on")
 
 
 def lead(lives: Lives) -> Iterator[Finding]:
