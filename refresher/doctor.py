@@ -21,9 +21,13 @@ from refresher.postgres.failures import first_line
 from refresher.postgres.sealing import Sealer, read_tokens
 from refresher.settings import PREFIX, Settings, split_keys, unknown_names
 
-#: For all of it, whatever does not answer.
+#: For all of it, whatever does not answer, if the database is near.
 SECONDS: Final = 3.0
-#: Of that, for opening tokens.
+#: For each second that a statement takes on its way, so many more: they go one after the other.
+STATEMENTS: Final = 30
+#: But no longer in all.
+MOST_SECONDS: Final = 10.0
+#: Of all that, for opening tokens.
 TOKEN_SECONDS: Final = 1.0
 TIMED_OUT: Final = "no answer in time"
 #: Half of what a time in whole seconds leaves out.
@@ -72,6 +76,10 @@ class Examination:
         self._ends_at = ends_at
         self.facts: dict[type, object] = {}
 
+    def lengthen(self, seconds: float) -> None:
+        """Take so much longer, `MOST_SECONDS` at most."""
+        self._ends_at += min(seconds, MOST_SECONDS - SECONDS)
+
     def put(self, fact: object) -> None:
         self.facts[type(fact)] = fact
 
@@ -88,7 +96,8 @@ class Examination:
         try:
             fact = await self.in_time(reading)
         except (DatabaseUnavailable, asyncpg.PostgresError) as error:
-            self.put_unread(kind, first_line(error))
+            unanswered = isinstance(error, DatabaseUnavailable)
+            self.facts[kind] = facts.Unread(first_line(error), unanswered)
             return None
         self.put(fact)
         return fact
@@ -110,6 +119,8 @@ async def _examine_database(examination: Examination, settings: Settings) -> Non
             server = await examination.in_time(vitals.read_server(pool, _wall_clock))
             for fact in server:
                 examination.put(fact)
+            _, _, clocks = server
+            examination.lengthen(STATEMENTS * 2 * clocks.tolerance_seconds)
             await _examine_schema(examination, pool, settings)
     except DatabaseUnavailable as error:
         examination.put(facts.Reached(first_line(error)))
@@ -157,7 +168,8 @@ async def _examine_plan(examination: Examination, pool: Pool, settings: Settings
         demand = vitals.read_demand(pool, lives, settings.pace, app)
         await examination.read(facts.Demand, demand)
     else:
-        examination.put_unread(facts.Demand, "it needs how long covers live")
+        why = "it needs the app's limit and how long covers live"
+        examination.facts[facts.Demand] = facts.Unread(why, unanswered=True)
 
 
 async def _examine_tiktok(examination: Examination, settings: Settings) -> None:

@@ -106,7 +106,7 @@ def _lines(findings: Findings) -> Iterator[tuple[str, str]]:
     from itertools import groupby
 
     def skipped_for(each: tuple[Check[Any], Finding]) -> str | None:
-        return each[1].text if each[1].outcome == "skipped" else None
+        return _line(each[1]) if each[1].outcome == "skipped" else None
 
     for why, alike in groupby(findings, skipped_for):
         if why is None:
@@ -129,4 +129,4 @@ def _mark(outcome: str) -> str:
 def _verdict(findings: Findings) -> str:
     from refresher.domain.checkup.checks import verdict
 
-    return verdict(finding.outcome for _, finding in findings)
+    return verdict(finding for _, finding in findings)

@@ -7,10 +7,11 @@ import pytest
 
 from refresher.domain.checkup import facts, server, storage
 from refresher.domain.checkup.checks import CHECKS, judged, verdict
-from refresher.domain.checkup.findings import Outcome
+from refresher.domain.checkup.findings import Finding, Outcome, unchecked
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 OK, WARNING, PROBLEM, SKIPPED = Outcome
+UNCHECKED = "unchecked"
 
 
 def test_the_page_lists_the_checks():
@@ -32,14 +33,19 @@ def test_what_could_not_be_read_is_skipped():
     ("outcomes", "text"),
     [
         ([OK, OK], "all is well"),
+        ([OK, UNCHECKED, SKIPPED], "1 not checked, 1 skipped"),
+        ([PROBLEM, UNCHECKED, UNCHECKED], "1 problem, 2 not checked"),
         ([OK, SKIPPED], "all is well, 1 skipped"),
         ([WARNING, OK, PROBLEM, WARNING], "1 problem, 2 warnings"),
         ([PROBLEM, PROBLEM, SKIPPED, SKIPPED], "2 problems, 2 skipped"),
     ],
 )
 def test_the_verdict(outcomes, text):
-    """Problems first."""
-    assert verdict(outcomes) == text
+    """Problems first. All is not well where something could not be checked."""
+    findings = [
+        unchecked("no answer") if each == UNCHECKED else Finding(each, "") for each in outcomes
+    ]
+    assert verdict(findings) == text
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(None, WARNING), (601.0, WARNING), (599.0, OK)])

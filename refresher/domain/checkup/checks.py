@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from refresher.domain.checkup import access, facts, fleet, freshness, server, settings, storage
-from refresher.domain.checkup.findings import Finding, Outcome, skipped
+from refresher.domain.checkup.findings import Finding, Outcome, skipped, unchecked
 
 F = TypeVar("F")
 
@@ -32,7 +32,9 @@ class Check(Generic[F]):
         fact = known.get(self.about)
         if isinstance(fact, self.about):
             return self.judge(fact)
-        return [skipped(fact.why if isinstance(fact, facts.Unread) else "not looked at")]
+        if not isinstance(fact, facts.Unread):
+            return [skipped("not looked at")]
+        return [unchecked(fact.why) if fact.unanswered else skipped(fact.why)]
 
 
 CHECKS: Final[tuple[Check[Any], ...]] = (
@@ -129,14 +131,17 @@ def judged(known: Facts) -> Iterator[tuple[Check[Any], Finding]]:
             yield check, finding
 
 
-def verdict(outcomes: Iterable[Outcome]) -> str:
-    """All of it in one line."""
-    counted = list(outcomes)
-    told = [
+def verdict(findings: Iterable[Finding]) -> str:
+    """All of it in one line. All is well only if everything was checked that was to be."""
+    told = list(findings)
+    outcomes = [finding.outcome for finding in told]
+    missed = sum(finding.is_unchecked for finding in told)
+    left_out = outcomes.count(Outcome.SKIPPED) - missed
+    worst = [
         f"{number} {word}{'' if number == 1 else 's'}"
         for outcome, word in ((Outcome.PROBLEM, "problem"), (Outcome.WARNING, "warning"))
-        if (number := counted.count(outcome))
+        if (number := outcomes.count(outcome))
     ]
-    left_out = counted.count(Outcome.SKIPPED)
+    unseen = [f"{missed} not checked"] if missed else []
     rest = [f"{left_out} skipped"] if left_out else []
-    return ", ".join([*(told or ["all is well"]), *rest])
+    return ", ".join([*(worst + unseen or ["all is well"]), *rest])

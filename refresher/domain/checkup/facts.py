@@ -13,6 +13,8 @@ class Unread:
     """Stands for a fact that could not be read."""
 
     why: str
+    #: The database gave no answer, or none in time: another look may bring one.
+    unanswered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,13 @@ class Finding:
 
     outcome: Outcome
     text: str
-    #: What to do; empty where there is nothing to do.
+    #: What to do; empty where there is nothing to do. What was skipped has one if it was to be
+    #: checked, and could not be.
     remedy: str = ""
+
+    @property
+    def is_unchecked(self) -> bool:
+        return self.outcome is Outcome.SKIPPED and bool(self.remedy)
 
 
 def fine(text: str) -> Finding:
@@ -40,3 +45,7 @@ def problem(text: str, remedy: str) -> Finding:
 
 def skipped(why: str) -> Finding:
     return Finding(Outcome.SKIPPED, why)
+
+
+def unchecked(why: str) -> Finding:
+    return Finding(Outcome.SKIPPED, why, "ask again, from a machine near the database")
