@@ -124,8 +124,8 @@ def _freshness(snapshot: Snapshot) -> Check:
 
 
 def _percent(share: float) -> str:
-    # Rounded down: 100 % is said of all of them only.
-    return f"{int(share * 10_000) / 100:g} %"
+    # Cut, so that 100 % is said of all of them only; rounded before, as 0.57 * 10,000 is 5,699.99….
+    return f"{int(round(share * 10_000, 9)) / 100:g} %"
 
 
 def _backlog(snapshot: Snapshot, known: Known) -> Check:

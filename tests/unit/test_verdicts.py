@@ -52,6 +52,13 @@ def test_all_is_well():
     [
         ("Freshness", but("summary", expired=1), "bad", "98.9 % of 1,001 covers are valid; 1 have"),
         ("Freshness", but("summary", valid=9990, expired=3, uncovered=0), "warn", "99.96 % of"),
+        ("Freshness", but("summary", valid=57, expired=43, uncovered=0), "bad", "57 % of 100"),
+        (
+            "Freshness",
+            but("summary", valid=10**9 - 1, expired=1, uncovered=0),
+            "warn",
+            "99.99 % of",
+        ),
         ("Freshness", but("summary", valid=500, uncovered=500), "warn", "500 have none yet"),
         ("Freshness", but("summary", valid=0, uncovered=0), "ok", "No video of an active account"),
         ("Backlog", but("summary", due=0, oldest_overdue_seconds=0.0), "ok", "Nothing is due."),
