@@ -96,6 +96,16 @@ async def test_too_little_quota_is_told_with_names(run, pool):
     assert told["need"]["on_average"] == pytest.approx(600 * 60 / LIFE)
 
 
+async def test_an_account_that_loses_covers_may_have_any_name(run, pool):
+    """Its control characters do not reach the terminal."""
+    await store(pool, videos=600)
+    await pool.execute("UPDATE refresher.accounts SET open_id = E'[/bold]\\x1b[2J' || open_id")
+    code, out, _ = await run("--days", "1", rate_limit_per_app=1)
+    assert code == 0
+    assert "[/bold]\ufffd[2Jaccount-" in out
+    assert "\x1b" not in out
+
+
 @pytest.mark.parametrize(
     "arguments",
     ["--fail-below 101", "--fail-below -1", "--fail-below nan", "--limit 0", "--limit x"],

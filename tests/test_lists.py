@@ -71,6 +71,27 @@ async def test_an_account_is_told_with_its_last_failure(refresher, pool):
     assert "2026-11-29 08:00:00+00:00  scope_not_authorized" in lines[3]
 
 
+async def test_foreign_names_are_printed_as_they_are(refresher, pool):
+    """Square brackets are no markup, and no control character reaches the terminal."""
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, state, state_reason, lease_owner,"
+        " lease_expires_at) VALUES ('x[/bold]y', 'paused', E'\\x1b[2J[red]bad', NULL, NULL),"
+        " ('z', 'active', NULL, E'host[/bold]\\x1b[2J', now() + interval '1 hour')"
+    )
+    await pool.execute(
+        "INSERT INTO refresher.videos (open_id, video_id) VALUES ('x[/bold]y', E'v[/]\\x1b[2J')"
+    )
+    for command, told in (
+        ("accounts list", ["x[/bold]y  paused", "\ufffd[2J[red]bad"]),
+        ("videos list", ["x[/bold]y  v[/]\ufffd[2J"]),
+        ("status", ["1 host[/bold]\ufffd[2J"]),
+    ):
+        code, out, err = await refresher(*command.split())
+        assert (code, err) == (0, "")
+        assert [text for text in told if text not in out] == []
+        assert "\x1b" not in out
+
+
 async def test_a_spreadsheet_takes_no_cell_for_a_formula(refresher, pool, tmp_path):
     """CSV: what begins like one has an apostrophe before it, which imports leave out again."""
     await pool.execute(ACCOUNTS)

@@ -41,6 +41,27 @@ async def test_a_terminal_shows_in_colour_what_is_bad(database, pool):
         assert re.search(r"^expired +1 *\r?$", ESCAPE.sub("", written), re.MULTILINE)
 
 
+async def test_a_replica_may_have_any_name(database, pool):
+    """As JSON on a terminal, too, where a string could be read as markup."""
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, lease_owner, lease_expires_at)"
+        " VALUES ('ana', 'host[/bold]', now() + interval '1 hour')"
+    )
+    ours, theirs = pty.openpty()
+    settings = {**environment(database), "TERM": "xterm-256color", "LINES": "60"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "refresher", "status", "--json", "--watch"),
+        stdout=theirs, stdin=theirs, stderr=theirs, env=settings,
+    )  # fmt: skip
+    os.close(theirs)
+    written = b""
+    while b'"host[/bold]": 1' not in written:
+        written += await asyncio.to_thread(os.read, ours, 65536)
+    process.send_signal(signal.SIGINT)
+    assert await process.wait() == 0
+    os.close(ours)
+
+
 async def on_terminal(database, **more):
     """What `status` writes to a terminal."""
     ours, theirs = pty.openpty()

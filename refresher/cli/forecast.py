@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from refresher.cli.output import WIDE, Incomplete, Misuse
+from refresher.cli.output import WIDE, Incomplete, Misuse, unmarked
 from refresher.domain.limits import HIGHEST_LIMIT
 
 if TYPE_CHECKING:
@@ -100,9 +100,8 @@ def _print(told: Outlook) -> None:
 
 def _table(rows: Rows) -> Table:
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, show_header=False)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(unmarked, row))
     return table

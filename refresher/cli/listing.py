@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refresher.cli.output import WIDE, Misuse, short
+from refresher.cli.output import WIDE, Misuse, short, unmarked
 from refresher.domain.cells import safe_cell
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ async def _print_table(columns: Mapping[str, Callable[[Row], str]], pages: Pages
             continue
         table = Table(*columns, box=None, pad_edge=False, show_header=header)
         for row in page:
-            table.add_row(*(cell_of(row) for cell_of in columns.values()))
+            table.add_row(*(unmarked(cell_of(row)) for cell_of in columns.values()))
         console.print(table)
         header = False
 

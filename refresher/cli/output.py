@@ -1,10 +1,16 @@
 """What commands print on standard error, and the two ways in which a command fails."""
 
+from __future__ import annotations
+
 import re
 import sys
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from rich.text import Text
 
 #: The variable of a secret, or its file, in a complaint: the text after it is a sentence, of ours
 #: or of the operating system, and not the secret.
@@ -46,6 +52,13 @@ def printable(text: str) -> str:
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
+
+
+def unmarked(text: str) -> Text:
+    """Foreign text for a table: `printable`, and its square brackets are no markup."""
+    from rich.text import Text
+
+    return Text(printable(text))
 
 
 def encodable(text: str, *, output: bool = False) -> bool:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from refresher.cli.output import WIDE, say
+from refresher.cli.output import WIDE, say, unmarked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from refresher.postgres.database import Pool
 
@@ -68,10 +69,17 @@ def _watch(told: Callable[[], Table | str]) -> None:
                 _show(console, shown)
                 sleep(WATCH_SECONDS)
                 shown = _told_again(told)
-        with Live(shown, console=console, auto_refresh=False) as live:
+        with Live(_drawn(shown), console=console, auto_refresh=False) as live:
             while True:
                 sleep(WATCH_SECONDS)
-                live.update(_told_again(told), refresh=True)
+                live.update(_drawn(_told_again(told)), refresh=True)
+
+
+def _drawn(shown: Table | str) -> Table | Text:
+    from rich.text import Text
+
+    # A string would be read as markup.
+    return Text(shown) if isinstance(shown, str) else shown
 
 
 def _told_again(told: Callable[[], Table | str]) -> Table | str:
@@ -146,7 +154,7 @@ def _table(facts: dict[str, Any]) -> Table:
         f"{quota['busiest_account_requests']:,} by the busiest account",
     )
     for replica, leases in (facts["replicas"] or {"": 0}).items():
-        table.add_row("leases now", f"{leases:,} {replica}")
+        table.add_row("leases now", unmarked(f"{leases:,} {replica}"))
     if "video_partitions" in facts:
         table.add_row("video partitions", f"{facts['video_partitions']:,}")
     return table
