@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -360,6 +361,25 @@ async def test_foreign_text_cannot_move_the_cursor(refresher, pool):
     _, out, _ = await refresher("explain", "--account", "ana")
     assert "\x1b" not in out
     assert "[2Jbad" in out
+
+
+async def test_an_account_that_was_passed_over_is_awake(refresher, pool):
+    """Since when is not known: no time is made up, for people and for programs."""
+    await store(pool, "ana")
+    await pool.execute("UPDATE refresher.accounts SET wake_at = '-infinity'")
+    for command in ("explain --account ana", "accounts show ana"):
+        _, out, _ = await refresher(*command.split())
+        assert re.search(r"wakes? .*awake$", out, re.MULTILINE)
+        assert "0001-01-01" not in out
+    (told,) = json.loads((await refresher("explain", "v1", "--json"))[1])["explained"]
+    (gate,) = [gate for gate in told["gates"] if gate["name"] == "wake_up"]
+    assert (gate["state"], gate["value"], gate["since"]) == ("open", "awake", None)
+    assert (told["reason"], told["next_ask_at"]) == (READY, told["at"])
+    shown = json.loads((await refresher("accounts", "show", "ana", "--json"))[1])
+    assert (shown["awake"], shown["wake_at"]) == (True, None)
+    await pool.execute("UPDATE refresher.accounts SET wake_at = 'infinity'")
+    shown = json.loads((await refresher("accounts", "show", "ana", "--json"))[1])
+    assert (shown["awake"], shown["wake_at"]) == (False, None)
 
 
 async def test_an_account_is_shown_without_its_tokens(refresher, pool):

@@ -39,7 +39,7 @@ def as_pairs(facts: Facts) -> Sequence[tuple[str, str]]:
         ("uncovered", _number(account.uncovered)),
         ("missing", _number(account.missing)),
         ("unreachable", f"{account.unreachable:,}"),
-        ("wakes", at(account.wake_at) if account.state == "active" else "not in this state"),
+        ("wakes", _wakes(account, at(account.wake_at))),
         ("next slot", at(account.next_slot_at, "at once")),
         ("lease", _lease(account, at(account.lease_expires_at))),
         ("failures", f"{account.failures} in a row"),
@@ -47,6 +47,12 @@ def as_pairs(facts: Facts) -> Sequence[tuple[str, str]]:
         ("requests", _requests(account, at(account.requests_since))),
         ("last failure", f"{told}, {since}" if (told := last_failure(account)) else "none"),
     ]
+
+
+def _wakes(account: AccountFacts, when: str) -> str:
+    if account.state != "active":
+        return "not in this state"
+    return "awake" if account.awake and account.wake_at is None else when
 
 
 def _isolated(account: AccountFacts, since: str) -> str:
@@ -87,6 +93,7 @@ def as_data(facts: Facts) -> Mapping[str, Any]:
         "isolated_reason": account.isolated_reason,
         "tokens": _tokens(account),
         "counts": _counts(account),
+        "awake": account.awake,
         "wake_at": iso(account.wake_at),
         "next_slot_at": iso(account.next_slot_at),
         "lease_owner": None if account.free else account.lease_owner,

@@ -70,7 +70,8 @@ def _late(facts: Facts, expected: datetime | None) -> str | None:
 def next_ask_at(facts: Facts) -> datetime | None:
     """When a request for it may go out at the earliest; None: not by itself."""
     account, app, video = facts.account, facts.app, facts.video
-    if account.state != "active" or app.paused_since or account.wake_at is None:
+    never_wakes = account.wake_at is None and not account.awake
+    if account.state != "active" or app.paused_since or never_wakes:
         return None
     if not account.free:
         return facts.now

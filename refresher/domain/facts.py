@@ -34,6 +34,7 @@ class AccountFacts:
     isolated_since: datetime | None
     isolated_reason: str | None
     next_slot_at: datetime | None
+    #: None: awake since nobody knows when, or asleep for good; `awake` tells them apart.
     wake_at: datetime | None
     rate_lowered_at: datetime | None
     requests_since: datetime | None
