@@ -189,6 +189,27 @@ async def test_an_export_that_breaks_off_is_no_complete_file(pool, server, datab
         assert "has not answered" in await text_of(session, "/accounts.csv", status=503)
 
 
+async def test_who_stops_reading_an_export_holds_up_nobody(pool, database, monkeypatch):
+    """It is cut after a while, and the next one gets its own."""
+    monkeypatch.setattr("refresher.operations.page.STALLED_SECONDS", 0.5)
+    monkeypatch.setattr("refresher.operations.lists.EXPORTED_AT_ONCE", 50_000)
+    # More than the buffers on the way take.
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, state, state_reason)"
+        " SELECT 'account-' || n, 'needs_scope', repeat('x', 1000)"
+        " FROM generate_series(1, 20000) AS n"
+    )
+    async with visited(database) as session, session.get("/accounts.csv") as stalled:
+
+        async def another():
+            async with session.get("/accounts.csv?state=paused") as response:
+                return response.status == 200
+
+        await eventually(another, "another export")
+        with pytest.raises(aiohttp.ClientError):
+            await stalled.text()
+
+
 async def test_a_flood_costs_the_database_what_one_viewer_does(pool, database, asked):  # noqa: F811
     """200 at once, and as many lists: pages are shared, and lists have a statement a second."""
     await store(pool, "ana", "valid")

@@ -42,6 +42,8 @@ DRAWN_SECONDS: Final = 1.0
 DRAWN_AT_ONCE: Final = 16
 #: Longer words in an address are no state, reason or open_id of ours.
 LONGEST_WORD: Final = 256
+#: Who takes no more of an export for so long has gone: others wait for it to end.
+STALLED_SECONDS: Final = 30.0
 COLUMNS: Final = ("open_id", "state", "reason", "since", "videos", "valid")
 STATIC: Final = {
     "page.css": "text/css",
@@ -153,11 +155,11 @@ class Page:
             except DatabaseUnavailable:
                 return _later(NO_ANSWER)
             await response.prepare(request)
-            await response.write(_lines([COLUMNS, *_cells(first)]))
             try:
+                await _send(response, [COLUMNS, *_cells(first)])
                 async for part in parts:
-                    await response.write(_lines(_cells(part)))
-            except DatabaseUnavailable:
+                    await _send(response, _cells(part))
+            except (DatabaseUnavailable, TimeoutError):
                 _cut(request)
         return response
 
@@ -210,6 +212,12 @@ class Page:
             self._drawn.pop(next(iter(self._drawn)))
         drawn = self._drawn[wanted] = Drawn(reading, self._clock(), text.encode(), status)
         return drawn.response()
+
+
+async def _send(response: web.StreamResponse, rows: Iterable[Sequence[object]]) -> None:
+    """Raises TimeoutError where nobody takes it."""
+    async with asyncio.timeout(STALLED_SECONDS):
+        await response.write(_lines(rows))
 
 
 def _cut(request: web.Request) -> None:
