@@ -64,6 +64,24 @@ async def test_what_cannot_be_retried_is_said(refresher, pool, command, complain
     assert await again(pool) == []
 
 
+async def test_only_the_accounts_that_have_a_video_are_read(pool, monkeypatch):
+    """However many others there are."""
+    listed = []
+
+    def list_videos(pool, account=None):
+        listed.append(account)
+        return listing.list_videos(pool, account=account)
+
+    monkeypatch.setattr(retries, "list_videos", list_videos)
+    await pool.execute(VIDEOS)
+    await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ('cleo')")
+    await pool.execute("INSERT INTO refresher.videos (open_id, video_id) VALUES ('cleo', '7')")
+    found = await retries.find_videos(pool, {"7"}, None)
+    assert [(row["open_id"], row["video_id"]) for row in found] == [("cleo", "7")]
+    assert listed == ["cleo"]
+    assert len(await retries.find_videos(pool, {"3", "6", "7"}, None)) == 5
+
+
 async def test_a_retried_video_wakes_its_account(pool, monkeypatch):
     """A gone one is due at once; its account, asleep till tomorrow, is claimed with it alone due."""
     monkeypatch.setattr(listing, "VIDEOS_AT_ONCE", 4)

@@ -10,7 +10,7 @@ import typer
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
 from refresher.cli.listing import AsCsv, AsJson, one_of, printing, text
 from refresher.cli.options import TAKES_HYPHENS
-from refresher.cli.output import Misuse, counted
+from refresher.cli.output import Misuse, counted, encodable
 from refresher.csv_files.columns import VIDEO_COLUMNS, VIDEO_NEEDS
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ async def _retry(
     open_id = None if account is None else OpenId(account)
     if not video_ids:
         return await retry_all(pool, list_videos(pool, wanted, open_id))
-    found = await find_videos(pool, set(video_ids), open_id)
+    found = await find_videos(pool, set(filter(encodable, video_ids)), open_id)
     known = {row["video_id"] for row in found}
     if unknown := [video_id for video_id in video_ids if video_id not in known]:
         where = "" if account is None else f" of account {account!r}"

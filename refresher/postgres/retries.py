@@ -6,6 +6,7 @@ from typing import Final
 
 from refresher.domain.model import OpenId, VideoId
 from refresher.postgres.database import Pool, acquired
+from refresher.postgres.explain import accounts_of_video
 from refresher.postgres.listing import Row, list_videos
 from refresher.postgres.statements import statement
 
@@ -18,10 +19,17 @@ RETRY_VIDEOS: Final = statement("retry_videos")
 async def find_videos(
     pool: Pool, video_ids: Collection[str], account: OpenId | None
 ) -> Sequence[Row]:
-    """The videos with these IDs. Without an account it reads all videos, page by page."""
+    """The videos with these IDs: of the account, else of all accounts that have one of them."""
+    if account is not None:
+        accounts = {account}
+    else:
+        accounts = {
+            open_id for video_id in video_ids for open_id in await accounts_of_video(pool, video_id)
+        }
     return [
         row
-        async for page in list_videos(pool, account=account)
+        for open_id in sorted(accounts)
+        async for page in list_videos(pool, account=open_id)
         for row in page
         if row["video_id"] in video_ids
     ]
