@@ -164,7 +164,10 @@ async def test_the_apps_next_slot_is_a_gate_for_all(pool):
 
 
 async def test_the_queue_counts_whom_a_claim_takes_first(pool):
-    """Accounts that wait longer and could be claimed; with an app's limit it gives a time."""
+    """Accounts that wait longer and could be claimed; with an app's limit it gives a time.
+
+    A large account needs a request for each twenty of its videos.
+    """
     for name, minutes in (("ana", 1), ("ben", 3), ("cleo", 2), ("paused", 9)):
         await store(pool, name)
         await pool.execute(
@@ -174,14 +177,16 @@ async def test_the_queue_counts_whom_a_claim_takes_first(pool):
             minutes,
         )
     await pool.execute("UPDATE refresher.accounts SET state = 'paused' WHERE open_id = 'paused'")
+    await pool.execute("UPDATE refresher.accounts SET videos = 3990 WHERE open_id = 'ben'")
     told = await explained(pool, "ana", "ben")
     assert [told[name].facts.account.accounts_ahead for name in ("ana", "ben")] == [2, 0]
+    assert [told[name].facts.account.requests_ahead for name in ("ana", "ben")] == [201, 0]
     assert told["ana"].expected_at is None
     assert "2 accounts are ahead" in told["ana"].unknown
     assert told["ben"].expected_at
     limited = (await explained(pool, "ana", pace=Pace(600, 60, lease_seconds=60)))["ana"]
     waits = (limited.expected_at - limited.next_ask_at).total_seconds()
-    assert waits == pytest.approx(5 + 2 * limited.facts.app.step_seconds)
+    assert waits == pytest.approx(5 + 201 * limited.facts.app.step_seconds)
 
 
 async def test_a_video_stands_behind_its_accounts_earlier_ones(pool):

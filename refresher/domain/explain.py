@@ -100,7 +100,7 @@ def _expected(facts: Facts, asked: datetime | None) -> tuple[datetime | None, st
             "they are done"
         )
     chunks_ahead = facts.video.ahead // CHUNK_SIZE if facts.video else 0
-    queued = account.accounts_ahead * app.step_seconds + chunks_ahead * account.step_seconds
+    queued = account.requests_ahead * app.step_seconds + chunks_ahead * account.step_seconds
     # A tick may have to come first.
     seconds = queued + (facts.poll_seconds if account.claimable else 0)
     return _later(asked, seconds), None

@@ -69,6 +69,8 @@ class AccountFacts:
     step_seconds: float
     #: Accounts that a claim takes before it; 0 where it is not claimable.
     accounts_ahead: int
+    #: What these need if all their videos are due.
+    requests_ahead: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ WELL = AccountFacts(
     uncovered=0, missing=0, unreachable=0, earliest_due_at=at(minutes=-1), last_failure_at=None,
     last_failure_code=None, last_failure_http_status=None, last_failure_log_id=None, awake=True,
     free=True, slot_near=True, waits_for_token=False, token_dead=False, claimable=True,
-    rate_share=1.0, step_seconds=0.1, accounts_ahead=0,
+    rate_share=1.0, step_seconds=0.1, accounts_ahead=0, requests_ahead=0,
 )  # fmt: skip
 APP = AppFacts(
     None,
@@ -196,12 +196,13 @@ def test_an_account_of_which_all_gates_are_open_waits_for_its_turn():
 
 
 def test_with_a_queue_and_no_limit_of_the_app_nobody_knows_how_long():
-    """With a limit it is the app's next slot and those of all that are ahead."""
+    """With a limit it is the app's next slot and those of all requests that are ahead."""
     queued = told(accounts_ahead=42)
     assert queued.expected_at is None
     assert "42 accounts are ahead" in queued.unknown
     app = replace(APP, step_seconds=1.0, next_slot_at=at(seconds=2))
-    assert told(app=app, accounts_ahead=42).expected_at == at(seconds=2 + 42 + 5)
+    limited = told(app=app, accounts_ahead=42, requests_ahead=240)
+    assert limited.expected_at == at(seconds=2 + 240 + 5)
 
 
 def test_chunks_of_its_own_account_come_first():

@@ -38,12 +38,7 @@ SELECT now() AS now,
        j.awake, j.free, j.slot_near, j.waits_for_token, j.token_dead, j.claimable,
        j.rate_share::float8 AS rate_share,
        extract(epoch FROM j.own_step)::float8 AS step_seconds,
-       CASE WHEN j.claimable THEN (
-           -- Those that a claim would take before this one.
-           SELECT count(*)
-           FROM refresher.accounts AS a
-           WHERE {{ claimable who="wake_at < j.wake_at" horizon="(SELECT horizon FROM pace)" }}
-       ) ELSE 0 END AS accounts_ahead,
+       queue.accounts_ahead, queue.requests_ahead,
        app.paused_since AS app_paused_since,
        extract(epoch FROM pace.app_step)::float8 AS app_step_seconds,
        pace.app_step > :app_step::interval AS app_found,
@@ -70,6 +65,16 @@ CROSS JOIN pace
 CROSS JOIN (
     SELECT *, {{ slot_from_now slot="next_slot_at" now="now()" }} AS first_slot FROM refresher.app
 ) AS app
+CROSS JOIN LATERAL (
+    -- Those that a claim would take before this one, and what they need at most: how many of their
+    -- videos are due is not stored.
+    SELECT count(*) AS accounts_ahead,
+           coalesce(sum(greatest(1, (a.videos + {{ chunk_size }} - 1) / {{ chunk_size }})), 0)::bigint
+               AS requests_ahead
+    FROM refresher.accounts AS a
+    WHERE j.claimable
+      AND {{ claimable who="wake_at < j.wake_at" horizon="(SELECT horizon FROM pace)" }}
+) AS queue
 LEFT JOIN LATERAL (
     SELECT video_id, cover_image_url AS video_cover_image_url,
            nullif(cover_expires_at, 'infinity') AS video_cover_expires_at, refreshed_at AS video_refreshed_at,
