@@ -29,7 +29,7 @@ from refresher.postgres.database import (
     Pool,
     connected,
 )
-from refresher.postgres.details import read_details
+from refresher.postgres.details import Details, read_details
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.snapshot import read_snapshot
 from refresher.postgres.tokens import (
@@ -176,10 +176,15 @@ def sources(app: App, ready: Callable[[], Awaitable[str | None]]) -> Sources:
         settings=app.settings,
         version=app.upkeep.version,
         clock=monotonic,
-        details=Shared(partial(read_details, app.pool), monotonic, fresh_seconds=DETAILS_SECONDS),
+        details=Shared(partial(_read_details, app), monotonic, fresh_seconds=DETAILS_SECONDS),
         lists=Lists(app.pool, monotonic),
         known=_known(app),
     )
+
+
+async def _read_details(app: App) -> Details:
+    settings = app.settings
+    return await read_details(app.pool, settings.pace, managed=settings.renews_tokens)
 
 
 def _known(app: App) -> Known:

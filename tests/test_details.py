@@ -2,12 +2,22 @@
 
 import pytest
 
+from refresher.domain.model import Release
+from refresher.domain.pacing import Pace
+from refresher.postgres.accounts import Accounts
 from refresher.postgres.details import Wanted, list_troubled, read_details
+from refresher.postgres.explain import read_facts
 from tests.test_status import replica, settle, store
+
+PACE = Pace(600, 0, lease_seconds=60)
 
 
 async def change(pool, open_id, assignments):
     await pool.execute(f"UPDATE refresher.accounts SET {assignments} WHERE open_id = $1", open_id)
+
+
+async def read(pool, pace=PACE, *, managed=True):
+    return await read_details(pool, pace, managed=managed)
 
 
 async def test_covers_are_counted_by_when_they_expire(pool):
@@ -19,7 +29,7 @@ async def test_covers_are_counted_by_when_they_expire(pool):
     await change(pool, "ben", "valid_until = now() + interval '30 seconds'")
     await change(pool, "cleo", "valid_until = now() + interval '2 days'")
     await change(pool, "dora", "state = 'needs_scope'")
-    details = await read_details(pool)
+    details = await read(pool)
     # The times of `emil` are an hour ahead when they are stored, and a bit less now.
     assert list(details.expiring) == [2, 2, 0, 0, 2, 0, 0, 0, 0, 2]
 
@@ -29,7 +39,7 @@ HELD_UP = {
     " wake_at = now() + interval '1 hour'",
     "token": "token_standing = 'refused', token_failures = 1,"
     " token_due_at = now() + interval '1 minute', wake_at = now() + interval '1 minute'",
-    "pause": "next_slot_at = now() + interval '1 minute', wake_at = now() + interval '1 minute'",
+    "pause": "failures = 1, next_slot_at = now() + interval '1 minute', wake_at = now() + interval '1 minute'",
     "back_off": "failures = 1, wake_at = now() + interval '1 minute'",
     "asleep": "wake_at = now() + interval '1 hour'",
     "slot": "next_slot_at = now() + interval '4 seconds'",
@@ -51,22 +61,22 @@ async def test_what_holds_up_accounts_that_have_something_due(pool):
         "asleep-well",
     )
     await change(pool, "asleep-well", "wake_at = 'infinity', earliest_due_at = 'infinity'")
-    details = await read_details(pool)
+    details = await read(pool)
     assert {row.reason: row.accounts for row in details.overdue} == dict.fromkeys(HELD_UP, 1)
     assert all(row.first_since for row in details.overdue)
     assert {row.open_id: row.reason for row in details.at_risk} == {one: one for one in HELD_UP}
     await pool.execute("UPDATE refresher.app SET paused_since = now()")
-    (row,) = (await read_details(pool)).overdue
+    (row,) = (await read(pool)).overdue
     assert (row.reason, row.accounts) == ("everything_paused", len(HELD_UP))
 
 
 async def test_new_videos_are_overdue_before_they_are_counted(pool):
     """An account that was passed over wakes at -infinity: since when is not known."""
     await store(pool, "new", "new")
-    (row,) = (await read_details(pool)).overdue
+    (row,) = (await read(pool)).overdue
     assert (row.reason, row.first_since is None) == ("turn", False)
     await change(pool, "new", "wake_at = '-infinity'")
-    (row,) = (await read_details(pool)).overdue
+    (row,) = (await read(pool)).overdue
     assert row.first_since is None
 
 
@@ -78,7 +88,7 @@ async def test_next_at_risk_are_those_that_expire_first(pool):
     await pool.execute(
         "UPDATE refresher.accounts SET valid_until = now() + substr(open_id, 9)::interval"
     )
-    details = await read_details(pool)
+    details = await read(pool)
     assert [row.open_id for row in details.at_risk] == [f"account-{n:02}" for n in range(20)]
     assert (details.at_risk[0].valid, details.at_risk[0].videos) == (2, 4)
 
@@ -90,10 +100,37 @@ async def test_who_is_throttled_and_until_when(pool):
     await settle(pool)
     await change(pool, "ana", "rate_share = 0.7, rate_lowered_at = now()")
     await change(pool, "ben", HELD_UP["pause"])
-    details = await read_details(pool)
+    details = await read(pool)
     assert [row.open_id for row in details.throttled] == ["ben", "ana"]
     assert details.all_throttled == 2
     assert details.throttled[1].rate_share == pytest.approx(0.7, abs=0.05)
+
+
+async def test_an_account_just_asked_under_a_slow_limit_is_not_throttled(pool):
+    """Its next slots are taken, and TikTok has refused nothing."""
+    await store(pool, "ana", "valid", "dead")
+    slow = Pace(1, 0, lease_seconds=60)
+    accounts = Accounts(pool, replica="a", pace=slow)
+    (claim,) = await accounts.claim(10)
+    await pool.execute("UPDATE refresher.videos SET due_at = now() + interval '1 hour'")
+    await accounts.release([Release(claim.open_id, claim.lease_epoch)])
+    await pool.execute("UPDATE refresher.accounts SET earliest_due_at = now()")
+    ahead = "SELECT next_slot_at > now() + interval '30 seconds' FROM refresher.accounts"
+    assert await pool.fetchval(ahead)
+    details = await read(pool, slow)
+    assert (details.throttled, details.all_throttled) == ([], 0)
+    assert [row.reason for row in details.overdue] == ["asleep"]
+    (facts,) = await read_facts(pool, ["ana"], None, pace=slow, managed=True, poll_seconds=5)
+    assert not facts.account.throttled
+
+
+async def test_nobody_waits_for_a_token_that_another_program_renews(pool):
+    """As the claim has it."""
+    await store(pool, "ana", "valid", "dead")
+    await settle(pool)
+    await change(pool, "ana", HELD_UP["token"])
+    (row,) = (await read(pool, managed=False)).overdue
+    assert row.reason == "asleep"
 
 
 async def test_accounts_in_trouble_by_state_reason_and_age(pool):
@@ -107,7 +144,7 @@ async def test_accounts_in_trouble_by_state_reason_and_age(pool):
     await settle(pool)
     await change(pool, "dora", HELD_UP["isolated"])
     await change(pool, "dora", "isolated_reason = 'internal_error, HTTP 500, log_id 1'")
-    isolated, parked = (await read_details(pool)).aged
+    isolated, parked = (await read(pool)).aged
     assert (isolated.state, isolated.reason, isolated.accounts) == ("isolated", "internal_error", 1)
     assert (parked.within_day, parked.within_week, parked.longer, parked.accounts) == (1, 1, 1, 3)
     (listed,) = await list_troubled(pool, Wanted("isolated", "internal_error"), 10)
@@ -122,5 +159,5 @@ async def test_an_account_being_claimed_is_being_worked(pool):
     """As the flow leaves it, not as a test writes it."""
     await store(pool, "ana", "dead", "valid")
     await replica(pool).claim(10)
-    (row,) = (await read_details(pool)).overdue
+    (row,) = (await read(pool)).overdue
     assert (row.reason, row.accounts, row.first_since) == ("worked", 1, None)

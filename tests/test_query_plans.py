@@ -136,12 +136,8 @@ class Bound:
 
 async def hot_path(connection):
     """All that the daemon sends at work and when idle, with the most each may read."""
-    claims = Accounts(
-        OneConnection(connection),
-        replica="a",
-        pace=Pace(600, 0, lease_seconds=60),
-        managed=True,
-    )
+    pace = Pace(600, 0, lease_seconds=60)
+    claims = Accounts(OneConnection(connection), replica="a", pace=pace, managed=True)
     async with undone(connection):
         (first, *_) = await claims.claim(128)
     now = first.time.now
@@ -186,7 +182,7 @@ async def hot_path(connection):
         (read_summary, Bound(ACCOUNTS, DUE + LEASED)),
         (audit_step, Bound(4 * step, step)),
         (consents_ending, Bound(2 * ACCOUNTS)),
-        (read_details, Bound(ACCOUNTS)),
+        (lambda pool: read_details(pool, pace, managed=True), Bound(ACCOUNTS)),
         (lambda pool: list_troubled(pool, Wanted(), 101), Bound(ACCOUNTS)),
         (ignored_tokens, Bound(0)),
     ]

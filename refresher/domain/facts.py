@@ -57,6 +57,8 @@ class AccountFacts:
     free: bool
     #: Its next slot is one that a claim may reserve now.
     slot_near: bool
+    #: It pauses after a 429, of a minute or of a day.
+    throttled: bool
     #: It is not claimed before its token request succeeds or may be repeated.
     waits_for_token: bool
     #: Not to be sent any more.

@@ -192,20 +192,15 @@ def _isolation(account: AccountFacts, since: datetime) -> Gate:
 def is_backing_off(facts: Facts) -> bool:
     """Whether it sleeps for its failures, not because nothing is due."""
     account = facts.account
-    if account.awake or is_paused(account):
+    if account.awake or account.throttled:
         return False
     nothing_due = account.earliest_due_at is not None and account.earliest_due_at > facts.now
     return account.failures > 0 and not nothing_due
 
 
-def is_paused(account: AccountFacts) -> bool:
-    """Whether it pauses after a 429, of a minute or of a day."""
-    return not account.slot_near and account.failures > 0 and account.isolated_since is None
-
-
 def _pause(facts: Facts) -> Gate:
     account = facts.account
-    if not is_paused(account):
+    if not account.throttled:
         slower = account.rate_share < 1
         share = f"none; its rate is {account.rate_share:.0%} of the limit after a 429"
         return Gate("pause", Mark.OPEN, share if slower else "none", account.rate_lowered_at)
@@ -236,7 +231,7 @@ def _rate(per_minute: float) -> str:
 
 def _slot(facts: Facts) -> Gate:
     account = facts.account
-    if account.slot_near or is_paused(account) or account.isolated_since:
+    if account.slot_near or account.throttled or account.isolated_since:
         return Gate("slot", Mark.OPEN, "at once" if account.slot_near else "after that wait")
     value = f"one in {span(account.step_seconds)}, and the next ones are taken"
     return Gate("slot", Mark.CLOSED, value, until=account.next_slot_at)
@@ -246,7 +241,7 @@ def _wake_up(facts: Facts) -> Gate:
     account = facts.account
     if account.awake:
         return Gate("wake_up", Mark.OPEN, "awake", account.wake_at)
-    if is_backing_off(facts) or is_paused(account) or account.isolated_since:
+    if is_backing_off(facts) or account.throttled or account.isolated_since:
         return Gate("wake_up", Mark.OPEN, "after that wait")
     if account.wake_at is None:
         return Gate("wake_up", Mark.CLOSED, "sleeps: it has nothing to ask for")

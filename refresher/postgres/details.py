@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from asyncpg import Record
 
+from refresher.domain.pacing import Pace
 from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
 from refresher.postgres.statements import Bound, statement
 
@@ -108,13 +109,16 @@ class Troubled:
     valid: int
 
 
-async def read_details(pool: Pool) -> Details:
+async def read_details(pool: Pool, pace: Pace, *, managed: bool) -> Details:
     """Read them. Raises `DatabaseUnavailable`, as every function here."""
-    throttled = await _rows(pool, THROTTLED(rows=NAMED))
+    horizon = timedelta(seconds=pace.horizon_seconds)
+    throttled = await _rows(pool, THROTTLED(rows=NAMED, horizon=horizon))
+    overdue = await _rows(pool, OVERDUE(horizon=horizon, managed=managed))
+    at_risk = await _rows(pool, AT_RISK(rows=NAMED, horizon=horizon, managed=managed))
     return Details(
         expiring=_counted(await _rows(pool, EXPIRING(bounds=list(EXPIRY_BOUNDS)))),
-        overdue=[Overdue(**dict(row)) for row in await _rows(pool, OVERDUE())],
-        at_risk=[AtRisk(**dict(row)) for row in await _rows(pool, AT_RISK(rows=NAMED))],
+        overdue=[Overdue(**dict(row)) for row in overdue],
+        at_risk=[AtRisk(**dict(row)) for row in at_risk],
         throttled=[
             Throttled(row["open_id"], row["free_at"], row["rate_share"]) for row in throttled
         ],

@@ -31,8 +31,8 @@ WELL = AccountFacts(
     rate_lowered_at=None, requests_since=None, requests=0, videos=60, valid=59, expired=1,
     uncovered=0, missing=0, unreachable=0, earliest_due_at=at(minutes=-1), last_failure_at=None,
     last_failure_code=None, last_failure_http_status=None, last_failure_log_id=None, awake=True,
-    free=True, slot_near=True, waits_for_token=False, token_dead=False, claimable=True,
-    rate_share=1.0, step_seconds=0.1, accounts_ahead=0, requests_ahead=0,
+    free=True, slot_near=True, throttled=False, waits_for_token=False, token_dead=False,
+    claimable=True, rate_share=1.0, step_seconds=0.1, accounts_ahead=0, requests_ahead=0,
 )  # fmt: skip
 APP = AppFacts(
     None,
@@ -131,7 +131,7 @@ CLOSED = {
         at(minutes=3),
     ),
     "pause-minute": (
-        FAR_SLOT | FAILED | {"rate_lowered_at": at(minutes=-2)},
+        FAR_SLOT | FAILED | {"throttled": True, "rate_lowered_at": at(minutes=-2)},
         (
             "waits: TikTok's rate limit (internal_error, HTTP 500, log_id 2026AB); asked for again at"
             " 2026-09-01 12:03:00+00:00 (in 3 min)"
@@ -140,7 +140,7 @@ CLOSED = {
         at(minutes=3),
     ),
     "pause-day": (
-        FAR_SLOT | ASLEEP | FAILED | {"rate_lowered_at": at(hours=-2)},
+        FAR_SLOT | ASLEEP | FAILED | {"throttled": True, "rate_lowered_at": at(hours=-2)},
         (
             "waits: TikTok's quota of the day (internal_error, HTTP 500, log_id 2026AB); asked for"
             " again at 2026-09-01 12:03:00+00:00 (in 3 min)"

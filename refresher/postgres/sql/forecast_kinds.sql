@@ -1,7 +1,6 @@
 -- The accounts by kind: worked ('active'), isolated, or of another state. With them the consents
 -- that end soon. Reads the accounts alone.
-SELECT CASE WHEN state = 'active' AND isolated_since IS NOT NULL THEN 'isolated' ELSE state END
-           AS kind,
+SELECT {{ kind_of_account }} AS kind,
        count(*) AS accounts,
        -- An account that was never counted has as many videos as a claim assumes.
        sum(CASE WHEN videos = 0 AND wake_at < 'infinity' THEN {{ assumed_videos }}

@@ -3,7 +3,7 @@ SELECT a.open_id, a.next_slot_at AS free_at, {{ rate_share_now }}::float8 AS rat
        count(*) OVER () AS accounts
 FROM refresher.accounts AS a
 WHERE a.state = 'active' AND a.isolated_since IS NULL
-  AND ({{ rate_share_now }} < 1 OR (a.next_slot_at > now() AND a.wake_at > now()
+  AND ({{ rate_share_now }} < 1 OR ({{ is_throttled horizon=":horizon::interval" }}
                                     AND a.lease_expires_at IS NULL))
 ORDER BY a.next_slot_at DESC, a.open_id
 LIMIT :rows
