@@ -11,6 +11,7 @@ from refresher.postgres.migrate import migrate
 from tests import faults
 from tests.conftest import administer
 from tests.test_doctor import findings
+from tests.test_page import text_of, visited
 
 SECURITY = Path(__file__).parents[1] / "docs" / "security.md"
 ROLES, GRANTS = re.findall(
@@ -113,3 +114,17 @@ async def test_rows_that_are_hidden_and_connections_that_are_few(as_role, own_se
     assert found["role.rows"][0].outcome is Outcome.WARNING
     assert "allows 3 connections" in found["role.connections"][0].text
     assert "GRANT pg_read_all_stats shows 1 more" in found["storage.snapshots"][0].text
+
+
+async def test_with_the_grants_of_before_only_the_replicas_are_not_known(as_role):
+    """Page and metrics show all the rest, and say what is missing."""
+    await administer(
+        as_role("refresher_owner"), "REVOKE ALL ON refresher.replicas FROM refresher_daemon"
+    )
+    async with visited(as_role("refresher_daemon")) as browser:
+        page = await text_of(browser, "/")
+        metrics = await text_of(browser, "/metrics")
+    assert "Not known: the database does not tell which replicas run." in page
+    assert "No video of an active account is stored." in page
+    assert "refresher_due_videos 0" in metrics
+    assert "# TYPE refresher_replicas " not in metrics

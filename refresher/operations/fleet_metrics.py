@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from refresher.domain.clocks import Clock
 from refresher.operations.families import gauge, gauges, moment
 from refresher.operations.shared import Shared
-from refresher.postgres.replicas import BEAT_SECONDS
+from refresher.postgres.replicas import BEAT_SECONDS, Replica
 from refresher.postgres.snapshot import Consents, Kind, Snapshot
 from refresher.postgres.status import Quota, Summary
 
@@ -56,7 +56,8 @@ def fleet_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _consents(snapshot.consents)
     yield from _quota(snapshot.quota)
     yield from _app(snapshot)
-    yield _replicas(snapshot)
+    if snapshot.replicas is not None:
+        yield _replicas(snapshot.taken_at, snapshot.replicas)
 
 
 def _freshness(summary: Summary) -> Iterator[Metric]:
@@ -153,9 +154,9 @@ def _app(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _replicas(snapshot: Snapshot) -> Metric:
-    since = snapshot.taken_at - timedelta(seconds=BEATS_MISSED * BEAT_SECONDS)
-    seen = [one for one in snapshot.replicas if one.seen_at and one.seen_at >= since]
+def _replicas(now: datetime, replicas: Sequence[Replica]) -> Metric:
+    since = now - timedelta(seconds=BEATS_MISSED * BEAT_SECONDS)
+    seen = [one for one in replicas if one.seen_at and one.seen_at >= since]
     family = GaugeMetricFamily(
         "refresher_replicas", f"Replicas that run, by version. {FLEET}", labels=["version"]
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from refresher.domain.clocks import Clock
-from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.events import LOOP_FAILED
 from refresher.logs import emit
 
@@ -43,6 +43,7 @@ class Shared(Generic[T]):
         self._patience_seconds = patience_seconds
         self._latest: Reading[T] | None = None
         self._asked_at = float("-inf")
+        self._said = False
         self._reading: asyncio.Task[None] | None = None
 
     async def latest(self) -> Reading[T] | None:
@@ -70,9 +71,14 @@ class Shared(Generic[T]):
         began = self._clock()
         try:
             self._latest = Reading(await self._read(), began)
-        except DatabaseUnavailable:
-            pass  # the flow says so; the old reading shows its age
+        except DatabaseUnavailable as error:
+            # Of a database that is away the flow says so; the old reading shows its age.
+            if not is_away(error) and not self._said:
+                self._said = True
+                emit(LOOP_FAILED, loop="operations", exc_info=error)
         except Exception as error:  # noqa: BLE001 - whoever asks gets the old reading
             emit(LOOP_FAILED, loop="operations", exc_info=error)
+        else:
+            self._said = False
         finally:
             self._reading = None

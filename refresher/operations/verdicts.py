@@ -165,6 +165,8 @@ def _quota(snapshot: Snapshot, known: Known) -> Check:
 
 
 def _tiktok(snapshot: Snapshot) -> Check:
+    if snapshot.replicas is None:
+        return Check("replicas", "TikTok", "ok", "When it answered last is not known.")
     answers = [one.progress_at for one in snapshot.replicas if one.progress_at]
     starts = [one.started_at for one in snapshot.replicas if one.started_at]
     silent_since = max(answers) if answers else min(starts, default=snapshot.taken_at)
@@ -251,6 +253,14 @@ def _consents(snapshot: Snapshot) -> Check:
 
 
 def _replicas(snapshot: Snapshot) -> Check:
+    if snapshot.replicas is None:
+        return Check(
+            "replicas",
+            "Replicas",
+            "warn",
+            "Not known: the database does not tell which replicas run.",
+            "Grant the daemon's role its rights on refresher.replicas: see loop.failed in the log.",
+        )
     seen = [one.seen_at for one in snapshot.replicas if one.seen_at]
     silent = sum(is_silent(snapshot.taken_at, seen_at) for seen_at in seen)
     running = len(seen) - silent

@@ -7,6 +7,7 @@ from typing import Final
 
 from asyncpg import Record
 
+from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
 from refresher.postgres.replicas import Replica, seen_replicas
 from refresher.postgres.statements import Statement, statement
@@ -65,7 +66,8 @@ class Snapshot:
     kinds: Sequence[Kind]
     consents: Consents
     app: AppState
-    replicas: Sequence[Replica]
+    #: None: the database did not tell, for lack of a right on their table for one.
+    replicas: Sequence[Replica] | None
 
 
 async def read_snapshot(pool: Pool) -> Snapshot:
@@ -77,8 +79,18 @@ async def read_snapshot(pool: Pool) -> Snapshot:
         kinds=[Kind(**dict(row)) for row in await _rows(pool, TROUBLED_ACCOUNTS)],
         consents=Consents(**dict((await _rows(pool, CONSENTS))[0])),
         app=AppState(**dict((await _rows(pool, APP_STATE))[0])),
-        replicas=await seen_replicas(pool),
+        replicas=await _replicas(pool),
     )
+
+
+async def _replicas(pool: Pool) -> Sequence[Replica] | None:
+    # Their table is new: a role may lack its grant, and all the rest can be read.
+    try:
+        return await seen_replicas(pool)
+    except DatabaseUnavailable as error:
+        if is_away(error):
+            raise
+        return None
 
 
 async def _rows(pool: Pool, statement: Statement) -> Sequence[Record]:

@@ -4,7 +4,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.errors import DatabaseUnavailable, StatementFailed
 from refresher.operations.shared import Shared
 
 
@@ -18,12 +18,15 @@ class Source:
         self.may.set()
         self.away = False
         self.broken = False
+        self.refused = False
 
     async def read(self):
         self.reads += 1
         await self.may.wait()
         if self.away:
             raise DatabaseUnavailable
+        if self.refused:
+            raise StatementFailed
         if self.broken:
             raise ZeroDivisionError
         return self.reads
@@ -90,3 +93,17 @@ async def test_an_error_that_nobody_foresaw_is_logged_once_a_reading():
     assert [(line["event"], line["loop"]) for line in logs] == [("loop.failed", "operations")]
     source.broken, source.now = False, 20.0
     assert (await shared.latest()).value == 3
+
+
+async def test_what_the_database_refuses_is_logged_once_until_it_is_read_again():
+    """And nothing of a database that is away."""
+    source = Source()
+    shared = source.shared()
+    with capture_logs() as logs:
+        for turn, (away, refused) in enumerate(
+            [(True, False), (False, True), (False, True), (False, False), (False, True)]
+        ):
+            source.now = 100.0 * turn
+            source.away, source.refused = away, refused
+            await shared.latest()
+    assert [(line["event"], line["loop"]) for line in logs] == [("loop.failed", "operations")] * 2

@@ -14,6 +14,7 @@ from refresher.postgres.status import Quota, Summary
 NOW = datetime(2026, 1, 2, 3, 40, tzinfo=UTC)
 HOUR = NOW.replace(minute=0)
 STATES = {"active": 10, "paused": 0, "needs_reauthorization": 0, "needs_scope": 0}
+RUNS = Replica("a", "1", HOUR, NOW, NOW - timedelta(seconds=5), 1)
 WELL = Snapshot(
     taken_at=NOW,
     summary=Summary(1000, 990, 0, 10, 0, 0, 5, 3.0, STATES),
@@ -21,7 +22,7 @@ WELL = Snapshot(
     kinds=[Kind("active", None, 10, None)],
     consents=Consents(0, 0, 0, 0, None),
     app=AppState(None, None, None, None, None),
-    replicas=[Replica("a", "1", HOUR, NOW, NOW - timedelta(seconds=5), 1)],
+    replicas=[RUNS],
 )
 KNOWN = Known("a", 3600.0, 600, 0, lacks_credentials=False, fingerprint="f")
 
@@ -102,15 +103,17 @@ def test_all_is_well():
         ("Replicas", replace(WELL, replicas=[]), "bad", "0 running"),
         (
             "Replicas",
-            replace(WELL, replicas=[*WELL.replicas, Replica("b", "1", HOUR, HOUR, None, 0)]),
+            replace(WELL, replicas=[RUNS, Replica("b", "1", HOUR, HOUR, None, 0)]),
             "warn",
             "1 running, 1 silent",
         ),
+        ("Replicas", replace(WELL, replicas=None), "warn", "Not known"),
+        ("TikTok", replace(WELL, replicas=None), "ok", "not known"),
         (
             "TikTok",
             replace(
                 but("summary", oldest_overdue_seconds=300.0),
-                replicas=[replace(WELL.replicas[0], progress_at=ago(minutes=20))],
+                replicas=[replace(RUNS, progress_at=ago(minutes=20))],
             ),
             "bad",
             "It answered last 20 min ago. Covers have been due for 5 min.",
@@ -119,7 +122,7 @@ def test_all_is_well():
             "TikTok",
             replace(
                 but("summary", oldest_overdue_seconds=300.0),
-                replicas=[replace(WELL.replicas[0], progress_at=None)],
+                replicas=[replace(RUNS, progress_at=None)],
             ),
             "bad",
             "It has answered no replica yet. Covers have been due for 5 min.",
@@ -135,7 +138,7 @@ def test_all_is_well():
         ),
         (
             "TikTok",
-            replace(WELL, replicas=[replace(WELL.replicas[0], progress_at=HOUR)]),
+            replace(WELL, replicas=[replace(RUNS, progress_at=HOUR)]),
             "ok",
             "It answered last 40 min ago.",
         ),
