@@ -19,6 +19,9 @@ FRESH_ENOUGH: Final = 0.99
 BACKLOG_SECONDS: Final = 60.0
 #: The share of a limit from which on it is told.
 NEARLY_ALL: Final = 0.9
+#: What has been used of the limit is told after so much of the hour, as in the alert
+#: RefresherQuotaNearlyUsed.
+SURE_SECONDS: Final = 900.0
 #: If something is due and TikTok has answered nobody for so long, it does not answer.
 UNANSWERED_SECONDS: Final = 120.0
 #: A replica that has not said for so long that it runs has died, or hangs.
@@ -157,11 +160,19 @@ def _quota(snapshot: Snapshot, known: Known) -> Check:
             f"{since(snapshot.taken_at, app.throttled_at)} ago.",
             "Nothing, if the backlog does not grow. Else ask TikTok for more quota.",
         )
-    used = quota.requests / (60 * known.limit_per_app) if known.limit_per_app else 0.0
+    used = _used(snapshot, known)
     if used >= NEARLY_ALL:
-        told = f"{told} That is {_percent(used)} of the app's limit."
+        told = f"{told} That is {_percent(used)} of what the app's limit allows so far."
         return Check("quota", "Quota", "warn", told, "Watch the backlog: there is little left.")
     return Check("quota", "Quota", "ok", told)
+
+
+def _used(snapshot: Snapshot, known: Known) -> float:
+    """The share of the app's limit since the full hour; 0 where it is too early to say."""
+    seconds = (snapshot.taken_at - snapshot.quota.since).total_seconds()
+    if seconds < SURE_SECONDS or not known.limit_per_app:
+        return 0.0
+    return 60 * snapshot.quota.requests / (known.limit_per_app * seconds)
 
 
 def _tiktok(snapshot: Snapshot) -> Check:

@@ -154,9 +154,25 @@ def test_a_verdict(name, snapshot, level, says):
 
 def test_what_this_replica_knows_counts():
     """Limits and credentials come from its settings."""
-    limited = replace(KNOWN, limit_per_app=7, lacks_credentials=True)
-    assert "95.23 % of the app's limit" in verdict("Quota", WELL, known=limited).says
+    limited = replace(KNOWN, limit_per_app=10, lacks_credentials=True)
+    assert (
+        "100 % of what the app's limit allows so far" in verdict("Quota", WELL, known=limited).says
+    )
     assert verdict("App credentials", WELL, known=limited).level == "warn"
+
+
+@pytest.mark.parametrize(
+    ("minute", "requests", "level"), [(20, 190, "warn"), (20, 170, "ok"), (14, 140, "ok")]
+)
+def test_the_share_of_the_limit_is_that_of_the_hour_so_far(minute, requests, level):
+    """Not of the whole hour; in its first quarter nothing is said."""
+    fleet = replace(
+        WELL,
+        taken_at=HOUR + timedelta(minutes=minute),
+        quota=replace(WELL.quota, requests=requests),
+    )
+    limited = replace(KNOWN, limit_per_app=10)
+    assert verdict("Quota", fleet, known=limited).level == level
 
 
 def test_old_readings_are_bad():
