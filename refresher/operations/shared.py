@@ -12,7 +12,8 @@ from refresher.logs import emit
 
 T = TypeVar("T")
 
-#: For how long a reading is given out before the next one.
+#: For how long after its end a reading is given out before the next one, or for as long as it
+#: took: a slow database is not read all the time.
 FRESH_SECONDS: Final = 10.0
 #: Nobody waits longer for a new reading where there is an old one, or none at all.
 PATIENCE_SECONDS: Final = 2.0
@@ -42,7 +43,7 @@ class Shared(Generic[T]):
         self._fresh_seconds = fresh_seconds
         self._patience_seconds = patience_seconds
         self._latest: Reading[T] | None = None
-        self._asked_at = float("-inf")
+        self._next_at = float("-inf")
         self._said = False
         self._reading: asyncio.Task[None] | None = None
 
@@ -51,8 +52,7 @@ class Shared(Generic[T]):
 
         While the database is away or slow, the answer comes after a short wait all the same.
         """
-        if self._clock() - self._asked_at >= self._fresh_seconds and self._reading is None:
-            self._asked_at = self._clock()
+        if self._clock() >= self._next_at and self._reading is None:
             self._reading = asyncio.create_task(self._read_again())
         if self._reading:
             await asyncio.wait({self._reading}, timeout=self._patience_seconds)
@@ -81,4 +81,6 @@ class Shared(Generic[T]):
         else:
             self._said = False
         finally:
+            ended = self._clock()
+            self._next_at = ended + max(self._fresh_seconds, ended - began)
             self._reading = None

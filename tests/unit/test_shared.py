@@ -107,3 +107,18 @@ async def test_what_the_database_refuses_is_logged_once_until_it_is_read_again()
             source.away, source.refused = away, refused
             await shared.latest()
     assert [(line["event"], line["loop"]) for line in logs] == [("loop.failed", "operations")] * 2
+
+
+async def test_after_a_slow_reading_the_next_one_waits_as_long_as_it_took():
+    """From its end on."""
+    source = Source()
+    source.may.clear()
+    shared = source.shared(patience_seconds=0.01)
+    await shared.latest()
+    source.now = 30.0
+    source.may.set()
+    assert (await shared.latest()).value == 1
+    source.now = 59.0
+    assert (await shared.latest()).value == 1
+    source.now = 60.0
+    assert (await shared.latest()).value == 2
