@@ -168,16 +168,20 @@ def _terms(settings: Settings) -> Terms:
 
 def sources(app: App, ready: Callable[[], Awaitable[str | None]]) -> Sources:
     """What the operations endpoint serves; `ready` says what is missing, None if nothing is."""
+    # What operators read takes one connection at a time: the others are the work's.
+    reads = asyncio.Lock()
     return Sources(
         ready=ready,
-        fleet=Shared(partial(read_snapshot, app.pool), monotonic),
+        fleet=Shared(partial(read_snapshot, app.pool), monotonic, turn=reads),
         meter=app.meter,
         vitals=app.refresher.vitals,
         settings=app.settings,
         version=app.upkeep.version,
         clock=monotonic,
-        details=Shared(partial(_read_details, app), monotonic, fresh_seconds=DETAILS_SECONDS),
-        lists=Lists(app.pool, monotonic),
+        details=Shared(
+            partial(_read_details, app), monotonic, turn=reads, fresh_seconds=DETAILS_SECONDS
+        ),
+        lists=Lists(app.pool, monotonic, reads),
         known=_known(app),
     )
 

@@ -13,6 +13,7 @@ import pytest
 from refresher.assembly import assembled, replica_name, sources
 from refresher.operations.page import VIEWERS
 from refresher.operations.server import served
+from refresher.postgres.details import Wanted
 from refresher.settings import read_settings
 from tests.conftest import administer, eventually, free_port
 from tests.test_query_plans import asked  # noqa: F401 - a fixture
@@ -44,6 +45,22 @@ async def text_of(session, path, status=200):
         text = await response.text()
         assert response.status == status, text
     return text
+
+
+async def test_all_that_operators_read_takes_one_connection(database):
+    """However much is asked for at once: the others are there for the work."""
+    settings = read_settings(database_url=database, tiktok_base_url="http://127.0.0.1:9")
+    async with assembled(settings, replica_name()) as app:
+        asked = sources(app, _ready)
+
+        async def exported():
+            return [part async for part in asked.lists.export(Wanted())]
+
+        readings = await asyncio.gather(
+            asked.fleet.latest(), asked.details.latest(), asked.lists.latest(Wanted()), exported()
+        )
+        assert all(readings)
+        assert app.pool.get_size() == 1
 
 
 async def park(pool, open_id, state="needs_reauthorization", reason="invalid_grant", days=0):

@@ -30,9 +30,11 @@ class Busy(Exception):
 class Lists:
     """The accounts in trouble. All lists and exports together send one statement a second."""
 
-    def __init__(self, pool: Pool, clock: Clock) -> None:
+    def __init__(self, pool: Pool, clock: Clock, reads: asyncio.Lock) -> None:
+        """A statement is sent while it holds `reads`, which others that read may share."""
         self._pool = pool
         self._clock = clock
+        self._reads = reads
         self._kept: OrderedDict[Wanted, Shared[Sequence[Troubled]]] = OrderedDict()
         self._turn = asyncio.Lock()
         self._next_at = float("-inf")
@@ -74,7 +76,7 @@ class Lists:
             self._exporting = False
 
     async def _read(self, wanted: Wanted, page: int) -> Sequence[Troubled]:
-        async with self._turns():
+        async with self._turns(), self._reads:
             return await list_troubled(self._pool, wanted, page)
 
     @asynccontextmanager

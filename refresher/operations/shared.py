@@ -35,11 +35,14 @@ class Shared(Generic[T]):
         read: Callable[[], Awaitable[T]],
         clock: Clock,
         *,
+        turn: asyncio.Lock | None = None,
         fresh_seconds: float = FRESH_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
+        """Readings that share `turn` are made one at a time."""
         self._read = read
         self._clock = clock
+        self._turn = turn or asyncio.Lock()
         self._fresh_seconds = fresh_seconds
         self._patience_seconds = patience_seconds
         self._latest: Reading[T] | None = None
@@ -68,6 +71,10 @@ class Shared(Generic[T]):
         return self._clock() - self._latest.read_at if self._latest else None
 
     async def _read_again(self) -> None:
+        async with self._turn:
+            await self._read_now()
+
+    async def _read_now(self) -> None:
         began = self._clock()
         try:
             self._latest = Reading(await self._read(), began)

@@ -29,8 +29,9 @@ else:
 
 #: The session name of the daemon's connections, except of those that wait for a lock.
 APPLICATION_NAME: Final = "refresher"
-#: Claim, two write-backs, release, audit and summary at once, and one more for /readyz and for what
-#: waits for a lock. Statements about a single account wait for their turn.
+#: Claim, two write-backs, release, audit and summary at once, and one more for /readyz, for what
+#: operators read, one statement at a time, and for what waits for a lock. These and statements
+#: about a single account wait for their turn.
 POOL_SIZE: Final = 7
 #: How long between two tries to get a connection that was given back.
 TURN_SECONDS: Final = 0.05
