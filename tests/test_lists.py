@@ -71,6 +71,23 @@ async def test_an_account_is_told_with_its_last_failure(refresher, pool):
     assert "2026-11-29 08:00:00+00:00  scope_not_authorized" in lines[3]
 
 
+@pytest.mark.parametrize(
+    ("command", "fields"),
+    [("accounts list", listing.ACCOUNT_FIELDS), ("videos list", listing.VIDEO_FIELDS)],
+)
+async def test_an_empty_spreadsheet_has_its_header(refresher, pool, command, fields):
+    """The same as one that is not empty: a program may rely on it."""
+    _, empty, _ = await refresher(*command.split(), "--csv")
+    assert empty == f"{','.join(fields)}\n"
+    await pool.execute(VIDEOS)
+    _, out, _ = await refresher(*command.split(), "--csv")
+    assert out.startswith(empty)
+    assert out.count("\n") > 1
+    assert out.count("open_id") == 1
+    told = json.loads((await refresher(*command.split(), "--json"))[1])
+    assert {tuple(row) for row in told} == {fields}
+
+
 async def test_foreign_names_are_printed_as_they_are(refresher, pool):
     """Square brackets are no markup, and no control character reaches the terminal."""
     await pool.execute(

@@ -92,7 +92,7 @@ def list_accounts(
     from refresher.settings import read_settings
 
     wanted = one_of("--state", state, ACCOUNT_STATES)
-    show = printing(ACCOUNT_CELLS, as_json=as_json, as_csv=as_csv)
+    show = printing(ACCOUNT_CELLS, listing.ACCOUNT_FIELDS, as_json=as_json, as_csv=as_csv)
     with_database(read_settings(), lambda pool: show(listing.list_accounts(pool, wanted)))
 
 

@@ -32,14 +32,20 @@ def one_of(option: str, value: str | None, choices: Sequence[str]) -> str | None
 
 
 def printing(
-    columns: Mapping[str, Callable[[Row], str]], *, as_json: bool, as_csv: bool
+    columns: Mapping[str, Callable[[Row], str]],
+    fields: Sequence[str],
+    *,
+    as_json: bool,
+    as_csv: bool,
 ) -> Callable[[Pages], Any]:
-    """What prints all pages; `columns` are those of the table. Raises `Misuse`."""
+    """What prints all pages; `columns` are those of the table, `fields` of CSV. Raises `Misuse`."""
     if as_json and as_csv:
         raise Misuse("expected --json or --csv, not both")
     if as_json:
         return _print_json
-    return _print_csv if as_csv else lambda pages: _print_table(columns, pages)
+    if as_csv:
+        return lambda pages: _print_csv(fields, pages)
+    return lambda pages: _print_table(columns, pages)
 
 
 async def _print_json(pages: Pages) -> None:
@@ -51,17 +57,16 @@ async def _print_json(pages: Pages) -> None:
     print("]" if before == "," else "[]")
 
 
-async def _print_csv(pages: Pages) -> None:
+async def _print_csv(fields: Sequence[str], pages: Pages) -> None:
     import csv
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    headed = False
+    header = [fields]
     async for page in pages:
-        for row in page:
-            if not headed:
-                writer.writerow(row)
-                headed = True
-            writer.writerow(map(_cell, row.values()))
+        writer.writerows(header)
+        writer.writerows([_cell(row[field]) for field in fields] for row in page)
+        header = []
+    writer.writerows(header)
 
 
 def _cell(value: object) -> object:

@@ -93,7 +93,7 @@ def list_videos(
     from refresher.settings import read_settings
 
     wanted = one_of("--state", state, VIDEO_STATES)
-    show = printing(VIDEO_CELLS, as_json=as_json, as_csv=as_csv)
+    show = printing(VIDEO_CELLS, listing.VIDEO_FIELDS, as_json=as_json, as_csv=as_csv)
     open_id = None if account is None else OpenId(account)
     with_database(read_settings(), lambda pool: show(listing.list_videos(pool, wanted, open_id)))
 

@@ -15,6 +15,17 @@ ACCOUNTS: Final = statement("accounts")
 VIDEOS: Final = statement("videos")
 VIDEOS_OF_ACCOUNT: Final = statement("videos_of_account")
 
+#: The columns of both lists, also of an empty one.
+ACCOUNT_FIELDS: Final = (
+    "open_id", "state", "state_reason", "state_since", "isolated_reason", "isolated_since",
+    "videos", "valid", "access_token_expires_at", "refresh_token_expires_at", "last_failure_at",
+    "last_failure_code", "last_failure_http_status", "last_failure_log_id", "wake_at",
+)  # fmt: skip
+VIDEO_FIELDS: Final = (
+    "open_id", "video_id", "cover_expires_at", "refreshed_at", "missing_since", "gone_at",
+    "misses", "refusal", "due_at", "account_state",
+)  # fmt: skip
+
 #: What is stored of an account or a video, by the name of the column.
 Row = Mapping[str, Any]
 
