@@ -14,13 +14,14 @@ from refresher import events
 from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.domain.meter import Meter
 from refresher.domain.model import CHUNK_SIZE, OpenId
+from refresher.domain.pacing import BEAT_SECONDS
 from refresher.flow.outage import Outage
 from refresher.flow.work import Tally
 from refresher.logs import emit
 from refresher.postgres.audit import AUDIT_SECONDS, audit_step
 from refresher.postgres.database import Pool
 from refresher.postgres.failures import first_line
-from refresher.postgres.replicas import BEAT_SECONDS, beat
+from refresher.postgres.replicas import beat
 from refresher.postgres.sealing import Sealer, seal_all
 from refresher.postgres.status import Summary, count_isolated, read_quota, read_summary
 from refresher.postgres.stored import BRIEF, must_say, read_stored, take_forecast

@@ -251,7 +251,7 @@ async def test_app_credentials(database, pool):
     worst, text = await outcome(database, check, **CREDENTIALS)
     assert worst is PROBLEM
     assert "refused the app credentials 10" in text
-    await pool.execute(refuse, fingerprint, timedelta(days=1))
+    await pool.execute(refuse, fingerprint, timedelta(minutes=11))
     assert (await outcome(database, check, **CREDENTIALS))[0] is OK
 
 
@@ -548,9 +548,9 @@ async def test_replicas(database, pool):
     await pool.execute(say, "a", version, timedelta(0))
     found = await findings(database)
     assert [found[f"replicas.{name}"][0].outcome for name in ("alive", "versions")] == [OK, OK]
-    await pool.execute(say, "b", "0.0.1", timedelta(minutes=2))
+    await pool.execute(say, "b", "0.0.1", timedelta(seconds=40))
     found = await findings(database)
-    assert "replica b has said nothing for 12" in found["replicas.alive"][0].text
+    assert "replica b has said nothing for 4" in found["replicas.alive"][0].text
     assert found["replicas.versions"][0].text == f"replica b runs version 0.0.1, this is {version}"
     await pool.execute("DELETE FROM refresher.accounts")
     assert (await outcome(database, "replicas.alive"))[0] is WARNING

@@ -90,8 +90,10 @@ async def test_the_dead_are_forgotten_after_a_day(pool):
         "UPDATE refresher.replicas SET seen_at = now() - CASE replica"
         " WHEN 'dead' THEN interval '25 hours' ELSE interval '23 hours' END"
     )
+    assert await names(pool) == ["silent"]
     await beat(pool, "a", "1", progressed=False)
     assert await names(pool) == ["a", "silent"]
+    assert await pool.fetchval("SELECT count(*) FROM refresher.replicas") == 2
     for _ in range(2):
         await sign_off(pool, "a")
     assert await names(pool) == ["silent"]

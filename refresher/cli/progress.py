@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def progress(what: str, total: int | None = None) -> Iterator[Callable[[int, int | None], None]]:
     """Call what it yields with what is done and what there is in all, where that is known."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -35,5 +36,5 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int, int
     )  # fmt: skip
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(escape(what), total=total)
         yield lambda done, of: bar.update(task, completed=done, total=total if of is None else of)

@@ -51,6 +51,14 @@ DAY_SECONDS: Final = 86_400.0
 QUOTA_SPREAD_SECONDS: Final = 300.0
 #: After the app credentials were refused, no token is renewed for so long.
 CLIENT_REFUSED_SECONDS: Final = 300.0
+#: Refused credentials are tried again in time, so what was refused longer ago than this was
+#: accepted since, or nobody asked.
+REFUSED_SECONDS: Final = 2 * CLIENT_REFUSED_SECONDS
+
+#: How often a replica says that it runs.
+BEAT_SECONDS: Final = 10.0
+#: A replica that has said nothing for so long has died, or hangs.
+SILENT_SECONDS: Final = 3 * BEAT_SECONDS
 
 #: After a 429 the rate comes down to this share of itself, and no further than the least share;
 #: it recovers by so much of the limit a minute.

@@ -10,9 +10,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from refresher.domain.clocks import Clock
+from refresher.domain.pacing import SILENT_SECONDS
 from refresher.operations.families import gauge, gauges, moment
 from refresher.operations.shared import Shared
-from refresher.postgres.replicas import BEAT_SECONDS, Replica
+from refresher.postgres.replicas import Replica
 from refresher.postgres.snapshot import Consents, Kind, Snapshot
 from refresher.postgres.status import Quota, Summary
 
@@ -25,8 +26,6 @@ FLEET: Final = "Of the fleet: each replica shows the same, so use max(), not sum
 REASON: Final = re.compile(r"[A-Za-z_]{1,40}")
 MOST_REASONS: Final = 20
 OTHER: Final = "other"
-#: A replica that has missed so many heartbeats does not count.
-BEATS_MISSED: Final = 3
 
 
 class FleetCollector(Collector):
@@ -155,7 +154,7 @@ def _app(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _replicas(now: datetime, replicas: Sequence[Replica]) -> Metric:
-    since = now - timedelta(seconds=BEATS_MISSED * BEAT_SECONDS)
+    since = now - timedelta(seconds=SILENT_SECONDS)
     seen = [one for one in replicas if one.seen_at and one.seen_at >= since]
     family = GaugeMetricFamily(
         "refresher_replicas", f"Replicas that run, by version. {FLEET}", labels=["version"]

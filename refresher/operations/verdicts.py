@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from refresher.domain.pacing import CLIENT_REFUSED_SECONDS
+from refresher.domain.pacing import REFUSED_SECONDS, SILENT_SECONDS
 from refresher.operations.words import number, since, span
-from refresher.postgres.replicas import BEAT_SECONDS
 from refresher.postgres.snapshot import Snapshot
 
 #: `ok`, `warn`: look at it today, `bad`: covers die or will soon.
@@ -24,10 +23,6 @@ NEARLY_ALL: Final = 0.9
 SURE_SECONDS: Final = 900.0
 #: If something is due and TikTok has answered nobody for so long, it does not answer.
 UNANSWERED_SECONDS: Final = 120.0
-#: A replica that has not said for so long that it runs has died, or hangs.
-SILENT_SECONDS: Final = 3 * BEAT_SECONDS
-#: Accounts that refused credentials concern try again within this.
-REFUSED_SECONDS: Final = 2 * CLIENT_REFUSED_SECONDS
 #: What is shown is old from here on: the database does not answer.
 OLD_SECONDS: Final = 30.0
 #: So many parked accounts are more than single users who went away.

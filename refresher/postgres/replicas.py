@@ -8,9 +8,6 @@ from typing import Final
 from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
 from refresher.postgres.statements import statement
 
-#: How often a replica says that it runs.
-BEAT_SECONDS: Final = 10.0
-
 BEAT: Final = statement("beat")
 SIGN_OFF: Final = statement("sign_off")
 SEEN_REPLICAS: Final = statement("seen_replicas")

@@ -6,13 +6,10 @@ from typing import Final
 
 from refresher.domain.checkup.facts import App, Greeting, Tokens
 from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
-from refresher.domain.pacing import CLIENT_REFUSED_SECONDS
+from refresher.domain.pacing import REFUSED_SECONDS
 
 #: A cover's expiry is a time of TikTok's, and due is what the database's clock says.
 CLOCK_SECONDS: Final = 30.0
-#: Refused app credentials are tried again after CLIENT_REFUSED_SECONDS: what was refused longer ago
-#: than three of them was accepted since, or nobody asked.
-STILL_REFUSED_SECONDS: Final = 3 * CLIENT_REFUSED_SECONDS
 
 
 def keys(tokens: Tokens) -> Iterator[Finding]:
@@ -35,7 +32,7 @@ def keys(tokens: Tokens) -> Iterator[Finding]:
 def credentials(app: App) -> Iterator[Finding]:
     names = "REFRESHER_TIKTOK_CLIENT_KEY and REFRESHER_TIKTOK_CLIENT_SECRET"
     ago = app.refused_seconds_ago
-    if ago is not None and ago < STILL_REFUSED_SECONDS:
+    if ago is not None and ago < REFUSED_SECONDS:
         yield problem(
             f"TikTok refused the app credentials {ago:,.0f} s ago",
             f"correct {names} on all replicas and restart them",

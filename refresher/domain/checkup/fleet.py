@@ -1,17 +1,14 @@
 """Judges the replicas."""
 
 from collections.abc import Iterator
-from typing import Final
 
 from refresher.domain.checkup.facts import Replicas
 from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
-
-#: A replica that works says so more often.
-SILENT_SECONDS: Final = 60.0
+from refresher.domain.pacing import SILENT_SECONDS
 
 
 def alive(fleet: Replicas) -> Iterator[Finding]:
-    silent = [each for each in fleet.replicas if each.silent_seconds > SILENT_SECONDS]
+    silent = [each for each in fleet.replicas if each.silent_seconds >= SILENT_SECONDS]
     for replica in silent:
         yield warning(
             f"replica {replica.name} has said nothing for {replica.silent_seconds:,.0f} s",
@@ -22,7 +19,7 @@ def alive(fleet: Replicas) -> Iterator[Finding]:
     elif not fleet.replicas:
         yield fine(f"{fleet.with_leases} replicas hold leases, of a version that says no more")
     elif not silent:
-        yield fine(f"{len(fleet.replicas)} replicas, each was heard of in the last minute")
+        yield fine(f"{len(fleet.replicas)} replicas, each was heard of lately")
 
 
 def versions(fleet: Replicas) -> Iterator[Finding]:
