@@ -17,6 +17,7 @@ ELSEWHERE = {
     "demo": "longer than a test may: tests/test_cli.py",
     "emulator": "for ever: tests/test_emulator.py",
     "simulate": "longer than a test may: tests/test_simulation_command.py",
+    "doctor": "beside a daemon: tests/test_doctor.py",
     "healthcheck": "beside a daemon: tests/test_healthcheck.py",
 }
 EXAMPLES = {
