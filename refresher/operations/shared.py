@@ -66,10 +66,6 @@ class Shared(Generic[T]):
         """The latest reading so far, without asking for a newer one."""
         return self._latest
 
-    def age_seconds(self) -> float | None:
-        """How old the latest reading is; None if there is none."""
-        return self._clock() - self._latest.read_at if self._latest else None
-
     async def _read_again(self) -> None:
         async with self._turn:
             await self._read_now()

@@ -52,12 +52,12 @@ async def test_while_the_database_is_away_the_old_reading_shows_its_age():
     """And it is not asked more often than while it answers."""
     source = Source()
     shared = source.shared()
-    assert shared.age_seconds() is None
+    assert shared.reading is None
     await shared.latest()
     source.away, source.now = True, 60.0
     for _ in range(5):
         assert (await shared.latest()).value == 1
-    assert shared.age_seconds() == 60.0
+    assert source.now - shared.reading.read_at == 60.0
     assert source.reads == 2
     source.away, source.now = False, 70.0
     assert (await shared.latest()).value == 3
