@@ -43,11 +43,12 @@ async def test_claims_that_wait_for_a_lock_cost_no_other_a_slot(serve, start, po
             await until(monotonic() + 0.2)
         await world.until_valid(10 + 90)
         worked = daemon.events("account.refreshed")
+        # Said once. Let go, they wait for each other at the one row, which may be said anew.
+        assert len(daemon.events("account.refused")) == 12
     assert len(worked) >= 30
     # The machine itself may be late once.
     assert sum(log["postponed"] for log in worked) <= 1
     await world.until_valid(100 + 12)
-    assert len(daemon.events("account.refused")) == 12
     assert daemon.events("database.lost") == []
     assert await daemon.stopped() == 0
 
