@@ -93,6 +93,8 @@ async def commands(url: str) -> Mapping[str, Sequence[str]]:
         "explain-account": ("explain", "--account", open_id),
         "explain-both": ("explain", video_id, "--account", open_id),
         "show": ("accounts", "show", open_id),
+        "forecast": ("forecast",),
+        "doctor": ("doctor",),
     }
 
 
