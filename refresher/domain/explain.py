@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from refresher.domain.claiming import Turn
@@ -13,6 +13,7 @@ from refresher.domain.spans import counted, moment, seen_from, span
 
 #: The reason of a verdict where no gate is closed.
 READY: Final = "ready"
+NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Explanation:
     facts: Facts
     #: One sentence or two.
     verdict: str
-    #: The first gate that is closed, else `READY`.
+    #: The closed gate that opens last, else `READY`.
     reason: str
     gates: Sequence[Gate]
     #: None: not before somebody changes something.
@@ -38,7 +39,7 @@ class Explanation:
 def explain(facts: Facts) -> Explanation:
     """The verdict and all that leads to it."""
     gates = gates_of(facts)
-    closed = next((gate for gate in gates if gate.mark is Mark.CLOSED), None)
+    closed = _deciding(gates)
     asked = next_ask_at(facts)
     expected, unknown = _expected(facts, asked)
     return Explanation(
@@ -53,8 +54,17 @@ def explain(facts: Facts) -> Explanation:
     )
 
 
+def _deciding(gates: Sequence[Gate]) -> Gate | None:
+    """The closed gate that opens last: those that open in a second are not why a cover waits.
+
+    One that does not open by itself is the last of all. Of equal ones it is the first.
+    """
+    closed = [gate for gate in gates if gate.mark is Mark.CLOSED]
+    return max(closed, key=lambda gate: (gate.until is None, gate.until or NEVER), default=None)
+
+
 def _command(gates: Sequence[Gate], closed: Gate | None) -> str | None:
-    if closed and closed.mark is Mark.CLOSED and closed.command:
+    if closed and closed.command:
         return closed.command
     troubles = [gate.command for gate in gates if gate.mark is Mark.TROUBLE]
     return next(filter(None, troubles), None)
@@ -73,17 +83,13 @@ def next_ask_at(facts: Facts) -> datetime | None:
     never_wakes = account.wake_at is None and not account.awake
     if account.state != "active" or app.paused_since or never_wakes:
         return None
-    if not account.free:
-        return facts.now
-    waits = [facts.now, account.wake_at, account.next_slot_at]
-    if account.waits_for_token:
-        waits.append(token_free_at(account))
-    if app.step_seconds:
-        waits.append(app.next_slot_at)
-    if video:
-        if video.due_at is None:
-            return None
-        waits.append(video.due_at)
+    if video and video.due_at is None:
+        return None
+    waits = [facts.now, video.due_at if video else None]
+    if account.free:  # else it is being asked for now
+        waits += [account.wake_at, account.next_slot_at]
+        waits += [token_free_at(account)] if account.waits_for_token else []
+        waits += [app.next_slot_at] if app.step_seconds else []
     return max(filter(None, waits))
 
 
@@ -96,8 +102,8 @@ def _expected(facts: Facts, asked: datetime | None) -> tuple[datetime | None, st
         return None, "TikTok refuses the app credentials"
     if account.accounts_ahead and not app.step_seconds:
         return None, (
-            f"{_ahead(account)}, and without a limit of the app TikTok's answers decide how fast "
-            "they are done"
+            f"{_ahead(account.accounts_ahead, 'account')}, and without a limit of the app TikTok's "
+            "answers decide how fast they are done"
         )
     chunks_ahead = facts.video.ahead // CHUNK_SIZE if facts.video else 0
     queued = account.requests_ahead * app.step_seconds + chunks_ahead * account.step_seconds
@@ -147,7 +153,16 @@ def _reason(
         case "wake_up" | "video":
             return _asleep(facts, closed, asked)
         case _:
-            return f"waits: {closed.value}{_last(facts.account)}{_again(facts, closed, asked)}"
+            why = f"{WAITS_FOR.get(closed.name, '')}{closed.value}{_last(facts.account)}"
+            return f"{why}{_again(facts, closed, asked)}"
+
+
+#: By the closed gate: what makes a sentence of its value.
+WAITS_FOR: Final = {
+    "pause": "pauses for ",
+    "app_rate": "waits for a slot of the app: ",
+    "slot": "waits for a slot of its account: ",
+}
 
 
 def _since(gate: Gate) -> str:
@@ -195,15 +210,16 @@ def _asleep(facts: Facts, closed: Gate, asked: datetime | None) -> str:
     return f"asked for again at {seen_from(facts.now, asked)}"
 
 
-def _ahead(account: AccountFacts) -> str:
-    are = "is" if account.accounts_ahead == 1 else "are"
-    return f"{counted(account.accounts_ahead, 'account')} {are} ahead"
+def _ahead(number: int, noun: str) -> str:
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'} ahead"
 
 
 def _queued(facts: Facts, expected: datetime | None) -> str:
-    account = facts.account
-    first = _ahead(account) if account.accounts_ahead else "it is the next to be asked for"
-    alone = facts.video and facts.video.turn in (Turn.ALONE, Turn.STARVED)
+    account, video = facts.account, facts.video
+    ahead = [_ahead(account.accounts_ahead, "account")] if account.accounts_ahead else []
+    ahead += [f"{_ahead(video.ahead, 'video')} in its own"] if video and video.ahead else []
+    first = " and ".join(ahead) or "it is the next to be asked for"
+    alone = video and video.turn in (Turn.ALONE, Turn.STARVED)
     how = ", alone, when nothing else of its account is due" if alone else ""
     when = f"; expected by {seen_from(facts.now, expected)}" if expected else ""
     return f"waiting: {first}{how}{when}"

@@ -139,9 +139,9 @@ def token_free_at(account: AccountFacts) -> datetime | None:
 
 def _dead(account: AccountFacts) -> str:
     if not account.has_access_token:
-        return "none is stored"
+        return "no access token is stored"
     is_refused = account.token_standing == "refused"  # noqa: S105 - a word, no token
-    return "refused" if is_refused else "expired"
+    return f"the access token {'is refused' if is_refused else 'has expired'}"
 
 
 def _pause_of_all(facts: Facts) -> Gate:
@@ -169,7 +169,7 @@ def _back_off(facts: Facts) -> Gate:
             f"none; {counted(account.failures, 'failure')} in a row" if account.failures else "none"
         )
         return Gate("back_off", Mark.OPEN, failed)
-    value = f"{counted(account.failures, 'failure')} in a row"
+    value = f"waits after {counted(account.failures, 'failure')} in a row"
     return Gate(
         "back_off",
         Mark.CLOSED,

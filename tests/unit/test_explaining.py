@@ -94,7 +94,7 @@ CLOSED = {
     "token": (
         WAITS,
         (
-            "waits: expired; 2 token requests in a row failed; asked for again at"
+            "the access token has expired; 2 token requests in a row failed; asked for again at"
             " 2026-09-01 12:03:00+00:00 (in 3 min)"
         ),
         "refresher accounts resume ana",
@@ -103,7 +103,7 @@ CLOSED = {
     "token-under-way": (
         WAITS | {"token_failures": 0, "token_request_until": at(seconds=9)},
         (
-            "waits: expired; a token request is under way; asked for again at"
+            "the access token has expired; a token request is under way; asked for again at"
             " 2026-09-01 12:00:09+00:00 (in 9 s)"
         ),
         None,
@@ -118,7 +118,7 @@ CLOSED = {
     "back_off": (
         ASLEEP | FAILED,
         (
-            "waits: 2 failures in a row (internal_error, HTTP 500, log_id 2026AB); asked for again at"
+            "waits after 2 failures in a row (internal_error, HTTP 500, log_id 2026AB); asked for again at"
             " 2026-09-01 12:03:00+00:00 (in 3 min)"
         ),
         "refresher accounts resume ana",
@@ -133,7 +133,7 @@ CLOSED = {
     "pause-minute": (
         FAR_SLOT | FAILED | {"throttled": True, "rate_lowered_at": at(minutes=-2)},
         (
-            "waits: TikTok's rate limit (internal_error, HTTP 500, log_id 2026AB); asked for again at"
+            "pauses for TikTok's rate limit (internal_error, HTTP 500, log_id 2026AB); asked for again at"
             " 2026-09-01 12:03:00+00:00 (in 3 min)"
         ),
         None,
@@ -142,7 +142,7 @@ CLOSED = {
     "pause-day": (
         FAR_SLOT | ASLEEP | FAILED | {"throttled": True, "rate_lowered_at": at(hours=-2)},
         (
-            "waits: TikTok's quota of the day (internal_error, HTTP 500, log_id 2026AB); asked for"
+            "pauses for TikTok's quota of the day (internal_error, HTTP 500, log_id 2026AB); asked for"
             " again at 2026-09-01 12:03:00+00:00 (in 3 min)"
         ),
         None,
@@ -151,8 +151,8 @@ CLOSED = {
     "slot": (
         FAR_SLOT | {"step_seconds": 61.2},
         (
-            "waits: one in 1 min 1 s, and the next ones are taken; asked for again at"
-            " 2026-09-01 12:03:00+00:00 (in 3 min)"
+            "waits for a slot of its account: one in 1 min 1 s, and the next ones are taken; asked for"
+            " again at 2026-09-01 12:03:00+00:00 (in 3 min)"
         ),
         None,
         at(minutes=3),
@@ -173,7 +173,7 @@ CLOSED = {
 
 
 @pytest.mark.parametrize("case", CLOSED)
-def test_the_first_closed_gate_is_the_reason(case):
+def test_a_closed_gate_is_the_reason(case):
     """The verdict says it, with what can be done and when it is asked for next."""
     account, words, command, asked = CLOSED[case]
     explanation = told(**account)
@@ -181,6 +181,27 @@ def test_the_first_closed_gate_is_the_reason(case):
     assert explanation.verdict.startswith("Cover is valid for 5 h 12 min; ")
     assert explanation.verdict.endswith(words)
     assert (explanation.command, explanation.next_ask_at) == (command, asked)
+
+
+@pytest.mark.parametrize(
+    ("account", "app", "reason"),
+    [
+        ({"free": False, "lease_owner": "host-1", "lease_expires_at": at(seconds=20)}, {}, "video"),
+        ({}, {"step_seconds": 2.0, "has_room": False, "next_slot_at": at(seconds=1)}, "video"),
+        ({"state": "paused"}, {}, "state"),
+        (WAITS, {}, "video"),
+        (WAITS | {"token_due_at": at(hours=5)}, {}, "token"),
+    ],
+    ids=["lease", "app-rate", "paused", "token-first", "token-last"],
+)
+def test_what_opens_in_a_second_is_not_why_a_cover_waits(account, app, reason):
+    """The reason is the closed gate that opens last, or never by itself."""
+    video = replace(VIDEO, turn=Turn.TOP_UP, due_at=at(hours=4))
+    explanation = told(video, replace(APP, **app), **account)
+    assert explanation.reason == reason
+    if reason == "video":
+        assert explanation.next_ask_at == at(hours=4)
+        assert "; asked for again at 2026-09-01 16:00:00+00:00 (in 4 h)" in explanation.verdict
 
 
 def test_an_account_of_which_all_gates_are_open_waits_for_its_turn():
@@ -208,7 +229,11 @@ def test_with_a_queue_and_no_limit_of_the_app_nobody_knows_how_long():
 def test_chunks_of_its_own_account_come_first():
     """One slot for every twenty videos that were due before."""
     video = replace(VIDEO, ahead=45)
-    assert told(video, step_seconds=10.0).expected_at == at(seconds=2 * 10 + 5)
+    explanation = told(video, step_seconds=10.0)
+    assert explanation.expected_at == at(seconds=2 * 10 + 5)
+    assert "; waiting: 45 videos are ahead in its own; expected by" in explanation.verdict
+    both = told(video, accounts_ahead=1)
+    assert "; waiting: 1 account is ahead and 45 videos are ahead in its own" in both.verdict
 
 
 def test_a_pause_of_everything_stops_an_account_that_is_well():
