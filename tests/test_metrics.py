@@ -19,10 +19,10 @@ PAGE = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
 ROW = re.compile(r"^\| `(refresher_\w+)` \| (\w+) \| (.+?) \| .+ \|$", re.MULTILINE)
 
 
-async def text_of(port):
+async def text_of(port, **wanted):
     async with (
         aiohttp.ClientSession() as session,
-        session.get(f"http://127.0.0.1:{port}/metrics") as response,
+        session.get(f"http://127.0.0.1:{port}/metrics", params=wanted) as response,
     ):
         assert response.status == 200
         return await response.text()
@@ -114,6 +114,14 @@ async def test_metrics_of_a_daemon_are_those_of_the_page(serve, start):
     for name in ("ana", "bob", "carol"):
         assert f'"{name}"' not in text
     check_by_promtool(text)
+
+
+async def test_a_scrape_may_ask_for_some_metrics(serve, start):
+    """By their names, those of the fleet and those of the replica."""
+    port = await busy_daemon(serve, start)
+    wanted = ["refresher_due_videos", "refresher_database_up"]
+    text = await text_of(port, **{"name[]": wanted})
+    assert set(read(text)) == set(wanted)
 
 
 def check_by_promtool(text):

@@ -46,7 +46,8 @@ def metrics_handler(sources: Sources) -> Handler:
 
 
 def _registry(sources: Sources) -> CollectorRegistry:
-    registry = CollectorRegistry()
+    # With the option a scrape that asks for some names gets those of our collectors, too.
+    registry = CollectorRegistry(support_collectors_without_names=True)
     registry.register(FleetCollector(sources.fleet, sources.clock))
     registry.register(ReplicaCollector(sources))
     ProcessCollector(registry=registry)
