@@ -109,6 +109,16 @@ async def test_foreign_names_are_printed_as_they_are(refresher, pool):
         assert "\x1b" not in out
 
 
+async def test_no_line_in_a_pipe_ends_in_spaces(refresher, pool):
+    """Columns stand below each other, and what is empty at the end is left out."""
+    await pool.execute(VIDEOS)
+    for command in ("accounts list", "accounts show ana", "videos list", "status"):
+        _, out, _ = await refresher(*command.split())
+        lines = out.split("\n")
+        assert len(lines) > 2
+        assert [line for line in lines if line != line.rstrip()] == []
+
+
 async def test_a_spreadsheet_takes_no_cell_for_a_formula(refresher, pool, tmp_path):
     """CSV: what begins like one has an apostrophe before it, which imports leave out again."""
     await pool.execute(ACCOUNTS)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 
 from refresher.cli.options import whole
-from refresher.cli.output import Misuse
+from refresher.cli.output import Misuse, print_table
 
 DEMO_WORDS: Final = """\
 A PostgreSQL of its own, an emulated TikTok whose covers live 60 seconds, and the daemon, with 20
@@ -27,7 +27,6 @@ def demo(
     Example: refresher demo --seconds 90
     """
     import uvloop
-    from rich.console import Console
     from rich.table import Table
 
     from refresher import logs
@@ -52,7 +51,7 @@ def demo(
         f"{chunk_fill(tally) or 0:.1%}",
         f"{tally.throttled:,}",
     )
-    Console().print(table)
+    print_table(table)
 
 
 def emulator(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refresher.cli.output import WIDE, Misuse, short, unmarked
+from refresher.cli.output import Misuse, print_table, short, unmarked
 from refresher.domain.cells import safe_cell
 
 if TYPE_CHECKING:
@@ -76,11 +76,8 @@ def _cell(value: object) -> object:
 
 
 async def _print_table(columns: Mapping[str, Callable[[Row], str]], pages: Pages) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    # In a file or another program, no line may be folded to the width of a terminal.
-    console = Console(width=None if sys.stdout.isatty() else WIDE)
     header = True
     async for page in pages:
         if not page and not header:
@@ -88,7 +85,7 @@ async def _print_table(columns: Mapping[str, Callable[[Row], str]], pages: Pages
         table = Table(*columns, box=None, pad_edge=False, show_header=header)
         for row in page:
             table.add_row(*(unmarked(cell_of(row)) for cell_of in columns.values()))
-        console.print(table)
+        print_table(table)
         header = False
 
 

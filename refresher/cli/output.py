@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from rich.table import Table
     from rich.text import Text
 
 #: The variable of a secret, or its file, in a complaint: the text after it is a sentence, of ours
@@ -74,7 +75,20 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     """A line for each name and value; the values stand below each other."""
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
-        print(printable(f"{name:<{width}}  {value}"))
+        print(printable(f"{name:<{width}}  {value}").rstrip())
+
+
+def print_table(table: Table) -> None:
+    """Fitted to a terminal. Elsewhere no line is folded, and none ends in spaces."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        Console(highlight=False).print(table)
+        return
+    console = Console(width=WIDE, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")), flush=True)
 
 
 def short(moment: datetime | None) -> str:

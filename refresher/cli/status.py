@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from refresher.cli.output import WIDE, say, unmarked
+from refresher.cli.output import print_table, say, unmarked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -51,7 +50,7 @@ def show_status(
     if watch:
         _watch(told)
     else:
-        _show(_console(), told())
+        _show(told())
 
 
 def _watch(told: Callable[[], Table | str]) -> None:
@@ -59,17 +58,17 @@ def _watch(told: Callable[[], Table | str]) -> None:
 
     A database that is away in between is waited for.
     """
+    from rich.console import Console
     from rich.live import Live
 
-    console = _console()
     shown: Table | str = told()  # a mistake of the operator ends it
     with suppress(KeyboardInterrupt):
-        if not console.is_terminal:
+        if not sys.stdout.isatty():
             while True:
-                _show(console, shown)
+                _show(shown)
                 sleep(WATCH_SECONDS)
                 shown = _told_again(told)
-        with Live(_drawn(shown), console=console, auto_refresh=False) as live:
+        with Live(_drawn(shown), console=Console(highlight=False), auto_refresh=False) as live:
             while True:
                 sleep(WATCH_SECONDS)
                 live.update(_drawn(_told_again(told)), refresh=True)
@@ -92,19 +91,11 @@ def _told_again(told: Callable[[], Table | str]) -> Table | str:
         return ""
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    # In a file or another program, no line may be folded to the width of a terminal.
-    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
-
-
-def _show(console: Console, shown: Table | str) -> None:
+def _show(shown: Table | str) -> None:
     if isinstance(shown, str):
         print(shown, flush=True)
     else:
-        console.print(shown)
-        sys.stdout.flush()
+        print_table(shown)
 
 
 async def _facts(pool: Pool, limit_per_token: int) -> dict[str, Any]:
