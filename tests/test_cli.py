@@ -281,7 +281,7 @@ async def test_a_bad_row_stops_an_import_with_nothing_written(
         ("run", {"http_listen": "here"}, "REFRESHER_HTTP_LISTEN: expected host:port, not 'here'"),
         ("run", {"http_listen": "203.0.113.1:80"}, "203.0.113.1"),
         ("status", {"url": "postgresql://u:pass-word-of-the-tests@127.0.0.1:9/d"}, "127.0.0.1"),
-        ("accounts pause bob", {}, "expected a known account, not 'bob'"),
+        ("accounts pause bob", {}, "open_id: expected a known account, not 'bob'; add it"),
         ("accounts import nowhere.csv", {}, "nowhere.csv: No such file"),
         ("videos import nowhere.csv", {}, "nowhere.csv: No such file"),
         ("tokens rotate", {}, "REFRESHER_TOKEN_KEYS is not set: expected the key to encrypt with"),

@@ -183,6 +183,7 @@ async def test_lists_go_page_by_page(pool, monkeypatch):
     [
         ("accounts list --state gone", "--state: expected active, paused, "),
         ("videos list --state active", "--state: expected missing, gone, rejected or expired, not"),
+        ("videos list --account eve --json", "expected a known account, not 'eve'; add it with"),
         ("videos list --json --csv", "expected --json or --csv, not both"),
     ],
 )

@@ -3,6 +3,7 @@
 import pytest
 
 from refresher.domain.pacing import Pace
+from refresher.domain.retried import Retried
 from refresher.postgres import listing, retries
 from refresher.postgres.accounts import Accounts
 from tests.test_lists import VIDEOS
@@ -10,6 +11,11 @@ from tests.test_lists import VIDEOS
 LATER = """
 UPDATE refresher.accounts SET wake_at = now() + interval '1 day'
 """
+
+
+CREDENTIALS = {"tiktok_client_key": "key", "tiktok_client_secret": "secret"}
+RENEWED_FIRST = ["6 of them only when the dead access token of their account is renewed"]
+LOST = ["6 of them only when their user authorizes again: the dead access token is not renewed"]
 
 
 async def again(pool):
@@ -50,8 +56,10 @@ async def test_videos_are_asked_for_again(refresher, pool, command, retried, sai
     [
         ("", "expected VIDEO_ID, --account or --state"),
         ("4 --state gone", "IDs go without --state"),
-        ("4 9 --account ana", "expected known videos of account 'ana', not 9"),
-        ("4 8 9", "VIDEO_ID: expected known videos, not 8, 9"),
+        ("4 9 --account ana", "VIDEO_ID: expected a stored video of account 'ana', not '9'; add"),
+        ("4 8 9", "VIDEO_ID: expected stored videos, not '8', '9'; add it with"),
+        ("--account eve", "open_id: expected a known account, not 'eve'; add it with refresher"),
+        ("4 --account eve", "open_id: expected a known account, not 'eve'; add it with refresher"),
         ("--state valid", "--state: expected missing, gone, rejected or expired, not 'valid'"),
     ],
 )
@@ -90,6 +98,33 @@ async def test_a_retried_video_wakes_its_account(pool, monkeypatch):
     await pool.execute(LATER)
     accounts = Accounts(pool, replica="a", pace=Pace(600, 0, lease_seconds=60))
     assert await accounts.claim(10) == []
-    assert await retries.retry_all(pool, listing.list_videos(pool, "gone")) == (2, 1)
+    retried = await retries.retry_all(pool, listing.list_videos(pool, "gone"), managed=True)
+    assert retried == Retried(videos=2, inactive=1)
     (claim,) = await accounts.claim(10)
     assert [video.video_id for video in claim.videos if video.due] == ["4"]
+
+
+DEAD = "access_token_expires_at = now() - interval '1 hour'"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "settings", "said"),
+    [
+        (f"{DEAD}, refresh_token = 'rft.x'", CREDENTIALS, RENEWED_FIRST),
+        (DEAD, CREDENTIALS, LOST),
+        (f"{DEAD}, refresh_token = 'rft.x'", {}, LOST),
+        (
+            f"{DEAD}, refresh_token = 'rft.x', refresh_token_expires_at = now()",
+            CREDENTIALS,
+            LOST,
+        ),
+        ("refresh_token = NULL", CREDENTIALS, []),
+    ],
+    ids=["renewed first", "no refresh token", "no credentials", "consent ended", "alive"],
+)
+async def test_a_dead_token_is_told(refresher, pool, tokens, settings, said):
+    """The videos are due, but nothing is asked with such a token."""
+    await pool.execute(VIDEOS)
+    await pool.execute(f"UPDATE refresher.accounts SET {tokens} WHERE open_id = 'ana'")
+    _, out, _ = await refresher("videos", "retry", "--account", "ana", **settings)
+    assert out.splitlines() == ["6 videos to be asked for now", *said]

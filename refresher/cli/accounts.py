@@ -10,8 +10,8 @@ import typer
 
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
 from refresher.cli.listing import AsCsv, AsJson, one_of, printing, text
-from refresher.cli.options import TAKES_HYPHENS, OneAccount
-from refresher.cli.output import Misuse, counted, print_pairs, short
+from refresher.cli.options import TAKES_HYPHENS, OneAccount, unknown_account
+from refresher.cli.output import counted, print_pairs, short
 from refresher.csv_files.columns import ACCOUNT_COLUMNS, ACCOUNT_NEEDS
 
 if TYPE_CHECKING:
@@ -152,7 +152,6 @@ def _set_state(open_id: str, state: str, reason: str | None) -> None:
 
     standing, paused_since = with_database(settings, set_state)
     if standing is None:
-        hint = "; of options tells refresher accounts --help" if open_id.startswith("-") else ""
-        raise Misuse(f"open_id: expected a known account, not {open_id!r}{hint}")
+        raise unknown_account(open_id)
     everything = f"; but everything is paused since {short(paused_since)}" if paused_since else ""
     print(standing_line(open_id, standing, managed=settings.renews_tokens) + everything)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from refresher.cli.options import TAKES_HYPHENS
+from refresher.cli.options import ADD_VIDEOS, TAKES_HYPHENS, unknown_account, unknown_video
 from refresher.cli.output import Misuse, encodable, print_pairs, printable, short
 
 if TYPE_CHECKING:
@@ -65,14 +65,8 @@ async def _read(
     assert video_id is not None  # noqa: S101 - one of them is given
     open_ids = await accounts_of_video(pool, video_id) if encodable(video_id) else []
     if not open_ids:
-        raise Misuse(f"VIDEO_ID: expected a stored video, not {video_id!r}; {ADD_VIDEOS}")
+        raise unknown_video(video_id)
     return await _facts(pool, settings, open_ids, video_id)
-
-
-ADD_VIDEOS: Final = "add it with refresher videos import FILE.csv or INSERT INTO refresher.videos"
-ADD_ACCOUNTS: Final = (
-    "add it with refresher accounts import FILE.csv or INSERT INTO refresher.accounts"
-)
 
 
 async def read_account(
@@ -85,18 +79,18 @@ async def read_account(
         else []
     )
     if not facts:
-        raise Misuse(f"open_id: expected a known account, not {open_id!r}; {ADD_ACCOUNTS}")
+        raise unknown_account(open_id)
     if video_id is not None and facts[0].video is None:
-        raise Misuse(await _elsewhere(pool, open_id, video_id))
+        raise await _elsewhere(pool, open_id, video_id)
     return facts[0]
 
 
-async def _elsewhere(pool: Pool, open_id: str, video_id: str) -> str:
+async def _elsewhere(pool: Pool, open_id: str, video_id: str) -> Misuse:
     from refresher.postgres.explain import accounts_of_video
 
     others = await accounts_of_video(pool, video_id)
     hint = f"it is stored under {', '.join(map(repr, others))}" if others else ADD_VIDEOS
-    return f"VIDEO_ID: expected a video of {open_id!r}, not {video_id!r}; {hint}"
+    return unknown_video(video_id, account=open_id, hint=hint)
 
 
 async def _facts(

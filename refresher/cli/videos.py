@@ -9,7 +9,7 @@ import typer
 
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
 from refresher.cli.listing import AsCsv, AsJson, one_of, printing, text
-from refresher.cli.options import TAKES_HYPHENS
+from refresher.cli.options import TAKES_HYPHENS, unknown_account, unknown_video
 from refresher.cli.output import Misuse, counted, encodable
 from refresher.csv_files.columns import VIDEO_COLUMNS, VIDEO_NEEDS
 
@@ -95,7 +95,20 @@ def list_videos(
     wanted = one_of("--state", state, VIDEO_STATES)
     show = printing(VIDEO_CELLS, listing.VIDEO_FIELDS, as_json=as_json, as_csv=as_csv)
     open_id = None if account is None else OpenId(account)
-    with_database(read_settings(), lambda pool: show(listing.list_videos(pool, wanted, open_id)))
+
+    async def list_known(pool: Pool) -> None:
+        await _check_known(pool, account)
+        await show(listing.list_videos(pool, wanted, open_id))
+
+    with_database(read_settings(), list_known)
+
+
+async def _check_known(pool: Pool, account: str | None) -> None:
+    """Raises `Misuse` for an account that is not stored."""
+    from refresher.postgres.status import is_known
+
+    if account is not None and not (encodable(account) and await is_known(pool, account)):
+        raise unknown_account(account)
 
 
 @videos.command("retry", context_settings=TAKES_HYPHENS)
@@ -113,6 +126,8 @@ def retry_videos(
     Example: refresher videos retry --state gone
     """
     from refresher.cli.database import with_database
+    from refresher.domain.retried import retried_lines
+    from refresher.postgres.retries import retry_all
     from refresher.postgres.status import read_paused_since
     from refresher.settings import read_settings
 
@@ -120,34 +135,33 @@ def retry_videos(
     if not (video_ids or account or wanted) or (video_ids and wanted):
         raise Misuse("expected VIDEO_ID, --account or --state; IDs go without --state")
 
+    settings = read_settings()
+
     async def retry(pool: Pool) -> None:
-        retried, waiting = await _retry(pool, video_ids or [], account, wanted)
-        paused = await read_paused_since(pool)
-        print(
-            f"{counted(retried, 'video')} to be asked for {'after the pause' if paused else 'now'}"
-        )
-        if waiting:
-            print(f"{waiting:,} of them only when their account is active again: see accounts list")
+        pages = await _retried(pool, video_ids or [], account, wanted)
+        retried = await retry_all(pool, pages, managed=settings.renews_tokens)
+        paused_since = await read_paused_since(pool)
+        print(*retried_lines(retried, paused=paused_since is not None), sep="\n")
 
-    with_database(read_settings(), retry)
+    with_database(settings, retry)
 
 
-async def _retry(
+async def _retried(
     pool: Pool, video_ids: Sequence[str], account: str | None, wanted: str | None
-) -> tuple[int, int]:
+) -> AsyncIterator[Sequence[Row]]:
     from refresher.domain.model import OpenId
     from refresher.postgres.listing import list_videos
-    from refresher.postgres.retries import find_videos, retry_all
+    from refresher.postgres.retries import find_videos
 
+    await _check_known(pool, account)
     open_id = None if account is None else OpenId(account)
     if not video_ids:
-        return await retry_all(pool, list_videos(pool, wanted, open_id))
+        return list_videos(pool, wanted, open_id)
     found = await find_videos(pool, set(filter(encodable, video_ids)), open_id)
     known = {row["video_id"] for row in found}
     if unknown := [video_id for video_id in video_ids if video_id not in known]:
-        where = "" if account is None else f" of account {account!r}"
-        raise Misuse(f"VIDEO_ID: expected known videos{where}, not {', '.join(unknown)}")
-    return await retry_all(pool, _one_page(found))
+        raise unknown_video(*unknown, account=account)
+    return _one_page(found)
 
 
 async def _one_page(rows: Sequence[Row]) -> AsyncIterator[Sequence[Row]]:

@@ -4,7 +4,10 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from itertools import groupby
 from typing import Final
 
+from asyncpg import Record
+
 from refresher.domain.model import OpenId, VideoId
+from refresher.domain.retried import Retried
 from refresher.postgres.database import Pool, acquired
 from refresher.postgres.explain import accounts_of_video
 from refresher.postgres.listing import Row, list_videos
@@ -35,27 +38,25 @@ async def find_videos(
     ]
 
 
-async def retry_all(pool: Pool, pages: AsyncIterator[Sequence[Row]]) -> tuple[int, int]:
-    """Make the listed videos due now, and no longer gone.
-
-    Returns how many, and how many of them wait until their account is active again.
-    """
-    retried = waiting = 0
+async def retry_all(pool: Pool, pages: AsyncIterator[Sequence[Row]], *, managed: bool) -> Retried:
+    """Make the listed videos due now, and no longer gone; `managed`: we renew access tokens."""
+    retried = Retried()
     async for page in pages:
         for open_id, rows in groupby(page, key=lambda row: row["open_id"]):
-            of_account = list(rows)
-            changed = await retry(pool, open_id, [row["video_id"] for row in of_account])
-            retried += changed
-            waiting += changed if of_account[0]["account_state"] != "active" else 0
-    return retried, waiting
+            video_ids = [row["video_id"] for row in rows]
+            for start in range(0, len(video_ids), RETRIED_AT_ONCE):
+                row = await _retry(pool, open_id, video_ids[start : start + RETRIED_AT_ONCE])
+                if row:
+                    retried = retried.plus(
+                        row["videos"],
+                        inactive=row["inactive"],
+                        token_dead=row["token_dead"],
+                        renewable=managed and row["renewable"],
+                    )
+    return retried
 
 
-async def retry(pool: Pool, open_id: OpenId, video_ids: Sequence[VideoId]) -> int:
-    """Ask for some videos of an account again, as for new ones; how many were still there."""
-    changed = 0
-    for start in range(0, len(video_ids), RETRIED_AT_ONCE):
-        some = video_ids[start : start + RETRIED_AT_ONCE]
-        async with acquired(pool) as connection:
-            asked = RETRY_VIDEOS(open_id=open_id, video_ids=some)
-            changed += await connection.fetchval(*asked) or 0
-    return changed
+async def _retry(pool: Pool, open_id: OpenId, video_ids: Sequence[VideoId]) -> Record | None:
+    """Ask for some videos of an account again, as for new ones; None if none is still there."""
+    async with acquired(pool) as connection:
+        return await connection.fetchrow(*RETRY_VIDEOS(open_id=open_id, video_ids=video_ids))

@@ -23,6 +23,7 @@ SUMMARY: Final = statement("summary")
 ISOLATED: Final = statement("isolated")
 QUOTA: Final = statement("quota")
 REPLICAS: Final = statement("replicas")
+IS_KNOWN: Final = statement("is_known")
 SET_STATE: Final = statement("set_state")
 NOW: Final = statement("now")
 DUE_BEFORE: Final = statement("due_before")
@@ -115,6 +116,13 @@ async def count_isolated(pool: Pool) -> int:
     async with acquired(pool) as connection:
         isolated: int = await connection.fetchval(*ISOLATED(), timeout=REPORT_SECONDS)
     return isolated
+
+
+async def is_known(pool: Pool, open_id: str) -> bool:
+    """Whether the account is stored."""
+    async with acquired(pool) as connection:
+        known: bool = await connection.fetchval(*IS_KNOWN(open_id=open_id))
+    return known
 
 
 async def set_state(pool: Pool, open_id: str, state: str, reason: str | None) -> Standing | None:

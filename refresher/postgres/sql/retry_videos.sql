@@ -7,6 +7,9 @@ WITH retried_videos AS (
     WHERE open_id = :open_id AND video_id = ANY (:video_ids::text[])
     RETURNING video_id
 )
-SELECT count(*) AS videos, refresher.wake_account(:open_id, now())
-FROM retried_videos
-HAVING count(*) > 0
+SELECT r.videos, refresher.wake_account(:open_id, now()),
+       a.state <> 'active' AS inactive, {{ token_is_dead }} AS token_dead,
+       {{ is_renewable }} AS renewable
+FROM (SELECT count(*) AS videos FROM retried_videos HAVING count(*) > 0) AS r,
+     refresher.accounts AS a
+WHERE a.open_id = :open_id
