@@ -7,6 +7,7 @@ from importlib.metadata import version
 import pytest
 from cryptography.fernet import Fernet
 
+from refresher.domain.credentials import AppCredentials
 from refresher.postgres.sealing import SEALED, Sealer
 from tests.test_refused import on_update
 
@@ -424,6 +425,38 @@ async def test_status_tells_freshness(refresher, serve):
     code, out, _ = await refresher("status")
     assert code == 0
     assert re.search(r"freshness +100.00%", out)
+
+
+async def test_status_tells_limits_refusals_and_silence(refresher, pool):
+    """The limits in force, refused app credentials and replicas that died or hang."""
+    settings = {"tiktok_client_key": "key", "tiktok_client_secret": "secret"}
+    settings["rate_limit_per_app"] = 1200
+    told = json.loads((await refresher("status", "--json", **settings))[1])
+    assert told["quota"]["limit_per_app_and_minute"] == 1200
+    assert told["quota"]["found_per_app_and_minute"] is None
+    assert (told["app_credentials_refused_at"], told["silent_replicas"]) == (None, {})
+    await pool.execute(
+        "UPDATE refresher.app SET rate = 90, rate_lowered_at = now(), client_refused_at = now(),"
+        " refused_client = $1",
+        AppCredentials("key", "secret").fingerprint,
+    )
+    await pool.execute(
+        "INSERT INTO refresher.replicas (replica, version, seen_at)"
+        " VALUES ('a', '1', now()), ('b', '1', now() - interval '1 minute')"
+    )
+    told = json.loads((await refresher("status", "--json", **settings))[1])
+    assert 89 < told["quota"]["found_per_app_and_minute"] < 95
+    assert (bool(told["app_credentials_refused_at"]), [*told["silent_replicas"]]) == (True, ["b"])
+    _, out, _ = await refresher("status", **settings)
+    for line in (
+        r"limit per account +600 requests a minute",
+        r"limit of the app +1,200 requests a minute",
+        r"found after 429s +about 9\d requests a minute for the app",
+        r"app credentials +refused by TikTok at 20.+",
+        r"silent replica +b, last seen at 20.+",
+    ):
+        assert re.search(rf"^{line}$", out, re.MULTILINE)
+    assert "app credentials" not in (await refresher("status"))[1], "other ones are in use"
 
 
 async def test_status_tells_partitions(refresher):

@@ -13,12 +13,15 @@ import typer
 from refresher.cli.output import print_table, say, unmarked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from rich.table import Table
     from rich.text import Text
 
     from refresher.postgres.database import Pool
+    from refresher.postgres.snapshot import Snapshot
+    from refresher.settings import Settings
 
 #: Between two looks of `--watch`.
 WATCH_SECONDS: Final = 2.0
@@ -44,7 +47,7 @@ def show_status(
     settings = read_settings()
 
     def told() -> Table | str:
-        facts = with_database(settings, lambda pool: _facts(pool, settings.rate_limit_per_token))
+        facts = with_database(settings, lambda pool: _facts(pool, settings))
         return json.dumps(facts, indent=2) if as_json else _table(facts)
 
     if watch:
@@ -98,54 +101,94 @@ def _show(shown: Table | str) -> None:
         print_table(shown)
 
 
-async def _facts(pool: Pool, limit_per_token: int) -> dict[str, Any]:
+async def _facts(pool: Pool, settings: Settings) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from refresher.postgres import status
     from refresher.postgres.partitioning import count_partitions
+    from refresher.postgres.snapshot import read_snapshot
+    from refresher.postgres.status import read_replicas
 
-    summary = await status.read_summary(pool)
-    quota = await status.read_quota(pool)
-    partitions = await count_partitions(pool)
-    paused_since = await status.read_paused_since(pool)
+    snapshot = await read_snapshot(pool)
+    leases, partitions = await read_replicas(pool), await count_partitions(pool)
+    app, quota, now = snapshot.app, snapshot.quota, snapshot.taken_at
+    credentials = settings.app_credentials
+    fingerprint = credentials.fingerprint if credentials else None
     return {
-        "paused_since": paused_since.isoformat() if paused_since else None,
-        **asdict(summary),
-        "isolated_accounts": await status.count_isolated(pool),
+        "paused_since": _iso(app.paused_since),
+        **asdict(snapshot.summary),
+        "isolated_accounts": sum(
+            kind.accounts for kind in snapshot.kinds if kind.state == "isolated"
+        ),
         "quota": {
             "since": quota.since.isoformat(),
             "requests": quota.requests,
             "busiest_account_requests": quota.busiest,
-            "limit_per_account_and_minute": limit_per_token,
+            "limit_per_account_and_minute": settings.rate_limit_per_token,
+            "limit_per_app_and_minute": settings.rate_limit_per_app,
+            "found_per_app_and_minute": app.learned_per_minute,
         },
-        "replicas": dict(await status.read_replicas(pool)),
+        "app_credentials_refused_at": _iso(app.refused_at(fingerprint, now)),
+        "replicas": dict(leases),
+        "silent_replicas": _silent(snapshot),
         **({} if partitions is None else {"video_partitions": partitions}),
     }
+
+
+def _silent(snapshot: Snapshot) -> dict[str, str | None] | None:
+    """When each silent replica was last seen; None: the database does not tell."""
+    if snapshot.replicas is None:
+        return None
+    return {
+        one.replica: _iso(one.seen_at)
+        for one in snapshot.replicas
+        if one.is_silent(snapshot.taken_at)
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
 
 
 def _table(facts: dict[str, Any]) -> Table:
     from rich.table import Table
 
-    quota, reachable = facts["quota"], facts["valid"] + facts["expired"] + facts["uncovered"]
     table = Table(show_header=False, box=None, pad_edge=False)
-    if facts["paused_since"]:
-        since = facts["paused_since"]
-        table.add_row("paused", f"everything, since {since}: resume --all goes on", style="yellow")
-    table.add_row("freshness", f"{facts['valid'] / reachable:.2%}" if reachable else "no covers")
-    for name in ("videos", "valid", "expired", "uncovered", "missing", "unreachable", "due"):
-        table.add_row(name, f"{facts[name]:,}", style=BAD.get(name) if facts[name] else None)
-    table.add_row("oldest overdue", f"{facts['oldest_overdue_seconds']:,} s")
-    for state, count in facts["accounts"].items():
-        style = BAD.get(state) if count else None
-        table.add_row(f"accounts {state}", f"{count:,}", style=style)
-    table.add_row("accounts isolated", f"{facts['isolated_accounts']:,}")
-    table.add_row(
-        "quota",
-        f"{quota['requests']:,} requests since {quota['since']}, "
-        f"{quota['busiest_account_requests']:,} by the busiest account",
-    )
-    for replica, leases in (facts["replicas"] or {"": 0}).items():
-        table.add_row("leases now", unmarked(f"{leases:,} {replica}"))
-    if "video_partitions" in facts:
-        table.add_row("video partitions", f"{facts['video_partitions']:,}")
+    for name, value, style in _rows(facts):
+        table.add_row(name, unmarked(value), style=style)
     return table
+
+
+def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str, str | None]]:
+    """Names, values, and how they look on a terminal."""
+    reachable = facts["valid"] + facts["expired"] + facts["uncovered"]
+    if since := facts["paused_since"]:
+        yield "paused", f"everything, since {since}: resume --all goes on", "yellow"
+    yield "freshness", f"{facts['valid'] / reachable:.2%}" if reachable else "no covers", None
+    for name in ("videos", "valid", "expired", "uncovered", "missing", "unreachable", "due"):
+        yield name, f"{facts[name]:,}", BAD.get(name) if facts[name] else None
+    yield "oldest overdue", f"{facts['oldest_overdue_seconds']:,} s", None
+    for state, count in facts["accounts"].items():
+        yield f"accounts {state}", f"{count:,}", BAD.get(state) if count else None
+    yield "accounts isolated", f"{facts['isolated_accounts']:,}", None
+    yield from _quota_rows(facts["quota"])
+    if refused_at := facts["app_credentials_refused_at"]:
+        yield "app credentials", f"refused by TikTok at {refused_at}", "bold red"
+    for replica, leases in (facts["replicas"] or {"": 0}).items():
+        yield "leases now", f"{leases:,} {replica}", None
+    for replica, seen_at in (facts["silent_replicas"] or {}).items():
+        yield "silent replica", f"{replica}, last seen at {seen_at}", "yellow"
+    if "video_partitions" in facts:
+        yield "video partitions", f"{facts['video_partitions']:,}", None
+
+
+def _quota_rows(quota: dict[str, Any]) -> Iterator[tuple[str, str, str | None]]:
+    used = f"{quota['requests']:,} requests since {quota['since']}"
+    yield "quota", f"{used}, {quota['busiest_account_requests']:,} by the busiest account", None
+    yield "limit per account", _limit(quota["limit_per_account_and_minute"]), None
+    yield "limit of the app", _limit(quota["limit_per_app_and_minute"]), None
+    if (found := quota["found_per_app_and_minute"]) is not None:
+        yield "found after 429s", f"about {found:,.0f} requests a minute for the app", "yellow"
+
+
+def _limit(per_minute: int) -> str:
+    return f"{per_minute:,} requests a minute" if per_minute else "none"

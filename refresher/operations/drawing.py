@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from refresher.logs import Notable
 from refresher.operations.lists import PAGE
 from refresher.operations.shared import Reading
-from refresher.operations.verdicts import Known, headline, is_silent, judge
+from refresher.operations.verdicts import Known, headline, judge
 from refresher.operations.words import number, since, span
 from refresher.postgres.details import EXPIRY_BOUNDS, Details, Troubled, Wanted
 from refresher.postgres.snapshot import Snapshot
@@ -132,7 +132,6 @@ def _templates() -> Environment:
     )
     environment.globals.update(
         since=since,
-        is_silent=is_silent,
         held_up_by=HELD_UP_BY,
         states=STATES,
         levels=LEVELS,

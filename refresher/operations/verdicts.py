@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, Literal
 
-from refresher.domain.pacing import REFUSED_SECONDS, SILENT_SECONDS
+from refresher.domain.pacing import SILENT_SECONDS
 from refresher.operations.words import number, since, span
 from refresher.postgres.snapshot import Snapshot
 
@@ -193,7 +192,7 @@ def _tiktok(snapshot: Snapshot) -> Check:
 
 
 def _credentials(snapshot: Snapshot, known: Known) -> Check:
-    app, name = snapshot.app, "App credentials"
+    name = "App credentials"
     if known.lacks_credentials:
         return Check(
             "accounts",
@@ -203,8 +202,8 @@ def _credentials(snapshot: Snapshot, known: Known) -> Check:
             "Set REFRESHER_TIKTOK_CLIENT_KEY and REFRESHER_TIKTOK_CLIENT_SECRET, or "
             "REFRESHER_TOKEN_MANAGEMENT=external.",
         )
-    refused_at = app.client_refused_at if app.refused_client == known.fingerprint else None
-    if refused_at is None or (snapshot.taken_at - refused_at).total_seconds() > REFUSED_SECONDS:
+    refused_at = snapshot.app.refused_at(known.fingerprint, snapshot.taken_at)
+    if refused_at is None:
         return Check("accounts", name, "ok", "TikTok has not refused them lately.")
     return Check(
         "accounts",
@@ -267,9 +266,8 @@ def _replicas(snapshot: Snapshot) -> Check:
             "Not known: the database does not tell which replicas run.",
             "Grant the daemon's role its rights on refresher.replicas: see loop.failed in the log.",
         )
-    seen = [one.seen_at for one in snapshot.replicas if one.seen_at]
-    silent = sum(is_silent(snapshot.taken_at, seen_at) for seen_at in seen)
-    running = len(seen) - silent
+    silent = sum(one.is_silent(snapshot.taken_at) for one in snapshot.replicas)
+    running = sum(one.seen_at is not None for one in snapshot.replicas) - silent
     if not silent and running:
         return Check("replicas", "Replicas", "ok", f"{number(running)} running.")
     return Check(
@@ -281,11 +279,6 @@ def _replicas(snapshot: Snapshot) -> Check:
         if silent
         else "This one has not said yet that it runs: look again in ten seconds.",
     )
-
-
-def is_silent(now: datetime, seen_at: datetime | None) -> bool:
-    """Whether a replica that said so at that time should have said again that it runs."""
-    return seen_at is not None and (now - seen_at).total_seconds() >= SILENT_SECONDS
 
 
 def _database(age_seconds: float) -> Check:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from refresher.domain.pacing import SILENT_SECONDS
 from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
 from refresher.postgres.statements import statement
 
@@ -26,6 +27,10 @@ class Replica:
     progress_at: datetime | None
     #: The accounts that it works now.
     leases: int
+
+    def is_silent(self, now: datetime) -> bool:
+        """Whether it should have said again by now that it runs."""
+        return self.seen_at is not None and (now - self.seen_at).total_seconds() >= SILENT_SECONDS
 
 
 async def beat(pool: Pool, replica: str, version: str, *, progressed: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 from asyncpg import Record
 
 from refresher.domain.errors import DatabaseUnavailable, is_away
+from refresher.domain.pacing import REFUSED_SECONDS
 from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
 from refresher.postgres.replicas import Replica, seen_replicas
 from refresher.postgres.statements import Statement, statement
@@ -54,6 +55,13 @@ class AppState:
     #: The fingerprint of the app credentials that TikTok refused last, and when.
     refused_client: str | None
     client_refused_at: datetime | None
+
+    def refused_at(self, fingerprint: str | None, now: datetime) -> datetime | None:
+        """When TikTok refused the app credentials with this fingerprint; None: not lately."""
+        if self.client_refused_at is None or self.refused_client != fingerprint:
+            return None
+        is_old = (now - self.client_refused_at).total_seconds() > REFUSED_SECONDS
+        return None if is_old else self.client_refused_at
 
 
 @dataclass(frozen=True, slots=True)
