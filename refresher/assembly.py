@@ -19,10 +19,10 @@ from refresher.flow.loop import Refresher
 from refresher.flow.outage import Outage
 from refresher.flow.terms import Terms
 from refresher.flow.wiring import Outside
+from refresher.operations.checks import Known
 from refresher.operations.lists import Lists
 from refresher.operations.server import Sources
 from refresher.operations.shared import Shared
-from refresher.operations.verdicts import Known
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.database import (
     APPLICATION_NAME,
@@ -181,7 +181,7 @@ def sources(app: App, ready: Callable[[], Awaitable[str | None]]) -> Sources:
         details=Shared(
             partial(_read_details, app), monotonic, turn=reads, fresh_seconds=DETAILS_SECONDS
         ),
-        lists=Lists(app.pool, monotonic, reads),
+        lists=Lists(app.pool, monotonic, reads, managed=app.settings.renews_tokens),
         known=_known(app),
     )
 

@@ -140,6 +140,8 @@ async def _examine_schema(examination: Examination, pool: Pool, settings: Settin
     await examination.read(facts.Replicas, vitals.read_fleet(pool, version("cover-refresher")))
     sealer, seconds = Sealer(split_keys(settings.token_keys)), TOKEN_SECONDS
     await examination.read(facts.Tokens, read_tokens(pool, sealer, seconds, monotonic))
+    troubles = vitals.read_troubles(pool, managed=settings.renews_tokens)
+    await examination.read(facts.Troubles, troubles)
     await examination.read(facts.Pause, vitals.read_pause(pool))
     # Last what reads videos: it may wait for who has locked them.
     await _examine_covers(examination, pool, settings.lead_seconds)

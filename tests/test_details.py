@@ -147,12 +147,10 @@ async def test_accounts_in_trouble_by_state_reason_and_age(pool):
     isolated, parked = (await read(pool)).aged
     assert (isolated.state, isolated.reason, isolated.accounts) == ("isolated", "internal_error", 1)
     assert (parked.within_day, parked.within_week, parked.longer, parked.accounts) == (1, 1, 1, 3)
-    (listed,) = await list_troubled(pool, Wanted("isolated", "internal_error"), 10)
+    (listed,) = await list_troubled(pool, Wanted("isolated", "internal_error"), 10, managed=True)
     assert (listed.open_id, listed.reason) == ("dora", "internal_error, HTTP 500, log_id 1")
-    assert [one.open_id for one in await list_troubled(pool, Wanted(after="ana"), 2)] == [
-        "ben",
-        "cleo",
-    ]
+    listed = await list_troubled(pool, Wanted(after="ana"), 2, managed=True)
+    assert [one.open_id for one in listed] == ["ben", "cleo"]
 
 
 async def test_an_account_being_claimed_is_being_worked(pool):
@@ -161,3 +159,40 @@ async def test_an_account_being_claimed_is_being_worked(pool):
     await replica(pool).claim(10)
     (row,) = (await read(pool)).overdue
     assert (row.reason, row.accounts, row.first_since) == ("worked", 1, None)
+
+
+async def test_access_tokens_that_stay_dead_are_a_trouble(pool):
+    """With the reason; not those that are only due to be renewed, and once for each account."""
+    dead = "access_token_expires_at = now() - interval '2 hours'"
+    tokens = {
+        "ended": "refresh_token = 'rft.x', refresh_token_expires_at = now()",
+        "failed": "refresh_token = 'rft.x'",
+        "due": "refresh_token = 'rft.x'",
+        "none": "refresh_token = NULL",
+        "paused": "state = 'paused', state_reason = 'operator'",
+    }
+    for open_id, assignments in tokens.items():
+        await store(pool, open_id, "valid")
+        await change(pool, open_id, f"{dead}, {assignments}")
+    await change(pool, "failed", "token_failures = 2")
+    details = await read(pool)
+    assert {(row.state, row.reason) for row in details.aged} == {
+        ("dead_token", "consent_ended"),
+        ("dead_token", "renewal_failed"),
+        ("dead_token", "no_refresh_token"),
+        ("paused", "operator"),
+    }
+    assert details.dead_tokens == 3
+    listed = await list_troubled(pool, Wanted("dead_token", "renewal_failed"), 10, managed=True)
+    assert [one.open_id for one in listed] == ["failed"]
+    assert (await read(pool, managed=False)).dead_tokens == 4
+
+
+async def test_accounts_with_missing_videos_are_named(pool):
+    """Those with the most first, and how many there are."""
+    for n in range(25):
+        await store(pool, f"account-{n:02}", "valid")
+        await change(pool, f"account-{n:02}", f"missing = {n}, videos = 30")
+    details = await read(pool)
+    assert [row.missing for row in details.missing] == list(range(24, 4, -1))
+    assert (details.all_missing, details.missing[0].videos) == (24, 30)

@@ -304,6 +304,73 @@ async def test_a_tiktok_that_is_away(database):
     assert [found["tiktok.clock"][0].outcome, found["role.rows"][0].outcome] == [SKIPPED, OK]
 
 
+# --- Accounts ---
+
+
+async def test_parked_accounts(database, pool):
+    """How many, since when, and how to list them; a problem where all are."""
+    check = "accounts.parked"
+    assert await outcome(database, check) == (OK, "no account is parked")
+    await store(pool)
+    park = (
+        "UPDATE refresher.accounts SET state = $2, state_since = now() - interval '3 hours'"
+        " WHERE open_id LIKE $1"
+    )
+    await pool.execute(park, "account-1", "needs_scope")
+    (found,) = (await findings(database))[check]
+    assert (found.outcome, found.text) == (
+        WARNING,
+        "1 account parked (1 needs_scope), the first for 3 h",
+    )
+    assert "refresher accounts list --state needs_scope --csv" in found.remedy
+    await pool.execute(park, "%", "needs_reauthorization")
+    assert (await outcome(database, check))[0] is PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "dead"),
+    [
+        ("refresh_token = NULL", CREDENTIALS, 1),
+        ("refresh_token_expires_at = now()", CREDENTIALS, 1),
+        ("token_failures = 1", CREDENTIALS, 1),
+        ("token_failures = 0", {}, 1),
+        ("token_failures = 0", CREDENTIALS, 0),
+        ("state = 'paused'", {}, 0),
+    ],
+    ids=["none", "ended", "failed", "no credentials", "to be renewed", "paused"],
+)
+async def test_access_tokens_that_stay_dead(refresher, database, pool, change, settings, dead):
+    """What nobody renews, or could renew so far; listed by name. What is only due is none."""
+    await store(pool)
+    await pool.execute(
+        "UPDATE refresher.accounts SET access_token_expires_at = now() - interval '1 hour',"
+        " refresh_token = 'rft.x' WHERE open_id = 'account-2'"
+    )
+    await pool.execute(f"UPDATE refresher.accounts SET {change} WHERE open_id = 'account-2'")
+    worst, text = await outcome(database, "accounts.tokens", **settings)
+    assert (worst, text.startswith("1 active account with a dead")) == (
+        (WARNING, True) if dead else (OK, False)
+    )
+    _, out, _ = await refresher("accounts", "list", "--state", "dead_token", "--json", **settings)
+    assert [one["open_id"] for one in json.loads(out)] == ["account-2"] * dead
+
+
+async def test_missing_videos(database, pool):
+    """By the counts of the accounts; a problem where all are."""
+    check = "accounts.missing"
+    assert await outcome(database, check) == (OK, "no video is missing or gone")
+    await store(pool)
+    await pool.execute(
+        "UPDATE refresher.accounts SET missing = 2, unreachable = 1 WHERE open_id = 'account-1'"
+    )
+    assert await outcome(database, check) == (
+        WARNING,
+        "2 videos missing, 1 gone without a living cover: TikTok leaves them out",
+    )
+    await pool.execute("UPDATE refresher.accounts SET missing = videos")
+    assert (await outcome(database, check))[0] is PROBLEM
+
+
 # --- Freshness ---
 
 

@@ -90,6 +90,47 @@ async def test_a_verdict_comes_first_and_details_behind_it(pool, database):
         assert f'id="{section}"' in text
 
 
+async def test_dead_tokens_and_missing_videos_lead_to_names(pool, database):
+    """A verdict of each, and behind it the accounts by name."""
+    await store(pool, "ana", "valid")
+    await store(pool, "ben", "valid")
+    await settle(pool)
+    await pool.execute(
+        "UPDATE refresher.accounts SET access_token_expires_at = now() - interval '1 hour'"
+        " WHERE open_id = 'ben';"
+        "UPDATE refresher.accounts SET missing = 2, videos = 7 WHERE open_id = 'ana'"
+    )
+    async with visited(database) as session:
+        text = await text_of(session, "/")
+        assert '<a href="#missing">Missing videos</a> TikTok leaves out 2 of 9 videos.' in text
+        missing = text[text.index('id="table-missing"') :]
+        assert re.findall(r'class="id">([^<]+)<', missing)[0] == "ana"
+        assert '<a href="#accounts">Access tokens</a> Dead and not renewed: those of 1' in text
+        link = "/accounts?state=dead_token&amp;reason=no_refresh_token"
+        assert f'href="{link}"' in text
+        listed = await text_of(session, link.replace("&amp;", "&"))
+        assert re.findall(r'class="id">([^<]+)<', listed) == ["ben"]
+
+
+async def test_an_account_is_slowed_down_only_below_all_of_its_rate(pool, database):
+    """One that has nearly recovered has less than 100 %; one that only waits has all of it."""
+    for open_id, share in (("ana", 0.999), ("ben", 1.0)):
+        await store(pool, open_id, "valid")
+        await settle(pool)
+        await pool.execute(
+            "UPDATE refresher.accounts SET rate_share = $2, rate_lowered_at = now(), failures = 1,"
+            " next_slot_at = now() + interval '1 minute' WHERE open_id = $1",
+            open_id,
+            share,
+        )
+    async with visited(database) as session:
+        text = await text_of(session, "/")
+    throttled = text[text.index('id="table-throttled"') : text.index('id="accounts"')]
+    assert "99.9" in throttled
+    assert "all of it" in throttled
+    assert "100 %" not in throttled
+
+
 async def test_nothing_comes_from_elsewhere_and_nothing_inline(pool, database):
     """A strict policy on every answer, also on one that refuses; no inline style or script."""
     await store(pool, "ana", "valid")
@@ -153,7 +194,10 @@ async def test_the_list_is_filtered_and_paged_by_its_address(pool, database):
 @pytest.mark.parametrize(
     ("query", "complaint"),
     [
-        ("state=sleepy", "state: expected one of needs_reauthorization, needs_scope, isolated"),
+        (
+            "state=sleepy",
+            "state: expected one of needs_reauthorization, needs_scope, dead_token, isolated",
+        ),
         ("reason=" + "x" * 300, "reason: expected at most 256 characters"),
         ("after=%00", "after: expected at most 256 characters"),
     ],

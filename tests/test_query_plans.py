@@ -183,7 +183,7 @@ async def hot_path(connection):
         (audit_step, Bound(4 * step, step)),
         (consents_ending, Bound(2 * ACCOUNTS)),
         (lambda pool: read_details(pool, pace, managed=True), Bound(ACCOUNTS)),
-        (lambda pool: list_troubled(pool, Wanted(), 101), Bound(ACCOUNTS)),
+        (lambda pool: list_troubled(pool, Wanted(), 101, managed=True), Bound(ACCOUNTS)),
         (ignored_tokens, Bound(0)),
     ]
     return [

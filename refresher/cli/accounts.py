@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from refresher.domain.standing import Standing
     from refresher.postgres.database import Pool
 
-#: As they are stored, and one that is no state of its own.
-ACCOUNT_STATES: Final = ("active", "paused", "needs_reauthorization", "needs_scope", "isolated")
+#: As they are stored, and two that are no states of their own.
+ACCOUNT_STATES: Final = (
+    "active", "paused", "needs_reauthorization", "needs_scope", "isolated", "dead_token"
+)  # fmt: skip
 #: A column of the table, and what of an account is in it.
 ACCOUNT_CELLS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "open_id": text("open_id"),
@@ -93,7 +95,9 @@ def list_accounts(
 
     wanted = one_of("--state", state, ACCOUNT_STATES)
     show = printing(ACCOUNT_CELLS, listing.ACCOUNT_FIELDS, as_json=as_json, as_csv=as_csv)
-    with_database(read_settings(), lambda pool: show(listing.list_accounts(pool, wanted)))
+    settings = read_settings()
+    managed = settings.renews_tokens
+    with_database(settings, lambda pool: show(listing.list_accounts(pool, wanted, managed=managed)))
 
 
 @accounts.command(context_settings=TAKES_HYPHENS)

@@ -9,10 +9,11 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from refresher.logs import Notable
+from refresher.operations.checks import Known
 from refresher.operations.lists import PAGE
 from refresher.operations.shared import Reading
-from refresher.operations.verdicts import Known, headline, judge
-from refresher.operations.words import number, since, span
+from refresher.operations.verdicts import headline, judge
+from refresher.operations.words import number, percent, since, span
 from refresher.postgres.details import EXPIRY_BOUNDS, Details, Troubled, Wanted
 from refresher.postgres.snapshot import Snapshot
 
@@ -32,6 +33,7 @@ HELD_UP_BY: Final = {
 STATES: Final = {
     "needs_reauthorization": "the user must authorize again",
     "needs_scope": "the user must grant the scope",
+    "dead_token": "the access token is dead and was not renewed",
     "isolated": "fails alone, is tried rarely",
     "paused": "paused by an operator",
 }
@@ -62,7 +64,7 @@ class Drawing:
         if fleet is None:
             return page.render(fleet=None, notable=notable)
         age_seconds = now - fleet.read_at
-        checks = judge(fleet.value, age_seconds, self._known)
+        checks = judge(fleet.value, age_seconds, self._known, details.value if details else None)
         return page.render(
             fleet=fleet.value,
             reading=f"{fleet.read_at:.3f}",
@@ -125,6 +127,7 @@ def _templates() -> Environment:
     )
     environment.filters.update(
         number=number,
+        percent=percent,
         span=span,
         stamp=_stamp,
         clock=_clock,

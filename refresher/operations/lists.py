@@ -30,8 +30,12 @@ class Busy(Exception):
 class Lists:
     """The accounts in trouble. All lists and exports together send one statement a second."""
 
-    def __init__(self, pool: Pool, clock: Clock, reads: asyncio.Lock) -> None:
-        """A statement is sent while it holds `reads`, which others that read may share."""
+    def __init__(self, pool: Pool, clock: Clock, reads: asyncio.Lock, *, managed: bool) -> None:
+        """A statement is sent while it holds `reads`, which others that read may share.
+
+        `managed`: we renew access tokens.
+        """
+        self._managed = managed
         self._pool = pool
         self._clock = clock
         self._reads = reads
@@ -77,7 +81,7 @@ class Lists:
 
     async def _read(self, wanted: Wanted, page: int) -> Sequence[Troubled]:
         async with self._turns(), self._reads:
-            return await list_troubled(self._pool, wanted, page)
+            return await list_troubled(self._pool, wanted, page, managed=self._managed)
 
     @asynccontextmanager
     async def _turns(self) -> AsyncIterator[None]:

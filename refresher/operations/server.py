@@ -11,9 +11,9 @@ from refresher.domain.clocks import Clock
 from refresher.domain.meter import Meter, Vitals
 from refresher.events import OPERATIONS_SERVED
 from refresher.logs import emit
+from refresher.operations.checks import Known
 from refresher.operations.lists import Lists
 from refresher.operations.shared import Shared
-from refresher.operations.verdicts import Known
 from refresher.postgres.details import Details
 from refresher.postgres.snapshot import Snapshot
 from refresher.settings import Settings

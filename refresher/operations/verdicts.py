@@ -1,18 +1,19 @@
 """What is well and what is not: one verdict a check, from one snapshot. No I/O, no clock."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from refresher.domain.pacing import SILENT_SECONDS
-from refresher.operations.words import number, since, span
+from refresher.operations import access_verdicts as access
+from refresher.operations.checks import Check, Known
+from refresher.operations.words import number, percent, since, span
+from refresher.postgres.details import Details
 from refresher.postgres.snapshot import Snapshot
-
-#: `ok`, `warn`: look at it today, `bad`: covers die or will soon.
-Level = Literal["ok", "warn", "bad"]
 
 #: Freshness below it is never well, and bad where covers have expired.
 FRESH_ENOUGH: Final = 0.99
+#: Users delete videos every day: so many missing ones are nothing to look at.
+FEW_MISSING: Final = 0.01
 #: A backlog is told from here on, and is bad from a quarter of the lead on.
 BACKLOG_SECONDS: Final = 60.0
 #: The share of a limit from which on it is told.
@@ -20,53 +21,25 @@ NEARLY_ALL: Final = 0.9
 #: What has been used of the limit is told after so much of the hour, as in the alert
 #: RefresherQuotaNearlyUsed.
 SURE_SECONDS: Final = 900.0
-#: If something is due and TikTok has answered nobody for so long, it does not answer.
-UNANSWERED_SECONDS: Final = 120.0
 #: What is shown is old from here on: the database does not answer.
 OLD_SECONDS: Final = 30.0
-#: So many parked accounts are more than single users who went away.
-MANY_PARKED: Final = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What this replica knows of itself, from its settings."""
-
-    replica: str
-    lead_seconds: float
-    #: Requests a minute; 0: no limit.
-    limit_per_token: int
-    limit_per_app: int
-    #: Access tokens are to be renewed and there are no app credentials for it.
-    lacks_credentials: bool
-    #: Of the app credentials in use.
-    fingerprint: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One verdict."""
-
-    #: The section of the page that shows more.
-    section: str
-    name: str
-    level: Level
-    says: str
-    #: What to do; empty if there is nothing to do.
-    act: str = ""
-
-
-def judge(snapshot: Snapshot, age_seconds: float, known: Known) -> Sequence[Check]:
+def judge(
+    snapshot: Snapshot, age_seconds: float, known: Known, details: Details | None = None
+) -> Sequence[Check]:
     """The verdicts, the worst first."""
     checks = [
         *_everything_paused(snapshot),
         _freshness(snapshot),
+        _missing(snapshot),
         _backlog(snapshot, known),
         _quota(snapshot, known),
-        _tiktok(snapshot),
-        _credentials(snapshot, known),
-        _accounts(snapshot),
-        _consents(snapshot),
+        access.tiktok(snapshot, known),
+        access.credentials(snapshot, known),
+        access.accounts(snapshot),
+        *access.tokens(snapshot, details),
+        access.consents(snapshot),
         _replicas(snapshot),
         _database(age_seconds),
     ]
@@ -104,7 +77,7 @@ def _freshness(snapshot: Snapshot) -> Check:
     if not reachable:
         return Check("covers", "Freshness", "ok", "No video of an active account is stored.")
     share = summary.valid / reachable
-    told = f"{_percent(share)} of {number(reachable)} covers are valid"
+    told = f"{percent(share)} of {number(reachable)} covers are valid"
     if not summary.expired:
         new = f"; {number(summary.uncovered)} have none yet" if summary.uncovered else ""
         if share >= FRESH_ENOUGH:
@@ -120,9 +93,15 @@ def _freshness(snapshot: Snapshot) -> Check:
     )
 
 
-def _percent(share: float) -> str:
-    # Cut, so that 100 % is said of all of them only; rounded before, as 0.57 * 10,000 is 5,699.99….
-    return f"{int(round(share * 10_000, 9)) / 100:g} %"
+def _missing(snapshot: Snapshot) -> Check:
+    missing, videos = snapshot.summary.missing, snapshot.summary.videos
+    if not missing:
+        return Check("missing", "Missing videos", "ok", "TikTok leaves out none.")
+    told = f"TikTok leaves out {number(missing)} of {number(videos)} videos."
+    if missing <= FEW_MISSING * videos:
+        return Check("missing", "Missing videos", "ok", told)
+    act = "refresher videos list --state missing names them: are they public, and still there?"
+    return Check("missing", "Missing videos", "warn", told, act)
 
 
 def _backlog(snapshot: Snapshot, known: Known) -> Check:
@@ -156,7 +135,7 @@ def _quota(snapshot: Snapshot, known: Known) -> Check:
         )
     used = _used(snapshot, known)
     if used >= NEARLY_ALL:
-        told = f"{told} That is {_percent(used)} of what the app's limit allows so far."
+        told = f"{told} That is {percent(used)} of what the app's limit allows so far."
         return Check("quota", "Quota", "warn", told, "Watch the backlog: there is little left.")
     return Check("quota", "Quota", "ok", told)
 
@@ -167,94 +146,6 @@ def _used(snapshot: Snapshot, known: Known) -> float:
     if seconds < SURE_SECONDS or not known.limit_per_app:
         return 0.0
     return 60 * snapshot.quota.requests / (known.limit_per_app * seconds)
-
-
-def _tiktok(snapshot: Snapshot) -> Check:
-    if snapshot.replicas is None:
-        return Check("replicas", "TikTok", "ok", "When it answered last is not known.")
-    answers = [one.progress_at for one in snapshot.replicas if one.progress_at]
-    starts = [one.started_at for one in snapshot.replicas if one.started_at]
-    silent_since = max(answers) if answers else min(starts, default=snapshot.taken_at)
-    silent_seconds = (snapshot.taken_at - silent_since).total_seconds()
-    told = f"It answered last {span(silent_seconds)} ago."
-    if not answers:
-        told = "It has answered no replica yet."
-    unanswered = min(silent_seconds, snapshot.summary.oldest_overdue_seconds)
-    if snapshot.app.paused_since or unanswered < UNANSWERED_SECONDS:
-        return Check("replicas", "TikTok", "ok", told)
-    return Check(
-        "replicas",
-        "TikTok",
-        "bad",
-        f"{told} Covers have been due for {span(snapshot.summary.oldest_overdue_seconds)}.",
-        "See upstream.lost in the log, and whether this host reaches TikTok.",
-    )
-
-
-def _credentials(snapshot: Snapshot, known: Known) -> Check:
-    name = "App credentials"
-    if known.lacks_credentials:
-        return Check(
-            "accounts",
-            name,
-            "warn",
-            "There are none, so no access token is renewed.",
-            "Set REFRESHER_TIKTOK_CLIENT_KEY and REFRESHER_TIKTOK_CLIENT_SECRET, or "
-            "REFRESHER_TOKEN_MANAGEMENT=external.",
-        )
-    refused_at = snapshot.app.refused_at(known.fingerprint, snapshot.taken_at)
-    if refused_at is None:
-        return Check("accounts", name, "ok", "TikTok has not refused them lately.")
-    return Check(
-        "accounts",
-        name,
-        "bad",
-        f"TikTok refused them {since(snapshot.taken_at, refused_at)} ago: no token is renewed.",
-        "Correct REFRESHER_TIKTOK_CLIENT_KEY and REFRESHER_TIKTOK_CLIENT_SECRET.",
-    )
-
-
-def _accounts(snapshot: Snapshot) -> Check:
-    states = snapshot.summary.accounts
-    parked = sum(states[state] for state in ("needs_reauthorization", "needs_scope"))
-    isolated = sum(kind.accounts for kind in snapshot.kinds if kind.state == "isolated")
-    counts = [
-        (states["active"] - isolated, "active"),
-        (isolated, "isolated"),
-        (parked, "waiting for their users"),
-        (states["paused"], "paused"),
-    ]
-    says = f"{', '.join(f'{number(count)} {words}' for count, words in counts if count) or 'None'}."
-    if not parked and not isolated:
-        return Check("accounts", "Accounts", "ok", says)
-    asked = "Ask the users of parked accounts to authorize again. " if parked else ""
-    failing = "Isolated accounts fail alone: see their reason." if isolated else ""
-    is_bad = parked > MANY_PARKED * sum(states.values())
-    return Check(
-        "accounts", "Accounts", "bad" if is_bad else "warn", says, f"{asked}{failing}".strip()
-    )
-
-
-def _consents(snapshot: Snapshot) -> Check:
-    consents = snapshot.consents
-    if consents.ended:
-        return Check(
-            "consents",
-            "Consents",
-            "bad",
-            f"{number(consents.ended)} have ended: these access tokens cannot be renewed.",
-            "Ask these users to authorize again.",
-        )
-    if consents.within_14_days:
-        return Check(
-            "consents",
-            "Consents",
-            "warn",
-            f"{number(consents.within_14_days)} end within 14 days, "
-            f"{number(consents.within_3_days)} of these within 3.",
-            "Ask these users to authorize again in time.",
-        )
-    return Check("consents", "Consents", "ok", "None ends within 14 days.")
 
 
 def _replicas(snapshot: Snapshot) -> Check:

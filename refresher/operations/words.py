@@ -12,6 +12,12 @@ def number(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def percent(share: float) -> str:
+    """Cut, so that 100 % is said of all of them only."""
+    # Rounded before, as 0.57 * 10,000 is 5,699.99….
+    return f"{int(round(share * 10_000, 9)) / 100:g} %"
+
+
 def span(seconds: float) -> str:
     """A length of time in its largest unit, and the next one where that matters: 1 h 20 min."""
     seconds = max(0.0, seconds)

@@ -13,16 +13,17 @@ from refresher.postgres.statements import Bound, statement
 
 #: Where the bars of the histogram begin, in seconds from now.
 EXPIRY_BOUNDS: Final = (0.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0)
-#: Accounts at risk, and throttled ones, that are named.
+#: Accounts at risk, throttled ones, and ones with missing videos, that are named.
 NAMED: Final = 20
 #: States of accounts in trouble, as operators see them.
-TROUBLES: Final = ("needs_reauthorization", "needs_scope", "isolated", "paused")
+TROUBLES: Final = ("needs_reauthorization", "needs_scope", "dead_token", "isolated", "paused")
 
 EXPIRING: Final = statement("expiring")
 OVERDUE: Final = statement("overdue")
 AT_RISK: Final = statement("at_risk")
 THROTTLED: Final = statement("throttled")
 TROUBLED_BY_AGE: Final = statement("troubled_by_age")
+MISSING_OF_ACCOUNTS: Final = statement("missing_of_accounts")
 LIST_TROUBLED: Final = statement("list_troubled")
 
 
@@ -74,6 +75,15 @@ class Aged:
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """An account of which TikTok has left out videos, as its last release counted them."""
+
+    open_id: str
+    missing: int
+    videos: int
+
+
+@dataclass(frozen=True, slots=True)
 class Details:
     """What the status page shows beside the snapshot."""
 
@@ -85,6 +95,14 @@ class Details:
     throttled: Sequence[Throttled]
     all_throttled: int
     aged: Sequence[Aged]
+    #: Those with the most missing videos, and how many accounts have some.
+    missing: Sequence[Missing]
+    all_missing: int
+
+    @property
+    def dead_tokens(self) -> int:
+        """Active accounts whose access token is dead and was not renewed."""
+        return sum(row.accounts for row in self.aged if row.state == "dead_token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +117,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Troubled:
-    """An account that is paused, parked or isolated."""
+    """An account that is paused, parked or isolated, or whose access token stays dead."""
 
     open_id: str
     state: str
@@ -115,6 +133,8 @@ async def read_details(pool: Pool, pace: Pace, *, managed: bool) -> Details:
     throttled = await _rows(pool, THROTTLED(rows=NAMED, horizon=horizon))
     overdue = await _rows(pool, OVERDUE(horizon=horizon, managed=managed))
     at_risk = await _rows(pool, AT_RISK(rows=NAMED, horizon=horizon, managed=managed))
+    missing = await _rows(pool, MISSING_OF_ACCOUNTS(rows=NAMED))
+    aged = await _rows(pool, TROUBLED_BY_AGE(managed=managed))
     return Details(
         expiring=_counted(await _rows(pool, EXPIRING(bounds=list(EXPIRY_BOUNDS)))),
         overdue=[Overdue(**dict(row)) for row in overdue],
@@ -123,13 +143,19 @@ async def read_details(pool: Pool, pace: Pace, *, managed: bool) -> Details:
             Throttled(row["open_id"], row["free_at"], row["rate_share"]) for row in throttled
         ],
         all_throttled=throttled[0]["accounts"] if throttled else 0,
-        aged=[Aged(**dict(row)) for row in await _rows(pool, TROUBLED_BY_AGE())],
+        aged=[Aged(**dict(row)) for row in aged],
+        missing=[Missing(row["open_id"], row["missing"], row["videos"]) for row in missing],
+        all_missing=missing[0]["accounts"] if missing else 0,
     )
 
 
-async def list_troubled(pool: Pool, wanted: Wanted, page: int) -> Sequence[Troubled]:
-    """At most a page of them, in the order of open_id."""
-    bound = LIST_TROUBLED(state=wanted.state, reason=wanted.reason, after=wanted.after, page=page)
+async def list_troubled(
+    pool: Pool, wanted: Wanted, page: int, *, managed: bool
+) -> Sequence[Troubled]:
+    """At most a page of them, in the order of open_id; `managed`: we renew access tokens."""
+    bound = LIST_TROUBLED(
+        state=wanted.state, reason=wanted.reason, after=wanted.after, page=page, managed=managed
+    )
     return [Troubled(**dict(row)) for row in await _rows(pool, bound)]
 
 

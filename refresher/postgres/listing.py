@@ -30,13 +30,16 @@ VIDEO_FIELDS: Final = (
 Row = Mapping[str, Any]
 
 
-async def list_accounts(pool: Pool, wanted: str | None = None) -> AsyncIterator[Sequence[Row]]:
-    """The accounts in pages; with `wanted` those of a state, or the isolated ones.
+async def list_accounts(
+    pool: Pool, wanted: str | None = None, *, managed: bool = True
+) -> AsyncIterator[Sequence[Row]]:
+    """The accounts in pages; with `wanted` those of a state, or isolated, or with a dead token.
 
-    Raises `DatabaseUnavailable`, as all functions here.
+    `managed`: we renew access tokens. Raises `DatabaseUnavailable`, as all functions here.
     """
     after = ""
-    while page := await _page(pool, ACCOUNTS(after=after, wanted=wanted, rows=ACCOUNTS_AT_ONCE)):
+    which = {"wanted": wanted, "managed": managed, "rows": ACCOUNTS_AT_ONCE}
+    while page := await _page(pool, ACCOUNTS(after=after, **which)):
         yield page
         after = page[-1]["open_id"]
 

@@ -1,8 +1,8 @@
 """Reads what `doctor` looks at: catalogue, statistics and bounded samples, never a whole table.
 
-Only the accounts are counted as a whole, by the summary of each minute and by `demand.sql`. Nothing
-here takes a lock that the daemon waits for. Every function raises `DatabaseUnavailable`, and
-`asyncpg.PostgresError` where tables or columns are missing.
+Only the accounts are counted as a whole, by the summary of each minute, `demand.sql` and
+`troubles.sql`. Nothing here takes a lock that the daemon waits for. Every function raises
+`DatabaseUnavailable`, and `asyncpg.PostgresError` where tables or columns are missing.
 """
 
 from collections.abc import Callable
@@ -42,6 +42,7 @@ HARMFUL_INDEXES: Final = statement("harmful_indexes")
 SIZES: Final = statement("sizes")
 SCATTER: Final = statement("scatter")
 LIVES: Final = statement("lives")
+TROUBLES: Final = statement("troubles")
 DEMAND: Final = statement("demand")
 APP_STANDING: Final = statement("app_standing")
 DAEMONS: Final = statement("daemons")
@@ -103,6 +104,13 @@ async def read_app(pool: Pool, fingerprint: str | None, *, needed: bool) -> fact
     async with acquired(pool) as connection:
         (row,) = await connection.fetch(*APP_STANDING(credentials=fingerprint))
     return facts.App(needed=needed, given=fingerprint is not None, **dict(row))
+
+
+async def read_troubles(pool: Pool, *, managed: bool) -> facts.Troubles:
+    """What of the accounts cannot be kept alive; `managed`: we renew access tokens."""
+    async with acquired(pool) as connection:
+        (row,) = await connection.fetch(*TROUBLES(managed=managed))
+    return facts.Troubles(**dict(row))
 
 
 async def read_covers(pool: Pool, lead_seconds: float) -> facts.Covers:

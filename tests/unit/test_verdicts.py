@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from refresher.operations.verdicts import Known, headline, judge
-from refresher.operations.words import number, since, span
+from refresher.operations.checks import Known
+from refresher.operations.verdicts import headline, judge
+from refresher.operations.words import number, percent, since, span
+from refresher.postgres.details import Aged, Details
 from refresher.postgres.replicas import Replica
 from refresher.postgres.snapshot import AppState, Consents, Kind, Snapshot
 from refresher.postgres.status import Quota, Summary
@@ -61,6 +63,23 @@ def test_all_is_well():
             "99.99 % of",
         ),
         ("Freshness", but("summary", valid=500, uncovered=500), "warn", "500 have none yet"),
+        ("Missing videos", but("summary", missing=10), "ok", "leaves out 10 of 1,000 videos"),
+        ("Missing videos", but("summary", missing=11), "warn", "leaves out 11 of 1,000 videos"),
+        (
+            "TikTok",
+            replace(
+                but("app", refused_client="f", client_refused_at=ago(minutes=3)),
+                replicas=[replace(RUNS, progress_at=None)],
+            ),
+            "warn",
+            "It has answered no replica yet. It refuses the app credentials",
+        ),
+        (
+            "TikTok",
+            but("app", refused_client="f", client_refused_at=ago(minutes=3)),
+            "ok",
+            "It answered last 5 s ago.",
+        ),
         ("Freshness", but("summary", valid=0, uncovered=0), "ok", "No video of an active account"),
         ("Backlog", but("summary", due=0, oldest_overdue_seconds=0.0), "ok", "Nothing is due."),
         ("Backlog", but("summary", oldest_overdue_seconds=100.0), "warn", "for 1 min 40 s"),
@@ -175,6 +194,19 @@ def test_the_share_of_the_limit_is_that_of_the_hour_so_far(minute, requests, lev
     assert verdict("Quota", fleet, known=limited).level == level
 
 
+@pytest.mark.parametrize(("dead", "level"), [(0, "ok"), (2, "warn"), (3, "bad")])
+def test_access_tokens_that_stay_dead(dead, level):
+    """They are told with where they are listed; a fifth of all accounts is bad."""
+    aged = [Aged("dead_token", "no_refresh_token", dead, 1, NOW, 1, 0, 0)] if dead else []
+    aged.append(Aged("paused", None, 9, 1, NOW, 1, 0, 0))
+    details = Details([], [], [], [], 0, aged, [], 0)
+    (check,) = [
+        check for check in judge(WELL, 0.0, KNOWN, details) if check.name == "Access tokens"
+    ]
+    assert (check.level, bool(check.act)) == (level, bool(dead))
+    assert ("listed as dead_token" in check.says) == bool(dead)
+
+
 def test_old_readings_are_bad():
     """Whatever they say: the database does not answer."""
     check = verdict("Database", WELL, age_seconds=95.0)
@@ -211,3 +243,4 @@ def test_numbers_and_times_in_words():
     """Thousands apart; a time in the future counts as just now."""
     assert number(1_234_567.8) == "1,234,568"
     assert since(NOW, NOW + timedelta(seconds=9)) == "0 s"
+    assert [percent(share) for share in (0.57, 0.99999, 1.0)] == ["57 %", "99.99 %", "100 %"]

@@ -4,7 +4,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from refresher.domain.checkup import access, facts, fleet, freshness, server, settings, storage
+from refresher.domain.checkup import (
+    access,
+    accounts,
+    facts,
+    fleet,
+    freshness,
+    server,
+    settings,
+    storage,
+)
 from refresher.domain.checkup.findings import Finding, Outcome, skipped, unchecked
 
 F = TypeVar("F")
@@ -74,6 +83,24 @@ CHECKS: Final[tuple[Check[Any], ...]] = (
     ),
     Check("tiktok.reachable", "TikTok answers (--online)", facts.Greeting, access.reachable),
     Check("tiktok.clock", "TikTok's clock (--online)", facts.Greeting, access.clock),
+    Check(
+        "accounts.parked",
+        "accounts that wait for their users",
+        facts.Troubles,
+        accounts.parked,
+    ),
+    Check(
+        "accounts.tokens",
+        "active accounts whose access token stays dead",
+        facts.Troubles,
+        accounts.dead_tokens,
+    ),
+    Check(
+        "accounts.missing",
+        "videos that TikTok leaves out",
+        facts.Troubles,
+        accounts.missing,
+    ),
     Check(
         "freshness.covers",
         "expired covers that could have been kept alive",

@@ -5,10 +5,7 @@ SELECT state, reason, count(*) AS accounts, sum(videos) AS videos, min(since) AS
                           AND since > now() - interval '7 days') AS within_week,
        count(*) FILTER (WHERE since <= now() - interval '7 days') AS longer
 FROM (
-    SELECT {{ kind_of_account }} AS state, {{ kind_reason }} AS reason, {{ kind_since }} AS since,
-           videos
-    FROM refresher.accounts
-    WHERE {{ is_troubled }}
+    {{ in_trouble }}
 ) AS accounts
 GROUP BY 1, 2
 ORDER BY 1, 2

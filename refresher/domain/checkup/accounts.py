@@ -1,0 +1,54 @@
+"""Judges what cannot be kept alive: parked accounts, dead tokens, missing videos."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from refresher.domain.checkup.facts import Troubles
+from refresher.domain.checkup.findings import Finding, fine, problem, warning
+from refresher.domain.spans import counted, span
+
+LIST: Final = "refresher accounts list --state"
+
+
+def parked(troubles: Troubles) -> Iterator[Finding]:
+    by_state = {
+        "needs_reauthorization": troubles.needs_reauthorization,
+        "needs_scope": troubles.needs_scope,
+    }
+    number = sum(by_state.values())
+    if not number:
+        yield fine("no account is parked")
+        return
+    states = ", ".join(f"{count:,} {state}" for state, count in by_state.items() if count)
+    first = max(by_state, key=by_state.__getitem__)
+    tell = problem if number == troubles.accounts else warning
+    yield tell(
+        f"{counted(number, 'account')} parked ({states}), the first for"
+        f" {span(troubles.parked_seconds or 0.0)}",
+        f"ask their users to authorize again: {LIST} {first} --csv names them",
+    )
+
+
+def dead_tokens(troubles: Troubles) -> Iterator[Finding]:
+    if not troubles.dead_tokens:
+        yield fine("no active account has a dead access token that was not renewed")
+        return
+    tell = problem if troubles.dead_tokens == troubles.active else warning
+    yield tell(
+        f"{counted(troubles.dead_tokens, 'active account')} with a dead access token that was not"
+        " renewed",
+        f"{LIST} dead_token names them, refresher explain --account OPEN_ID says why",
+    )
+
+
+def missing(troubles: Troubles) -> Iterator[Finding]:
+    number = troubles.missing + troubles.gone
+    if not number:
+        yield fine("no video is missing or gone")
+        return
+    tell = problem if number >= troubles.videos else warning
+    yield tell(
+        f"{counted(troubles.missing, 'video')} missing, {troubles.gone:,} gone without a living"
+        " cover: TikTok leaves them out",
+        "refresher videos list --state missing (or gone) names them; delete what no longer exists",
+    )
