@@ -35,6 +35,7 @@ from refresher.postgres.snapshot import read_snapshot
 from refresher.postgres.tokens import (
     TokenStore,
 )
+from refresher.postgres.vitals import read_stored_demand
 from refresher.postgres.write_back import WriteBack
 from refresher.schedule import Schedule
 from refresher.settings import Settings, split_keys
@@ -46,6 +47,8 @@ from refresher.upkeep import Upkeep
 CLOSING_SECONDS: Final = 1.0
 #: For how long the details on the status page are given out before they are read again.
 DETAILS_SECONDS: Final = 20.0
+#: And what the stored covers need of the quota, which changes slowly.
+DEMAND_SECONDS: Final = 120.0
 #: In so long a replica notices that its connection to the database is dead, and connects anew.
 NOTICING_SECONDS: Final = 12.0
 
@@ -180,6 +183,12 @@ def sources(app: App, ready: Callable[[], Awaitable[str | None]]) -> Sources:
         clock=monotonic,
         details=Shared(
             partial(_read_details, app), monotonic, turn=reads, fresh_seconds=DETAILS_SECONDS
+        ),
+        demand=Shared(
+            partial(read_stored_demand, app.pool, app.settings.due_policy, app.settings.pace),
+            monotonic,
+            turn=reads,
+            fresh_seconds=DEMAND_SECONDS,
         ),
         lists=Lists(app.pool, monotonic, reads, managed=app.settings.renews_tokens),
         known=_known(app),

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from refresher.domain.checkup.facts import Demand
+from refresher.postgres.details import Details
+
 #: `ok`, `warn`: look at it today, `bad`: covers die or will soon.
 Level = Literal["ok", "warn", "bad"]
 
@@ -20,6 +23,15 @@ class Known:
     lacks_credentials: bool
     #: Of the app credentials in use.
     fingerprint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What was read beside the snapshot; None where it has not been read, or there is none."""
+
+    details: Details | None = None
+    #: The requests that the stored covers need.
+    demand: Demand | None = None
 
 
 @dataclass(frozen=True, slots=True)

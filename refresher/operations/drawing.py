@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from refresher.domain.checkup.facts import Demand
 from refresher.logs import Notable
-from refresher.operations.checks import Known
+from refresher.operations.checks import Extra, Known
 from refresher.operations.lists import PAGE
 from refresher.operations.shared import Reading
 from refresher.operations.verdicts import headline, judge
@@ -56,6 +57,7 @@ class Drawing:
         self,
         fleet: Reading[Snapshot] | None,
         details: Reading[Details] | None,
+        demand: Reading[Demand | None] | None,
         now: float,
         notable: Sequence[Notable],
     ) -> str:
@@ -64,7 +66,8 @@ class Drawing:
         if fleet is None:
             return page.render(fleet=None, notable=notable)
         age_seconds = now - fleet.read_at
-        checks = judge(fleet.value, age_seconds, self._known, details.value if details else None)
+        extra = Extra(details.value if details else None, demand.value if demand else None)
+        checks = judge(fleet.value, age_seconds, self._known, extra)
         return page.render(
             fleet=fleet.value,
             reading=f"{fleet.read_at:.3f}",

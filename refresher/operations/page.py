@@ -112,13 +112,14 @@ class Page:
         """The verdicts, and the details behind them."""
         if drawn := self._kept(None, self._sources.fleet.reading):
             return drawn
-        reading, details = await asyncio.gather(
-            self._sources.fleet.latest(), self._sources.details.latest()
+        sources = self._sources
+        reading, details, demand = await asyncio.gather(
+            sources.fleet.latest(), sources.details.latest(), sources.demand.latest()
         )
         return self._kept(None, reading) or self._keep(
             None,
             reading,
-            self._drawing.overview(reading, details, self._clock(), notable()),
+            self._drawing.overview(reading, details, demand, self._clock(), notable()),
             HTTPStatus.OK if reading else HTTPStatus.SERVICE_UNAVAILABLE,
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from refresher.domain.checkup.facts import Demand
 from refresher.domain.clocks import Clock
 from refresher.domain.meter import Meter, Vitals
 from refresher.events import OPERATIONS_SERVED
@@ -43,6 +44,8 @@ class Sources:
     clock: Clock
     #: What the status page shows beside it.
     details: Shared[Details]
+    #: The requests that the stored covers need; None: none is stored.
+    demand: Shared[Demand | None]
     lists: Lists
     known: Known
 

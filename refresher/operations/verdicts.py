@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from refresher.domain.checkup.facts import Demand
 from refresher.domain.pacing import SILENT_SECONDS
+from refresher.domain.quota import PER_APP, first_to_bind
 from refresher.operations import access_verdicts as access
-from refresher.operations.checks import Check, Known
+from refresher.operations.checks import Check, Extra, Known
 from refresher.operations.words import number, percent, since, span
-from refresher.postgres.details import Details
 from refresher.postgres.snapshot import Snapshot
 
 #: Freshness below it is never well, and bad where covers have expired.
@@ -25,8 +26,11 @@ SURE_SECONDS: Final = 900.0
 OLD_SECONDS: Final = 30.0
 
 
+NOTHING: Final = Extra()
+
+
 def judge(
-    snapshot: Snapshot, age_seconds: float, known: Known, details: Details | None = None
+    snapshot: Snapshot, age_seconds: float, known: Known, extra: Extra = NOTHING
 ) -> Sequence[Check]:
     """The verdicts, the worst first."""
     checks = [
@@ -34,11 +38,11 @@ def judge(
         _freshness(snapshot),
         _missing(snapshot),
         _backlog(snapshot, known),
-        _quota(snapshot, known),
+        _quota(snapshot, known, extra.demand),
         access.tiktok(snapshot, known),
         access.credentials(snapshot, known),
         access.accounts(snapshot),
-        *access.tokens(snapshot, details),
+        *access.tokens(snapshot, extra.details),
         access.consents(snapshot),
         _replicas(snapshot),
         _database(age_seconds),
@@ -120,9 +124,14 @@ def _backlog(snapshot: Snapshot, known: Known) -> Check:
     )
 
 
-def _quota(snapshot: Snapshot, known: Known) -> Check:
+def _quota(snapshot: Snapshot, known: Known, demand: Demand | None) -> Check:
     quota, app = snapshot.quota, snapshot.app
     told = f"{number(quota.requests)} requests this hour."
+    limit = first_to_bind(demand) if demand else None
+    if limit and limit.share > 1:
+        needed = f"The stored covers need {limit.needed:,.1f} a minute, {limit.allows}."
+        act = f"{limit.remedy[0].upper()}{limit.remedy[1:]}, or keep fewer covers."
+        return Check("quota", "Quota", "bad", f"{told} {needed} Covers will die.", act)
     if app.learned_per_minute is not None and app.throttled_at is not None:
         return Check(
             "quota",
@@ -135,7 +144,7 @@ def _quota(snapshot: Snapshot, known: Known) -> Check:
         )
     used = _used(snapshot, known)
     if used >= NEARLY_ALL:
-        told = f"{told} That is {percent(used)} of what the app's limit allows so far."
+        told = f"{told} That is {percent(used)} of what {PER_APP} allows so far."
         return Check("quota", "Quota", "warn", told, "Watch the backlog: there is little left.")
     return Check("quota", "Quota", "ok", told)
 

@@ -148,6 +148,14 @@ async def read_demand(pool: Pool, lives: facts.Lives, pace: Pace, app: facts.App
     )
 
 
+async def read_stored_demand(pool: Pool, policy: DuePolicy, pace: Pace) -> facts.Demand | None:
+    """The same, as the covers live that are stored; None: there are none."""
+    lives = await read_lives(pool, policy)
+    if not lives.sampled:
+        return None
+    return await read_demand(pool, lives, pace, await read_app(pool, None, needed=False))
+
+
 async def read_tables(pool: Pool) -> facts.Tables:
     """What the server counted of our tables."""
     async with acquired(pool) as connection:

@@ -30,7 +30,8 @@ class World:
             Sources(
                 ready=self.read,
                 fleet=Shared(self.read, self.clock),
-                details=None,  # these three are the page's
+                details=None,  # these four are the page's
+                demand=None,
                 lists=None,
                 known=None,
                 meter=self.meter,

@@ -5,7 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from refresher.operations.checks import Known
+from refresher.domain.checkup.facts import App, Demand
+from refresher.domain.due import DuePolicy
+from refresher.domain.pacing import Pace
+from refresher.domain.quota import first_to_bind
+from refresher.operations.checks import Extra, Known
 from refresher.operations.verdicts import headline, judge
 from refresher.operations.words import number, percent, since, span
 from refresher.postgres.details import Aged, Details
@@ -175,7 +179,8 @@ def test_what_this_replica_knows_counts():
     """Limits and credentials come from its settings."""
     limited = replace(KNOWN, limit_per_app=10, lacks_credentials=True)
     assert (
-        "100 % of what the app's limit allows so far" in verdict("Quota", WELL, known=limited).says
+        "100 % of what REFRESHER_RATE_LIMIT_PER_APP allows so far"
+        in verdict("Quota", WELL, known=limited).says
     )
     assert verdict("App credentials", WELL, known=limited).level == "warn"
 
@@ -201,10 +206,63 @@ def test_access_tokens_that_stay_dead(dead, level):
     aged.append(Aged("paused", None, 9, 1, NOW, 1, 0, 0))
     details = Details([], [], [], [], 0, aged, [], 0)
     (check,) = [
-        check for check in judge(WELL, 0.0, KNOWN, details) if check.name == "Access tokens"
+        check for check in judge(WELL, 0.0, KNOWN, Extra(details)) if check.name == "Access tokens"
     ]
     assert (check.level, bool(check.act)) == (level, bool(dead))
     assert ("listed as dead_token" in check.says) == bool(dead)
+
+
+def demand(chunks, *, per_token=600, per_app=0, found=None):
+    """Of covers that live a day, all in one account."""
+    return Demand(
+        chunks=chunks,
+        most_videos=20 * chunks,
+        largest="ana",
+        life_seconds=86_400,
+        policy=DuePolicy(timedelta(hours=1), timedelta(0), timedelta(hours=6), 5),
+        pace=Pace(per_token, per_app, lease_seconds=60),
+        app=App(False, True, None, found),
+    )
+
+
+@pytest.mark.parametrize(
+    ("needs", "level", "says", "act"),
+    [
+        (demand(1380), "ok", "400 requests this hour.", ""),
+        (
+            demand(1380 * 30, per_app=10),
+            "bad",
+            "need 30.0 a minute, 316% of the 9.5 that REFRESHER_RATE_LIMIT_PER_APP allows.",
+            "Set REFRESHER_RATE_LIMIT_PER_APP to 32 if TikTok allows as much, or keep fewer",
+        ),
+        (
+            demand(1380 * 30, per_token=20, per_app=40),
+            "bad",
+            "153% of the 19.6 that REFRESHER_RATE_LIMIT_PER_TOKEN allows.",
+            "Set REFRESHER_RATE_LIMIT_PER_TOKEN to 31 if",
+        ),
+        (
+            demand(1380 * 30, found=20.0),
+            "bad",
+            "150% of the 20.0 that TikTok allows.",
+            "Ask TikTok for 32 requests a minute, or keep fewer covers.",
+        ),
+    ],
+    ids=["enough", "app", "token", "found"],
+)
+def test_the_setting_that_binds_first_is_named(needs, level, says, act):
+    """With the value that it would need."""
+    checks = judge(WELL, 0.0, KNOWN, Extra(demand=needs))
+    (check,) = [check for check in checks if check.name == "Quota"]
+    assert check.level == level
+    assert says in check.says
+    assert check.act.startswith(act)
+    limit = first_to_bind(needs)
+    if level == "bad" and not limit.found:
+        which = "per_app" if limit.setting.endswith("APP") else "per_token"
+        raised = replace(needs, pace=replace(needs.pace, **{f"limit_{which}": limit.wanted}))
+        lower = replace(needs, pace=replace(needs.pace, **{f"limit_{which}": limit.wanted - 1}))
+        assert first_to_bind(raised).share <= 1 < first_to_bind(lower).share
 
 
 def test_old_readings_are_bad():

@@ -1,20 +1,14 @@
 """Judges whether settings and quota can keep the stored covers alive."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from refresher.domain.checkup.facts import Covers, Demand, Lives, Pause
 from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
-from refresher.domain.claiming import chunks_of
-from refresher.domain.due import DuePolicy, due_after_refresh
+from refresher.domain.quota import CROWDED, Limit, limit_of_app, limit_of_token, needed_by_all
 
-#: Above this share of a limit, one bad hour is not made up for.
-CROWDED: Final = 0.8
 #: The last share of a life that lead and spread may use.
 USABLE: Final = 1 / 3
-#: Any moment would do.
-SOME_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE_SECONDS: Final = 60.0
 
 
@@ -66,58 +60,31 @@ def lead(lives: Lives) -> Iterator[Finding]:
 
 
 def token_quota(demand: Demand) -> Iterator[Finding]:
-    """The account with the most videos is the first that a token's limit does not keep alive."""
-    if not demand.pace.limit_per_token:
+    limit = limit_of_token(demand)
+    if limit is None:
         yield fine("no limit for a token")
         return
-    need = _per_minute(chunks_of(demand.most_videos), 1.0, demand)
-    yield _compared(
-        need,
-        MINUTE_SECONDS / demand.pace.step_seconds,
-        f"by account {demand.largest} with {demand.most_videos:,} videos",
-        "keep fewer of its videos, or ask TikTok for more quota",
-    )
+    whose = f"account {demand.largest} with {demand.most_videos:,} videos needs"
+    yield _compared(limit, whose, "keep fewer of its videos")
 
 
 def app_quota(demand: Demand) -> Iterator[Finding]:
-    need = _per_minute(demand.chunks, 0.5, demand)
-    limit = _app_limit(demand)
+    limit = limit_of_app(demand)
     if limit is None:
-        yield fine(f"no limit for the app; {need:,.1f} requests a minute are needed")
+        yield fine(
+            f"no limit for the app; {needed_by_all(demand):,.1f} requests a minute are needed"
+        )
         return
-    yield _compared(
-        need,
-        limit,
-        "by all accounts together",
-        "keep fewer covers or ask TikTok for more quota; refresher simulate --from-database"
-        " says how many it keeps alive",
-    )
+    fewer = "keep fewer covers; refresher simulate --from-database says how many it keeps alive"
+    yield _compared(limit, "all accounts together need", fewer)
 
 
-def _app_limit(demand: Demand) -> float | None:
-    """The lower of the limit that is set and the one that was found."""
-    pace, found = demand.pace, demand.app.found_per_minute
-    limits = [MINUTE_SECONDS / pace.app_step_seconds] if pace.limit_per_app else []
-    return min([*limits, *([] if found is None else [found])], default=None)
-
-
-def _per_minute(chunks: int, account_spread: float, demand: Demand) -> float:
-    """The requests a minute that ask for each chunk once in a life, as it falls due."""
-    period = _period_seconds(demand.policy, account_spread, demand.life_seconds)
-    return MINUTE_SECONDS * chunks / period
-
-
-def _period_seconds(policy: DuePolicy, account_spread: float, life_seconds: float) -> float:
-    expires_at = SOME_TIME + timedelta(seconds=life_seconds)
-    due_at = due_after_refresh(policy, account_spread, SOME_TIME, expires_at)
-    return (due_at - SOME_TIME).total_seconds()
-
-
-def _compared(need: float, limit: float, whose: str, remedy: str) -> Finding:
-    told = f"{need:,.1f} of {limit:,.0f} requests a minute are needed {whose}: {need / limit:.0%}"
-    if need > limit:
+def _compared(limit: Limit, whose: str, fewer: str) -> Finding:
+    told = f"{whose} {limit.needed:,.1f} requests a minute, {limit.allows}"
+    remedy = f"{limit.remedy}, or {fewer}"
+    if limit.share > 1:
         return problem(f"{told}. Covers will die", remedy)
-    return warning(told, remedy) if need > CROWDED * limit else fine(told)
+    return warning(told, remedy) if limit.share > CROWDED else fine(told)
 
 
 def _length(seconds: float) -> str:
