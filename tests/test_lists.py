@@ -67,6 +67,7 @@ async def test_an_account_is_told_with_its_last_failure(refresher, pool):
     )
     _, table, _ = await refresher("accounts", "list")
     lines = table.splitlines()
+    assert "videos at last release  valid then" in lines[0]
     assert "2027-01-01 00:00:00+00:00" in lines[1]
     assert "2026-11-29 08:00:00+00:00  scope_not_authorized" in lines[3]
 

@@ -19,6 +19,10 @@ ARGUMENTS = (
 )  # fmt: skip
 PATIENCE_MS = 60_000.0
 WIDE, NARROW = {"width": 1100, "height": 900}, {"width": 360, "height": 740}
+MIDDLE = {"width": 500, "height": 740}
+#: The tables of a page that are wider than their place.
+SCROLLING = """[...document.querySelectorAll(".scroll")]
+  .filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.id)"""
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -48,7 +52,8 @@ async def trouble(pool):
     await store(pool, "dora", "dead", "valid")
     await pool.execute(
         "UPDATE refresher.accounts SET rate_share = 0.5, rate_lowered_at = now(),"
-        " refresh_token_expires_at = now() + interval '2 days' WHERE open_id = 'ben'"
+        " refresh_token_expires_at = now() + interval '2 days' WHERE open_id = 'ben';"
+        "UPDATE refresher.accounts SET missing = 3 WHERE open_id LIKE 'ana%'"
     )
     await pool.execute(
         "INSERT INTO refresher.replicas (replica, version, seen_at) VALUES"
@@ -57,9 +62,9 @@ async def trouble(pool):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("viewport", [WIDE, MIDDLE, NARROW], ids=["wide", "middle", "narrow"])
 async def test_it_is_accessible_and_fits(pool, database, scheme, viewport):
-    """No finding of axe, in light and dark; at 360 px nothing sticks out."""
+    """No finding of axe, in light and dark; at 360 px nothing sticks out, and no table scrolls."""
     await trouble(pool)
     async with (
         visited(database) as session,
@@ -71,6 +76,7 @@ async def test_it_is_accessible_and_fits(pool, database, scheme, viewport):
             assert results.violations_count == 0, results.generate_report()
             too_wide = "document.documentElement.scrollWidth - window.innerWidth"
             assert await page.evaluate(too_wide) <= 0
+            assert await page.evaluate(SCROLLING) == []
         ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
 

@@ -33,6 +33,7 @@ def as_pairs(facts: Facts) -> Sequence[tuple[str, str]]:
         ("token requests failed", f"{account.token_failures} in a row"),
         ("consent ends", at(account.refresh_token_expires_at, "not known")),
         ("scope", account.scope or "not known"),
+        ("counted", _counted_when(account)),
         ("videos", f"{account.videos:,}"),
         ("valid", f"{account.valid:,}"),
         ("expired", f"{account.expired:,}"),
@@ -53,6 +54,11 @@ def _wakes(account: AccountFacts, when: str) -> str:
     if account.state != "active":
         return "not in this state"
     return "awake" if account.awake and account.wake_at is None else when
+
+
+def _counted_when(account: AccountFacts) -> str:
+    when = "at its last release or audit"
+    return when if account.free else f"{when}, before the work that goes on now"
 
 
 def _isolated(account: AccountFacts, since: str) -> str:

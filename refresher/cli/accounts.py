@@ -30,8 +30,9 @@ ACCOUNT_CELLS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "state": text("state"),
     "reason": lambda row: row["isolated_reason"] or row["state_reason"] or "",
     "since": lambda row: short(row["isolated_since"] or row["state_since"]),
-    "videos": text("videos"),
-    "valid": text("valid"),
+    # Of an account that is worked all the time, that may be long ago.
+    "videos at last release": text("videos"),
+    "valid then": text("valid"),
     "consent ends": text("refresh_token_expires_at"),
     "failed last": text("last_failure_at"),
     "with": text("last_failure_code"),

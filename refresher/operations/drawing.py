@@ -38,6 +38,11 @@ STATES: Final = {
     "isolated": "fails alone, is tried rarely",
     "paused": "paused by an operator",
 }
+#: Below tables of accounts. The numbers of the whole fleet are counted anew where they do not hold.
+COUNTED_WHEN: Final = (
+    "Videos as counted at the account's last release or audit. Of one that is worked all the time, "
+    "that may be long ago."
+)
 LEVELS: Final = {"ok": "OK", "warn": "Look", "bad": "Bad"}
 #: Characters of a log entry's field that are shown.
 FIELD_LENGTH: Final = 160
@@ -141,6 +146,7 @@ def _templates() -> Environment:
         held_up_by=HELD_UP_BY,
         states=STATES,
         levels=LEVELS,
+        counted_when=COUNTED_WHEN,
     )
     return environment
 
