@@ -5,9 +5,8 @@ This is for the simulator. The claim statement decides the same in the database,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from refresher.domain.cohorts import Cohort
 from refresher.domain.model import CHUNK_SIZE
@@ -72,14 +71,13 @@ def _first(cohorts: Sequence[Cohort], now: float, videos: int) -> Chosen:
             break
         if cohort.alone or (cohort.misses and cohort.due_at > now):
             continue
-        number = min(cohort.count, videos)
+        number = min(videos, cohort.count)
         chosen.append((cohort, number))
         videos -= number
     return chosen
 
 
-@dataclass(frozen=True, slots=True)
-class Slots:
+class Slots(NamedTuple):
     """Slots that are reserved for chunks of one account."""
 
     chunks: int
@@ -119,8 +117,9 @@ def _from_now(slot: float, now: float) -> float:
 
 def _app_chunks(pace: Pace, taken_seconds: float) -> int:
     """How many chunks the app's slots have room for, if the next so many seconds are taken."""
-    reach = max(_micros(pace.horizon_seconds), _micros(pace.app_step_seconds))
-    return -((_micros(taken_seconds) - reach) // _micros(pace.app_step_seconds))
+    step = _micros(pace.app_step_seconds)
+    reach = max(_micros(pace.horizon_seconds), step)
+    return -((_micros(taken_seconds) - reach) // step)
 
 
 def _micros(seconds: float) -> int:

@@ -8,7 +8,6 @@ from typing import Final
 
 from refresher.domain.model import OpenId
 
-NO_TIME: Final = timedelta(0)
 #: Each wait is six times the one before: 1 min, 6 min, 36 min, 3.6 h, 21.6 h, 3 days.
 FIRST_WAIT: Final = timedelta(minutes=1)
 WAIT_GROWTH: Final = 6
@@ -51,15 +50,20 @@ def stable_fraction(text: str) -> float:
 def due_after_refresh(
     policy: DuePolicy, account_spread: float, answered_at: datetime, expires_at: datetime
 ) -> datetime:
-    """When to refresh a cover: lead and spread before its expiry.
+    """When to refresh a cover: `seconds_ahead` of its expiry. `account_spread` is the account's."""
+    life_seconds = (expires_at - answered_at).total_seconds()
+    return expires_at - timedelta(seconds=seconds_ahead(policy, account_spread, life_seconds))
 
-    `account_spread` is the account's. If lead and spread together are more than a third of the
-    cover's life, both shrink by the same factor, so that short-lived covers keep their spread.
+
+def seconds_ahead(policy: DuePolicy, account_spread: float, life_seconds: float) -> float:
+    """How long before its expiry a cover is asked for: the account's lead and spread.
+
+    If lead and spread together are more than a third of the cover's life, both shrink by the same
+    factor, so that short-lived covers keep their spread.
     """
-    longest = policy.lead + policy.spread
-    reach = policy.lead + policy.spread * account_spread
-    allowed = (expires_at - answered_at) / 3
-    return expires_at - (reach * (allowed / longest) if longest > allowed > NO_TIME else reach)
+    lead, spread = policy.lead.total_seconds(), policy.spread.total_seconds()
+    longest, ahead, allowed = lead + spread, lead + spread * account_spread, life_seconds / 3
+    return ahead * (allowed / longest) if longest > allowed > 0 else ahead
 
 
 def wait_after_miss(misses: int, *, present: bool) -> timedelta:

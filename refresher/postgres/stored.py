@@ -1,7 +1,7 @@
 """Reads what a forecast needs: a small fleet whole, of a large one a bounded sample."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import accumulate, groupby, pairwise
 from typing import Final
@@ -116,9 +116,7 @@ def _scaled(cohorts: list[Cohort], size: int, of_one: int) -> list[Cohort]:
         return cohorts
     ends = [end * size // read for end in accumulate(cohort.count for cohort in cohorts)]
     counts = [end - begin for begin, end in pairwise([0, *ends])]
-    return [
-        replace(cohort, count=count) for cohort, count in zip(cohorts, counts, strict=True) if count
-    ]
+    return [cohort.of(count) for cohort, count in zip(cohorts, counts, strict=True) if count]
 
 
 def _free_at(account: Record, app: Record) -> float:

@@ -4,6 +4,7 @@ What a claim takes, its slots, and when a cover is due again are the daemon's ow
 `domain`. Answers that one claim gets within a second count as one.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush, heapreplace
@@ -16,7 +17,7 @@ from refresher.domain.cohorts import Cohort, Fleet, add_cohort
 from refresher.domain.due import account_spread, wait_after_miss, wait_after_refusal
 from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.domain.pacing import back_off
-from refresher.simulation.plan import MINUTE_SECONDS, OnProgress, Plan
+from refresher.simulation.plan import HOUR_SECONDS, MINUTE_SECONDS, OnProgress, Plan
 
 
 class Watcher(Protocol):
@@ -80,6 +81,43 @@ class Wakes:
         return min(poll, self._known[0]) if self._known else poll
 
 
+class Queue:
+    """Accounts by when each is claimed next; what comes from `end` on is in no order.
+
+    Only those of one hour lie in a heap: a heap of 100,000 takes four times as long.
+    """
+
+    def __init__(self, end: float) -> None:
+        self._end = end
+        self._hour: float = -inf
+        self._heap: list[tuple[float, int]] = []
+        self._later: defaultdict[float, list[tuple[float, int]]] = defaultdict(list)
+
+    def first(self) -> tuple[float, int] | None:
+        """When the first account is claimed, and its place; None where there is none."""
+        if not self._heap and self._later:
+            self._hour = min(self._later)
+            self._heap = self._later.pop(self._hour)
+            heapify(self._heap)
+        return self._heap[0] if self._heap else None
+
+    def put(self, ready: float, place: int) -> None:
+        """Before the first `first`: later, an account takes its own place anew."""
+        self._later[self._hour_of(ready)].append((ready, place))
+
+    def replace_first(self, ready: float, place: int) -> None:
+        """The first account is claimed again then, and no earlier than now."""
+        hour = self._hour_of(ready)
+        if hour <= self._hour:
+            heapreplace(self._heap, (ready, place))
+        else:
+            heappop(self._heap)
+            self._later[hour].append((ready, place))
+
+    def _hour_of(self, ready: float) -> float:
+        return min(ready, self._end) // HOUR_SECONDS
+
+
 class Engine:
     """Works a fleet and tells a watcher. The fleet is used up. `bad` accounts fail for good."""
 
@@ -114,14 +152,12 @@ class Engine:
         """
         start, end = self._start, self._start + self._plan.seconds
         minutes = 0
-        queue = [
-            (max(start, account.cohorts[0].due_at, self._near(account)), place)
-            for place, account in enumerate(self.accounts)
-        ]
-        heapify(queue)
+        queue = Queue(end)
+        for place, account in enumerate(self.accounts):
+            queue.put(max(start, account.cohorts[0].due_at, self._near(account)), place)
         wakes = Wakes(start, self._plan.poll_seconds)
-        while queue:
-            ready, place = queue[0]
+        while first := queue.first():
+            ready, place = first
             # With a limit for the app the next account is claimed as the app's next slot comes.
             now = max(wakes.first_from(ready), self._app_next_slot)
             if now >= end:
@@ -133,60 +169,59 @@ class Engine:
             released_at = (self._fail if account.bad else self._work)(account, now)
             due_at = max(released_at, account.cohorts[0].due_at)
             wakes.released(released_at, max(due_at, account.next_slot))
-            heapreplace(queue, (max(due_at, self._near(account)), place))
+            queue.replace_first(max(due_at, self._near(account)), place)
         return (cohort for account in self.accounts for cohort in account.cohorts)
 
     def _near(self, account: Account) -> float:
         """From when on a claim reaches as far as the account's next slot."""
         return account.next_slot - self._pace.horizon_seconds
 
-    def _reserve(self, account: Account, now: float, chunks: int) -> Slots:
+    def _reserve(self, account: Account, now: float, videos: int) -> Slots:
+        chunks = min(chunks_of(videos), self._plan.chunk_budget)
         slots = reserve(self._pace, now, account.next_slot, self._app_next_slot, chunks)
         of_others = (account.weight - 1) * slots.chunks * self._pace.app_step_seconds
         account.next_slot = slots.next_slot
         self._app_next_slot = slots.app_next_slot + of_others
         return slots
 
+    def _written_at(self, slots: Slots, now: float) -> float:
+        """When the answers to the requests in these slots are written."""
+        last_slot = slots.first + (slots.chunks - 1) * self._pace.step_seconds
+        sent_at = last_slot if slots.chunks and last_slot > now else max(slots.first, now)
+        return sent_at + self._plan.request_seconds + self._plan.writing_seconds
+
     def _work(self, account: Account, now: float) -> float:
         """One claim, up to its answers written. Returns when the account is released."""
         chosen = choose(account.cohorts, now, self._most_chunks)
-        wanted = chunks_of(sum(videos for _, videos in chosen))
-        chunks = min(wanted, self._plan.chunk_budget)
-        slots = self._reserve(account, now, chunks)
-        touched = [cohort for cohort, _ in chosen]
-        chosen.reverse()
+        slots = self._reserve(account, now, _videos_of(chosen))
+        left = chosen[::-1]
         answered: list[Cohort] = []
         for slot, chunks in _by_second(slots, self._pace.step_seconds):
-            asked = _taken(chosen, CHUNK_SIZE * chunks)
-            answered += self._ask(account, asked, max(slot, now), chunks)
-        for cohort in touched:
+            asked = _taken(left, CHUNK_SIZE * chunks)
+            answered += self._ask(account, asked, max(now, slot), chunks)
+        for cohort, _ in chosen:
             if not cohort.count:
                 account.cohorts.remove(cohort)
         for cohort in answered:
             add_cohort(account.cohorts, cohort)
-        last_slot = slots.first + max(0, slots.chunks - 1) * self._pace.step_seconds
-        return max(last_slot, now) + self._plan.request_seconds + self._plan.writing_seconds
+        return self._written_at(slots, now)
 
     def _fail(self, account: Account, now: float) -> float:
         """One claim that brings nothing. Returns when the account may be claimed again."""
         most = 1 if account.isolated else self._most_chunks
-        videos = sum(number for _, number in choose(account.cohorts, now, most))
-        chunks = min(chunks_of(videos), self._plan.chunk_budget)
-        slots = self._reserve(account, now, chunks)
+        videos = _videos_of(choose(account.cohorts, now, most))
+        slots = self._reserve(account, now, videos)
         videos = min(videos, CHUNK_SIZE * slots.chunks)
         self._watcher.asked(account.number, max(slots.first, now), slots.chunks, videos)
         after = back_off(
             account.failures, self._chance.random(), isolated=account.isolated, by_itself=True
         )
         account.failures, account.isolated = after.failures, after.isolated
-        last_slot = slots.first + max(0, slots.chunks - 1) * self._pace.step_seconds
-        ended = max(last_slot, now) + self._plan.request_seconds + self._plan.writing_seconds
-        return ended + after.seconds
+        return self._written_at(slots, now) + after.seconds
 
     def _ask(self, account: Account, asked: Chosen, sent_at: float, chunks: int) -> list[Cohort]:
         """Send and answer. Returns the videos asked for, as they are after the answer."""
-        videos = sum(number for _, number in asked)
-        self._watcher.asked(account.number, sent_at, chunks, videos)
+        self._watcher.asked(account.number, sent_at, chunks, _videos_of(asked))
         fresh = fresh_cohort(self._plan, account.spread, sent_at)
         answered_at = sent_at + self._plan.request_seconds
         answered = []
@@ -214,11 +249,15 @@ def after_answer(cohort: Cohort, videos: int, fresh: Cohort, now: float) -> Coho
     if cohort.reachable and now < fresh.expires_at > cohort.expires_at:
         return Cohort(fresh.due_at, fresh.expires_at, videos)
     if cohort.due_at > now:
-        return replace(cohort, count=videos)  # a top-up that came too early
+        return cohort.of(videos)  # a top-up that came too early
     misses = cohort.misses + 1
     present = not cohort.missing
     wait = wait_after_refusal(misses) if cohort.alone else wait_after_miss(misses, present=present)
     return replace(cohort, count=videos, misses=misses, due_at=now + wait.total_seconds())
+
+
+def _videos_of(chosen: Chosen) -> int:
+    return sum([videos for _, videos in chosen])
 
 
 def _by_second(slots: Slots, step: float) -> Iterator[tuple[float, int]]:

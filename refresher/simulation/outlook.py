@@ -161,7 +161,7 @@ def _limited(pace: Pace, limit_per_app: int) -> Pace:
 def _copied(fleet: Fleet) -> Fleet:
     """To be used up."""
     accounts = {
-        open_id: [replace(cohort) for cohort in cohorts]
+        open_id: [cohort.of(cohort.count) for cohort in cohorts]
         for open_id, cohorts in fleet.accounts.items()
     }
     return replace(fleet, accounts=accounts)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final, Literal
 
 from refresher.domain.claiming import most_chunks
-from refresher.domain.due import DuePolicy, due_after_refresh
+from refresher.domain.due import DuePolicy, seconds_ahead
 from refresher.domain.pacing import PAST_SECONDS, Pace
 
 MINUTE_SECONDS: Final = 60
@@ -16,7 +16,6 @@ DAY_SECONDS: Final = 24 * HOUR_SECONDS
 SHORTEST_TTL: Final = 60
 #: So close to each other, it is chance which of two times comes first.
 ROUNDING_SECONDS: Final = 1e-6
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: When a made-up fleet begins. Any full hour would do.
 START: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
@@ -100,17 +99,10 @@ class Plan:
 
     def due_at(self, account_spread: float, answered_at: float, expires_at: float) -> float:
         """`due_after_refresh` in Unix time."""
-        due_at = due_after_refresh(
-            self.policy, account_spread, _moment(answered_at), _moment(expires_at)
-        )
-        return (due_at - EPOCH).total_seconds()
+        return expires_at - seconds_ahead(self.policy, account_spread, expires_at - answered_at)
 
     def period_seconds(self, account_spread: float) -> float:
         """The time between two requests for a cover, each as it falls due and before it dies."""
         first = self.due_at(account_spread, START, self.expires_at(START))
         again = self.due_at(account_spread, first, self.expires_at(first))
         return min(again - first, self.longest_seconds)
-
-
-def _moment(unix_time: float) -> datetime:
-    return EPOCH + timedelta(seconds=unix_time)
