@@ -1,11 +1,9 @@
 """What a daemon does beside the flow: heartbeat, summary, tokens and audit, each on its tick."""
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import datetime
 from math import inf
 from time import monotonic
 from typing import Final
@@ -17,6 +15,7 @@ from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.domain.pacing import BEAT_SECONDS
 from refresher.flow.outage import Outage
 from refresher.flow.work import Tally
+from refresher.forecasting import FORECAST_SECONDS, warn_of_deaths
 from refresher.logs import emit
 from refresher.postgres.audit import AUDIT_SECONDS, audit_step
 from refresher.postgres.database import Pool
@@ -24,20 +23,13 @@ from refresher.postgres.failures import first_line
 from refresher.postgres.replicas import beat
 from refresher.postgres.sealing import Sealer, seal_all
 from refresher.postgres.status import Summary, count_isolated, read_quota, read_summary
-from refresher.postgres.stored import BRIEF, must_say, read_stored, take_forecast
 from refresher.postgres.tokens import consents_ending, free_waiting, ignored_tokens
 from refresher.schedule import Schedule
-from refresher.simulation.need import Need
-from refresher.simulation.outlook import Prospect, look_at_today
 from refresher.simulation.plan import Plan
 
 SUMMARY_SECONDS: Final = 60.0
 TEND_TOKENS_SECONDS: Final = 3600.0
 IGNORED_TOKENS_SECONDS: Final = 10.0
-FORECAST_SECONDS: Final = 900.0
-#: Replicas share one forecast. Their ticks come a little early or late.
-FORECAST_EVERY: Final = timedelta(seconds=0.9 * FORECAST_SECONDS)
-RISK_SAID_AGAIN_AFTER: Final = timedelta(hours=1)
 
 
 @dataclass(slots=True)
@@ -110,21 +102,8 @@ class Upkeep:
             emit(events.ACCOUNT_MENDED, open_id=open_id, overslept_seconds=overslept_seconds)
 
     async def forecast(self) -> None:
-        """Say that covers will die, when that begins and then every hour."""
-        if not await take_forecast(self.pool, FORECAST_EVERY):
-            return
-        stored = await read_stored(self.pool, BRIEF)
-        # In a thread, so that requests go on meanwhile; `BRIEF` bounds how long it takes.
-        stop = threading.Event()
-        try:
-            today, need = await asyncio.to_thread(
-                look_at_today, stored, self.plan, partial(_end_if, stop)
-            )
-        finally:
-            stop.set()
-        at_risk = today.first_death_at is not None
-        if await must_say(self.pool, at_risk=at_risk, again_after=RISK_SAID_AGAIN_AFTER):
-            _say_risk(today, need)
+        """Say that covers will die, if it is this replica's turn to look."""
+        await warn_of_deaths(self.pool, self.plan)
 
     async def _wake_waiting(self) -> None:
         """Changed credentials are tried at once: nobody waits for what is put right."""
@@ -214,27 +193,6 @@ async def on_each(
             emit(events.LOOP_FAILED, loop=name, exc_info=error)
         else:
             failing_since, said = inf, False
-
-
-def _end_if(stop: threading.Event, _minutes: int) -> None:
-    """A thread cannot be cancelled, and the process would wait for it at its end."""
-    if stop.is_set():
-        raise InterruptedError
-
-
-def _say_risk(today: Prospect, need: Need) -> None:
-    assert today.first_death_at is not None  # noqa: S101 - it is at risk
-    emit(
-        events.FORECAST_AT_RISK,
-        first_death_at=datetime.fromtimestamp(today.first_death_at, UTC).isoformat(),
-        covers=today.most_dead,
-        accounts=today.accounts,
-        valid_share_after_24_hours=today.valid_share_after_24_hours,
-        quota_needed_per_minute=round(need.at_peak, 1),
-        quota_per_minute=today.limit_per_app or None,
-        token_quota_needed_per_minute=round(need.busiest_token, 1),
-        token_quota_per_minute=today.limit_per_token or None,
-    )
 
 
 def summary_fields(
