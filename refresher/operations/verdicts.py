@@ -119,7 +119,8 @@ def _backlog(snapshot: Snapshot, known: Known) -> Check:
         "Backlog",
         "bad" if is_bad else "warn",
         f"Due: {number(due)}, the first for {span(overdue)}. "
-        f"A cover is asked for {span(known.lead_seconds)} before it expires.",
+        f"A cover is asked for {span(known.lead_seconds)} before it expires, or in the last third "
+        "of its life if that is shorter.",
         "See what holds them up under Overdue. If it is quota, raise it or keep fewer covers.",
     )
 

@@ -1,4 +1,4 @@
-"""The quota that a fleet needs at least, by arithmetic."""
+"""The quota that a fleet needs, by arithmetic."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,11 @@ Deadline = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Requests a minute with which every cover that lives can be kept alive: the least possible."""
+    """Requests a minute, in ceil(videos / 20) requests an account. The last three are the least."""
 
-    #: Each cover asked for just before it dies, in ceil(videos / 20) requests an account.
+    #: Each cover asked for as it falls due, so lead and spread before it dies: as `doctor` counts.
+    when_due: float
+    #: Each cover asked for just before it dies.
     on_average: float
     #: With that, the covers that end soonest are reached in time, too.
     at_peak: float
@@ -33,7 +35,8 @@ def need_of(fleet: Fleet, plan: Plan) -> Need:
         average += weight * steady
         peak_of_one = max(peak_of_one, steady, _rate(own))
         deadlines += [(seconds, weight * chunks) for seconds, chunks in own]
-    return Need(average, max(average, _rate(deadlines)), peak_of_one)
+    when_due = average * plan.longest_seconds / plan.period_seconds(0.5)
+    return Need(when_due, average, max(average, _rate(deadlines)), peak_of_one)
 
 
 def _steady(cohorts: list[Cohort], plan: Plan) -> float:

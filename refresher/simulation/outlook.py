@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from refresher.domain.cohorts import Fleet
+from refresher.domain.due import seconds_ahead
 from refresher.domain.pacing import Pace
 from refresher.domain.stored import Consents, Life, Stored, Unasked
 from refresher.simulation.engine import Engine
@@ -57,7 +58,12 @@ class Outlook:
     #: How long covers live, and whether that was observed or is assumed.
     ttl: Ttl
     ttl_observed: bool
+    #: How long before it dies a cover is asked for, without and with all of the spread.
+    least_lead_seconds: float
+    most_lead_seconds: float
     need: Need
+    #: The app's limit in force was shown by 429s: no setting raises it.
+    app_limit_found: bool
     today: Prospect
     #: Under half of today's quota, or a given one; None where there is no limit to be halved.
     other: Prospect | None
@@ -73,8 +79,12 @@ def look_ahead(stored: Stored, plan: Plan, limit_per_app: int | None = None) -> 
 
     `plan` has the settings. The other quota is `limit_per_app`, or else half of today's.
     """
+    limit_set = plan.pace.limit_per_app
     plan = in_force(stored, plan)
     pace = halved(plan.pace) if limit_per_app is None else _limited(plan.pace, limit_per_app)
+    least_lead, most_lead = (
+        seconds_ahead(plan.policy, spread, plan.longest_seconds) for spread in (0.0, 1.0)
+    )
     return Outlook(
         now=stored.fleet.now,
         seconds=plan.seconds,
@@ -83,7 +93,10 @@ def look_ahead(stored: Stored, plan: Plan, limit_per_app: int | None = None) -> 
         sampled=stored.sampled,
         ttl=plan.ttl,
         ttl_observed=observed_ttl(stored.lives) is not None,
+        least_lead_seconds=least_lead,
+        most_lead_seconds=most_lead,
         need=need_of(stored.fleet, plan),
+        app_limit_found=plan.pace.limit_per_app != limit_set,
         today=prospect(stored, plan),
         other=None if pace is None else prospect(stored, replace(plan, pace=pace)),
         halved=limit_per_app is None,

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from refresher.simulation.need import Need
 from refresher.simulation.outlook import Outlook, Prospect
+from refresher.simulation.remedy import remedy
 from refresher.simulation.report import counted, percent, spanned
 
 #: Accounts that are named; JSON has all.
@@ -25,7 +26,7 @@ Rows = Sequence[Sequence[str]]
 
 def plain(told: Outlook) -> dict[str, Any]:
     """For programs: all of it, times in ISO 8601."""
-    return {**_plain(asdict(told)), "cannot_know": list(CANNOT_KNOW)}
+    return {**_plain(asdict(told)), "remedy": remedy(told), "cannot_know": list(CANNOT_KNOW)}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +105,11 @@ def losers(told: Outlook) -> Rows:
 
 def facts(told: Outlook) -> Iterator[tuple[str, str]]:
     """What else an operator should know: name and text."""
-    yield "quota needed", _needed(told.need)
+    if advice := remedy(told):
+        yield "to do", advice
+    need = told.need
+    yield "quota needed", f"{need.when_due:,.1f} requests a minute as covers fall due (see doctor)"
+    yield "at the least", _least(need)
     for kind, unasked in told.unasked.items():
         first = unasked.first_death_at
         dies = f", the first dies at {_moment(first)}" if first else ""
@@ -116,6 +121,7 @@ def facts(told: Outlook) -> Iterator[tuple[str, str]]:
     yield "consents", f"{counted(consents.accounts, 'consent')} end within 30 d{ends}"
     lives = "to the full hour and 24 h" if told.ttl == "hourly" else spanned(told.ttl)
     yield "covers live", f"{lives}, {'as observed' if told.ttl_observed else 'assumed'}"
+    yield "asked for", f"{_lead(told)} before they die"
     yield "based on", _basis(told)
 
 
@@ -126,10 +132,17 @@ def _basis(told: Outlook) -> str:
     return f"estimated from {counted(told.sampled, 'video')} for {fleet}"
 
 
-def _needed(need: Need) -> str:
+def _lead(told: Outlook) -> str:
+    """As it is with covers that live so long, which may be shorter than as set."""
+    least, most = spanned(told.least_lead_seconds), spanned(told.most_lead_seconds)
+    return least if least == most else f"{least} to {most}"
+
+
+def _least(need: Need) -> str:
     return (
-        f"{need.on_average:,.1f} requests a minute on average, {need.at_peak:,.1f} at peak "
-        f"({need.at_peak * 60:,.0f} an hour), {need.busiest_token:,.1f} with the busiest token"
+        f"{need.on_average:,.1f} on average, {need.at_peak:,.1f} at peak "
+        f"({need.at_peak * 60:,.0f} an hour), {need.busiest_token:,.1f} with the busiest token: "
+        "each cover asked for just before it dies"
     )
 
 

@@ -72,7 +72,8 @@ def app_quota(demand: Demand) -> Iterator[Finding]:
     limit = limit_of_app(demand)
     if limit is None:
         yield fine(
-            f"no limit for the app; {needed_by_all(demand):,.1f} requests a minute are needed"
+            f"no limit for the app; {needed_by_all(demand):,.1f} requests a minute are needed as"
+            " covers fall due"
         )
         return
     fewer = "keep fewer covers; refresher simulate --from-database says how many it keeps alive"
@@ -80,8 +81,8 @@ def app_quota(demand: Demand) -> Iterator[Finding]:
 
 
 def _compared(limit: Limit, whose: str, fewer: str) -> Finding:
-    told = f"{whose} {limit.needed:,.1f} requests a minute, {limit.allows}"
-    remedy = f"{limit.remedy}, or {fewer}"
+    told = f"{whose} {limit.needed:,.1f} requests a minute as covers fall due, {limit.allows}"
+    remedy = f"{limit.remedy}; else {fewer}"
     if limit.share > 1:
         return problem(f"{told}. Covers will die", remedy)
     return warning(told, remedy) if limit.share > CROWDED else fine(told)

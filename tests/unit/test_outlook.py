@@ -1,0 +1,108 @@
+"""What a forecast says besides the simulation: quota needed, remedies, leads."""
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from refresher.domain.cohorts import Cohort, Fleet
+from refresher.domain.due import DuePolicy
+from refresher.domain.model import OpenId
+from refresher.domain.pacing import Pace
+from refresher.domain.stored import Consents, Life, Stored
+from refresher.simulation import outlook_report as report
+from refresher.simulation.outlook import look_ahead
+from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, START, Plan
+
+POLICY = DuePolicy(timedelta(hours=1), timedelta(minutes=30), timedelta(hours=6), missing_limit=5)
+
+
+def plan(per_token=600, per_app=0, ttl=6 * HOUR_SECONDS):
+    pace = Pace(per_token, per_app, lease_seconds=60)
+    return Plan(policy=POLICY, ttl=ttl, seconds=DAY_SECONDS, pace=pace)
+
+
+def stored(accounts, videos, ttl=6 * HOUR_SECONDS, **given):
+    """Equal accounts, whose covers end one after the other all over a life."""
+    cohorts = {
+        OpenId(f"account-{n}"): [
+            Cohort(ends - 3600, ends, min(20, videos - first))
+            for first in range(0, videos, 20)
+            for ends in [START + 3600 + ((n + first / videos) * ttl / accounts) // 1]
+        ]
+        for n in range(accounts)
+    }
+    usual = {
+        "fleet": Fleet(START, cohorts),
+        "accounts": accounts,
+        "videos": accounts * videos,
+        "sampled": None,
+        "lives": [Life(START + 1, ttl, 1)],
+        "app_rate": None,
+        "paused_since": None,
+        "unasked": {},
+        "consents": Consents(0, None, 0),
+    }
+    return Stored(**(usual | given))
+
+
+@pytest.mark.parametrize(
+    ("fleet", "poor", "setting"),
+    [
+        ((20, 600), {"per_app": 1}, "REFRESHER_RATE_LIMIT_PER_APP"),
+        ((200, 45), {"per_app": 2, "per_token": 10}, "REFRESHER_RATE_LIMIT_PER_APP"),
+        ((3, 9000), {"per_token": 1}, "REFRESHER_RATE_LIMIT_PER_TOKEN"),
+        ((3, 9000), {"per_token": 1, "per_app": 600}, "REFRESHER_RATE_LIMIT_PER_TOKEN"),
+    ],
+)
+def test_the_remedy_is_the_limit_in_force_with_a_value_that_is_enough(fleet, poor, setting):
+    """Its setting comes first; under the value named no cover dies any more."""
+    told = look_ahead(stored(*fleet), plan(**poor))
+    assert told.today.deaths > 0
+    advice = dict(report.facts(told))["to do"]
+    named, value = re.match(r"set (\w+) to (\d+) or more, ", advice).groups()
+    assert (named, report.plain(told)["remedy"]) == (setting, advice)
+    limit = "per_app" if setting.endswith("APP") else "per_token"
+    better = look_ahead(stored(*fleet), plan(**(poor | {limit: int(value)})))
+    assert better.today.deaths == 0
+    assert "to do" not in dict(report.facts(better))
+
+
+def test_no_setting_raises_a_limit_that_429s_have_shown():
+    """There is no setting to name."""
+    told = look_ahead(stored(20, 600, app_rate=1.0), plan())
+    assert dict(report.facts(told))["to do"].startswith("429s have shown the limit of the app: ask")
+
+
+def test_no_quota_is_named_where_it_is_not_why_covers_die():
+    """While everything is paused, or an account rests for longer than its covers live."""
+    paused = look_ahead(stored(2, 20, paused_since=START), plan(per_app=1))
+    rests = stored(2, 20)
+    fleet = replace(rests.fleet, free_at={OpenId("account-0"): START + 7 * HOUR_SECONDS})
+    resting = look_ahead(replace(rests, fleet=fleet), plan())
+    for told in (paused, resting):
+        assert told.today.deaths > 0
+        assert "to do" not in dict(report.facts(told))
+
+
+def test_the_quota_needed_is_named_as_due_and_at_the_least():
+    """A life of six hours, of which lead and half of the spread take 75 minutes."""
+    told = look_ahead(stored(20, 600), plan())
+    assert told.need.on_average == pytest.approx(600 / 360)
+    assert told.need.when_due == pytest.approx(600 / 285)
+    facts = dict(report.facts(told))
+    assert facts["quota needed"].startswith("2.1 requests a minute as covers fall due")
+    assert facts["at the least"].startswith("1.7 on average, ")
+
+
+@pytest.mark.parametrize(
+    ("ttl", "text"),
+    [
+        (6 * HOUR_SECONDS, "1 h to 1 h 30 min before they die"),
+        (2 * HOUR_SECONDS, "26 min 40 s to 40 min before they die"),
+    ],
+)
+def test_the_lead_is_told_as_it_is(ttl, text):
+    """Cut to a third of the life of covers that live short."""
+    assert dict(report.facts(look_ahead(stored(2, 20, ttl), plan(ttl=ttl))))["asked for"] == text
