@@ -183,6 +183,31 @@ async def test_a_small_fleet_is_read_whole(pool):
     assert read.fleet.free_at["account-4"] < read.fleet.now
 
 
+async def test_a_renewal_that_fails_is_told(pool, run):
+    """Right below the verdict: of the accounts that wait for a token, then of the credentials."""
+    await store(pool)
+    await pool.execute(
+        "UPDATE refresher.accounts SET token_failures = 2, token_due_at = now() + interval '2 min'"
+        " WHERE open_id IN ('account-1', 'account-2')"
+    )
+    _, out, _ = await run()
+    assert out.splitlines()[1] == (
+        "It assumes that the token renewal of 2 accounts with 120 covers, which fails now, will work"
+        " again."
+    )
+    await pool.execute(
+        "UPDATE refresher.app SET refused_client = 'x', client_refused_at = now() - interval '1 min'"
+    )
+    _, out, _ = await run()
+    assert out.splitlines()[1].startswith(
+        "It assumes that the app credentials, which TikTok refused"
+    )
+    _, out, _ = await run("--json")
+    told = json.loads(out)["tokens"]
+    assert (told["accounts"], told["covers"]) == (2, 120)
+    assert datetime.fromisoformat(told["client_refused_at"]) < datetime.now(UTC)
+
+
 async def store_large(pool, videos):
     await pool.execute(
         "INSERT INTO refresher.accounts (open_id, access_token, videos, valid)"

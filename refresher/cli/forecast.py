@@ -48,16 +48,13 @@ def forecast(
     """
     import json
 
-    from rich.console import Console
-
     from refresher.settings import read_settings
     from refresher.simulation.outlook_report import plain
 
     if fail_below is not None and isnan(fail_below):
         raise Misuse("--fail-below: expected a number between 0 and 100, not 'nan'")
     settings = read_settings()
-    with Console(stderr=True).status("looking ahead"):
-        told = _told(settings, days, limit)
+    told = _told(settings, days, limit)
     if as_json:
         print(json.dumps(plain(told), indent=2))
     else:
@@ -66,13 +63,21 @@ def forecast(
 
 
 def _told(settings: Settings, days: float, limit: int | None) -> Outlook:
+    from rich.console import Console
+
     from refresher.assembly import plan_of
     from refresher.cli.database import with_database
+    from refresher.cli.progress import progress
     from refresher.postgres.stored import read_stored
     from refresher.simulation.outlook import look_ahead
+    from refresher.simulation.plan import MINUTE_SECONDS
 
-    stored = with_database(settings, read_stored)
-    return look_ahead(stored, plan_of(settings, "hourly", days * DAY_SECONDS), limit)
+    with Console(stderr=True).status("reading"):
+        stored = with_database(settings, read_stored)
+    plan = plan_of(settings, "hourly", days * DAY_SECONDS)
+    both_quotas = 2 * round(plan.seconds / MINUTE_SECONDS)
+    with progress("simulated minutes", both_quotas) as on_progress:
+        return look_ahead(stored, plan, limit, lambda minutes: on_progress(minutes, None))
 
 
 def _check(today: Prospect, fail_below: float | None) -> None:
@@ -92,6 +97,8 @@ def _print(told: Outlook) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
     console.print(Text(report.verdict(told)))
+    if assumption := report.assumed(told):
+        console.print(Text(assumption))
     for rows in (report.quotas(told), report.losers(told), list(report.facts(told))):
         if rows:
             console.print(_table(rows))

@@ -38,6 +38,17 @@ class Consents:
     covers: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What stands in the way of new access tokens now."""
+
+    #: When TikTok refused the app credentials, in Unix time; None: not lately.
+    client_refused_at: float | None
+    #: Active accounts whose last token request failed, and their living covers.
+    accounts: int
+    covers: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """All that a forecast reads."""
@@ -57,3 +68,4 @@ class Stored:
     #: By the account's state, or `isolated`.
     unasked: Mapping[str, Unasked]
     consents: Consents
+    tokens: Tokens

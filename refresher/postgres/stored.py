@@ -11,7 +11,7 @@ from asyncpg import Record
 from refresher.domain.cohorts import NO_COVER, Cohort, Fleet
 from refresher.domain.model import OpenId
 from refresher.domain.pacing import lost_seconds
-from refresher.domain.stored import Consents, Life, Stored, Unasked
+from refresher.domain.stored import Consents, Life, Stored, Tokens, Unasked
 from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
 from refresher.postgres.statements import statement
 
@@ -74,6 +74,7 @@ async def read_stored(pool: Pool, depth: Depth = THOROUGH) -> Stored:
         paused_since=app["paused_since"],
         unasked=_unasked(kinds),
         consents=_consents(kinds),
+        tokens=_tokens(kinds.get("active"), app),
     )
 
 
@@ -148,6 +149,13 @@ def _consents(kinds: Mapping[str, Record]) -> Consents:
         first_ends_at=min(ends, default=None),
         covers=sum(row["covers_of_consents"] for row in rows),
     )
+
+
+def _tokens(active: Record | None, app: Record) -> Tokens:
+    accounts, covers = (
+        (active["without_token"], active["covers_without_token"]) if active else (0, 0)
+    )
+    return Tokens(app["client_refused_at"], int(accounts), int(covers))
 
 
 async def take_forecast(pool: Pool, every: timedelta) -> bool:

@@ -7,11 +7,18 @@ from typing import Final
 from refresher.domain.cohorts import Fleet
 from refresher.domain.due import seconds_ahead
 from refresher.domain.pacing import Pace
-from refresher.domain.stored import Consents, Life, Stored, Unasked
+from refresher.domain.stored import Consents, Life, Stored, Tokens, Unasked
 from refresher.simulation.engine import Engine
 from refresher.simulation.losses import Loss, Losses
 from refresher.simulation.need import Need, need_of
-from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, OnProgress, Plan, Ttl
+from refresher.simulation.plan import (
+    DAY_SECONDS,
+    HOUR_SECONDS,
+    MINUTE_SECONDS,
+    OnProgress,
+    Plan,
+    Ttl,
+)
 
 #: Hourly covers live to a full hour, and for so long at least.
 LEAST_HOURLY_SECONDS: Final = DAY_SECONDS - HOUR_SECONDS - 60
@@ -72,16 +79,28 @@ class Outlook:
     paused_since: float | None
     unasked: Mapping[str, Unasked]
     consents: Consents
+    #: They are assumed to be renewed when that is tried next, whatever is in the way now.
+    tokens: Tokens
 
 
-def look_ahead(stored: Stored, plan: Plan, limit_per_app: int | None = None) -> Outlook:
+def look_ahead(
+    stored: Stored,
+    plan: Plan,
+    limit_per_app: int | None = None,
+    on_progress: OnProgress = lambda _: None,
+) -> Outlook:
     """What becomes of the covers under the quota in force, and under another one.
 
     `plan` has the settings. The other quota is `limit_per_app`, or else half of today's.
+    `on_progress` hears how many minutes of the two are simulated: twice those of the plan in all.
     """
     limit_set = plan.pace.limit_per_app
     plan = in_force(stored, plan)
     pace = halved(plan.pace) if limit_per_app is None else _limited(plan.pace, limit_per_app)
+
+    def after_today(minutes: int) -> None:
+        on_progress(round(plan.seconds / MINUTE_SECONDS) + minutes)
+
     least_lead, most_lead = (
         seconds_ahead(plan.policy, spread, plan.longest_seconds) for spread in (0.0, 1.0)
     )
@@ -97,12 +116,13 @@ def look_ahead(stored: Stored, plan: Plan, limit_per_app: int | None = None) -> 
         most_lead_seconds=most_lead,
         need=need_of(stored.fleet, plan),
         app_limit_found=plan.pace.limit_per_app != limit_set,
-        today=prospect(stored, plan),
-        other=None if pace is None else prospect(stored, replace(plan, pace=pace)),
+        today=prospect(stored, plan, on_progress),
+        other=None if pace is None else prospect(stored, replace(plan, pace=pace), after_today),
         halved=limit_per_app is None,
         paused_since=stored.paused_since,
         unasked=stored.unasked,
         consents=stored.consents,
+        tokens=stored.tokens,
     )
 
 

@@ -57,6 +57,24 @@ def verdict(told: Outlook) -> str:
     )
 
 
+def assumed(told: Outlook) -> str | None:
+    """What must be put right for the rest to be true; None where nothing is known to be wrong."""
+    tokens = told.tokens
+    if tokens.client_refused_at is not None:
+        refused_at = _moment(tokens.client_refused_at)
+        return (
+            f"It assumes that the app credentials, which TikTok refused at {refused_at}, will work "
+            "again: no access token is renewed until then."
+        )
+    if tokens.accounts:
+        accounts, covers = counted(tokens.accounts, "account"), counted(tokens.covers, "cover")
+        return (
+            f"It assumes that the token renewal of {accounts} with {covers}, which fails now, will "
+            "work again."
+        )
+    return None
+
+
 def quotas(told: Outlook) -> Rows:
     """Today's quota, and beside it the other one. The first row has the headings."""
     prospects = [("today", told.today)]

@@ -10,7 +10,7 @@ from refresher.domain.cohorts import Cohort, Fleet
 from refresher.domain.due import DuePolicy
 from refresher.domain.model import OpenId
 from refresher.domain.pacing import Pace
-from refresher.domain.stored import Consents, Life, Stored
+from refresher.domain.stored import Consents, Life, Stored, Tokens
 from refresher.simulation import outlook_report as report
 from refresher.simulation.outlook import look_ahead
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, START, Plan
@@ -43,6 +43,7 @@ def stored(accounts, videos, ttl=6 * HOUR_SECONDS, **given):
         "paused_since": None,
         "unasked": {},
         "consents": Consents(0, None, 0),
+        "tokens": Tokens(None, 0, 0),
     }
     return Stored(**(usual | given))
 
@@ -106,3 +107,32 @@ def test_the_quota_needed_is_named_as_due_and_at_the_least():
 def test_the_lead_is_told_as_it_is(ttl, text):
     """Cut to a third of the life of covers that live short."""
     assert dict(report.facts(look_ahead(stored(2, 20, ttl), plan(ttl=ttl))))["asked for"] == text
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        (Tokens(None, 0, 0), ""),
+        (
+            Tokens(None, 1, 20),
+            "It assumes that the token renewal of 1 account with 20 covers, which fails now, ",
+        ),
+        (
+            Tokens(START, 1, 20),
+            "It assumes that the app credentials, which TikTok refused at 2026-01-01 00:00:00+00:00",
+        ),
+    ],
+)
+def test_what_is_assumed_of_tokens_is_told(tokens, text):
+    """A verdict that counts on a renewal which fails now says so."""
+    told = report.assumed(look_ahead(stored(2, 20, tokens=tokens), plan()))
+    assert (told or "").startswith(text)
+    assert (told is None) == (text == "")
+
+
+def test_progress_counts_the_minutes_of_both_quotas():
+    """It never goes back, and comes close to twice those of a day."""
+    heard = []
+    look_ahead(stored(20, 60), plan(), on_progress=heard.append)
+    assert heard == sorted(heard)
+    assert 1.9 < heard[-1] / (24 * 60) <= 2

@@ -1,5 +1,5 @@
 -- The accounts by kind: worked ('active'), isolated, or of another state. With them the consents
--- that end soon. Reads the accounts alone.
+-- that end soon, and those whose last token request failed. Reads the accounts alone.
 SELECT {{ kind_of_account }} AS kind,
        count(*) AS accounts,
        -- An account that was never counted has as many videos as a claim assumes.
@@ -7,6 +7,8 @@ SELECT {{ kind_of_account }} AS kind,
                 ELSE videos END) AS videos,
        sum(valid) AS valid,
        extract(epoch FROM min(valid_until) FILTER (WHERE valid > 0))::float8 AS first_death_at,
+       count(*) FILTER (WHERE token_failures > 0) AS without_token,
+       coalesce(sum(valid) FILTER (WHERE token_failures > 0), 0) AS covers_without_token,
        count(*) FILTER (WHERE consent_ends) AS consents,
        extract(epoch FROM min(refresh_token_expires_at) FILTER (WHERE consent_ends))::float8
            AS first_consent_ends_at,
