@@ -88,6 +88,7 @@ def test_all_is_well():
         ("Backlog", but("summary", due=0, oldest_overdue_seconds=0.0), "ok", "Nothing is due."),
         ("Backlog", but("summary", oldest_overdue_seconds=100.0), "warn", "for 1 min 40 s"),
         ("Backlog", but("summary", oldest_overdue_seconds=900.0), "bad", "for 15 min"),
+        ("Backlog", but("summary", oldest_overdue_seconds=900.0), "bad", "or in the last third of"),
         (
             "Quota",
             but("app", learned_per_minute=90.4, throttled_at=ago(minutes=2)),
