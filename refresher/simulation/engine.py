@@ -186,9 +186,8 @@ class Engine:
 
     def _written_at(self, slots: Slots, now: float) -> float:
         """When the answers to the requests in these slots are written."""
-        last_slot = slots.first + (slots.chunks - 1) * self._pace.step_seconds
-        sent_at = last_slot if slots.chunks and last_slot > now else max(slots.first, now)
-        return sent_at + self._plan.request_seconds + self._plan.writing_seconds
+        last_slot = slots.first + max(0, slots.chunks - 1) * self._pace.step_seconds
+        return max(last_slot, now) + self._plan.request_seconds + self._plan.writing_seconds
 
     def _work(self, account: Account, now: float) -> float:
         """One claim, up to its answers written. Returns when the account is released."""
