@@ -40,16 +40,17 @@ class Limit:
     @property
     def remedy(self) -> str:
         if self.found:
-            return f"ask TikTok for {_enough(self.setting, self.needed):,} requests a minute"
+            return f"ask TikTok for {enough(self.setting, self.needed):,} requests a minute"
         return raised(self.setting, self.needed)
 
 
 def raised(setting: str, needed: float) -> str:
     """The advice to set a limit so high that it is not crowded by so many requests a minute."""
-    return f"set {setting} to {_enough(setting, needed)} or more, if TikTok allows as much"
+    return f"set {setting} to {enough(setting, needed)} or more, if TikTok allows as much"
 
 
-def _enough(setting: str, needed: float) -> int:
+def enough(setting: str, needed: float) -> int:
+    """What a setting has to be, so that so many requests a minute do not crowd it."""
     reach_seconds = APP_REACH_SECONDS if setting == APP_LIMIT else 0.0
     # As many times as many slots as a limit of one has.
     return ceil(needed / CROWDED * step_seconds(1, reach_seconds) / WINDOW_SECONDS) or 1

@@ -5,7 +5,7 @@ from typing import Final
 
 from refresher.domain.checkup.facts import Demand
 from refresher.domain.pacing import SILENT_SECONDS
-from refresher.domain.quota import PER_APP, first_to_bind
+from refresher.domain.quota import APP_LIMIT, first_to_bind
 from refresher.operations import access_verdicts as access
 from refresher.operations.checks import Check, Extra, Known
 from refresher.operations.words import number, percent, since, span
@@ -145,7 +145,7 @@ def _quota(snapshot: Snapshot, known: Known, demand: Demand | None) -> Check:
         )
     used = _used(snapshot, known)
     if used >= NEARLY_ALL:
-        told = f"{told} That is {percent(used)} of what {PER_APP} allows so far."
+        told = f"{told} That is {percent(used)} of what {APP_LIMIT} allows so far."
         return Check("quota", "Quota", "warn", told, "Watch the backlog: there is little left.")
     return Check("quota", "Quota", "ok", told)
 

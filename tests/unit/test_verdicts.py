@@ -8,7 +8,7 @@ import pytest
 from refresher.domain.checkup.facts import App, Demand
 from refresher.domain.due import DuePolicy
 from refresher.domain.pacing import Pace
-from refresher.domain.quota import first_to_bind
+from refresher.domain.quota import CROWDED, enough, first_to_bind, limit_of_app, limit_of_token
 from refresher.operations.checks import Extra, Known
 from refresher.operations.verdicts import headline, judge
 from refresher.operations.words import number, percent, since, span
@@ -234,19 +234,19 @@ def demand(chunks, *, per_token=600, per_app=0, found=None):
             demand(1380 * 30, per_app=10),
             "bad",
             "need 30.0 a minute, 316% of the 9.5 that REFRESHER_RATE_LIMIT_PER_APP allows.",
-            "Set REFRESHER_RATE_LIMIT_PER_APP to 32 if TikTok allows as much, or keep fewer",
+            "Set REFRESHER_RATE_LIMIT_PER_APP to 40 or more, if TikTok allows as much, or keep fewer",
         ),
         (
             demand(1380 * 30, per_token=20, per_app=40),
             "bad",
             "153% of the 19.6 that REFRESHER_RATE_LIMIT_PER_TOKEN allows.",
-            "Set REFRESHER_RATE_LIMIT_PER_TOKEN to 31 if",
+            "Set REFRESHER_RATE_LIMIT_PER_TOKEN to 39 or more, if",
         ),
         (
             demand(1380 * 30, found=20.0),
             "bad",
             "150% of the 20.0 that TikTok allows.",
-            "Ask TikTok for 32 requests a minute, or keep fewer covers.",
+            "Ask TikTok for 40 requests a minute, or keep fewer covers.",
         ),
     ],
     ids=["enough", "app", "token", "found"],
@@ -261,9 +261,11 @@ def test_the_setting_that_binds_first_is_named(needs, level, says, act):
     limit = first_to_bind(needs)
     if level == "bad" and not limit.found:
         which = "per_app" if limit.setting.endswith("APP") else "per_token"
-        raised = replace(needs, pace=replace(needs.pace, **{f"limit_{which}": limit.wanted}))
-        lower = replace(needs, pace=replace(needs.pace, **{f"limit_{which}": limit.wanted - 1}))
-        assert first_to_bind(raised).share <= 1 < first_to_bind(lower).share
+        wanted = enough(limit.setting, limit.needed)
+        raised = replace(needs, pace=replace(needs.pace, **{f"limit_{which}": wanted}))
+        lower = replace(needs, pace=replace(needs.pace, **{f"limit_{which}": wanted - 1}))
+        limit_of = limit_of_app if which == "per_app" else limit_of_token
+        assert [limit_of(each).share <= CROWDED for each in (raised, lower)] == [True, False]
 
 
 def test_old_readings_are_bad():
