@@ -88,7 +88,7 @@ class Meter:
     slot_wait_seconds: Histogram = field(default_factory=lambda: Histogram(WAIT_BOUNDS))
     #: By scope.
     throttles: Counter[str] = field(default_factory=lambda: _none_of(SCOPES))
-    #: Token refreshes by outcome.
+    #: Token renewals by outcome.
     renewals: Counter[str] = field(default_factory=lambda: _none_of(RENEWALS))
     #: When each loop last came to the end of a turn, in monotonic seconds.
     turned_at: dict[str, float] = field(default_factory=dict)

@@ -116,7 +116,7 @@ def _counted(meter: Meter) -> Iterator[Metric]:
         meter.throttles,
     )
     yield from counters(
-        "refresher_token_refreshes",
+        "refresher_token_renewals",
         "Attempts to get a new pair of tokens.",
         "outcome",
         meter.renewals,
