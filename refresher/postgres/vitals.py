@@ -30,8 +30,7 @@ VIDEOS_OF_ACCOUNT: Final = 200
 #: From fewer pages, a sample may happen to bring nothing.
 PAGES_SAMPLED: Final = 20
 
-# Not in a file: one function.
-SQL_PROCESS: Final = "SELECT pg_backend_pid()"
+PROCESS: Final = statement("process")
 SESSION: Final = statement("session")
 LACKING_RIGHTS: Final = statement("lacking_rights")
 TABLE_STATISTICS: Final = statement("table_statistics")
@@ -70,12 +69,12 @@ async def _pooling(pool: Pool, connection: "Pooled") -> facts.Pooling:
     """The mode of a pooler, by what two of its clients get."""
     try:
         async with acquired(pool) as other, other.transaction():
-            theirs = await other.fetchval(SQL_PROCESS)
+            theirs = await other.fetchval(*PROCESS())
     except DatabaseUnavailable:
         return facts.Pooling.STATEMENT
     # Idle, both have a process in session mode, and none in transaction mode: there the process
     # that was free last serves whoever comes next.
-    ours = await connection.fetchval(SQL_PROCESS)
+    ours = await connection.fetchval(*PROCESS())
     return facts.Pooling.TRANSACTION if ours == theirs else facts.Pooling.SESSION
 
 
