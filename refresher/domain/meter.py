@@ -119,7 +119,7 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class Stats:
     """How a replica is just now, and what it has done so far."""
 
     in_flight: int

@@ -32,8 +32,8 @@ async def test_requests_are_counted_with_their_times():
     assert happened(meter.requests["token"]) == {}
     assert meter.request_seconds["video_query"].total == pytest.approx(0.9)
     assert meter.slot_wait_seconds.total == pytest.approx(0.0 + 1.0 + 2.0)
-    assert run.refresher.vitals().results["refreshed"] == 60
-    assert run.refresher.vitals().asked == 60
+    assert run.refresher.stats().results["refreshed"] == 60
+    assert run.refresher.stats().asked == 60
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ async def test_a_request_on_its_way_is_seen():
     account = Account(["1"])
     async with running({"ana": account}, Api(takes(2.0))) as run:
         await run.api.asked.wait()
-        vitals = run.refresher.vitals()
-        assert (vitals.in_flight, vitals.in_flight_limit) == (1, 8)
-        assert vitals.upstream_up
-        assert vitals.database_up
+        stats = run.refresher.stats()
+        assert (stats.in_flight, stats.in_flight_limit) == (1, 8)
+        assert stats.upstream_up
+        assert stats.database_up
         await asyncio.sleep(60)
-        assert run.refresher.vitals().in_flight == 0
+        assert run.refresher.stats().in_flight == 0
         assert now() - run.meter.turned_at["claim"] <= 10
 
 
@@ -103,7 +103,7 @@ async def test_an_answer_that_waits_for_the_database_is_seen():
         run.store.hooks["write"] = may.wait
         await run.api.asked.wait()
         await asyncio.sleep(1)
-        assert run.refresher.vitals().unsaved == 1
+        assert run.refresher.stats().unsaved == 1
         may.set()
         await account.released.wait()
-        assert run.refresher.vitals().unsaved == 0
+        assert run.refresher.stats().unsaved == 0

@@ -7,7 +7,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from refresher.domain.errors import DatabaseUnavailable
-from refresher.domain.meter import Meter, Vitals
+from refresher.domain.meter import Meter, Stats
 from refresher.operations.metrics import metrics_handler
 from refresher.operations.server import Sources
 from refresher.operations.shared import Shared
@@ -16,7 +16,7 @@ from refresher.postgres.status import Quota, Summary
 from refresher.settings import read_settings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-VITALS = Vitals(0, 64, 0, upstream_up=True, database_up=True, asked=0, results={})
+STATS = Stats(0, 64, 0, upstream_up=True, database_up=True, asked=0, results={})
 
 
 class World:
@@ -34,7 +34,7 @@ class World:
                 lists=None,
                 known=None,
                 meter=self.meter,
-                vitals=lambda: VITALS,
+                stats=lambda: STATS,
                 settings=read_settings(database_url="postgresql://db/refresher"),
                 version="1",
                 clock=self.clock,
