@@ -142,14 +142,14 @@ class Gate:
         isolated = work.claim.isolated_since is not None
         return self._in_flight.sent(work.claim.open_id, video_ids, isolated=isolated)
 
-    def _count(self, request: SentRequest, error: UpstreamError | None) -> None:
+    def _count(self, request: SentRequest, failure: Failure | None) -> None:
         endpoint = VIDEO_QUERY if request.videos else TOKEN
-        self._meter.answered(endpoint, self._clock() - request.sent_at, error)
+        self._meter.ended(endpoint, self._clock() - request.sent_at, failure)
 
     def _learn(self, work: Work, request: SentRequest, error: UpstreamError) -> Failure:
         """What the failure tells about the API and about the account."""
         failure = understood(error, work.claim.token)
-        self._count(request, error)
+        self._count(request, failure)
         if failure.meaning.alive:
             self._in_flight.answered(request, good=False)
         else:

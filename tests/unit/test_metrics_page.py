@@ -127,7 +127,7 @@ async def test_all_who_ask_within_a_second_get_the_same_answer():
 async def test_a_histogram_counts_all_below_each_bound(seconds, below):
     """As Prometheus reads buckets: each holds those of the smaller ones, too."""
     world = World()
-    world.meter.answered("video_query", seconds, None)
+    world.meter.ended("video_query", seconds, None)
     name = "refresher_request_duration_seconds"
     for bound, count in below.items():
         sample = f'{name}_bucket{{endpoint="video_query",le="{bound}"}}'
