@@ -31,7 +31,12 @@ class ReplicaCollector(Collector):
         yield from _state(stats)
         yield from _loops(sources.meter, sources.clock())
         yield from _done(stats)
-        yield from _counted(sources.meter)
+        yield from _requests(sources.meter)
+        yield _slot_waits(sources.meter)
+        yield from _limits_and_renewals(sources.meter)
+        yield from counters(
+            "refresher_log_events", "Events by name, whatever the log level.", "event", emitted
+        )
 
 
 def _settings(settings: Settings) -> Iterator[Metric]:
@@ -87,7 +92,7 @@ def _done(stats: Stats) -> Iterator[Metric]:
     )
 
 
-def _counted(meter: Meter) -> Iterator[Metric]:
+def _requests(meter: Meter) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "refresher_requests",
         "Requests that have ended, by endpoint and outcome.",
@@ -104,11 +109,17 @@ def _counted(meter: Meter) -> Iterator[Metric]:
         add_histogram(seconds, [endpoint], meter.request_seconds[endpoint])
     yield requests
     yield seconds
+
+
+def _slot_waits(meter: Meter) -> Metric:
     waits = HistogramMetricFamily(
         "refresher_slot_wait_seconds",
         "From the claim of a chunk to its request: it waits for its slot and for a permit.",
     )
-    yield add_histogram(waits, [], meter.slot_wait_seconds)
+    return add_histogram(waits, [], meter.slot_wait_seconds)
+
+
+def _limits_and_renewals(meter: Meter) -> Iterator[Metric]:
     yield from counters(
         "refresher_throttles",
         "Limits met: an account's of a minute or of a day, or the app's.",
@@ -120,7 +131,4 @@ def _counted(meter: Meter) -> Iterator[Metric]:
         "Attempts to get a new pair of tokens.",
         "outcome",
         meter.renewals,
-    )
-    yield from counters(
-        "refresher_log_events", "Events by name, whatever the log level.", "event", emitted
     )
