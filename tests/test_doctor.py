@@ -372,7 +372,7 @@ async def store(pool, *, accounts=3, videos=100, life=timedelta(hours=24)):
 @pytest.mark.parametrize(
     ("life", "expected", "text"),
     [
-        (timedelta(hours=24), OK, "covers live 24.0 h"),
+        (timedelta(hours=24), OK, "covers live 1 d"),
         (timedelta(hours=3), OK, "lead and spread are cut to the last third"),
         (timedelta(minutes=40), WARNING, "covers live 40 min"),
     ],

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from refresher.domain.spans import number, since, span
 from refresher.logs import Notable
 from refresher.operations.lists import PAGE
 from refresher.operations.shared import Reading
 from refresher.operations.verdicts import Known, headline, is_silent, judge
-from refresher.operations.words import number, since, span
 from refresher.postgres.details import EXPIRY_BOUNDS, Details, Troubled, Wanted
 from refresher.postgres.snapshot import Snapshot
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from refresher.domain.pacing import REFUSED_SECONDS, SILENT_SECONDS
-from refresher.operations.words import number, since, span
+from refresher.domain.spans import counted, number, since, span
 from refresher.postgres.snapshot import Snapshot
 
 #: `ok`, `warn`: look at it today, `bad`: covers die or will soon.
@@ -80,12 +80,8 @@ def headline(checks: Sequence[Check]) -> str:
     warn = sum(check.level == "warn" for check in checks)
     if not bad and not warn:
         return "All is well"
-    told = [_counted(bad, "problem"), _counted(warn, "warning")]
-    return ", ".join(filter(None, told))
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' if count > 1 else ''}" if count else ""
+    told = ((bad, "problem"), (warn, "warning"))
+    return ", ".join(counted(count, noun) for count, noun in told if count)
 
 
 def _everything_paused(snapshot: Snapshot) -> Iterator[Check]:

@@ -6,6 +6,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from refresher.domain.checkup import access, facts, fleet, freshness, server, settings, storage
 from refresher.domain.checkup.findings import Finding, Outcome, skipped, unchecked
+from refresher.domain.spans import counted
 
 F = TypeVar("F")
 
@@ -138,7 +139,7 @@ def verdict(findings: Iterable[Finding]) -> str:
     missed = sum(finding.is_unchecked for finding in told)
     left_out = outcomes.count(Outcome.SKIPPED) - missed
     worst = [
-        f"{number} {word}{'' if number == 1 else 's'}"
+        counted(number, word)
         for outcome, word in ((Outcome.PROBLEM, "problem"), (Outcome.WARNING, "warning"))
         if (number := outcomes.count(outcome))
     ]
