@@ -533,7 +533,7 @@ async def test_how_scattered_the_videos_of_accounts_are(stored, pool):
 
 
 async def test_replicas(database, pool):
-    """None, one of this version, one that is silent and of another version."""
+    """None, one of this version, one that is silent and of another version; the long dead are forgotten."""
     version = doctor.version("cover-refresher")
     assert (await outcome(database, "replicas.alive")) == (PROBLEM, "no replica runs")
     await pool.execute(
@@ -558,3 +558,5 @@ async def test_replicas(database, pool):
     *silent, last = (await findings(database))["replicas.alive"]
     assert [finding.outcome for finding in silent] == [WARNING, WARNING]
     assert (last.outcome, last.text) == (PROBLEM, "no replica runs")
+    await pool.execute("UPDATE refresher.replicas SET seen_at = now() - interval '2 days'")
+    assert await outcome(database, "replicas.alive") == (PROBLEM, "no replica runs")

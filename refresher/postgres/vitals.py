@@ -15,9 +15,10 @@ from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.pacing import Pace
 from refresher.postgres.database import POOL_SIZE, SCHEMA_REVISION, Pool, acquired, read_revision
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.replicas import seen_replicas
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.statements import statement
-from refresher.postgres.status import read_now, read_paused_since, read_replicas, read_summary
+from refresher.postgres.status import read_now, read_paused_since, read_summary
 
 if TYPE_CHECKING:
     from refresher.postgres.database import Pooled
@@ -43,7 +44,6 @@ SCATTER: Final = statement("scatter")
 LIVES: Final = statement("lives")
 DEMAND: Final = statement("demand")
 APP_STANDING: Final = statement("app_standing")
-DAEMONS: Final = statement("daemons")
 
 
 async def read_server(
@@ -177,10 +177,16 @@ async def read_scatter(pool: Pool) -> facts.Scatter:
 
 async def read_fleet(pool: Pool, version: str) -> facts.Replicas:
     """The replicas that run."""
-    async with acquired(pool) as connection:
-        rows = await connection.fetch(*DAEMONS())
-    with_leases = len(await read_replicas(pool))
-    return facts.Replicas([facts.Replica(**dict(row)) for row in rows], with_leases, version)
+    seen, now = await seen_replicas(pool), await read_now(pool)
+    return facts.Replicas(
+        [
+            facts.Replica(one.replica, one.version, (now - one.seen_at).total_seconds())
+            for one in seen
+            if one.version is not None and one.seen_at
+        ],
+        sum(one.leases > 0 for one in seen),
+        version,
+    )
 
 
 async def _percent(connection: "Pooled", table: str, rows: int) -> float:
