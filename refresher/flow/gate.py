@@ -7,7 +7,7 @@ from typing import Protocol, cast
 from refresher.domain.answers import Affects, Failure, Reaction, understood
 from refresher.domain.clocks import Clock
 from refresher.domain.conclude import Whose
-from refresher.domain.errors import AccessTokenRefused, TokenRequestFailed, UpstreamError
+from refresher.domain.errors import AccessTokenRefused, NotSent, UpstreamError
 from refresher.domain.meter import TOKEN, VIDEO_QUERY, Meter
 from refresher.domain.model import UNUSABLE_TOKEN, RefreshToken, TokenPair, Video, usable_token
 from refresher.domain.pacing import ISOLATED_AFTER, LATEST_SECONDS
@@ -87,9 +87,9 @@ class Gate:
         """A new pair, or why there is none."""
         async with self._capacity.permit(work.load) as permitted:
             if not permitted:
-                return understood(TokenRequestFailed("upstream_down"), work.claim.token)
+                return understood(NotSent("upstream_down"), work.claim.token)
             if self._clock() > work.send_until:
-                return understood(TokenRequestFailed("lease_over"), work.claim.token)
+                return understood(NotSent("lease_over"), work.claim.token)
             request = self._sent(work, ())
             try:
                 pair = await self._upstream.renew_token(
