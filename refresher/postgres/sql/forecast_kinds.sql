@@ -6,7 +6,11 @@ SELECT {{ kind_of_account }} AS kind,
        sum(CASE WHEN videos = 0 AND wake_at < 'infinity' THEN {{ assumed_videos }}
                 ELSE videos END) AS videos,
        sum(valid) AS valid,
-       extract(epoch FROM min(valid_until) FILTER (WHERE valid > 0))::float8 AS first_death_at,
+       -- What ends in no year of a calendar, such as at infinity, does not die.
+       extract(epoch FROM min(valid_until) FILTER (
+           WHERE valid > 0
+             AND valid_until BETWEEN now() - interval '1 century' AND now() + interval '1 century'
+       ))::float8 AS first_death_at,
        count(*) FILTER (WHERE consent_ends) AS consents,
        extract(epoch FROM min(refresh_token_expires_at) FILTER (WHERE consent_ends))::float8
            AS first_consent_ends_at,
