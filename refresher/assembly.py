@@ -177,7 +177,7 @@ def sources(app: App, ready: Callable[[], Awaitable[str | None]]) -> Sources:
         ready=ready,
         fleet=Shared(partial(read_snapshot, app.pool), monotonic, turn=reads),
         meter=app.meter,
-        vitals=app.refresher.vitals,
+        stats=app.refresher.stats,
         settings=app.settings,
         version=app.upkeep.version,
         clock=monotonic,

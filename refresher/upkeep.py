@@ -22,7 +22,7 @@ from refresher.postgres.database import Pool
 from refresher.postgres.failures import first_line
 from refresher.postgres.replicas import beat
 from refresher.postgres.sealing import Sealer, seal_all
-from refresher.postgres.status import Summary, count_isolated, read_quota, read_summary
+from refresher.postgres.status import count_isolated, read_quota, read_summary
 from refresher.postgres.tokens import consents_ending, free_waiting, ignored_tokens
 from refresher.schedule import Schedule
 from refresher.simulation.plan import Plan
@@ -74,13 +74,22 @@ class Upkeep:
         isolated = await count_isolated(self.pool)
         now = self.tally()
         done, self.summarized = now.since(self.summarized), now
+        paused_since = self.paused_since()
         emit(
             events.FRESHNESS_SUMMARIZED,
-            **summary_fields(summary, done, self.paused_since()),
+            **asdict(summary),
+            requests=done.requests,
+            refreshed=done.refreshed,
+            unchanged=done.unchanged,
+            left_out=done.missing,
+            rejected=done.rejected,
+            chunk_fill=chunk_fill(done),
+            throttled=done.throttled,
             isolated=isolated,
             hour_requests=quota.requests,
             hour_busiest=quota.busiest,
             limit_per_minute=self.limit_per_minute,
+            paused_since=paused_since.isoformat() if paused_since else None,
         )
 
     async def tend_tokens(self) -> None:
@@ -193,23 +202,6 @@ async def on_each(
             emit(events.LOOP_FAILED, loop=name, exc_info=error)
         else:
             failing_since, said = inf, False
-
-
-def summary_fields(
-    summary: Summary, done: Tally, paused_since: datetime | None
-) -> dict[str, object]:
-    """The fields of `freshness.summarized` that count videos, and what was done."""
-    return {
-        **asdict(summary),
-        "requests": done.requests,
-        "refreshed": done.refreshed,
-        "unchanged": done.unchanged,
-        "left_out": done.missing,
-        "rejected": done.rejected,
-        "chunk_fill": chunk_fill(done),
-        "throttled": done.throttled,
-        "paused_since": paused_since.isoformat() if paused_since else None,
-    }
 
 
 def chunk_fill(done: Tally) -> float | None:

@@ -439,7 +439,7 @@ async def store(pool, *, accounts=3, videos=100, life=timedelta(hours=24)):
 @pytest.mark.parametrize(
     ("life", "expected", "text"),
     [
-        (timedelta(hours=24), OK, "covers live 24.0 h"),
+        (timedelta(hours=24), OK, "covers live 1 d"),
         (timedelta(hours=3), OK, "lead and spread are cut to the last third"),
         (timedelta(minutes=40), WARNING, "covers live 40 min"),
     ],
@@ -600,7 +600,7 @@ async def test_how_scattered_the_videos_of_accounts_are(stored, pool):
 
 
 async def test_replicas(database, pool):
-    """None, one of this version, one that is silent and of another version."""
+    """None, one of this version, one that is silent and of another version; the long dead are forgotten."""
     version = doctor.version("cover-refresher")
     assert (await outcome(database, "replicas.alive")) == (PROBLEM, "no replica runs")
     await pool.execute(
@@ -625,3 +625,5 @@ async def test_replicas(database, pool):
     *silent, last = (await findings(database))["replicas.alive"]
     assert [finding.outcome for finding in silent] == [WARNING, WARNING]
     assert (last.outcome, last.text) == (PROBLEM, "no replica runs")
+    await pool.execute("UPDATE refresher.replicas SET seen_at = now() - interval '2 days'")
+    assert await outcome(database, "replicas.alive") == (PROBLEM, "no replica runs")

@@ -9,9 +9,11 @@ from refresher.domain.model import ChunkWrite, Write
 from refresher.domain.pacing import Pace
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import audit_step
+from refresher.postgres.details import Wanted, list_troubled, read_details
 from refresher.postgres.fleet import read_fleet
 from refresher.postgres.listing import list_accounts, list_videos
 from refresher.postgres.sealing import Sealer
+from refresher.postgres.snapshot import read_snapshot
 from refresher.postgres.status import (
     any_left,
     count_due,
@@ -20,6 +22,7 @@ from refresher.postgres.status import (
     read_replicas,
     read_summary,
 )
+from refresher.postgres.stored import read_stored
 from refresher.postgres.times import FIRST, LAST, as_read, as_stored
 from refresher.postgres.tokens import TokenStore, consents_ending
 from refresher.postgres.write_back import write_back
@@ -97,6 +100,10 @@ async def refreshed(pool):
     await read_replicas(pool)
     await consents_ending(pool)
     await read_fleet(pool)
+    assert await read_snapshot(pool)
+    assert await read_details(pool, Pace(600, 6000, lease_seconds=60), managed=True)
+    await list_troubled(pool, Wanted(), 10)
+    await read_stored(pool)
     now = await read_now(pool)
     await count_due(pool, now)
     await any_left(pool, now, 3)
@@ -168,3 +175,18 @@ async def test_the_commands_go_on(pool, start, extreme):
     for command in ("accounts list", "status --json", "simulate --from-database"):
         done = await start(command=command)
         assert await done.ended() == 0, (command, done.output.read_text())
+
+
+@pytest.mark.parametrize("extreme", EXTREMES)
+async def test_covers_that_never_die_have_no_first_death(pool, extreme):
+    """A forecast names the first death among the covers that nobody asks for."""
+    await fill(pool)
+    await pool.execute(
+        "UPDATE refresher.accounts SET state = 'paused', videos = 1, valid = 1, valid_until ="
+        " CASE open_id WHEN 'ben' THEN $1::text::timestamptz ELSE now() + interval '1 hour' END",
+        extreme,
+    )
+    stored = await read_stored(pool)
+    assert 0 < stored.unasked["paused"].first_death_at - stored.fleet.now <= HOUR.total_seconds()
+    await pool.execute("DELETE FROM refresher.accounts WHERE open_id = 'ana'")
+    assert (await read_stored(pool)).unasked["paused"].first_death_at is None

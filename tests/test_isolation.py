@@ -24,6 +24,7 @@ from refresher.domain.due import DuePolicy
 from refresher.domain.errors import (
     AccessTokenRefused,
     ClientRefused,
+    NotSent,
     Throttled,
     TokenRequestFailed,
     UpstreamFailed,
@@ -375,7 +376,7 @@ def test_only_a_failure_of_a_dead_token_isolates(token, error, own):
         pytest.param(MALFORMED, Whose.OWN, 3, id="its own"),
         pytest.param(MALFORMED, Whose.UNKNOWN, 3, id="not known whose"),
         pytest.param(MALFORMED, Whose.ANOTHERS, 2, id="nobody is answered"),
-        pytest.param(TokenRequestFailed("upstream_down"), Whose.ANOTHERS, 2, id="not sent"),
+        pytest.param(NotSent("upstream_down"), Whose.ANOTHERS, 2, id="not sent"),
         pytest.param(ClientRefused("invalid_client"), Whose.UNKNOWN, 2, id="the app's"),
     ],
 )

@@ -99,6 +99,29 @@ async def test_failures_of_token_requests_are_kept(serve, start, pool, answer, e
     await until_kept(pool, {"ana": expected})
 
 
+async def test_a_token_request_that_is_not_sent_is_no_failure(serve, start, pool):
+    """Once the app credentials are refused, other accounts wait for better ones, and send nothing."""
+    world = await serve()
+    names = ("ana", "bob", "carol", "dora")
+    for name in names:
+        await authorize(world, name, lives=-60)
+    world.emulator.answer_token_with = lambda _: web.json_response(
+        {"error": "invalid_client", "error_description": "", "log_id": "2026"}, status=401
+    )
+    await start(world, concurrency=1, **CREDENTIALS)
+
+    async def all_wait():
+        return len(names) == await pool.fetchval(
+            "SELECT count(*) FROM refresher.accounts WHERE token_failures > 0"
+            " AND token_due_at > now() + interval '1 minute'"
+        )
+
+    await eventually(all_wait, "all to wait")
+    sent = {arrival.open_id for arrival in world.emulator.token_record}
+    assert len(sent) < len(names)
+    assert await kept(pool) == dict.fromkeys(sent, ("invalid_client", 401, "2026"))
+
+
 async def test_it_stays_when_the_account_has_recovered(serve, start, pool):
     """The question "what was it?" comes afterwards."""
     world = await serve()

@@ -98,7 +98,7 @@ async def test_metrics_of_a_daemon_are_those_of_the_page(serve, start):
     }
     assert value(families, "refresher_requests_total", endpoint="token", outcome="ok") == 1
     assert value(families, "refresher_requests_total", endpoint="video_query", outcome="ok") == 2
-    assert value(families, "refresher_token_refreshes_total", outcome="renewed") == 1
+    assert value(families, "refresher_token_renewals_total", outcome="renewed") == 1
     assert value(families, "refresher_results_total", outcome="refreshed") == 25
     assert value(families, "refresher_requested_videos_total") == 25
     assert value(families, "refresher_throttles_total", scope="app") == 0
@@ -133,7 +133,7 @@ def check_by_promtool(text):
         assert done.stdout + done.stderr == ""
 
 
-async def test_token_refreshes_are_counted_by_outcome(serve, start):
+async def test_token_renewals_are_counted_by_outcome(serve, start):
     """Three accounts: one's grant is refused, one's request fails, and then the app is refused."""
     world = await serve()
     for name in ("ana", "bob", "carol"):
@@ -148,7 +148,7 @@ async def test_token_refreshes_are_counted_by_outcome(serve, start):
     await daemon.until_event("operations.served")
 
     async def counted():
-        samples = (await scraped(port))["refresher_token_refreshes_total"][1]
+        samples = (await scraped(port))["refresher_token_renewals_total"][1]
         found = {sample.labels["outcome"]: sample.value for sample in samples}
         return found == {"renewed": 0, "failed": 1, "parked": 1, "suspended": 1, "lost": 0}
 

@@ -3,14 +3,16 @@
 from time import monotonic
 
 import pytest
+from structlog.testing import capture_logs
 
+from refresher.assembly import assembled
 from refresher.domain.model import Release
 from refresher.domain.pacing import Pace
 from refresher.flow.work import Tally
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import audit_step
-from refresher.postgres.status import Summary, read_summary
-from refresher.upkeep import summary_fields
+from refresher.postgres.status import read_summary
+from refresher.settings import read_settings
 from tests.conftest import eventually, until
 from tests.test_previous_version import Of0001, Of0002
 
@@ -137,8 +139,13 @@ async def test_deleted_upstream_they_page_nobody(serve, start, pool):
     assert (lines["freshness"], lines["missing"], lines["expired"]) == ("100.00%", "50", "0")
 
 
-def test_a_summary_tells_both():
+async def test_a_summary_tells_both(pool, database):
     """How many are missing now, and how often this replica's answers have left one out."""
-    summary = Summary(60, 60, 0, 0, 50, 0, 0, 0.0, {})
-    fields = summary_fields(summary, Tally(missing=70), None)
-    assert (fields["missing"], fields["left_out"]) == (50, 70)
+    await store(pool)
+    settings = read_settings(database_url=database, tiktok_base_url="http://127.0.0.1:9")
+    async with assembled(settings, "a") as app:
+        app.upkeep.tally = lambda: Tally(missing=70)
+        with capture_logs() as logs:
+            await app.upkeep.summarize()
+    (summary,) = [line for line in logs if line["event"] == "freshness.summarized"]
+    assert (summary["missing"], summary["left_out"]) == (4, 70)

@@ -11,8 +11,9 @@ import typer
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
 from refresher.cli.listing import AsCsv, AsJson, one_of, printing, text
 from refresher.cli.options import TAKES_HYPHENS, OneAccount, unknown_account
-from refresher.cli.output import counted, print_pairs, short
+from refresher.cli.output import print_pairs, short
 from refresher.csv_files.columns import ACCOUNT_COLUMNS, ACCOUNT_NEEDS
+from refresher.domain.spans import counted
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from refresher.cli.output import Incomplete, Misuse, counted
+from refresher.cli.output import Incomplete, Misuse
+from refresher.domain.spans import counted
 
 
 def run() -> None:

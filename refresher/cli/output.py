@@ -43,11 +43,6 @@ def one_line(message: str) -> str:
     return " ".join("".join(names_and_texts).split())
 
 
-def counted(number: int, noun: str) -> str:
-    """The number and the noun, which takes an s where there is not exactly one."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def printable(text: str) -> str:
     """Foreign text for a terminal: without control characters, which could rewrite the screen."""
     return "".join(

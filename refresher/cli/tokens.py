@@ -2,7 +2,7 @@
 
 import typer
 
-from refresher.cli.output import counted
+from refresher.domain.spans import counted
 
 tokens = typer.Typer(help="The tokens in the database.")
 

@@ -10,8 +10,9 @@ import typer
 from refresher.cli.imports import DryRun, Strict, csv_file, doubts_of, import_file
 from refresher.cli.listing import AsCsv, AsJson, one_of, printing, text
 from refresher.cli.options import TAKES_HYPHENS, unknown_account, unknown_video
-from refresher.cli.output import Misuse, counted, encodable
+from refresher.cli.output import Misuse, encodable
 from refresher.csv_files.columns import VIDEO_COLUMNS, VIDEO_NEEDS
+from refresher.domain.spans import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -121,16 +121,10 @@ def _reason(claim: Claim, failures: Sequence[Failure]) -> str | None:
 
 def _last(failures: Sequence[Failure]) -> LastFailure | None:
     """The last failure, or the one that parks the account."""
-    parking = [failure for failure in failures if failure.reaction in PARKED_STATES]
-    # A token request that waits for other app credentials is not sent, and tells nothing.
-    told = [
-        failure
-        for failure in failures
-        if failure.error.status or failure.reaction is not Reaction.SUSPEND
-    ]
-    if not told:
+    if not failures:
         return None
-    error = (parking[:1] or told)[-1].error
+    parking = [failure for failure in failures if failure.reaction in PARKED_STATES]
+    error = (parking[:1] or failures)[-1].error
     return LastFailure(error.code, error.status or None, error.log_id or None)
 
 

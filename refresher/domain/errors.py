@@ -87,7 +87,7 @@ class UpstreamFailed(UpstreamError):
 
 
 class NotSent(UpstreamFailed):
-    """No connection was made, so the request has not been sent."""
+    """The request has not been sent: no connection was made, or now was not the time for it."""
 
 
 class TokenRequestFailed(UpstreamFailed):

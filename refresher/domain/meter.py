@@ -24,6 +24,9 @@ from refresher.domain.errors import (
 VIDEO_QUERY: Final = "video_query"
 TOKEN: Final = "token"  # noqa: S105 - an endpoint
 OK: Final = "ok"
+#: TikTok said why, with a code that our table has not.
+UNKNOWN_CODE: Final = "unknown_code"
+FAILED: Final = "failed"
 
 #: What became of a request, by the error that it raised.
 OUTCOMES: Final[Mapping[type[UpstreamError], str]] = {
@@ -36,10 +39,10 @@ OUTCOMES: Final[Mapping[type[UpstreamError], str]] = {
     ClientRefused: "client_refused",
     TokenRequestFailed: "token_request_failed",
     NotSent: "not_sent",
-    UpstreamFailed: "failed",
+    UpstreamFailed: FAILED,
 }
 #: Of these nobody knows that TikTok has seen the request: 5xx, time-outs, cut connections.
-UNANSWERED: Final = ("not_sent", "failed")
+UNANSWERED: Final = ("not_sent", FAILED)
 ENDPOINTS: Final = (VIDEO_QUERY, TOKEN)
 SCOPES: Final = ("account_minute", "account_day", "app")
 RENEWALS: Final = ("renewed", "failed", "parked", "suspended", "lost")
@@ -66,6 +69,11 @@ class Histogram:
         self.total += value
 
 
+def _outcome(failure: Failure) -> str:
+    outcome = OUTCOMES.get(type(failure.error), FAILED)
+    return UNKNOWN_CODE if outcome == FAILED and failure.meaning.alive else outcome
+
+
 def _none_of(names: tuple[str, ...]) -> Counter[str]:
     """All names are there from the start: an increase from nothing at all is not seen."""
     return Counter(dict.fromkeys(names, 0))
@@ -78,7 +86,7 @@ class Meter:
     #: By endpoint, then by outcome.
     requests: Mapping[str, Counter[str]] = field(
         default_factory=lambda: {
-            endpoint: _none_of((OK, *OUTCOMES.values())) for endpoint in ENDPOINTS
+            endpoint: _none_of((OK, *OUTCOMES.values(), UNKNOWN_CODE)) for endpoint in ENDPOINTS
         }
     )
     request_seconds: Mapping[str, Histogram] = field(
@@ -88,15 +96,14 @@ class Meter:
     slot_wait_seconds: Histogram = field(default_factory=lambda: Histogram(WAIT_BOUNDS))
     #: By scope.
     throttles: Counter[str] = field(default_factory=lambda: _none_of(SCOPES))
-    #: Token refreshes by outcome.
+    #: Token renewals by outcome.
     renewals: Counter[str] = field(default_factory=lambda: _none_of(RENEWALS))
     #: When each loop last came to the end of a turn, in monotonic seconds.
     turned_at: dict[str, float] = field(default_factory=dict)
 
-    def answered(self, endpoint: str, seconds: float, error: UpstreamError | None) -> None:
-        """A request has ended after so long; `error`: without what it was to bring."""
-        outcome = OUTCOMES.get(type(error), "failed") if error else OK
-        self.requests[endpoint][outcome] += 1
+    def ended(self, endpoint: str, seconds: float, failure: Failure | None) -> None:
+        """A request has ended after so long; `failure`: without what it was to bring."""
+        self.requests[endpoint][_outcome(failure) if failure else OK] += 1
         self.request_seconds[endpoint].observe(seconds)
 
     def answers(self) -> int:
@@ -119,7 +126,7 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class Stats:
     """How a replica is just now, and what it has done so far."""
 
     in_flight: int

@@ -1,4 +1,4 @@
-"""Times as operators read them."""
+"""Numbers and times as operators read them."""
 
 from datetime import datetime
 from typing import Final
@@ -13,8 +13,13 @@ def span(seconds: float) -> str:
     for unit, size in UNITS:
         count, left = divmod(left, size)
         if count or words:
-            words.append(f"{count} {unit}" if count else "")
+            words.append(f"{count:,} {unit}" if count else "")
     return " ".join(filter(None, words[:2])) or "0 s"
+
+
+def since(now: datetime, then: datetime) -> str:
+    """How long ago; a time in the future counts as just now."""
+    return span((now - then).total_seconds())
 
 
 def moment(when: datetime) -> str:
@@ -31,6 +36,17 @@ def seen_from(now: datetime, when: datetime) -> str:
     return f"{moment(when)} ({away})"
 
 
-def counted(number: int, noun: str) -> str:
+def number(value: float) -> str:
+    """Whole, with thousands apart."""
+    return f"{value:,.0f}"
+
+
+def percent(share: float) -> str:
+    """Cut, so that 100 % is said of all of them only."""
+    # Rounded before, as 0.57 * 10,000 is 5,699.99….
+    return f"{int(round(share * 10_000, 9)) / 100:g} %"
+
+
+def counted(count: int, noun: str) -> str:
     """`1 account`, `42 accounts`."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -7,7 +7,7 @@ from typing import Protocol, cast
 from refresher.domain.answers import Affects, Failure, Reaction, understood
 from refresher.domain.clocks import Clock
 from refresher.domain.conclude import Whose
-from refresher.domain.errors import AccessTokenRefused, TokenRequestFailed, UpstreamError
+from refresher.domain.errors import AccessTokenRefused, NotSent, UpstreamError
 from refresher.domain.meter import TOKEN, VIDEO_QUERY, Meter
 from refresher.domain.model import UNUSABLE_TOKEN, RefreshToken, TokenPair, Video, usable_token
 from refresher.domain.pacing import ISOLATED_AFTER, LATEST_SECONDS
@@ -87,9 +87,9 @@ class Gate:
         """A new pair, or why there is none."""
         async with self._capacity.permit(work.load) as permitted:
             if not permitted:
-                return understood(TokenRequestFailed("upstream_down"), work.claim.token)
+                return understood(NotSent("upstream_down"), work.claim.token)
             if self._clock() > work.send_until:
-                return understood(TokenRequestFailed("lease_over"), work.claim.token)
+                return understood(NotSent("lease_over"), work.claim.token)
             request = self._sent(work, ())
             try:
                 pair = await self._upstream.renew_token(
@@ -142,14 +142,14 @@ class Gate:
         isolated = work.claim.isolated_since is not None
         return self._in_flight.sent(work.claim.open_id, video_ids, isolated=isolated)
 
-    def _count(self, request: SentRequest, error: UpstreamError | None) -> None:
+    def _count(self, request: SentRequest, failure: Failure | None) -> None:
         endpoint = VIDEO_QUERY if request.videos else TOKEN
-        self._meter.answered(endpoint, self._clock() - request.sent_at, error)
+        self._meter.ended(endpoint, self._clock() - request.sent_at, failure)
 
     def _learn(self, work: Work, request: SentRequest, error: UpstreamError) -> Failure:
         """What the failure tells about the API and about the account."""
         failure = understood(error, work.claim.token)
-        self._count(request, error)
+        self._count(request, failure)
         if failure.meaning.alive:
             self._in_flight.answered(request, good=False)
         else:

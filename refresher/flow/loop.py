@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from refresher.domain.errors import DatabaseUnavailable
-from refresher.domain.meter import Vitals
+from refresher.domain.meter import Stats
 from refresher.domain.model import Claim, OpenId
 from refresher.events import FLEET_PAUSED, FLEET_RESUMED
 from refresher.flow.outage import LATER_ATTEMPT
@@ -54,10 +54,10 @@ class Refresher:
         """How long TikTok has been down; 0 while it answers."""
         return self._parts.health.away_seconds()
 
-    def vitals(self) -> Vitals:
+    def stats(self) -> Stats:
         """How this replica is just now, and what it has done so far."""
         parts, tally = self._parts, self.tally
-        return Vitals(
+        return Stats(
             in_flight=parts.capacity.sent,
             in_flight_limit=parts.capacity.limit(),
             unsaved=parts.results.unsaved,

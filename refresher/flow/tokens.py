@@ -12,11 +12,10 @@ from refresher.domain.clocks import Chance, Clock
 from refresher.domain.conclude import Whose, conclude_token
 from refresher.domain.due import account_spread
 from refresher.domain.errors import (
-    ClientRefused,
     DatabaseBusy,
     DatabaseUnavailable,
     GrantRefused,
-    TokenRequestFailed,
+    NotSent,
     TokenUnreadable,
     UpstreamError,
     is_away,
@@ -97,14 +96,15 @@ class TokenRenewal:
         if work.halt.is_set() or self._outage.lasts:
             return None
         if self._clock() < self._suspended_until:
-            return self._without_request(claim, ClientRefused(SUSPENDED))
+            return self._suspended(claim)
         try:
             refresh_token = await self._outage.attempt(lambda: self._store.begin(claim))
         except DatabaseUnavailable:
             refresh_token = None
         except TokenUnreadable:
             emit(ACCOUNT_BLOCKED, open_id=claim.open_id)
-            return self._without_request(claim, TokenRequestFailed(UNREADABLE), Whose.ANOTHERS)
+            unreadable = understood(NotSent(UNREADABLE), claim.token)
+            return self._concluded(claim, unreadable, Whose.ANOTHERS)
         if refresh_token is None:
             return self._concluded(claim, None)
         return await self._request(work, refresh_token)
@@ -215,10 +215,15 @@ class TokenRenewal:
         with suppress(DatabaseUnavailable):  # then it is tried again when the wait ends
             await self._outage.attempt(self._store.note_refused_credentials)
 
-    def _without_request(
-        self, claim: Claim, error: UpstreamError, whose: Whose = Whose.UNKNOWN
-    ) -> Release:
-        return self._concluded(claim, understood(error, claim.token), whose)
+    def _suspended(self, claim: Claim) -> Release:
+        """The release of an account that waits for other app credentials.
+
+        Nothing was asked, so nothing failed: its row goes on remembering what did.
+        """
+        unsent = understood(NotSent(SUSPENDED), claim.token)
+        retry = CLIENT_REFUSED_SECONDS
+        release = conclude_token(claim, unsent, self._chance(), retry, whose=Whose.ANOTHERS)
+        return replace(release, last_failure=None)
 
     def _concluded(
         self, claim: Claim, failure: Failure | None, whose: Whose = Whose.UNKNOWN

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
+from refresher.domain.spans import number, since, span
 from refresher.operations.checks import Check, Known
-from refresher.operations.words import number, since, span
 from refresher.postgres.details import Details
 from refresher.postgres.snapshot import Snapshot
 

@@ -9,12 +9,12 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from refresher.domain.checkup.facts import Demand
+from refresher.domain.spans import number, percent, since, span
 from refresher.logs import Notable
 from refresher.operations.checks import Extra, Known
 from refresher.operations.lists import PAGE
 from refresher.operations.shared import Reading
 from refresher.operations.verdicts import headline, judge
-from refresher.operations.words import number, percent, since, span
 from refresher.postgres.details import EXPIRY_BOUNDS, Details, Troubled, Wanted
 from refresher.postgres.snapshot import Snapshot
 

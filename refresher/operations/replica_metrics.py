@@ -11,7 +11,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from refresher.domain.meter import Meter, Vitals
+from refresher.domain.meter import Meter, Stats
 from refresher.logs import emitted
 from refresher.operations.families import add_histogram, counters, gauge, gauges
 from refresher.operations.server import Sources
@@ -25,13 +25,18 @@ class ReplicaCollector(Collector):
         self._sources = sources
 
     def collect(self) -> Iterator[Metric]:
-        sources, vitals = self._sources, self._sources.vitals()
+        sources, stats = self._sources, self._sources.stats()
         yield InfoMetricFamily("refresher_build", "What runs.", {"version": sources.version})
         yield from _settings(sources.settings)
-        yield from _state(vitals)
+        yield from _state(stats)
         yield from _loops(sources.meter, sources.clock())
-        yield from _done(vitals)
-        yield from _counted(sources.meter)
+        yield from _done(stats)
+        yield from _requests(sources.meter)
+        yield _slot_waits(sources.meter)
+        yield from _limits_and_renewals(sources.meter)
+        yield from counters(
+            "refresher_log_events", "Events by name, whatever the log level.", "event", emitted
+        )
 
 
 def _settings(settings: Settings) -> Iterator[Metric]:
@@ -52,18 +57,18 @@ def _settings(settings: Settings) -> Iterator[Metric]:
     )
 
 
-def _state(vitals: Vitals) -> Iterator[Metric]:
-    yield from gauge("refresher_requests_in_flight", "Requests on their way.", vitals.in_flight)
+def _state(stats: Stats) -> Iterator[Metric]:
+    yield from gauge("refresher_requests_in_flight", "Requests on their way.", stats.in_flight)
     yield from gauge(
         "refresher_requests_in_flight_limit",
         "How many requests may be on their way now; 0 or 1 while TikTok does not answer.",
-        vitals.in_flight_limit,
+        stats.in_flight_limit,
     )
-    yield from gauge("refresher_unsaved_results", "Answers that wait to be stored.", vitals.unsaved)
+    yield from gauge("refresher_unsaved_results", "Answers that wait to be stored.", stats.unsaved)
     yield from gauge(
-        "refresher_database_up", "1: the database answers this replica.", vitals.database_up
+        "refresher_database_up", "1: the database answers this replica.", stats.database_up
     )
-    yield from gauge("refresher_upstream_up", "1: TikTok answers this replica.", vitals.upstream_up)
+    yield from gauge("refresher_upstream_up", "1: TikTok answers this replica.", stats.upstream_up)
 
 
 def _loops(meter: Meter, now: float) -> Iterator[Metric]:
@@ -76,18 +81,18 @@ def _loops(meter: Meter, now: float) -> Iterator[Metric]:
     )
 
 
-def _done(vitals: Vitals) -> Iterator[Metric]:
+def _done(stats: Stats) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "refresher_requested_videos",
         "Videos asked for, 20 a request where chunks are full.",
-        vitals.asked,
+        stats.asked,
     )
     yield from counters(
-        "refresher_results", "What became of the videos asked for.", "outcome", vitals.results
+        "refresher_results", "What became of the videos asked for.", "outcome", stats.results
     )
 
 
-def _counted(meter: Meter) -> Iterator[Metric]:
+def _requests(meter: Meter) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "refresher_requests",
         "Requests that have ended, by endpoint and outcome.",
@@ -104,11 +109,17 @@ def _counted(meter: Meter) -> Iterator[Metric]:
         add_histogram(seconds, [endpoint], meter.request_seconds[endpoint])
     yield requests
     yield seconds
+
+
+def _slot_waits(meter: Meter) -> Metric:
     waits = HistogramMetricFamily(
         "refresher_slot_wait_seconds",
         "From the claim of a chunk to its request: it waits for its slot and for a permit.",
     )
-    yield add_histogram(waits, [], meter.slot_wait_seconds)
+    return add_histogram(waits, [], meter.slot_wait_seconds)
+
+
+def _limits_and_renewals(meter: Meter) -> Iterator[Metric]:
     yield from counters(
         "refresher_throttles",
         "Limits met: an account's of a minute or of a day, or the app's.",
@@ -116,11 +127,8 @@ def _counted(meter: Meter) -> Iterator[Metric]:
         meter.throttles,
     )
     yield from counters(
-        "refresher_token_refreshes",
+        "refresher_token_renewals",
         "Attempts to get a new pair of tokens.",
         "outcome",
         meter.renewals,
-    )
-    yield from counters(
-        "refresher_log_events", "Events by name, whatever the log level.", "event", emitted
     )

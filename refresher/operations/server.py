@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from refresher.domain.checkup.facts import Demand
 from refresher.domain.clocks import Clock
-from refresher.domain.meter import Meter, Vitals
+from refresher.domain.meter import Meter, Stats
 from refresher.events import OPERATIONS_SERVED
 from refresher.logs import emit
 from refresher.operations.checks import Known
@@ -37,7 +37,7 @@ class Sources:
     fleet: Shared[Snapshot]
     #: What this replica has counted, and how it is just now.
     meter: Meter
-    vitals: Callable[[], Vitals]
+    stats: Callable[[], Stats]
     settings: Settings
     version: str
     #: Of the times in `meter`.

@@ -6,9 +6,9 @@ from typing import Final
 from refresher.domain.checkup.facts import Demand
 from refresher.domain.pacing import SILENT_SECONDS
 from refresher.domain.quota import APP_LIMIT, first_to_bind
+from refresher.domain.spans import counted, number, percent, since, span
 from refresher.operations import access_verdicts as access
 from refresher.operations.checks import Check, Extra, Known
-from refresher.operations.words import number, percent, since, span
 from refresher.postgres.snapshot import Snapshot
 
 #: Freshness below it is never well, and bad where covers have expired.
@@ -56,12 +56,8 @@ def headline(checks: Sequence[Check]) -> str:
     warn = sum(check.level == "warn" for check in checks)
     if not bad and not warn:
         return "All is well"
-    told = [_counted(bad, "problem"), _counted(warn, "warning")]
-    return ", ".join(filter(None, told))
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' if count > 1 else ''}" if count else ""
+    told = ((bad, "problem"), (warn, "warning"))
+    return ", ".join(counted(count, noun) for count, noun in told if count)
 
 
 def _everything_paused(snapshot: Snapshot) -> Iterator[Check]:

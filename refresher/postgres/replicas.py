@@ -11,7 +11,7 @@ from refresher.postgres.statements import statement
 
 BEAT: Final = statement("beat")
 SIGN_OFF: Final = statement("sign_off")
-SEEN_REPLICAS: Final = statement("seen_replicas")
+REPLICAS: Final = statement("replicas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,5 +51,5 @@ async def sign_off(pool: Pool, replica: str) -> None:
 async def seen_replicas(pool: Pool) -> Sequence[Replica]:
     """All that were seen within a day, by name."""
     async with acquired(pool) as connection:
-        rows = await connection.fetch(*SEEN_REPLICAS(), timeout=REPORT_SECONDS)
+        rows = await connection.fetch(*REPLICAS(), timeout=REPORT_SECONDS)
     return [Replica(**dict(row)) for row in rows]

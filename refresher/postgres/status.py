@@ -22,7 +22,7 @@ VIDEOS_SAMPLED: Final = 1_000
 SUMMARY: Final = statement("summary")
 ISOLATED: Final = statement("isolated")
 QUOTA: Final = statement("quota")
-REPLICAS: Final = statement("replicas")
+LEASES_HELD: Final = statement("leases_held")
 IS_KNOWN: Final = statement("is_known")
 SET_STATE: Final = statement("set_state")
 NOW: Final = statement("now")
@@ -105,9 +105,9 @@ async def read_quota(pool: Pool) -> Quota:
 
 
 async def read_replicas(pool: Pool) -> Mapping[str, int]:
-    """How many accounts each replica has leased now."""
+    """How many accounts each replica works now."""
     async with acquired(pool) as connection:
-        rows = await connection.fetch(*REPLICAS(), timeout=REPORT_SECONDS)
+        rows = await connection.fetch(*LEASES_HELD(), timeout=REPORT_SECONDS)
     return {row["replica"]: row["leases"] for row in rows}
 
 

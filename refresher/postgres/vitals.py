@@ -15,9 +15,10 @@ from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.pacing import Pace
 from refresher.postgres.database import POOL_SIZE, SCHEMA_REVISION, Pool, acquired, read_revision
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.replicas import seen_replicas
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.statements import statement
-from refresher.postgres.status import read_now, read_paused_since, read_replicas, read_summary
+from refresher.postgres.status import read_now, read_paused_since, read_summary
 
 if TYPE_CHECKING:
     from refresher.postgres.database import Pooled
@@ -30,8 +31,7 @@ VIDEOS_OF_ACCOUNT: Final = 200
 #: From fewer pages, a sample may happen to bring nothing.
 PAGES_SAMPLED: Final = 20
 
-# Not in a file: one function.
-SQL_PROCESS: Final = "SELECT pg_backend_pid()"
+PROCESS: Final = statement("process")
 SESSION: Final = statement("session")
 LACKING_RIGHTS: Final = statement("lacking_rights")
 TABLE_STATISTICS: Final = statement("table_statistics")
@@ -45,7 +45,6 @@ LIVES: Final = statement("lives")
 TROUBLES: Final = statement("troubles")
 DEMAND: Final = statement("demand")
 APP_STANDING: Final = statement("app_standing")
-DAEMONS: Final = statement("daemons")
 
 
 async def read_server(
@@ -71,12 +70,12 @@ async def _pooling(pool: Pool, connection: "Pooled") -> facts.Pooling:
     """The mode of a pooler, by what two of its clients get."""
     try:
         async with acquired(pool) as other, other.transaction():
-            theirs = await other.fetchval(SQL_PROCESS)
+            theirs = await other.fetchval(*PROCESS())
     except DatabaseUnavailable:
         return facts.Pooling.STATEMENT
     # Idle, both have a process in session mode, and none in transaction mode: there the process
     # that was free last serves whoever comes next.
-    ours = await connection.fetchval(SQL_PROCESS)
+    ours = await connection.fetchval(*PROCESS())
     return facts.Pooling.TRANSACTION if ours == theirs else facts.Pooling.SESSION
 
 
@@ -194,10 +193,16 @@ async def read_scatter(pool: Pool) -> facts.Scatter:
 
 async def read_fleet(pool: Pool, version: str) -> facts.Replicas:
     """The replicas that run."""
-    async with acquired(pool) as connection:
-        rows = await connection.fetch(*DAEMONS())
-    with_leases = len(await read_replicas(pool))
-    return facts.Replicas([facts.Replica(**dict(row)) for row in rows], with_leases, version)
+    seen, now = await seen_replicas(pool), await read_now(pool)
+    return facts.Replicas(
+        [
+            facts.Replica(one.replica, one.version, (now - one.seen_at).total_seconds())
+            for one in seen
+            if one.version is not None and one.seen_at
+        ],
+        sum(one.leases > 0 for one in seen),
+        version,
+    )
 
 
 async def _percent(connection: "Pooled", table: str, rows: int) -> float:

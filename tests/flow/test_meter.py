@@ -6,7 +6,7 @@ import pytest
 
 from refresher.domain.answers import MEANINGS
 from refresher.domain.errors import DailyQuotaSpent, Throttled, UpstreamFailed
-from refresher.domain.meter import OUTCOMES
+from refresher.domain.meter import OK, OUTCOMES, UNKNOWN_CODE
 from tests.flow.fakes import Account, Api, fails, now, running, takes
 from tests.flow.virtual import virtual
 
@@ -14,7 +14,7 @@ from tests.flow.virtual import virtual
 def test_each_kind_of_failure_has_its_outcome():
     """So the label has few values, whatever TikTok answers."""
     assert OUTCOMES.keys() == MEANINGS.keys()
-    assert len(set(OUTCOMES.values())) == len(OUTCOMES)
+    assert len({*OUTCOMES.values(), UNKNOWN_CODE, OK}) == len(OUTCOMES) + 2
 
 
 def happened(counts):
@@ -32,8 +32,8 @@ async def test_requests_are_counted_with_their_times():
     assert happened(meter.requests["token"]) == {}
     assert meter.request_seconds["video_query"].total == pytest.approx(0.9)
     assert meter.slot_wait_seconds.total == pytest.approx(0.0 + 1.0 + 2.0)
-    assert run.refresher.vitals().results["refreshed"] == 60
-    assert run.refresher.vitals().asked == 60
+    assert run.refresher.stats().results["refreshed"] == 60
+    assert run.refresher.stats().asked == 60
 
 
 @pytest.mark.parametrize(
@@ -49,16 +49,23 @@ async def test_requests_are_counted_with_their_times():
             DailyQuotaSpent("daily_quota", status=429), "quota_spent", {"account_day": 1}, id="day"
         ),
         pytest.param(UpstreamFailed("internal_error", status=500), "failed", {}, id="500"),
+        pytest.param(
+            UpstreamFailed("of_tomorrow", status=403, spoken=True), "unknown_code", {}, id="403"
+        ),
+        pytest.param(
+            UpstreamFailed("of_tomorrow", status=503, spoken=True), "failed", {}, id="503"
+        ),
     ],
 )
 @virtual
 async def test_failures_are_counted_by_outcome(error, outcome, scopes):
-    """Limits by their scope, too."""
+    """Limits by their scope, too. Whatever TikTok itself says is an answer, also a code of tomorrow."""
     account = Account(["1"])
     async with running({"ana": account}, Api(fails(error))) as run:
         await account.released.wait()
     assert happened(run.meter.requests["video_query"]) == {outcome: 1}
     assert happened(run.meter.throttles) == scopes
+    assert run.meter.answers() == (outcome != "failed")
 
 
 @virtual
@@ -86,12 +93,12 @@ async def test_a_request_on_its_way_is_seen():
     account = Account(["1"])
     async with running({"ana": account}, Api(takes(2.0))) as run:
         await run.api.asked.wait()
-        vitals = run.refresher.vitals()
-        assert (vitals.in_flight, vitals.in_flight_limit) == (1, 8)
-        assert vitals.upstream_up
-        assert vitals.database_up
+        stats = run.refresher.stats()
+        assert (stats.in_flight, stats.in_flight_limit) == (1, 8)
+        assert stats.upstream_up
+        assert stats.database_up
         await asyncio.sleep(60)
-        assert run.refresher.vitals().in_flight == 0
+        assert run.refresher.stats().in_flight == 0
         assert now() - run.meter.turned_at["claim"] <= 10
 
 
@@ -103,7 +110,7 @@ async def test_an_answer_that_waits_for_the_database_is_seen():
         run.store.hooks["write"] = may.wait
         await run.api.asked.wait()
         await asyncio.sleep(1)
-        assert run.refresher.vitals().unsaved == 1
+        assert run.refresher.stats().unsaved == 1
         may.set()
         await account.released.wait()
-        assert run.refresher.vitals().unsaved == 0
+        assert run.refresher.stats().unsaved == 0

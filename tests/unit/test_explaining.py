@@ -12,7 +12,6 @@ from refresher.domain.explain import READY, explain
 from refresher.domain.facts import AccountFacts, AppFacts, Facts, VideoFacts
 from refresher.domain.gates import Mark
 from refresher.domain.model import OpenId
-from refresher.domain.spans import counted, seen_from, span
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 
@@ -317,27 +316,6 @@ def test_a_command_can_be_pasted():
     """Whatever an open_id is made of."""
     paused = told(open_id=OpenId("a b;c"), state="paused")
     assert paused.command == "refresher accounts resume 'a b;c'"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 s"),
-        (59.6, "1 min"),
-        (61, "1 min 1 s"),
-        (3600, "1 h"),
-        (90_061, "1 d 1 h"),
-        (-5, "0 s"),
-    ],
-)
-def test_a_span_has_two_units_at_most(seconds, words):
-    assert span(seconds) == words
-
-
-def test_words_around_numbers_and_times():
-    """One is one; what is a moment away is now."""
-    assert (counted(1, "account"), counted(1200, "account")) == ("1 account", "1,200 accounts")
-    assert seen_from(NOW, at(microseconds=4)) == "2026-09-01 12:00:00+00:00 (now)"
 
 
 def test_foreign_text_on_a_terminal():

@@ -7,7 +7,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from refresher.domain.errors import DatabaseUnavailable
-from refresher.domain.meter import Meter, Vitals
+from refresher.domain.meter import Meter, Stats
 from refresher.operations.metrics import metrics_handler
 from refresher.operations.server import Sources
 from refresher.operations.shared import Shared
@@ -16,7 +16,7 @@ from refresher.postgres.status import Quota, Summary
 from refresher.settings import read_settings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-VITALS = Vitals(0, 64, 0, upstream_up=True, database_up=True, asked=0, results={})
+STATS = Stats(0, 64, 0, upstream_up=True, database_up=True, asked=0, results={})
 
 
 class World:
@@ -35,7 +35,7 @@ class World:
                 lists=None,
                 known=None,
                 meter=self.meter,
-                vitals=lambda: VITALS,
+                stats=lambda: STATS,
                 settings=read_settings(database_url="postgresql://db/refresher"),
                 version="1",
                 clock=self.clock,
@@ -128,7 +128,7 @@ async def test_all_who_ask_within_a_second_get_the_same_answer():
 async def test_a_histogram_counts_all_below_each_bound(seconds, below):
     """As Prometheus reads buckets: each holds those of the smaller ones, too."""
     world = World()
-    world.meter.answered("video_query", seconds, None)
+    world.meter.ended("video_query", seconds, None)
     name = "refresher_request_duration_seconds"
     for bound, count in below.items():
         sample = f'{name}_bucket{{endpoint="video_query",le="{bound}"}}'

@@ -11,7 +11,6 @@ from refresher.domain.pacing import Pace
 from refresher.domain.quota import CROWDED, enough, first_to_bind, limit_of_app, limit_of_token
 from refresher.operations.checks import Extra, Known
 from refresher.operations.verdicts import headline, judge
-from refresher.operations.words import number, percent, since, span
 from refresher.postgres.details import Aged, Details
 from refresher.postgres.replicas import Replica
 from refresher.postgres.snapshot import AppState, Consents, Kind, Snapshot
@@ -279,29 +278,3 @@ def test_the_worst_comes_first():
     checks = judge(but("summary", expired=500, oldest_overdue_seconds=100.0), 0.0, KNOWN)
     assert [check.level for check in checks[:3]] == ["bad", "warn", "ok"]
     assert headline(checks) == "1 problem, 1 warning"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (-5, "0 s"),
-        (0.4, "0 s"),
-        (59.9, "59 s"),
-        (60, "1 min"),
-        (90, "1 min 30 s"),
-        (1200, "20 min"),
-        (9000, "2 h 30 min"),
-        (86_400 * 3 + 3600, "3 d 1 h"),
-        (86_400 * 4000, "4,000 d"),
-    ],
-)
-def test_a_span_in_words(seconds, words):
-    """The largest unit, and the next one where that matters."""
-    assert span(seconds) == words
-
-
-def test_numbers_and_times_in_words():
-    """Thousands apart; a time in the future counts as just now."""
-    assert number(1_234_567.8) == "1,234,568"
-    assert since(NOW, NOW + timedelta(seconds=9)) == "0 s"
-    assert [percent(share) for share in (0.57, 0.99999, 1.0)] == ["57 %", "99.99 %", "100 %"]

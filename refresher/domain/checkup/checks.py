@@ -15,6 +15,7 @@ from refresher.domain.checkup import (
     storage,
 )
 from refresher.domain.checkup.findings import Finding, Outcome, skipped, unchecked
+from refresher.domain.spans import counted
 
 F = TypeVar("F")
 
@@ -165,7 +166,7 @@ def verdict(findings: Iterable[Finding]) -> str:
     missed = sum(finding.is_unchecked for finding in told)
     left_out = outcomes.count(Outcome.SKIPPED) - missed
     worst = [
-        f"{number} {word}{'' if number == 1 else 's'}"
+        counted(number, word)
         for outcome, word in ((Outcome.PROBLEM, "problem"), (Outcome.WARNING, "warning"))
         if (number := outcomes.count(outcome))
     ]

@@ -6,6 +6,7 @@ from typing import Final
 from refresher.domain.checkup.facts import Covers, Demand, Lives, Pause
 from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
 from refresher.domain.quota import CROWDED, Limit, limit_of_app, limit_of_token, needed_by_all
+from refresher.domain.spans import span
 
 #: The last share of a life that lead and spread may use.
 USABLE: Final = 1 / 3
@@ -26,9 +27,9 @@ def covers(covers: Covers) -> Iterator[Finding]:
 
 def backlog(covers: Covers) -> Iterator[Finding]:
     """What has been due for longer than the lead has expired, or never had a cover."""
-    told = f"{covers.due:,} videos are due, the first for {_length(covers.overdue_seconds)}"
+    told = f"{covers.due:,} videos are due, the first for {span(covers.overdue_seconds)}"
     if covers.due and covers.overdue_seconds > covers.lead_seconds:
-        yield problem(f"{told}: longer than the lead, {_length(covers.lead_seconds)}", HELD_UP)
+        yield problem(f"{told}: longer than the lead, {span(covers.lead_seconds)}", HELD_UP)
     else:
         yield fine(told if covers.due else "nothing is due")
 
@@ -37,7 +38,7 @@ def paused(pause: Pause) -> Iterator[Finding]:
     if pause.seconds is None:
         yield fine("operators have not paused everything")
         return
-    told = f"everything has been paused for {_length(pause.seconds)}: no cover is asked for"
+    told = f"everything has been paused for {span(pause.seconds)}: no cover is asked for"
     tell = problem if pause.expired else warning
     yield tell(told, "refresher resume --all lets the work go on")
 
@@ -47,16 +48,16 @@ def lead(lives: Lives) -> Iterator[Finding]:
         yield skipped("no cover is stored yet")
         return
     reach = (lives.policy.lead + lives.policy.spread).total_seconds()
-    seen = f"{_length(lives.usual_seconds)}, one in twenty under {_length(lives.short_seconds)}"
+    seen = f"{span(lives.usual_seconds)}, one in twenty under {span(lives.short_seconds)}"
     if lives.policy.lead.total_seconds() >= lives.short_seconds:
         yield warning(
-            f"covers live {seen}: shorter than the lead, {_length(reach)} with the spread",
+            f"covers live {seen}: shorter than the lead, {span(reach)} with the spread",
             "lower REFRESHER_LEAD_SECONDS: only the last third of a life is used of it",
         )
     elif reach > USABLE * lives.short_seconds:
         yield fine(f"covers live {seen}; lead and spread are cut to the last third of that")
     else:
-        yield fine(f"covers live {seen}; {_length(reach)} of it is lead and spread")
+        yield fine(f"covers live {seen}; {span(reach)} of it is lead and spread")
 
 
 def token_quota(demand: Demand) -> Iterator[Finding]:
@@ -86,10 +87,3 @@ def _compared(limit: Limit, whose: str, fewer: str) -> Finding:
     if limit.share > 1:
         return problem(f"{told}. Covers will die", remedy)
     return warning(told, remedy) if limit.share > CROWDED else fine(told)
-
-
-def _length(seconds: float) -> str:
-    if seconds < 2 * MINUTE_SECONDS:
-        return f"{seconds:.0f} s"
-    minutes = seconds / MINUTE_SECONDS
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"  # noqa: PLR2004

@@ -5,6 +5,7 @@ from typing import Final
 
 from refresher.domain.checkup.facts import Holder, Indexes, Scatter, Snapshots, Table, Tables
 from refresher.domain.checkup.findings import Finding, fine, skipped, warning
+from refresher.domain.spans import span
 
 #: Fewer updates say nothing.
 LEAST_UPDATES: Final = 1_000
@@ -80,7 +81,7 @@ def snapshots(snapshots: Snapshots) -> Iterator[Finding]:
             if snapshots.hidden
             else ""
         )
-        yield fine(f"no snapshot is older than {OLD_SECONDS / 60:.0f} min{hidden}")
+        yield fine(f"no snapshot is older than {span(OLD_SECONDS)}{hidden}")
 
 
 def _is_old(holder: Holder) -> bool:

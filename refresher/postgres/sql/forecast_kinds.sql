@@ -6,7 +6,11 @@ SELECT {{ kind_of_account }} AS kind,
        sum(CASE WHEN videos = 0 AND wake_at < 'infinity' THEN {{ assumed_videos }}
                 ELSE videos END) AS videos,
        sum(valid) AS valid,
-       extract(epoch FROM min(valid_until) FILTER (WHERE valid > 0))::float8 AS first_death_at,
+       -- What ends in no year of a calendar, such as at infinity, does not die.
+       extract(epoch FROM min(valid_until) FILTER (
+           WHERE valid > 0
+             AND valid_until BETWEEN now() - interval '1 century' AND now() + interval '1 century'
+       ))::float8 AS first_death_at,
        count(*) FILTER (WHERE token_failures > 0) AS without_token,
        coalesce(sum(valid) FILTER (WHERE token_failures > 0), 0) AS covers_without_token,
        count(*) FILTER (WHERE consent_ends) AS consents,

@@ -1,0 +1,2 @@
+-- The server process that serves us.
+SELECT pg_backend_pid()
