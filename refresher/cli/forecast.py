@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from math import isnan
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from refresher.cli.output import WIDE, Incomplete, Misuse, unmarked
+from refresher.cli.output import Incomplete, Misuse, print_table, printable, unmarked
 from refresher.domain.limits import HIGHEST_LIMIT
 
 if TYPE_CHECKING:
@@ -90,19 +89,14 @@ def _check(today: Prospect, fail_below: float | None) -> None:
 
 
 def _print(told: Outlook) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     from refresher.simulation import outlook_report as report
 
-    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
-    console.print(Text(report.verdict(told)))
-    if assumption := report.assumed(told):
-        console.print(Text(assumption))
+    for line in filter(None, (report.verdict(told), report.assumed(told))):
+        print(printable(line))
     for rows in (report.quotas(told), report.losers(told), list(report.facts(told))):
         if rows:
-            console.print(_table(rows))
-    console.print(f"It cannot know: {'; '.join(report.CANNOT_KNOW)}.")
+            print_table(_table(rows))
+    print(f"It cannot know: {'; '.join(report.CANNOT_KNOW)}.")
 
 
 def _table(rows: Rows) -> Table:

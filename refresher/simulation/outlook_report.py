@@ -5,10 +5,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from refresher.domain.spans import counted, span
 from refresher.simulation.need import Need
 from refresher.simulation.outlook import Outlook, Prospect
 from refresher.simulation.remedy import remedy
-from refresher.simulation.report import counted, percent, spanned
+from refresher.simulation.report import percent
 
 #: Accounts that are named; JSON has all.
 NAMED: Final = 10
@@ -45,11 +46,11 @@ def _plain_value(name: str, value: Any) -> Any:
 
 def verdict(told: Outlook) -> str:
     """What will become of the covers, in one line."""
-    today, span = told.today, spanned(told.seconds)
+    today, horizon = told.today, span(told.seconds)
     paused = "" if told.paused_since is None else "Everything is paused. "
     if today.first_death_at is None:
-        return f"{paused}No cover will die within {span}."
-    left = spanned(today.first_death_at - told.now)
+        return f"{paused}No cover will die within {horizon}."
+    left = span(today.first_death_at - told.now)
     return (
         f"{paused}Covers die from {_moment(today.first_death_at)} on (in {left}): at the worst "
         f"{today.most_dead:,} of {counted(told.covers, 'cover')} are dead at once, "
@@ -90,18 +91,18 @@ def _other_name(told: Outlook) -> str:
 
 
 def _column(told: Outlook, prospect: Prospect) -> dict[str, str]:
-    span, day = spanned(told.seconds), prospect.valid_share_after_24_hours
+    horizon, day = span(told.seconds), prospect.valid_share_after_24_hours
     limits = (prospect.limit_per_token, prospect.limit_per_app)
     return {
         "requests a minute: of a token": _limit(limits[0]),
         "requests a minute: of the app": _limit(limits[1]),
         "first death": _moment(prospect.first_death_at) or "none",
         "dead at once, at the worst": f"{prospect.most_dead:,}",
-        f"deaths within {span}": f"{prospect.deaths:,}",
+        f"deaths within {horizon}": f"{prospect.deaths:,}",
         "accounts that lose covers": f"{prospect.accounts:,}",
         "valid covers at the worst": percent(prospect.lowest_valid_share),
         **({} if day is None else {"valid covers after 24 h": percent(day)}),
-        f"valid covers after {span}": percent(prospect.last_valid_share),
+        f"valid covers after {horizon}": percent(prospect.last_valid_share),
     }
 
 
@@ -137,7 +138,7 @@ def facts(told: Outlook) -> Iterator[tuple[str, str]]:
     first = consents.first_ends_at
     ends = f", the first at {_moment(first)}; {counted(consents.covers, 'cover')}" if first else ""
     yield "consents", f"{counted(consents.accounts, 'consent')} end within 30 d{ends}"
-    lives = "to the full hour and 24 h" if told.ttl == "hourly" else spanned(told.ttl)
+    lives = "to the full hour and 24 h" if told.ttl == "hourly" else span(told.ttl)
     yield "covers live", f"{lives}, {'as observed' if told.ttl_observed else 'assumed'}"
     yield "asked for", f"{_lead(told)} before they die"
     yield "based on", _basis(told)
@@ -152,7 +153,7 @@ def _basis(told: Outlook) -> str:
 
 def _lead(told: Outlook) -> str:
     """As it is with covers that live so long, which may be shorter than as set."""
-    least, most = spanned(told.least_lead_seconds), spanned(told.most_lead_seconds)
+    least, most = span(told.least_lead_seconds), span(told.most_lead_seconds)
     return least if least == most else f"{least} to {most}"
 
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from refresher.domain.spans import counted
 from refresher.simulation.forecast import HOUR_MINUTES, Forecast
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, MINUTE_SECONDS, Plan
-from refresher.simulation.report import counted
 
 GREEN: Final = "#1a7f5a"
 BLUE: Final = "#1f4e8c"

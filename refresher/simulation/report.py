@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
+from refresher.domain.spans import counted, span
 from refresher.simulation.demand import KeptAlive, Requests
 from refresher.simulation.forecast import Forecast
-from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, MINUTE_SECONDS, Plan
+from refresher.simulation.plan import DAY_SECONDS, Plan
 
 SERIES: Final = ("valid_share_by_minute", "requests_by_minute")
 
@@ -43,22 +44,22 @@ def _plan(plan: Plan, seed: int | None) -> dict[str, Any]:
 def lines(forecast: Forecast, plan: Plan) -> Iterator[tuple[str, str]]:
     """For operators: name and text, the answers last."""
     yield "fleet", _fleet(forecast)
-    lives = "to the full hour and 24 h" if plan.ttl == "hourly" else spanned(plan.ttl)
-    yield "covers live", f"{lives}, asked for anew after {spanned(forecast.period_seconds)}"
+    lives = "to the full hour and 24 h" if plan.ttl == "hourly" else span(plan.ttl)
+    yield "covers live", f"{lives}, asked for anew after {span(forecast.period_seconds)}"
     yield from _request_lines(forecast.requests)
     yield "chunk fill", f"{forecast.chunk_fill:.3f}"
     in_all, one = forecast.peak_requests_per_minute, forecast.busiest_token_requests_per_minute
     yield "busiest minute", f"{counted(in_all, 'request')}, {one:,} with one token"
-    span = spanned(forecast.seconds)
+    horizon = span(forecast.seconds)
     lowest, last = map(percent, (forecast.lowest_valid_share, forecast.last_valid_share))
-    yield "valid covers", f"{lowest} at the worst, {last} after {span}"
+    yield "valid covers", f"{lowest} at the worst, {last} after {horizon}"
     death, closest = forecast.first_death_seconds, forecast.closest_call_seconds
     if death is None and closest is not None:
-        yield "closest call", f"refreshed {spanned(closest)} before its death"
+        yield "closest call", f"refreshed {span(closest)} before its death"
     if forecast.all_valid_seconds:
-        yield "all valid", f"after {spanned(forecast.all_valid_seconds)}"
+        yield "all valid", f"after {span(forecast.all_valid_seconds)}"
     yield from _capacity_lines(forecast)
-    yield "first death", f"none within {span}" if death is None else f"after {spanned(death)}"
+    yield "first death", f"none within {horizon}" if death is None else f"after {span(death)}"
 
 
 def _fleet(forecast: Forecast) -> str:
@@ -93,11 +94,6 @@ def _keeps(kept: KeptAlive, whose: str) -> str:
     )
 
 
-def counted(number: int, of: str) -> str:
-    """How many, and of what."""
-    return f"{number:,} {of}" if number == 1 else f"{number:,} {of}s"
-
-
 def _unsigned_zero(number: float, digits: int) -> float:
     """Rounded; a zero has no sign."""
     return round(number, digits) + 0.0
@@ -106,12 +102,3 @@ def _unsigned_zero(number: float, digits: int) -> float:
 def percent(share: float) -> str:
     """Never rounded up to all of them."""
     return f"{int(share * 100_000) / 1000:.3f}%"
-
-
-def spanned(seconds: float) -> str:
-    days, rest = divmod(round(seconds), DAY_SECONDS)
-    hours, rest = divmod(rest, HOUR_SECONDS)
-    minutes, rest = divmod(rest, MINUTE_SECONDS)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    told = [f"{number} {unit}" for number, unit in parts if number]
-    return " ".join(told[:2]) or "0 s"

@@ -65,6 +65,9 @@ def token_quota(demand: Demand) -> Iterator[Finding]:
     if limit is None:
         yield fine("no limit for a token")
         return
+    if not demand.most_videos:
+        yield fine("no active account has a video to ask for")
+        return
     whose = f"account {demand.largest} with {demand.most_videos:,} videos needs"
     yield _compared(limit, whose, "keep fewer of its videos")
 

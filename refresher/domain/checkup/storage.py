@@ -24,8 +24,8 @@ VIDEOS: Final = "videos"
 
 def hot_updates(storage: Tables) -> Iterator[Finding]:
     """Of the videos only: accounts are found by an index on what every release writes."""
-    videos = next(table for table in storage.tables if table.name == VIDEOS)
-    if videos.updates < LEAST_UPDATES:
+    videos = next((table for table in storage.tables if table.name == VIDEOS), None)
+    if videos is None or videos.updates < LEAST_UPDATES:
         yield skipped("too few updates were counted so far")
         return
     share = videos.hot_updates / videos.updates
