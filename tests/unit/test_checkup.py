@@ -1,13 +1,16 @@
 """The rules of `doctor` that no test with a database shows."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from refresher.domain.checkup import facts, server, storage
+from refresher.domain.checkup import facts, freshness, server, storage
 from refresher.domain.checkup.checks import CHECKS, judged, verdict
 from refresher.domain.checkup.findings import Finding, Outcome, unchecked
+from refresher.domain.due import DuePolicy
+from refresher.domain.pacing import Pace
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 OK, WARNING, PROBLEM, SKIPPED = Outcome
@@ -61,6 +64,18 @@ def test_an_old_server():
     session = facts.Session("14.9", 140009, facts.Pooling.NONE, 5.0, jit=False)
     (finding,) = server.version(session)
     assert (finding.outcome, finding.text) == (PROBLEM, "PostgreSQL 14.9 is too old")
+
+
+def test_a_fleet_without_videos():
+    """Nothing is needed, and no table was updated."""
+    app = facts.App(needed=True, given=True, refused_seconds_ago=None, found_per_minute=None)
+    policy = DuePolicy(timedelta(hours=1), timedelta(minutes=30), timedelta(hours=6), 3)
+    demand = facts.Demand(0, 0, "", 86_400.0, policy, Pace(600, 600, lease_seconds=60), app)
+    findings = [
+        *freshness.token_quota(demand),
+        *storage.hot_updates(facts.Tables([], autovacuum=True)),
+    ]
+    assert [finding.outcome for finding in findings] == [OK, SKIPPED]
 
 
 def test_autovacuum_that_is_off_for_the_server():
