@@ -1,18 +1,23 @@
-"""Every command of README, docs/ and ops/ runs as written, beside a daemon at work."""
+"""Every command of README, docs/, ops/ and help runs as written, beside a daemon at work."""
 
 import asyncio
 import os
 import shlex
 import shutil
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import typer.main
 
+from refresher.cli import app
 from tests.conftest import PATIENCE_SECONDS, environment, free_port
 from tests.documented import PAGES, PROGRAM, ROOT, blocks, commands, in_sentences, scripts
 from tests.faults import programs
+from tests.unit.test_examples import example_of
+from tests.unit.test_reference import commands as help_of
 
 OPEN_ID, VIDEO_ID = "-000abc", "7077642457847994444"
 #: A key of the Fernet kind.
@@ -130,7 +135,7 @@ class Terminal:
             await self._serve(words[1:], served)
         elif words[0] == "refresher" and shlex.join(words) == line:
             self._judge(line, *await self.refresher(*words[1:], **self.settings))
-        elif shutil.which(words[0]) or words[0] not in OPTIONAL:
+        elif all(map(shutil.which, OPTIONAL.intersection(words))):
             self._judge(line, *await self._shell(line))
 
     async def _serve(self, words, served):
@@ -142,6 +147,12 @@ class Terminal:
                 assert command.process.returncode is None, command.output.read_text()
                 await asyncio.sleep(0.05)
 
+    async def close(self):
+        """End what serves, as Ctrl-C does."""
+        for command in self.lasting:
+            self._judge(command, await command.stopped(signal.SIGINT), "", "")
+        self.lasting.clear()
+
     async def _shell(self, line):
         names = environment(str(self.settings["database_url"]), **self.settings)
         shell = await asyncio.create_subprocess_exec(
@@ -150,13 +161,14 @@ class Terminal:
             cwd=self.folder,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,  # which programs use as they like
         )
-        out, err = await asyncio.wait_for(shell.communicate(), PATIENCE_SECONDS)
-        return shell.returncode, out.decode(), err.decode()
+        out, _ = await asyncio.wait_for(shell.communicate(), PATIENCE_SECONDS)
+        return shell.returncode, out.decode(), ""
 
     def _judge(self, line, code, out, err):
-        if code or "Traceback" in out + err:
+        """Nothing is to be heard of a command that did its work."""
+        if code or err or "Traceback" in out:
             self.complaints.append((line, code, err))
 
 
@@ -200,19 +212,21 @@ async def terminal(clone, database, empty_database, refresher, start, serve):
         "--port 8090": f"--port {port}",
         "http://127.0.0.1:8090": f"http://127.0.0.1:{port}",
     }
-    yield (terminal := Terminal(refresher, start, clone, settings, filled, [daemon]))
-    assert [await command.stopped() for command in terminal.lasting] == [0] * len(terminal.lasting)
+    yield Terminal(refresher, start, clone, settings, filled)
+    assert await daemon.stopped() == 0
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(scripts(page))])
-async def test_the_blocks_of_a_page_run(page, terminal):
-    """One after the other, each in a new shell. What serves goes on beside the next ones."""
+@pytest.mark.long
+async def test_the_blocks_of_the_pages_run(terminal):
+    """Page by page, each block in a new shell. What serves goes on until the end of its page."""
     settings = terminal.settings
-    for block in scripts(page):
-        terminal.settings = dict(settings)
-        for line in block:
-            if line not in ELSEWHERE:
-                await terminal.take(line)
+    for page in PAGES:
+        for block in scripts(page):
+            terminal.settings = dict(settings)
+            for line in block:
+                if line not in ELSEWHERE:
+                    await terminal.take(line)
+        await terminal.close()
     assert terminal.complaints == []
 
 
@@ -221,4 +235,14 @@ async def test_the_commands_in_sentences_run(terminal):
     for line in dict.fromkeys(line for page in PAGES for line in in_sentences(page)):
         if line not in ELSEWHERE:
             await terminal.take(line)
+    await terminal.close()
+    assert terminal.complaints == []
+
+
+async def test_the_examples_in_the_help_run(terminal):
+    """Of each command but `demo`, which tests/test_cli.py runs."""
+    for name, command in help_of(typer.main.get_command(app)):
+        if name != "demo":
+            await terminal.take(example_of(command)[1])
+    await terminal.close()
     assert terminal.complaints == []
