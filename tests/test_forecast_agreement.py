@@ -12,8 +12,8 @@ from refresher.simulation.outlook import look_ahead
 from refresher.simulation.plan import Plan
 from tests.conftest import eventually
 
-#: Covers live a minute and are asked for anew twenty seconds before their end.
-TTL, LEAD, SECONDS = 60, 20, 45
+#: Covers live forty seconds and are asked for anew thirteen before their end.
+TTL, LEAD, SECONDS = 40, 13, 30
 POLL, LATENCY = 0.2, 0.1
 #: What a forecast may be off: one in twenty of the time that it looks ahead.
 MARGIN = SECONDS / 20
@@ -24,7 +24,7 @@ class Held:
     """An account: its videos, and in how many seconds their covers end, the first and the last."""
 
     videos: int
-    ends_in: tuple[float, float] = (50, 50)
+    ends_in: tuple[float, float] = (34, 34)
     state: str = "active"
     paused_for: float = 0
     covered: bool = True
@@ -40,7 +40,7 @@ class Run:
     unasked: set[str] = field(default_factory=set)
 
 
-def waves(accounts, videos, first=22, apart=1.5):
+def waves(accounts, videos, first=15, apart=1):
     """Accounts whose covers end one after the other."""
     ends = [first + apart * n for n in range(accounts)]
     return {f"account-{n}": Held(videos, (end, end)) for n, end in enumerate(ends)}
@@ -49,24 +49,24 @@ def waves(accounts, videos, first=22, apart=1.5):
 #: Small accounts that fall due one by one, and between them what has no part in the quota.
 MIXED = {
     **waves(16, 40),
-    "parked": Held(100, (5, 40), state="needs_reauthorization"),
-    "paused": Held(40, (10, 10), state="paused"),
-    "throttled": Held(20, (25, 25), paused_for=32),
+    "parked": Held(100, (4, 27), state="needs_reauthorization"),
+    "paused": Held(40, (7, 7), state="paused"),
+    "throttled": Held(20, (17, 17), paused_for=21),
     "new": Held(60, covered=False),
 }
-LARGE = {"large": Held(400, (30, 34)), **waves(8, 20)}
+LARGE = {"large": Held(400, (20, 23)), **waves(8, 20)}
 
 TOO_LITTLE = [
-    pytest.param(Run(waves(20, 40), per_app=30), id="app"),
-    pytest.param(Run(LARGE, per_token=30), id="one-large-account"),
-    pytest.param(Run(MIXED, per_app=40, unasked={"parked", "paused"}), id="mixed"),
+    pytest.param(Run(waves(20, 40), per_app=45), id="app"),
+    pytest.param(Run(LARGE, per_token=45), id="one-large-account"),
+    pytest.param(Run(MIXED, per_app=60, unasked={"parked", "paused"}), id="mixed"),
 ]
 #: In the last one nobody pauses: no quota keeps covers alive that end during a pause.
 ENOUGH = [
-    pytest.param(Run(waves(20, 40), per_app=120), id="app"),
-    pytest.param(Run(LARGE, per_token=60), id="one-large-account"),
+    pytest.param(Run(waves(20, 40), per_app=180), id="app"),
+    pytest.param(Run(LARGE, per_token=90), id="one-large-account"),
     pytest.param(
-        Run({**MIXED, "throttled": Held(20)}, per_app=150, unasked={"parked", "paused"}),
+        Run({**MIXED, "throttled": Held(20)}, per_app=225, unasked={"parked", "paused"}),
         id="mixed",
     ),
 ]

@@ -3,6 +3,7 @@
 import re
 import shutil
 from contextlib import asynccontextmanager
+from itertools import product
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
@@ -28,19 +29,32 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not instal
 
 
 @asynccontextmanager
-async def browsing(**options):
-    """A page of a browser. Whatever its console says against the page fails the test."""
-    complaints = []
+async def chromium():
+    """The browser."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        context = await browser.new_context(**options)
+        yield browser
+        await browser.close()
+
+
+@asynccontextmanager
+async def opened(browser, **options):
+    """A page of the browser. Whatever its console says against the page fails the test."""
+    complaints = []
+    async with await browser.new_context(**options) as context:
         context.set_default_timeout(PATIENCE_MS)
         page = await context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         yield page
-        await browser.close()
     assert complaints == []
+
+
+@asynccontextmanager
+async def browsing(**options):
+    """A page of a browser of its own."""
+    async with chromium() as browser, opened(browser, **options) as page:
+        yield page
 
 
 async def trouble(pool):
@@ -61,24 +75,21 @@ async def trouble(pool):
     )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [WIDE, MIDDLE, NARROW], ids=["wide", "middle", "narrow"])
-async def test_it_is_accessible_and_fits(pool, database, scheme, viewport):
+async def test_it_is_accessible_and_fits(pool, database):
     """No finding of axe, in light and dark; at 360 px nothing sticks out, and no table scrolls."""
     await trouble(pool)
-    async with (
-        visited(database) as session,
-        browsing(color_scheme=scheme, viewport=viewport) as page,
-    ):
-        for path in ("/", "/accounts"):
-            await page.goto(f"{session._base_url}{path}")
-            results = await Axe().run(page)
-            assert results.violations_count == 0, results.generate_report()
-            too_wide = "document.documentElement.scrollWidth - window.innerWidth"
-            assert await page.evaluate(too_wide) <= 0
-            assert await page.evaluate(SCROLLING) == []
-        ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
+    async with visited(database) as session, chromium() as browser:
+        for scheme, viewport in product(["light", "dark"], [WIDE, MIDDLE, NARROW]):
+            async with opened(browser, color_scheme=scheme, viewport=viewport) as page:
+                for path in ("/", "/accounts"):
+                    await page.goto(f"{session._base_url}{path}")
+                    results = await Axe().run(page)
+                    assert results.violations_count == 0, (scheme, results.generate_report())
+                    too_wide = "document.documentElement.scrollWidth - window.innerWidth"
+                    assert await page.evaluate(too_wide) <= 0
+                    assert await page.evaluate(SCROLLING) == []
+                ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+                assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
 
 
 async def test_it_works_by_keyboard(pool, database):
@@ -125,7 +136,7 @@ async def test_the_database_goes_away_and_the_page_says_so(pool, server, databas
 @pytest.mark.long
 async def test_covers_are_seen_expiring_and_being_refreshed(serve, start, pool):
     """The page follows: TikTok refuses, covers die; it answers again, and all are valid."""
-    world = await serve(cover_ttl=30)
+    world = await serve(cover_ttl=15)
     await world.add_account("ana", videos=40)
     port = free_port()
     await start(world, http_listen=f"127.0.0.1:{port}", lead_seconds=5, spread_seconds=0)

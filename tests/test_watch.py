@@ -6,6 +6,7 @@ import pty
 import re
 import signal
 import sys
+from contextlib import suppress
 
 from tests.conftest import environment, eventually
 
@@ -58,8 +59,18 @@ async def test_a_replica_may_have_any_name(database, pool):
     while b'"host[/bold]": 1' not in written:
         written += await asyncio.to_thread(os.read, ours, 65536)
     process.send_signal(signal.SIGINT)
+    await asyncio.to_thread(read_all, ours)
     assert await process.wait() == 0
-    os.close(ours)
+
+
+def read_all(terminal):
+    """What is written to a terminal. Its writers wait, even to end, while nobody reads."""
+    written = b""
+    with suppress(OSError):  # this is how Linux says that the last writer has gone
+        while part := os.read(terminal, 65536):
+            written += part
+    os.close(terminal)
+    return written
 
 
 async def on_terminal(database, **more):
@@ -69,8 +80,7 @@ async def on_terminal(database, **more):
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "refresher", "status"), stdout=theirs, stdin=theirs, env=settings
     )
-    assert await process.wait() == 0
     os.close(theirs)
-    written = os.read(ours, 65536).decode()
-    os.close(ours)
-    return written
+    written = await asyncio.to_thread(read_all, ours)
+    assert await process.wait() == 0
+    return written.decode()
