@@ -8,6 +8,7 @@ from refresher.domain.checkup.facts import Demand
 from refresher.domain.claiming import chunks_of
 from refresher.domain.due import DuePolicy, seconds_ahead
 from refresher.domain.pacing import APP_REACH_SECONDS, WINDOW_SECONDS, step_seconds
+from refresher.domain.spans import counted
 
 #: Above this share of a limit, one bad hour is not made up for.
 CROWDED: Final = 0.8
@@ -20,6 +21,8 @@ class Limit:
     """A rate limit, and what is needed of it. In requests a minute."""
 
     setting: str
+    #: Who needs it, as the beginning of a sentence.
+    whose: str
     needed: float
     #: Slots have a distance that keeps to the limit, so this is a little less than the setting.
     allowed: float
@@ -32,10 +35,13 @@ class Limit:
         return self.needed / self.allowed
 
     @property
-    def allows(self) -> str:
-        """Whose limit it is, and how much of it is needed."""
-        whose = "TikTok" if self.found else self.setting
-        return f"{self.share:.0%} of the {self.allowed:,.1f} that {whose} allows"
+    def told(self) -> str:
+        """Who needs how much, and of whose limit."""
+        limit = "TikTok" if self.found else self.setting
+        return (
+            f"{self.whose} {self.needed:,.1f} requests a minute as covers fall due, "
+            f"{self.share:.0%} of the {self.allowed:,.1f} that {limit} allows"
+        )
 
     @property
     def remedy(self) -> str:
@@ -80,17 +86,20 @@ def limit_of_token(demand: Demand) -> Limit | None:
     limit = demand.pace.limit_per_token
     if not limit:
         return None
-    return Limit(TOKEN_LIMIT, needed_by_largest(demand), WINDOW_SECONDS / step_seconds(limit))
+    whose = f"account {demand.largest} with {counted(demand.most_videos, 'video')} needs"
+    allowed = WINDOW_SECONDS / step_seconds(limit)
+    return Limit(TOKEN_LIMIT, whose, needed_by_largest(demand), allowed)
 
 
 def limit_of_app(demand: Demand) -> Limit | None:
     """The lower of the limit that is set and the one that was found; None where there is none."""
+    whose = "all accounts together need"
     needed, found = needed_by_all(demand), demand.app.found_per_minute
     step = demand.pace.app_step_seconds
     allowed = WINDOW_SECONDS / step if step else None
     if found is not None and (allowed is None or found < allowed):
-        return Limit(APP_LIMIT, needed, found, found=True)
-    return None if allowed is None else Limit(APP_LIMIT, needed, allowed)
+        return Limit(APP_LIMIT, whose, needed, found, found=True)
+    return None if allowed is None else Limit(APP_LIMIT, whose, needed, allowed)
 
 
 def first_to_bind(demand: Demand) -> Limit | None:

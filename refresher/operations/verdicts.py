@@ -126,9 +126,9 @@ def _quota(snapshot: Snapshot, known: Known, demand: Demand | None) -> Check:
     told = f"{number(quota.requests)} requests this hour."
     limit = first_to_bind(demand) if demand else None
     if limit and limit.share > 1:
-        needed = f"The stored covers need {limit.needed:,.1f} a minute, {limit.allows}."
-        act = f"{limit.remedy[0].upper()}{limit.remedy[1:]}, or keep fewer covers."
-        return Check("quota", "Quota", "bad", f"{told} {needed} Covers will die.", act)
+        needed = _sentence(f"{limit.told}. Covers will die.")
+        act = _sentence(f"{limit.remedy}; else keep fewer covers.")
+        return Check("quota", "Quota", "bad", f"{told} {needed}", act)
     if app.learned_per_minute is not None and app.throttled_at is not None:
         return Check(
             "quota",
@@ -144,6 +144,10 @@ def _quota(snapshot: Snapshot, known: Known, demand: Demand | None) -> Check:
         told = f"{told} That is {percent(used)} of what {APP_LIMIT} allows so far."
         return Check("quota", "Quota", "warn", told, "Watch the backlog: there is little left.")
     return Check("quota", "Quota", "ok", told)
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def _used(snapshot: Snapshot, known: Known) -> float:

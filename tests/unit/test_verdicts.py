@@ -232,8 +232,8 @@ def demand(chunks, *, per_token=600, per_app=0, found=None):
         (
             demand(1380 * 30, per_app=10),
             "bad",
-            "need 30.0 a minute, 316% of the 9.5 that REFRESHER_RATE_LIMIT_PER_APP allows.",
-            "Set REFRESHER_RATE_LIMIT_PER_APP to 40 or more, if TikTok allows as much, or keep fewer",
+            "need 30.0 requests a minute as covers fall due, 316% of the 9.5 that REFRESHER_RATE",
+            "Set REFRESHER_RATE_LIMIT_PER_APP to 40 or more, if TikTok allows as much; else keep fewer",
         ),
         (
             demand(1380 * 30, per_token=20, per_app=40),
@@ -245,7 +245,7 @@ def demand(chunks, *, per_token=600, per_app=0, found=None):
             demand(1380 * 30, found=20.0),
             "bad",
             "150% of the 20.0 that TikTok allows.",
-            "Ask TikTok for 40 requests a minute, or keep fewer covers.",
+            "Ask TikTok for 40 requests a minute; else keep fewer covers.",
         ),
     ],
     ids=["enough", "app", "token", "found"],

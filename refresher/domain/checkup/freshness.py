@@ -68,8 +68,7 @@ def token_quota(demand: Demand) -> Iterator[Finding]:
     if not demand.most_videos:
         yield fine("no active account has a video to ask for")
         return
-    whose = f"account {demand.largest} with {demand.most_videos:,} videos needs"
-    yield _compared(limit, whose, "keep fewer of its videos")
+    yield _compared(limit, "keep fewer of its videos")
 
 
 def app_quota(demand: Demand) -> Iterator[Finding]:
@@ -81,12 +80,11 @@ def app_quota(demand: Demand) -> Iterator[Finding]:
         )
         return
     fewer = "keep fewer covers; refresher simulate --from-database says how many it keeps alive"
-    yield _compared(limit, "all accounts together need", fewer)
+    yield _compared(limit, fewer)
 
 
-def _compared(limit: Limit, whose: str, fewer: str) -> Finding:
-    told = f"{whose} {limit.needed:,.1f} requests a minute as covers fall due, {limit.allows}"
+def _compared(limit: Limit, fewer: str) -> Finding:
     remedy = f"{limit.remedy}; else {fewer}"
     if limit.share > 1:
-        return problem(f"{told}. Covers will die", remedy)
-    return warning(told, remedy) if limit.share > CROWDED else fine(told)
+        return problem(f"{limit.told}. Covers will die", remedy)
+    return warning(limit.told, remedy) if limit.share > CROWDED else fine(limit.told)
