@@ -356,16 +356,16 @@ async def test_access_tokens_that_stay_dead(refresher, database, pool, change, s
 
 
 async def test_missing_videos(database, pool):
-    """By the counts of the accounts; a problem where all are."""
+    """By the counts of the accounts, from 1 % on; a problem where all are."""
     check = "accounts.missing"
-    assert await outcome(database, check) == (OK, "no video is missing or gone")
+    assert await outcome(database, check) == (OK, "0 of 0 videos are missing or gone")
     await store(pool)
     await pool.execute(
-        "UPDATE refresher.accounts SET missing = 2, unreachable = 1 WHERE open_id = 'account-1'"
+        "UPDATE refresher.accounts SET missing = 3, unreachable = 1 WHERE open_id = 'account-1'"
     )
     assert await outcome(database, check) == (
         WARNING,
-        "2 videos missing, 1 gone without a living cover: TikTok leaves them out",
+        "3 videos missing, 1 gone without a living cover: TikTok leaves them out",
     )
     await pool.execute("UPDATE refresher.accounts SET missing = videos")
     assert (await outcome(database, check))[0] is PROBLEM

@@ -217,7 +217,7 @@ def _ahead(number: int, noun: str) -> str:
 def _queued(facts: Facts, expected: datetime | None) -> str:
     account, video = facts.account, facts.video
     ahead = [_ahead(account.accounts_ahead, "account")] if account.accounts_ahead else []
-    ahead += [f"{_ahead(video.ahead, 'video')} in its own"] if video and video.ahead else []
+    ahead += [f"{_ahead(video.ahead, 'video')} in its own account"] if video and video.ahead else []
     first = " and ".join(ahead) or "it is the next to be asked for"
     alone = video and video.turn in (Turn.ALONE, Turn.STARVED)
     how = ", alone, when nothing else of its account is due" if alone else ""

@@ -18,15 +18,17 @@ MANY_PARKED: Final = 0.2
 def tiktok(snapshot: Snapshot, known: Known) -> Check:
     if snapshot.replicas is None:
         return Check("replicas", "TikTok", "ok", "When it answered last is not known.")
-    answers = [one.progress_at for one in snapshot.replicas if one.progress_at]
+    refused_at = snapshot.app.refused_at(known.fingerprint, snapshot.taken_at)
+    # A refusal is an answer.
+    answers = [*(one.progress_at for one in snapshot.replicas), refused_at]
+    answered = [moment for moment in answers if moment]
     starts = [one.started_at for one in snapshot.replicas if one.started_at]
-    silent_since = max(answers) if answers else min(starts, default=snapshot.taken_at)
+    silent_since = max(answered) if answered else min(starts, default=snapshot.taken_at)
     silent_seconds = (snapshot.taken_at - silent_since).total_seconds()
     told = f"It answered last {span(silent_seconds)} ago."
-    if not answers:
+    if not answered:
         told = "It has answered no replica yet."
-    refused_at = snapshot.app.refused_at(known.fingerprint, snapshot.taken_at)
-    if refused_at and silent_since < refused_at:
+    if refused_at:
         told += " It refuses the app credentials: who has a dead access token is not asked for."
         return Check("replicas", "TikTok", "warn", told, "See App credentials.")
     unanswered = min(silent_seconds, snapshot.summary.oldest_overdue_seconds)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -17,6 +17,8 @@ from refresher.operations.shared import Reading
 from refresher.operations.verdicts import headline, judge
 from refresher.postgres.details import EXPIRY_BOUNDS, Details, Troubled, Wanted
 from refresher.postgres.snapshot import Snapshot
+
+T = TypeVar("T")
 
 #: What holds up an account that has something due.
 HELD_UP_BY: Final = {
@@ -43,6 +45,8 @@ COUNTED_WHEN: Final = (
     "Videos as counted at the account's last release or audit. Of one that is worked all the time, "
     "that may be long ago."
 )
+#: What covers need is no longer told past this age: limits may have been changed since.
+DEMAND_STALE_SECONDS: Final = 600.0
 LEVELS: Final = {"ok": "OK", "warn": "Look", "bad": "Bad"}
 #: Characters of a log entry's field that are shown.
 FIELD_LENGTH: Final = 160
@@ -71,7 +75,7 @@ class Drawing:
         if fleet is None:
             return page.render(fleet=None, notable=notable)
         age_seconds = now - fleet.read_at
-        extra = Extra(details.value if details else None, demand.value if demand else None)
+        extra = Extra(_value(details), _value(_young(demand, now)))
         checks = judge(fleet.value, age_seconds, self._known, extra)
         return page.render(
             fleet=fleet.value,
@@ -80,7 +84,7 @@ class Drawing:
             shown_at=fleet.value.taken_at + timedelta(seconds=age_seconds),
             checks=checks,
             headline=headline(checks),
-            details=details.value if details else None,
+            details=extra.details,
             details_age_seconds=now - details.read_at if details else None,
             bars=_bars(details.value.expiring) if details else (),
             notable=notable,
@@ -104,6 +108,14 @@ class Drawing:
             shown_at=fleet.value.taken_at + timedelta(seconds=now - fleet.read_at),
             kinds=fleet.value.kinds,
         )
+
+
+def _young(reading: Reading[T] | None, now: float) -> Reading[T] | None:
+    return reading if reading and now - reading.read_at < DEMAND_STALE_SECONDS else None
+
+
+def _value(reading: Reading[T] | None) -> T | None:
+    return reading.value if reading else None
 
 
 def _bars(expiring: Sequence[int]) -> Sequence[tuple[str, int, float]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from refresher.domain.checkup.accounts import FEW_MISSING
 from refresher.domain.checkup.facts import Demand
 from refresher.domain.pacing import SILENT_SECONDS
 from refresher.domain.quota import APP_LIMIT, first_to_bind
@@ -13,8 +14,6 @@ from refresher.postgres.snapshot import Snapshot
 
 #: Freshness below it is never well, and bad where covers have expired.
 FRESH_ENOUGH: Final = 0.99
-#: Users delete videos every day: so many missing ones are nothing to look at.
-FEW_MISSING: Final = 0.01
 #: A backlog is told from here on, and is bad from a quarter of the lead on.
 BACKLOG_SECONDS: Final = 60.0
 #: The share of a limit from which on it is told.

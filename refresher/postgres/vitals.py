@@ -1,5 +1,8 @@
 """Reads what `doctor` looks at: catalogue, statistics and bounded samples, never a whole table.
 
+The status page asks for some of it, too. What reads all accounts may take `REPORT_SECONDS`: a
+time-out closes the idle connections of the pool, which are the daemon's.
+
 Only the accounts are counted as a whole, by the summary of each minute, `demand.sql` and
 `troubles.sql`. Nothing here takes a lock that the daemon waits for. Every function raises
 `DatabaseUnavailable`, and `asyncpg.PostgresError` where tables or columns are missing.
@@ -13,7 +16,14 @@ from refresher.domain.checkup import facts
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.pacing import Pace
-from refresher.postgres.database import POOL_SIZE, SCHEMA_REVISION, Pool, acquired, read_revision
+from refresher.postgres.database import (
+    POOL_SIZE,
+    REPORT_SECONDS,
+    SCHEMA_REVISION,
+    Pool,
+    acquired,
+    read_revision,
+)
 from refresher.postgres.failures import DatabaseRefusedError
 from refresher.postgres.replicas import seen_replicas
 from refresher.postgres.role import check_role, connection_limit
@@ -101,14 +111,15 @@ async def read_schema(pool: Pool) -> facts.Schema:
 async def read_app(pool: Pool, fingerprint: str | None, *, needed: bool) -> facts.App:
     """How the app credentials with this fingerprint stand, and the app's limit."""
     async with acquired(pool) as connection:
-        (row,) = await connection.fetch(*APP_STANDING(credentials=fingerprint))
+        asked = APP_STANDING(credentials=fingerprint)
+        (row,) = await connection.fetch(*asked, timeout=REPORT_SECONDS)
     return facts.App(needed=needed, given=fingerprint is not None, **dict(row))
 
 
 async def read_troubles(pool: Pool, *, managed: bool) -> facts.Troubles:
     """What of the accounts cannot be kept alive; `managed`: we renew access tokens."""
     async with acquired(pool) as connection:
-        (row,) = await connection.fetch(*TROUBLES(managed=managed))
+        (row,) = await connection.fetch(*TROUBLES(managed=managed), timeout=REPORT_SECONDS)
     return facts.Troubles(**dict(row))
 
 
@@ -130,14 +141,15 @@ async def read_lives(pool: Pool, policy: DuePolicy) -> facts.Lives:
     """How long covers live."""
     async with acquired(pool) as connection:
         percent = await _percent(connection, "refresher.videos", COVERS_SAMPLED)
-        (row,) = await connection.fetch(*LIVES(percent=percent, rows=COVERS_SAMPLED))
+        asked = LIVES(percent=percent, rows=COVERS_SAMPLED)
+        (row,) = await connection.fetch(*asked, timeout=REPORT_SECONDS)
     return facts.Lives(**dict(row), policy=policy)
 
 
 async def read_demand(pool: Pool, lives: facts.Lives, pace: Pace, app: facts.App) -> facts.Demand:
     """What the active accounts need, if all covers live as those do."""
     async with acquired(pool) as connection:
-        row = await connection.fetchrow(*DEMAND())
+        row = await connection.fetchrow(*DEMAND(), timeout=REPORT_SECONDS)
     return facts.Demand(
         **dict(row or {"chunks": 0, "most_videos": 0, "largest": ""}),
         life_seconds=lives.usual_seconds,
@@ -148,7 +160,7 @@ async def read_demand(pool: Pool, lives: facts.Lives, pace: Pace, app: facts.App
 
 
 async def read_stored_demand(pool: Pool, policy: DuePolicy, pace: Pace) -> facts.Demand | None:
-    """The same, as the covers live that are stored; None: there are none."""
+    """What the active accounts need, as the stored covers live; None: there are none."""
     lives = await read_lives(pool, policy)
     if not lives.sampled:
         return None
@@ -207,6 +219,6 @@ async def read_fleet(pool: Pool, version: str) -> facts.Replicas:
 
 async def _percent(connection: "Pooled", table: str, rows: int) -> float:
     """The share of a table's pages that brings about so many rows, or more."""
-    (size,) = await connection.fetch(*SIZES(table=table))
+    (size,) = await connection.fetch(*SIZES(table=table), timeout=REPORT_SECONDS)
     share: float = max(rows / max(1.0, size["rows"]), PAGES_SAMPLED / max(1.0, size["pages"]))
     return min(100.0, 100.0 * share)

@@ -230,9 +230,11 @@ def test_chunks_of_its_own_account_come_first():
     video = replace(VIDEO, ahead=45)
     explanation = told(video, step_seconds=10.0)
     assert explanation.expected_at == at(seconds=2 * 10 + 5)
-    assert "; waiting: 45 videos are ahead in its own; expected by" in explanation.verdict
+    assert "; waiting: 45 videos are ahead in its own account; expected by" in explanation.verdict
     both = told(video, accounts_ahead=1)
-    assert "; waiting: 1 account is ahead and 45 videos are ahead in its own" in both.verdict
+    assert (
+        "; waiting: 1 account is ahead and 45 videos are ahead in its own account" in both.verdict
+    )
 
 
 def test_a_pause_of_everything_stops_an_account_that_is_well():

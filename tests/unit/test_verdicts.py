@@ -72,16 +72,17 @@ def test_all_is_well():
             "TikTok",
             replace(
                 but("app", refused_client="f", client_refused_at=ago(minutes=3)),
-                replicas=[replace(RUNS, progress_at=None)],
+                # The next heartbeat took the refusal for the answer that it is.
+                replicas=[replace(RUNS, progress_at=ago(minutes=3) + timedelta(seconds=5))],
             ),
             "warn",
-            "It has answered no replica yet. It refuses the app credentials",
+            "It answered last 2 min 55 s ago. It refuses the app credentials",
         ),
         (
             "TikTok",
             but("app", refused_client="f", client_refused_at=ago(minutes=3)),
-            "ok",
-            "It answered last 5 s ago.",
+            "warn",
+            "It answered last 5 s ago. It refuses the app credentials",
         ),
         ("Freshness", but("summary", valid=0, uncovered=0), "ok", "No video of an active account"),
         ("Backlog", but("summary", due=0, oldest_overdue_seconds=0.0), "ok", "Nothing is due."),
