@@ -365,7 +365,18 @@ async def test_missing_videos(database, pool):
     )
     assert await outcome(database, check) == (
         WARNING,
-        "3 videos missing, 1 gone without a living cover: TikTok leaves them out",
+        "TikTok leaves out 3 videos, and 1 without a living cover are gone for good",
+    )
+    await pool.execute(
+        "UPDATE refresher.accounts SET missing = 11, videos = 10000 - 9900 * (open_id = 'account-1')::int,"
+        " unreachable = 0"
+    )
+    assert await outcome(database, check) == (
+        WARNING,
+        (
+            "TikTok leaves out 33 videos, 11 of 100 of account account-1, and 0 without a living"
+            " cover are gone for good"
+        ),
     )
     await pool.execute("UPDATE refresher.accounts SET missing = videos")
     assert (await outcome(database, check))[0] is PROBLEM

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from refresher.domain.checkup.accounts import FEW_MISSING
 from refresher.domain.checkup.facts import Demand
+from refresher.domain.missing import bereft, is_many
 from refresher.domain.pacing import SILENT_SECONDS
 from refresher.domain.quota import APP_LIMIT, first_to_bind
 from refresher.domain.spans import counted, number, percent, since, span
 from refresher.operations import access_verdicts as access
 from refresher.operations.checks import Check, Extra, Known
+from refresher.postgres.details import Details
 from refresher.postgres.snapshot import Snapshot
 
 #: Freshness below it is never well, and bad where covers have expired.
@@ -35,7 +36,7 @@ def judge(
     checks = [
         *_everything_paused(snapshot),
         _freshness(snapshot),
-        _missing(snapshot),
+        _missing(snapshot, extra.details),
         _backlog(snapshot, known),
         _quota(snapshot, known, extra.demand),
         access.tiktok(snapshot, known),
@@ -92,12 +93,15 @@ def _freshness(snapshot: Snapshot) -> Check:
     )
 
 
-def _missing(snapshot: Snapshot) -> Check:
+def _missing(snapshot: Snapshot, details: Details | None) -> Check:
     missing, videos = snapshot.summary.missing, snapshot.summary.videos
     if not missing:
         return Check("missing", "Missing videos", "ok", "TikTok leaves out none.")
     told = f"TikTok leaves out {number(missing)} of {number(videos)} videos."
-    if missing <= FEW_MISSING * videos:
+    account = bereft(details.missing) if details else None
+    if account:
+        told += f" {account.missing:,} of {account.videos:,} are of account {account.open_id}."
+    elif not is_many(missing, videos):
         return Check("missing", "Missing videos", "ok", told)
     act = "refresher videos list --state missing names them: are they public, and still there?"
     return Check("missing", "Missing videos", "warn", told, act)

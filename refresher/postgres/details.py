@@ -7,6 +7,7 @@ from typing import Final
 
 from asyncpg import Record
 
+from refresher.domain.missing import Missing
 from refresher.domain.pacing import Pace
 from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
 from refresher.postgres.statements import Bound, statement
@@ -75,15 +76,6 @@ class Aged:
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
-    """An account of which TikTok has left out videos, as its last release counted them."""
-
-    open_id: str
-    missing: int
-    videos: int
-
-
-@dataclass(frozen=True, slots=True)
 class Details:
     """What the status page shows beside the snapshot."""
 
@@ -133,7 +125,7 @@ async def read_details(pool: Pool, pace: Pace, *, managed: bool) -> Details:
     throttled = await _rows(pool, THROTTLED(rows=NAMED, horizon=horizon))
     overdue = await _rows(pool, OVERDUE(horizon=horizon, managed=managed))
     at_risk = await _rows(pool, AT_RISK(rows=NAMED, horizon=horizon, managed=managed))
-    missing = await _rows(pool, MISSING_OF_ACCOUNTS(rows=NAMED))
+    missing, all_missing = await read_missing(pool)
     aged = await _rows(pool, TROUBLED_BY_AGE(managed=managed))
     return Details(
         expiring=_counted(await _rows(pool, EXPIRING(bounds=list(EXPIRY_BOUNDS)))),
@@ -144,9 +136,16 @@ async def read_details(pool: Pool, pace: Pace, *, managed: bool) -> Details:
         ],
         all_throttled=throttled[0]["accounts"] if throttled else 0,
         aged=[Aged(**dict(row)) for row in aged],
-        missing=[Missing(row["open_id"], row["missing"], row["videos"]) for row in missing],
-        all_missing=missing[0]["accounts"] if missing else 0,
+        missing=missing,
+        all_missing=all_missing,
     )
+
+
+async def read_missing(pool: Pool) -> tuple[Sequence[Missing], int]:
+    """The accounts with the most missing videos, and how many accounts have some."""
+    rows = await _rows(pool, MISSING_OF_ACCOUNTS(rows=NAMED))
+    missing = [Missing(row["open_id"], row["missing"], row["videos"]) for row in rows]
+    return missing, rows[0]["accounts"] if rows else 0
 
 
 async def list_troubled(

@@ -24,6 +24,7 @@ from refresher.postgres.database import (
     acquired,
     read_revision,
 )
+from refresher.postgres.details import read_missing
 from refresher.postgres.failures import DatabaseRefusedError
 from refresher.postgres.replicas import seen_replicas
 from refresher.postgres.role import check_role, connection_limit
@@ -120,7 +121,8 @@ async def read_troubles(pool: Pool, *, managed: bool) -> facts.Troubles:
     """What of the accounts cannot be kept alive; `managed`: we renew access tokens."""
     async with acquired(pool) as connection:
         (row,) = await connection.fetch(*TROUBLES(managed=managed), timeout=REPORT_SECONDS)
-    return facts.Troubles(**dict(row))
+    missing_of, _ = await read_missing(pool)
+    return facts.Troubles(**dict(row), missing_of=missing_of)
 
 
 async def read_covers(pool: Pool, lead_seconds: float) -> facts.Covers:

@@ -7,6 +7,7 @@ import pytest
 
 from refresher.domain.checkup.facts import App, Demand
 from refresher.domain.due import DuePolicy
+from refresher.domain.missing import Missing
 from refresher.domain.pacing import Pace
 from refresher.domain.quota import CROWDED, enough, first_to_bind, limit_of_app, limit_of_token
 from refresher.operations.checks import Extra, Known
@@ -279,3 +280,17 @@ def test_the_worst_comes_first():
     checks = judge(but("summary", expired=500, oldest_overdue_seconds=100.0), 0.0, KNOWN)
     assert [check.level for check in checks[:3]] == ["bad", "warn", "ok"]
     assert headline(checks) == "1 problem, 1 warning"
+
+
+def test_an_account_that_has_lost_much_is_named():
+    """However few that is of all videos."""
+    snapshot = but("summary", missing=10)
+    accounts = [Missing("ana", 11, 1000), Missing("ben", 11, 12)]
+    details = Details([], [], [], [], 0, [], accounts, 2)
+    (check,) = [
+        each
+        for each in judge(snapshot, 0.0, KNOWN, Extra(details))
+        if each.name == "Missing videos"
+    ]
+    assert check.level == "warn"
+    assert check.says.endswith("11 of 12 are of account ben.")

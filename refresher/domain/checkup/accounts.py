@@ -5,10 +5,9 @@ from typing import Final
 
 from refresher.domain.checkup.facts import Troubles
 from refresher.domain.checkup.findings import Finding, fine, problem, warning
+from refresher.domain.missing import Missing, bereft, is_many
 from refresher.domain.spans import counted, span
 
-#: Users delete videos every day: so many missing ones of all are nothing to look at.
-FEW_MISSING: Final = 0.01
 LIST: Final = "refresher accounts list --state"
 
 
@@ -45,12 +44,19 @@ def dead_tokens(troubles: Troubles) -> Iterator[Finding]:
 
 def missing(troubles: Troubles) -> Iterator[Finding]:
     number = troubles.missing + troubles.gone
-    if number <= FEW_MISSING * troubles.videos:
+    account = bereft(troubles.missing_of)
+    if not account and not is_many(number, troubles.videos):
         yield fine(f"{number:,} of {counted(troubles.videos, 'video')} are missing or gone")
         return
     tell = problem if number >= troubles.videos else warning
     yield tell(
-        f"{counted(troubles.missing, 'video')} missing, {troubles.gone:,} gone without a living"
-        " cover: TikTok leaves them out",
-        "refresher videos list --state missing (or gone) names them; delete what no longer exists",
+        f"TikTok leaves out {counted(troubles.missing, 'video')}{_of(account)}, and"
+        f" {troubles.gone:,} without a living cover are gone for good",
+        "see refresher videos list --state missing, and --state gone; delete what no longer exists",
     )
+
+
+def _of(account: Missing | None) -> str:
+    if account is None:
+        return ""
+    return f", {account.missing:,} of {account.videos:,} of account {account.open_id}"

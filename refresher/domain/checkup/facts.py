@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from refresher.domain.due import DuePolicy
+from refresher.domain.missing import Missing
 from refresher.domain.pacing import Pace
 
 
@@ -137,6 +138,8 @@ class Troubles:
     missing: int
     #: Gone, and without a living cover.
     gone: int
+    #: The accounts with the most missing videos.
+    missing_of: Sequence[Missing]
 
 
 @dataclass(frozen=True, slots=True)
