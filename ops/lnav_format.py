@@ -31,8 +31,15 @@ TELLING: Final = [
 HIDDEN: Final = {"log_id", "replica", "took_seconds"}
 #: With one column of such a name, lnav 0.11 has no table of the format. It shows the field.
 SQL_WORDS: Final = {"limit"}
-SAMPLES: Final = (
-    {"version": "0.1.0", "base_url": "https://open.tiktokapis.com", "event": "daemon.started"},
+SAMPLES: Final[tuple[dict[str, Any], ...]] = (
+    {
+        "version": "0.1.0",
+        "base_url": "https://open.tiktokapis.com",
+        "limit_per_minute": 600,
+        "app_limit_per_minute": None,
+        "lead_seconds": 3600.0,
+        "event": "daemon.started",
+    },
     {
         "open_id": "ana",
         "state": "needs_reauthorization",

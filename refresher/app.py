@@ -69,6 +69,9 @@ async def run(settings: Settings, replica: str) -> None:
                 events.DAEMON_STARTED,
                 version=app.upkeep.version,
                 base_url=settings.tiktok_base_url,
+                limit_per_minute=settings.rate_limit_per_token,
+                app_limit_per_minute=settings.rate_limit_per_app or None,
+                lead_seconds=settings.lead_seconds,
             )
             _warn_of_tokens(app)
             await work(app)

@@ -14,7 +14,11 @@ class Event(NamedTuple):
     fields: tuple[str, ...]
 
 
-DAEMON_STARTED: Final = Event("daemon.started", "info", ("version", "base_url"))
+DAEMON_STARTED: Final = Event(
+    "daemon.started",
+    "info",
+    ("version", "base_url", "limit_per_minute", "app_limit_per_minute", "lead_seconds"),
+)
 DAEMON_SIGNALED: Final = Event("daemon.signaled", "info", ("signal", "grace_seconds"))
 DAEMON_STOPPED: Final = Event("daemon.stopped", "info", ("abandoned_accounts",))
 DAEMON_FAILED: Final = Event("daemon.failed", "error", ("exception",))
@@ -164,6 +168,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "accounts": dict[str, int],
         "address": str,
         "answered": int,
+        "app_limit_per_minute": int | None,
         "at": Literal[
             "claim",
             "release",
@@ -196,6 +201,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "http_status": int,
         "isolated": int,
         "isolated_seconds": float,
+        "lead_seconds": float,
         "left_out": int,
         "limit": int,
         "limit_per_minute": int,

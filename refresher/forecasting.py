@@ -14,9 +14,11 @@ from refresher.simulation.need import Need
 from refresher.simulation.outlook import Prospect, look_at_today
 from refresher.simulation.plan import Plan
 
-FORECAST_SECONDS: Final = 900.0
-#: Replicas share one forecast. Their ticks come a little early or late.
-FORECAST_EVERY: Final = timedelta(seconds=0.9 * FORECAST_SECONDS)
+#: A replica asks so often whether a forecast is due: also soon after its start, as it may have got
+#: other settings.
+FORECAST_SECONDS: Final = 60.0
+#: Replicas share one forecast.
+FORECAST_EVERY: Final = timedelta(minutes=14)
 RISK_SAID_AGAIN_AFTER: Final = timedelta(hours=1)
 
 
