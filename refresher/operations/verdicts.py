@@ -8,7 +8,7 @@ from refresher.domain.pacing import SILENT_SECONDS
 from refresher.domain.quota import APP_LIMIT, first_to_bind
 from refresher.domain.spans import counted, number, percent, since, span
 from refresher.operations import access_verdicts as access
-from refresher.operations.checks import Check, Extra, Known
+from refresher.operations.checks import Check, Extra, Known, Level
 from refresher.postgres.snapshot import Snapshot
 
 #: Freshness below it is never well, and bad where covers have expired.
@@ -126,9 +126,9 @@ def _quota(snapshot: Snapshot, known: Known, demand: Demand | None) -> Check:
     told = f"{number(quota.requests)} requests this hour."
     limit = first_to_bind(demand) if demand else None
     if limit and limit.share > 1:
-        needed = _sentence(f"{limit.told}. Covers will die.")
         act = _sentence(f"{limit.remedy}; else keep fewer covers.")
-        return Check("quota", "Quota", "bad", f"{told} {needed}", act)
+        level: Level = "bad" if limit.is_deadly else "warn"
+        return Check("quota", "Quota", level, f"{told} {_sentence(limit.told)}.", act)
     if app.learned_per_minute is not None and app.throttled_at is not None:
         return Check(
             "quota",

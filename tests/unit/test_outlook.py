@@ -6,6 +6,10 @@ from datetime import timedelta
 
 import pytest
 
+from refresher.domain.checkup import freshness
+from refresher.domain.checkup.facts import App, Demand
+from refresher.domain.checkup.findings import Outcome
+from refresher.domain.claiming import chunks_of
 from refresher.domain.cohorts import Cohort, Fleet
 from refresher.domain.due import DuePolicy
 from refresher.domain.model import OpenId
@@ -128,6 +132,36 @@ def test_what_is_assumed_of_tokens_is_told(tokens, text):
     told = report.assumed(look_ahead(stored(2, 20, tokens=tokens), plan()))
     assert (told or "").startswith(text)
     assert (told is None) == (text == "")
+
+
+def demand(accounts, videos, plan):
+    """The same fleet as doctor reads it."""
+    return Demand(
+        chunks=accounts * chunks_of(videos),
+        most_videos=videos,
+        largest="account-0",
+        life_seconds=plan.ttl,
+        policy=POLICY,
+        pace=plan.pace,
+        app=App(needed=False, given=True, refused_seconds_ago=None, found_per_minute=None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "outcome", "text"),
+    [
+        ({"per_token": 3, "per_app": 7}, Outcome.WARNING, "128% of the 2.9"),
+        ({"per_token": 2, "per_app": 7}, Outcome.PROBLEM, "191% of the 2.0"),
+    ],
+    ids=["late", "deadly"],
+)
+def test_doctor_says_that_covers_will_die_where_some_do(limit, outcome, text):
+    """Not where a limit only leaves too little in reserve."""
+    fleet, given = (2, 6000), replace(plan(ttl=2 * HOUR_SECONDS, **limit), seconds=7 * DAY_SECONDS)
+    (finding,) = freshness.token_quota(demand(*fleet, given))
+    assert (finding.outcome, text in finding.text) == (outcome, True)
+    dies = look_ahead(stored(*fleet, ttl=given.ttl), given).today.deaths > 0
+    assert dies == ("Covers will die" in finding.text) == (outcome is Outcome.PROBLEM)
 
 
 def test_progress_counts_the_minutes_of_both_quotas():

@@ -238,7 +238,13 @@ def demand(chunks, *, per_token=600, per_app=0, found=None):
         (
             demand(1380 * 30, per_token=20, per_app=40),
             "bad",
-            "153% of the 19.6 that REFRESHER_RATE_LIMIT_PER_TOKEN allows.",
+            "153% of the 19.6 that REFRESHER_RATE_LIMIT_PER_TOKEN allows. Covers will die: they",
+            "Set REFRESHER_RATE_LIMIT_PER_TOKEN to 39 or more, if",
+        ),
+        (
+            demand(1380 * 30, per_token=30),
+            "warn",
+            "102% of the 29.4 that REFRESHER_RATE_LIMIT_PER_TOKEN allows. Covers stay alive, but",
             "Set REFRESHER_RATE_LIMIT_PER_TOKEN to 39 or more, if",
         ),
         (
@@ -248,7 +254,7 @@ def demand(chunks, *, per_token=600, per_app=0, found=None):
             "Ask TikTok for 40 requests a minute; else keep fewer covers.",
         ),
     ],
-    ids=["enough", "app", "token", "found"],
+    ids=["enough", "app", "token", "late", "found"],
 )
 def test_the_setting_that_binds_first_is_named(needs, level, says, act):
     """With the value that it would need."""
@@ -258,9 +264,9 @@ def test_the_setting_that_binds_first_is_named(needs, level, says, act):
     assert says in check.says
     assert check.act.startswith(act)
     limit = first_to_bind(needs)
-    if level == "bad" and not limit.found:
+    if level != "ok" and not limit.found:
         which = "per_app" if limit.setting.endswith("APP") else "per_token"
-        wanted = enough(limit.setting, limit.needed)
+        wanted = enough(limit.setting, limit.needed.when_due)
         raised = replace(needs, pace=replace(needs.pace, **{f"limit_{which}": wanted}))
         lower = replace(needs, pace=replace(needs.pace, **{f"limit_{which}": wanted - 1}))
         limit_of = limit_of_app if which == "per_app" else limit_of_token

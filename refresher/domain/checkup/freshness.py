@@ -75,8 +75,8 @@ def app_quota(demand: Demand) -> Iterator[Finding]:
     limit = limit_of_app(demand)
     if limit is None:
         yield fine(
-            f"no limit for the app; {needed_by_all(demand):,.1f} requests a minute are needed as"
-            " covers fall due"
+            f"no limit for the app; {needed_by_all(demand).when_due:,.1f} requests a minute are"
+            " needed as covers fall due"
         )
         return
     fewer = "keep fewer covers; refresher simulate --from-database says how many it keeps alive"
@@ -85,6 +85,6 @@ def app_quota(demand: Demand) -> Iterator[Finding]:
 
 def _compared(limit: Limit, fewer: str) -> Finding:
     remedy = f"{limit.remedy}; else {fewer}"
-    if limit.share > 1:
-        return problem(f"{limit.told}. Covers will die", remedy)
+    if limit.is_deadly:
+        return problem(limit.told, remedy)
     return warning(limit.told, remedy) if limit.share > CROWDED else fine(limit.told)
