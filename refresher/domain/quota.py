@@ -1,5 +1,6 @@
 """How much quota the stored covers need, and which setting of a rate limit is too low for it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Final
@@ -7,7 +8,7 @@ from typing import Final
 from refresher.domain.checkup.facts import Demand
 from refresher.domain.claiming import chunks_of
 from refresher.domain.due import DuePolicy, seconds_ahead
-from refresher.domain.pacing import APP_REACH_SECONDS, WINDOW_SECONDS, step_seconds
+from refresher.domain.pacing import APP_REACH_SECONDS, WINDOW_SECONDS, Pace, step_seconds
 from refresher.domain.spans import counted
 
 #: Above this share of a limit, one bad hour is not made up for.
@@ -60,7 +61,7 @@ class Limit:
         if self.is_deadly:
             return f"{told}. Covers will die: they need {self.needed.least:,.1f} at the least"
         if self.share > 1:
-            return f"{told}. Covers stay alive, but are asked for late: little is in reserve"
+            return f"{told}. Covers are asked for late: little is in reserve"
         return told
 
     @property
@@ -105,25 +106,35 @@ def needed_by_all(demand: Demand) -> Needed:
     return needed_by(whose, demand.chunks, demand.policy, 0.5, demand.life_seconds)
 
 
-def limit_of_token(demand: Demand) -> Limit | None:
+def limit_of_token(pace: Pace, needed: Needed) -> Limit | None:
     """None where there is no limit."""
-    limit = demand.pace.limit_per_token
-    if not limit:
-        return None
-    return Limit(TOKEN_LIMIT, needed_by_largest(demand), WINDOW_SECONDS / step_seconds(limit))
+    limit = pace.limit_per_token
+    return Limit(TOKEN_LIMIT, needed, WINDOW_SECONDS / step_seconds(limit)) if limit else None
 
 
-def limit_of_app(demand: Demand) -> Limit | None:
+def limit_of_app(pace: Pace, found: float | None, needed: Needed) -> Limit | None:
     """The lower of the limit that is set and the one that was found; None where there is none."""
-    needed, found = needed_by_all(demand), demand.app.found_per_minute
-    step = demand.pace.app_step_seconds
+    step = pace.app_step_seconds
     allowed = WINDOW_SECONDS / step if step else None
     if found is not None and (allowed is None or found < allowed):
         return Limit(APP_LIMIT, needed, found, found=True)
     return None if allowed is None else Limit(APP_LIMIT, needed, allowed)
 
 
-def first_to_bind(demand: Demand) -> Limit | None:
-    """The limit of which covers die, or else the one of which the largest share is needed."""
-    limits = filter(None, [limit_of_token(demand), limit_of_app(demand)])
-    return max(limits, key=lambda limit: (limit.is_deadly, limit.share), default=None)
+def limits(pace: Pace, found: float | None, of_token: Needed, of_app: Needed) -> Sequence[Limit]:
+    """Those in force, the first to bind first: covers die of it, or it is needed most."""
+    both = (limit_of_token(pace, of_token), limit_of_app(pace, found, of_app))
+    in_force = filter(None, both)
+    return sorted(in_force, key=lambda limit: (limit.is_deadly, limit.share), reverse=True)
+
+
+def limits_for(demand: Demand) -> Sequence[Limit]:
+    """The same for the active accounts."""
+    needed = needed_by_largest(demand), needed_by_all(demand)
+    return limits(demand.pace, demand.app.found_per_minute, *needed)
+
+
+def advice(limits: Sequence[Limit]) -> str:
+    """What to do about each limit that is too low, or else about the first to bind."""
+    too_low = [limit.remedy for limit in limits if limit.share > 1]
+    return ", and ".join(too_low or [limits[0].remedy])

@@ -19,6 +19,7 @@ from refresher.simulation.plan import (
     Plan,
     Ttl,
 )
+from refresher.simulation.remedy import remedy
 
 #: Hourly covers live to a full hour, and for so long at least.
 LEAST_HOURLY_SECONDS: Final = DAY_SECONDS - HOUR_SECONDS - 60
@@ -71,6 +72,8 @@ class Outlook:
     need: Need
     #: The app's limit in force was shown by 429s: no setting raises it.
     app_limit_found: bool
+    #: What to do where quota is why covers die.
+    remedy: str | None
     today: Prospect
     #: Under half of today's quota, or a given one; None where there is no limit to be halved.
     other: Prospect | None
@@ -94,8 +97,7 @@ def look_ahead(
     `plan` has the settings. The other quota is `limit_per_app`, or else half of today's.
     `on_progress` hears how many minutes of the two are simulated: twice those of the plan in all.
     """
-    limit_set = plan.pace.limit_per_app
-    plan = in_force(stored, plan)
+    as_set, plan = plan.pace, in_force(stored, plan)
     pace = halved(plan.pace) if limit_per_app is None else _limited(plan.pace, limit_per_app)
 
     def after_today(minutes: int) -> None:
@@ -104,6 +106,8 @@ def look_ahead(
     least_lead, most_lead = (
         seconds_ahead(plan.policy, spread, plan.longest_seconds) for spread in (0.0, 1.0)
     )
+    today, need = prospect(stored, plan, on_progress), need_of(stored.fleet, plan)
+    kills = today.first_death_at is not None and stored.paused_since is None
     return Outlook(
         now=stored.fleet.now,
         seconds=plan.seconds,
@@ -114,9 +118,10 @@ def look_ahead(
         ttl_observed=observed_ttl(stored.lives) is not None,
         least_lead_seconds=least_lead,
         most_lead_seconds=most_lead,
-        need=need_of(stored.fleet, plan),
-        app_limit_found=plan.pace.limit_per_app != limit_set,
-        today=prospect(stored, plan, on_progress),
+        need=need,
+        app_limit_found=plan.pace.limit_per_app != as_set.limit_per_app,
+        remedy=remedy(need, as_set, stored.app_rate) if kills else None,
+        today=today,
         other=None if pace is None else prospect(stored, replace(plan, pace=pace), after_today),
         halved=limit_per_app is None,
         paused_since=stored.paused_since,

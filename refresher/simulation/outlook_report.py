@@ -8,7 +8,6 @@ from typing import Any, Final
 from refresher.domain.spans import counted, span
 from refresher.simulation.need import Need
 from refresher.simulation.outlook import Outlook, Prospect
-from refresher.simulation.remedy import remedy
 from refresher.simulation.report import percent
 
 #: Accounts that are named; JSON has all.
@@ -27,7 +26,7 @@ Rows = Sequence[Sequence[str]]
 
 def plain(told: Outlook) -> dict[str, Any]:
     """For programs: all of it, times in ISO 8601."""
-    return {**_plain(asdict(told)), "remedy": remedy(told), "cannot_know": list(CANNOT_KNOW)}
+    return {**_plain(asdict(told)), "cannot_know": list(CANNOT_KNOW)}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -124,10 +123,10 @@ def losers(told: Outlook) -> Rows:
 
 def facts(told: Outlook) -> Iterator[tuple[str, str]]:
     """What else an operator should know: name and text."""
-    if advice := remedy(told):
-        yield "to do", advice
+    if told.remedy:
+        yield "to do", told.remedy
     need = told.need
-    yield "quota needed", f"{need.when_due:,.1f} requests a minute as covers fall due (see doctor)"
+    yield "quota needed", _when_due(need)
     yield "at the least", _least(need)
     for kind, unasked in told.unasked.items():
         first = unasked.first_death_at
@@ -155,6 +154,13 @@ def _lead(told: Outlook) -> str:
     """As it is with covers that live so long, which may be shorter than as set."""
     least, most = span(told.least_lead_seconds), span(told.most_lead_seconds)
     return least if least == most else f"{least} to {most}"
+
+
+def _when_due(need: Need) -> str:
+    return (
+        f"{need.when_due:,.1f} requests a minute as covers fall due (see doctor), "
+        f"{need.busiest_token_when_due:,.1f} with the busiest token"
+    )
 
 
 def _least(need: Need) -> str:

@@ -14,10 +14,13 @@ from refresher.domain.cohorts import Cohort, Fleet
 from refresher.domain.due import DuePolicy
 from refresher.domain.model import OpenId
 from refresher.domain.pacing import Pace
+from refresher.domain.quota import advice, limits_for
 from refresher.domain.stored import Consents, Life, Stored, Tokens
 from refresher.simulation import outlook_report as report
+from refresher.simulation.need import need_of
 from refresher.simulation.outlook import look_ahead
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, START, Plan
+from refresher.simulation.remedy import remedy
 
 POLICY = DuePolicy(timedelta(hours=1), timedelta(minutes=30), timedelta(hours=6), missing_limit=5)
 
@@ -75,9 +78,9 @@ def test_the_remedy_is_the_limit_in_force_with_a_value_that_is_enough(fleet, poo
 
 
 def test_no_setting_raises_a_limit_that_429s_have_shown():
-    """There is no setting to name."""
+    """There is no setting to name, but a value."""
     told = look_ahead(stored(20, 600, app_rate=1.0), plan())
-    assert dict(report.facts(told))["to do"].startswith("429s have shown the limit of the app: ask")
+    assert dict(report.facts(told))["to do"].startswith("ask TikTok for 3 requests a minute; else")
 
 
 def test_no_quota_is_named_where_it_is_not_why_covers_die():
@@ -162,6 +165,60 @@ def test_doctor_says_that_covers_will_die_where_some_do(limit, outcome, text):
     assert (finding.outcome, text in finding.text) == (outcome, True)
     dies = look_ahead(stored(*fleet, ttl=given.ttl), given).today.deaths > 0
     assert dies == ("Covers will die" in finding.text) == (outcome is Outcome.PROBLEM)
+
+
+def steady(accounts, videos, ttl):
+    """Equal accounts without peaks: the covers of each end one after the other all over a life."""
+    step = ttl * 20 / videos
+    return Fleet(
+        START,
+        {
+            OpenId(f"account-{n}"): [
+                Cohort(ends - 3600, ends, 20)
+                for chunk in range(videos // 20)
+                for ends in [START + 3600 + (step * (chunk + n / accounts)) // 1]
+            ]
+            for n in range(accounts)
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("fleet", "hours", "limits"),
+    [
+        ((1, 6000), 2, {"per_token": 3, "per_app": 3}),
+        ((2, 6000), 2, {"per_token": 3, "per_app": 3}),
+        ((2, 6000), 2, {"per_token": 2, "per_app": 2}),
+        ((2, 6000), 2, {"per_token": 3, "per_app": 7}),
+        ((2, 6000), 6, {"per_token": 1}),
+        ((3, 9000), 2, {"per_token": 5, "per_app": 12}),
+        ((3, 9000), 6, {"per_token": 1}),
+        ((3, 9000), 6, {"per_token": 2, "per_app": 5}),
+        ((20, 600), 6, {"per_app": 1}),
+    ],
+)
+def test_forecast_and_doctor_give_the_same_advice(fleet, hours, limits):
+    """It is enough: with those values doctor sees no cover die, and the forecast has no death."""
+    poor = plan(ttl=hours * HOUR_SECONDS, **limits)
+    covers = steady(*fleet, poor.ttl)
+    text = advice(limits_for(demand(*fleet, poor)))
+    assert remedy(need_of(covers, poor), poor.pace, None) == f"{text}; else keep fewer covers"
+    values = {
+        "per_app" if name.endswith("APP") else "per_token": int(value)
+        for name, value in re.findall(r"set (\w+) to (\d+) or more", text)
+    }
+    better = plan(ttl=poor.ttl, **(limits | values))
+    assert not any(limit.share > 1 for limit in limits_for(demand(*fleet, better)))
+    assert look_ahead(stored(*fleet, poor.ttl, fleet=covers), better).today.deaths == 0
+
+
+def test_a_peak_raises_what_the_forecast_advises():
+    """Accounts whose covers all end within two hours need more of a token than doctor counts."""
+    clumped = plan(per_token=1)
+    told = look_ahead(stored(3, 9000), clumped)
+    assert told.remedy.startswith("set REFRESHER_RATE_LIMIT_PER_TOKEN to 4 or more")
+    text = advice(limits_for(demand(3, 9000, clumped)))
+    assert text.startswith("set REFRESHER_RATE_LIMIT_PER_TOKEN to 3 or more")
 
 
 def test_progress_counts_the_minutes_of_both_quotas():

@@ -5,7 +5,14 @@ from typing import Final
 
 from refresher.domain.checkup.facts import Covers, Demand, Lives, Pause
 from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
-from refresher.domain.quota import CROWDED, Limit, limit_of_app, limit_of_token, needed_by_all
+from refresher.domain.quota import (
+    CROWDED,
+    Limit,
+    limit_of_app,
+    limit_of_token,
+    needed_by_all,
+    needed_by_largest,
+)
 from refresher.domain.spans import span
 
 #: The last share of a life that lead and spread may use.
@@ -61,7 +68,7 @@ def lead(lives: Lives) -> Iterator[Finding]:
 
 
 def token_quota(demand: Demand) -> Iterator[Finding]:
-    limit = limit_of_token(demand)
+    limit = limit_of_token(demand.pace, needed_by_largest(demand))
     if limit is None:
         yield fine("no limit for a token")
         return
@@ -72,11 +79,12 @@ def token_quota(demand: Demand) -> Iterator[Finding]:
 
 
 def app_quota(demand: Demand) -> Iterator[Finding]:
-    limit = limit_of_app(demand)
+    needed = needed_by_all(demand)
+    limit = limit_of_app(demand.pace, demand.app.found_per_minute, needed)
     if limit is None:
         yield fine(
-            f"no limit for the app; {needed_by_all(demand).when_due:,.1f} requests a minute are"
-            " needed as covers fall due"
+            f"no limit for the app; {needed.when_due:,.1f} requests a minute are needed as covers"
+            " fall due"
         )
         return
     fewer = "keep fewer covers; refresher simulate --from-database says how many it keeps alive"
