@@ -138,7 +138,7 @@ async def test_a_large_fleet_is_read_in_part(pool):
     """
     await store(pool, accounts=300, videos=10)
     await store_large(pool, videos=2000)
-    read = await read_stored(pool, Depth(videos=1000, accounts=50, of_one=100))
+    read = await read_stored(pool, Depth(videos=1000, accounts=50, of_one=100), managed=True)
     assert (read.accounts, read.videos) == (301, 5000)
     assert read.sampled < 100 + 50 * 10
     weights = read.fleet.weights
@@ -169,7 +169,7 @@ async def test_a_small_fleet_is_read_whole(pool):
         "UPDATE refresher.accounts SET refresh_token_expires_at = now() + interval '3 days',"
         " rate_share = 0.5, rate_lowered_at = now() WHERE open_id = 'account-3'"
     )
-    read = await read_stored(pool)
+    read = await read_stored(pool, managed=True)
     assert (read.accounts, read.videos, read.sampled) == (18, 18 * VIDEOS, None)
     assert set(read.fleet.weights.values()) == {1}
     assert set(read.unasked) == {"needs_scope", "isolated"}
@@ -181,6 +181,52 @@ async def test_a_small_fleet_is_read_whole(pool):
     # Half of the rate for five minutes on average: as long as a pause of 75 s.
     assert read.fleet.free_at["account-3"] == pytest.approx(read.fleet.now + 75, abs=5)
     assert read.fleet.free_at["account-4"] < read.fleet.now
+
+
+FAILED = "UPDATE refresher.accounts SET token_failures = 2"
+EXPIRED = "access_token_expires_at = now() - interval '1 hour'"
+
+
+@pytest.mark.parametrize(
+    ("change", "managed", "dead"),
+    [
+        (f"{EXPIRED}, refresh_token = NULL", True, True),
+        (f"{EXPIRED}, refresh_token = 'r', refresh_token_expires_at = now()", True, True),
+        (f"{EXPIRED}, refresh_token = 'r'", False, True),
+        ("access_token = NULL", True, True),
+        (f"{EXPIRED}, refresh_token = 'r'", True, False),
+        (f"{EXPIRED}, refresh_token = 'r'; {FAILED}", True, False),
+        ("access_token_expires_at = now() + interval '1 hour'", True, False),
+        (f"{EXPIRED}, state = 'paused'", True, False),
+    ],
+    ids=["no refresh token", "ended", "external", "none", "due", "failed", "alive", "paused"],
+)
+async def test_nobody_asks_with_a_token_that_stays_dead(pool, change, managed, dead):
+    """Its account is told apart, with its first death; a renewal that failed may work again."""
+    await store(pool, accounts=2)
+    changed, _, then = change.partition(";")
+    for update in filter(None, (f"UPDATE refresher.accounts SET {changed}", then)):
+        await pool.execute(f"{update} WHERE open_id = 'account-1'")
+    read = await read_stored(pool, managed=managed)
+    assert ("dead_token" in read.unasked) == dead
+    assert ("account-1" not in read.fleet.accounts) == (dead or "paused" in change)
+    assert read.accounts == len(read.fleet.accounts)
+    assert read.tokens.accounts == (FAILED in change)
+    if dead:
+        told = read.unasked["dead_token"]
+        assert (told.accounts, told.covers) == (1, VIDEOS)
+        assert told.first_death_at == pytest.approx(read.fleet.now + 91 * 60, abs=60)
+
+
+async def test_the_covers_of_a_dead_token_are_told(run, pool):
+    """Below the figures, as no quota saves them."""
+    await store(pool)
+    await pool.execute(
+        f"UPDATE refresher.accounts SET {EXPIRED}, refresh_token = NULL WHERE open_id = 'account-1'"
+    )
+    _, out, _ = await run(tiktok_client_key="k", tiktok_client_secret="s")
+    (line,) = [line for line in out.splitlines() if line.startswith("cannot be asked for")]
+    assert "60 covers of 1 account dead_token, the first dies at " in line
 
 
 async def test_a_renewal_that_fails_is_told(pool, run):

@@ -62,6 +62,8 @@ def forecast(
 
 
 def _told(settings: Settings, days: float, limit: int | None) -> Outlook:
+    from functools import partial
+
     from rich.console import Console
 
     from refresher.assembly import plan_of
@@ -71,8 +73,9 @@ def _told(settings: Settings, days: float, limit: int | None) -> Outlook:
     from refresher.simulation.outlook import look_ahead
     from refresher.simulation.plan import MINUTE_SECONDS
 
+    read = partial(read_stored, managed=settings.renews_tokens)
     with Console(stderr=True).status("reading"):
-        stored = with_database(settings, read_stored)
+        stored = with_database(settings, read)
     plan = plan_of(settings, "hourly", days * DAY_SECONDS)
     both_quotas = 2 * round(plan.seconds / MINUTE_SECONDS)
     with progress("simulated minutes", both_quotas) as on_progress:

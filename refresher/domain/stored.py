@@ -65,7 +65,7 @@ class Stored:
     app_rate: float | None
     #: Since when everything is paused, in Unix time.
     paused_since: float | None
-    #: By the account's state, or `isolated`.
+    #: By the account's state, `isolated`, or `dead_token` where nobody renews it.
     unasked: Mapping[str, Unasked]
     consents: Consents
     tokens: Tokens

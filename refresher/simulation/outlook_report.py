@@ -17,7 +17,7 @@ CANNOT_KNOW: Final = (
     "videos and accounts that come or go",
     "429s, outages and wrong answers of TikTok, and quota that others use",
     "tokens that are refused or cannot be renewed, consents that are taken back",
-    "when parked, paused and isolated accounts are worked again",
+    "when parked, paused and isolated accounts are worked again, and who gets a new token",
     "how fast machines and the database are, and whether a daemon runs",
 )
 
