@@ -73,7 +73,9 @@ def _told(settings: Settings, days: float, limit: int | None) -> Outlook:
     from refresher.simulation.outlook import look_ahead
     from refresher.simulation.plan import MINUTE_SECONDS
 
-    read = partial(read_stored, managed=settings.renews_tokens)
+    credentials = settings.app_credentials
+    fingerprint = credentials.fingerprint if credentials else None
+    read = partial(read_stored, managed=settings.renews_tokens, fingerprint=fingerprint)
     with Console(stderr=True).status("reading"):
         stored = with_database(settings, read)
     plan = plan_of(settings, "hourly", days * DAY_SECONDS)
