@@ -71,7 +71,6 @@ def _told(settings: Settings, days: float, limit: int | None) -> Outlook:
     from refresher.cli.progress import progress
     from refresher.postgres.stored import read_stored
     from refresher.simulation.outlook import look_ahead
-    from refresher.simulation.plan import MINUTE_SECONDS
 
     credentials = settings.app_credentials
     fingerprint = credentials.fingerprint if credentials else None
@@ -79,9 +78,8 @@ def _told(settings: Settings, days: float, limit: int | None) -> Outlook:
     with Console(stderr=True).status("reading"):
         stored = with_database(settings, read)
     plan = plan_of(settings, "hourly", days * DAY_SECONDS)
-    both_quotas = 2 * round(plan.seconds / MINUTE_SECONDS)
-    with progress("simulated minutes", both_quotas) as on_progress:
-        return look_ahead(stored, plan, limit, lambda minutes: on_progress(minutes, None))
+    with progress("simulated minutes") as on_progress:
+        return look_ahead(stored, plan, limit, on_progress)
 
 
 def _check(today: Prospect, fail_below: float | None) -> None:

@@ -1,6 +1,6 @@
 """What becomes of the stored covers under the quota in force, beside another quota."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,6 +21,7 @@ from refresher.simulation.plan import (
 )
 from refresher.simulation.remedy import remedy
 
+OnProgressOf = Callable[[int, int], None]
 #: Hourly covers live to a full hour, and for so long at least.
 LEAST_HOURLY_SECONDS: Final = DAY_SECONDS - HOUR_SECONDS - 60
 
@@ -90,23 +91,21 @@ def look_ahead(
     stored: Stored,
     plan: Plan,
     limit_per_app: int | None = None,
-    on_progress: OnProgress = lambda _: None,
+    on_progress: OnProgressOf = lambda _, __: None,
 ) -> Outlook:
     """What becomes of the covers under the quota in force, and under another one.
 
     `plan` has the settings. The other quota is `limit_per_app`, or else half of today's.
-    `on_progress` hears how many minutes of the two are simulated: twice those of the plan in all.
+    `on_progress` hears how many minutes are simulated, and how many there are in all.
     """
     as_set, plan = plan.pace, in_force(stored, plan)
     pace = halved(plan.pace) if limit_per_app is None else _limited(plan.pace, limit_per_app)
-
-    def after_today(minutes: int) -> None:
-        on_progress(round(plan.seconds / MINUTE_SECONDS) + minutes)
-
+    plans = [plan, *([] if pace is None else [replace(plan, pace=pace)])]
+    today, *others = _prospects(stored, plans, on_progress)
+    need = need_of(stored.fleet, plan)
     least_lead, most_lead = (
         seconds_ahead(plan.policy, spread, plan.longest_seconds) for spread in (0.0, 1.0)
     )
-    today, need = prospect(stored, plan, on_progress), need_of(stored.fleet, plan)
     kills = today.first_death_at is not None and stored.paused_since is None
     return Outlook(
         now=stored.fleet.now,
@@ -122,7 +121,7 @@ def look_ahead(
         app_limit_found=plan.pace.limit_per_app != as_set.limit_per_app,
         remedy=remedy(need, as_set, stored.app_rate) if kills else None,
         today=today,
-        other=None if pace is None else prospect(stored, replace(plan, pace=pace), after_today),
+        other=others[0] if others else None,
         halved=limit_per_app is None,
         paused_since=stored.paused_since,
         unasked=stored.unasked,
@@ -157,6 +156,22 @@ def halved(pace: Pace) -> Pace | None:
     if pace.limit_per_token:
         return replace(pace, limit_per_token=max(1, pace.limit_per_token // 2))
     return None
+
+
+def _prospects(
+    stored: Stored, plans: Sequence[Plan], on_progress: OnProgressOf
+) -> Sequence[Prospect]:
+    """Of each plan. They are equally long."""
+    minutes = round(plans[0].seconds / MINUTE_SECONDS)
+
+    def after(others: int) -> OnProgress:
+        return lambda done: on_progress(others * minutes + done, len(plans) * minutes)
+
+    told = []
+    for others, plan in enumerate(plans):
+        told.append(prospect(stored, plan, after(others)))
+        after(others)(minutes)
+    return told
 
 
 def prospect(stored: Stored, plan: Plan, on_progress: OnProgress = lambda _: None) -> Prospect:

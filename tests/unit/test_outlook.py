@@ -221,9 +221,17 @@ def test_a_peak_raises_what_the_forecast_advises():
     assert text.startswith("set REFRESHER_RATE_LIMIT_PER_TOKEN to 3 or more")
 
 
-def test_progress_counts_the_minutes_of_both_quotas():
-    """It never goes back, and comes close to twice those of a day."""
+@pytest.mark.parametrize(
+    ("limits", "paused_since", "plans"),
+    [({}, None, 2), ({"per_token": 0}, None, 1), ({}, START, 2)],
+    ids=["two quotas", "no limit to halve", "paused"],
+)
+def test_progress_counts_the_minutes_of_all_quotas(limits, paused_since, plans):
+    """It never goes back, knows at once how many there are, and ends with all of them."""
     heard = []
-    look_ahead(stored(20, 60), plan(), on_progress=heard.append)
+    fleet = stored(20, 60, paused_since=paused_since)
+    look_ahead(fleet, plan(**limits), on_progress=lambda *minutes: heard.append(minutes))
+    minutes = plans * 24 * 60
     assert heard == sorted(heard)
-    assert 1.9 < heard[-1] / (24 * 60) <= 2
+    assert {of_all for _, of_all in heard} == {minutes}
+    assert heard[-1] == (minutes, minutes)
