@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
-from refresher.domain.checkup.facts import Demand
 from refresher.domain.claiming import chunks_of
 from refresher.domain.due import DuePolicy, seconds_ahead
 from refresher.domain.pacing import APP_REACH_SECONDS, WINDOW_SECONDS, Pace, step_seconds
@@ -15,6 +14,23 @@ from refresher.domain.spans import counted
 CROWDED: Final = 0.8
 TOKEN_LIMIT: Final = "REFRESHER_RATE_LIMIT_PER_TOKEN"  # noqa: S105 - the name of a setting
 APP_LIMIT: Final = "REFRESHER_RATE_LIMIT_PER_APP"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The covers of the active accounts, and what is known of the quota for them."""
+
+    #: Chunks of all their videos together.
+    chunks: int
+    #: Videos of the account with the most, and its open_id.
+    most_videos: int
+    largest: str
+    #: How long covers live.
+    life_seconds: float
+    policy: DuePolicy
+    pace: Pace
+    #: The app's limit in requests a minute, as found after 429s; None: no such limit is in force.
+    found_per_minute: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +147,7 @@ def limits(pace: Pace, found: float | None, of_token: Needed, of_app: Needed) ->
 def limits_for(demand: Demand) -> Sequence[Limit]:
     """The same for the active accounts."""
     needed = needed_by_largest(demand), needed_by_all(demand)
-    return limits(demand.pace, demand.app.found_per_minute, *needed)
+    return limits(demand.pace, demand.found_per_minute, *needed)
 
 
 def advice(limits: Sequence[Limit]) -> str:

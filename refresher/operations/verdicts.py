@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from refresher.domain.checkup.facts import Demand
 from refresher.domain.pacing import SILENT_SECONDS
-from refresher.domain.quota import APP_LIMIT, advice, limits_for
+from refresher.domain.quota import APP_LIMIT, Demand, advice, limits_for
 from refresher.domain.spans import counted, number, percent, since, span
 from refresher.operations import access_verdicts as access
 from refresher.operations.checks import Check, Extra, Known, Level

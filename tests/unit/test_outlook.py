@@ -7,14 +7,13 @@ from datetime import timedelta
 import pytest
 
 from refresher.domain.checkup import freshness
-from refresher.domain.checkup.facts import App, Demand
 from refresher.domain.checkup.findings import Outcome
 from refresher.domain.claiming import chunks_of
 from refresher.domain.cohorts import Cohort, Fleet
 from refresher.domain.due import DuePolicy
 from refresher.domain.model import OpenId
 from refresher.domain.pacing import Pace
-from refresher.domain.quota import advice, limits_for
+from refresher.domain.quota import Demand, advice, limits_for
 from refresher.domain.stored import Consents, Life, Stored, Tokens
 from refresher.simulation import outlook_report as report
 from refresher.simulation.need import need_of
@@ -146,7 +145,7 @@ def demand(accounts, videos, plan):
         life_seconds=plan.ttl,
         policy=POLICY,
         pace=plan.pace,
-        app=App(needed=False, given=True, refused_seconds_ago=None, found_per_minute=None),
+        found_per_minute=None,
     )
 
 

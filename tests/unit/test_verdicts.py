@@ -5,10 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from refresher.domain.checkup.facts import App, Demand
 from refresher.domain.due import DuePolicy
 from refresher.domain.pacing import Pace
-from refresher.domain.quota import CROWDED, enough, limits_for
+from refresher.domain.quota import CROWDED, Demand, enough, limits_for
 from refresher.operations.checks import Extra, Known
 from refresher.operations.verdicts import headline, judge
 from refresher.postgres.details import Aged, Details
@@ -221,7 +220,7 @@ def demand(chunks, *, per_token=600, per_app=0, found=None):
         life_seconds=86_400,
         policy=DuePolicy(timedelta(hours=1), timedelta(0), timedelta(hours=6), 5),
         pace=Pace(per_token, per_app, lease_seconds=60),
-        app=App(False, True, None, found),
+        found_per_minute=found,
     )
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Final
 
-from refresher.domain.checkup.facts import Covers, Demand, Lives, Pause
+from refresher.domain.checkup.facts import Covers, Lives, Pause
 from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
 from refresher.domain.quota import (
     CROWDED,
+    Demand,
     Limit,
     limit_of_app,
     limit_of_token,
@@ -80,7 +81,7 @@ def token_quota(demand: Demand) -> Iterator[Finding]:
 
 def app_quota(demand: Demand) -> Iterator[Finding]:
     needed = needed_by_all(demand)
-    limit = limit_of_app(demand.pace, demand.app.found_per_minute, needed)
+    limit = limit_of_app(demand.pace, demand.found_per_minute, needed)
     if limit is None:
         yield fine(
             f"no limit for the app; {needed.when_due:,.1f} requests a minute are needed as covers"
