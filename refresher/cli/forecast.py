@@ -20,26 +20,32 @@ if TYPE_CHECKING:
 DAY_SECONDS: Final = 86_400
 
 
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=HIGHEST_LIMIT,
+        help="Compare with so many requests a minute for the app; else with half the quota.",
+    ),
+]
+FailBelow = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=100,
+        metavar="PERCENT",
+        help="Exit with 1 if the share of valid covers falls below this.",
+    ),
+]
+Days = Annotated[float, typer.Option(min=0.001, max=366, help="How far to look.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
 def forecast(
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=HIGHEST_LIMIT,
-            help="Compare with so many requests a minute for the app; else with half the quota.",
-        ),
-    ] = None,
-    fail_below: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=100,
-            metavar="PERCENT",
-            help="Exit with 1 if the share of valid covers falls below this.",
-        ),
-    ] = None,
-    days: Annotated[float, typer.Option(min=0.001, max=366, help="How far to look.")] = 7,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    limit: Limit = None,
+    fail_below: FailBelow = None,
+    days: Days = 7,
+    as_json: AsJson = False,
 ) -> None:
     """Which covers will die, and when, under the quota in force.
 

@@ -98,15 +98,19 @@ def look_ahead(
     `plan` has the settings. The other quota is `limit_per_app`, or else half of today's.
     `on_progress` hears how many minutes are simulated, and how many there are in all.
     """
-    as_set, plan = plan.pace, in_force(stored, plan)
-    pace = halved(plan.pace) if limit_per_app is None else _limited(plan.pace, limit_per_app)
-    plans = [plan, *([] if pace is None else [replace(plan, pace=pace)])]
-    today, *others = _prospects(stored, plans, on_progress)
+    now = in_force(stored, plan)
+    pace = halved(now.pace) if limit_per_app is None else _limited(now.pace, limit_per_app)
+    plans = [now, *([] if pace is None else [replace(now, pace=pace)])]
+    prospects = _prospects(stored, plans, on_progress)
+    return _outlook(stored, now, plan.pace, prospects, is_half=limit_per_app is None)
+
+
+def _outlook(
+    stored: Stored, plan: Plan, as_set: Pace, prospects: Sequence[Prospect], *, is_half: bool
+) -> Outlook:
+    """What `prospects` show, today's and perhaps another. `plan` is `in_force`."""
+    today, *others = prospects
     need = need_of(stored.fleet, plan)
-    least_lead, most_lead = (
-        seconds_ahead(plan.policy, spread, plan.longest_seconds) for spread in (0.0, 1.0)
-    )
-    kills = today.first_death_at is not None and stored.paused_since is None
     return Outlook(
         now=stored.fleet.now,
         seconds=plan.seconds,
@@ -115,19 +119,25 @@ def look_ahead(
         sampled=stored.sampled,
         ttl=plan.ttl,
         ttl_observed=observed_ttl(stored.lives) is not None,
-        least_lead_seconds=least_lead,
-        most_lead_seconds=most_lead,
+        least_lead_seconds=seconds_ahead(plan.policy, 0.0, plan.longest_seconds),
+        most_lead_seconds=seconds_ahead(plan.policy, 1.0, plan.longest_seconds),
         need=need,
         app_limit_found=plan.pace.limit_per_app != as_set.limit_per_app,
-        remedy=remedy(need, as_set, stored.app_rate) if kills else None,
+        remedy=_remedy(stored, as_set, need, today),
         today=today,
         other=others[0] if others else None,
-        halved=limit_per_app is None,
+        halved=is_half,
         paused_since=stored.paused_since,
         unasked=stored.unasked,
         consents=stored.consents,
         tokens=stored.tokens,
     )
+
+
+def _remedy(stored: Stored, as_set: Pace, need: Need, today: Prospect) -> str | None:
+    if today.first_death_at is None or stored.paused_since is not None:
+        return None
+    return remedy(need, as_set, stored.app_rate)
 
 
 def look_at_today(
