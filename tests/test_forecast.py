@@ -224,12 +224,13 @@ async def test_nobody_asks_with_a_token_that_stays_dead(pool, change, managed, d
 
 
 async def test_the_covers_of_a_dead_token_are_told(run, pool):
-    """Below the figures, as no quota saves them."""
+    """Below the figures, as no quota saves them; the verdict is not about them."""
     await store(pool)
     await pool.execute(
         f"UPDATE refresher.accounts SET {EXPIRED}, refresh_token = NULL WHERE open_id = 'account-1'"
     )
     _, out, _ = await run(**CLIENT)
+    assert out.splitlines()[0] == "No cover that can be asked for will die within 7 d."
     (line,) = [line for line in out.splitlines() if line.startswith("cannot be asked for")]
     assert "60 covers of 1 account dead_token, the first dies at " in line
 

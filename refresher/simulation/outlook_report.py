@@ -48,7 +48,9 @@ def verdict(told: Outlook) -> str:
     today, horizon = told.today, span(told.seconds)
     paused = "" if told.paused_since is None else "Everything is paused. "
     if today.first_death_at is None:
-        return f"{paused}No cover will die within {horizon}."
+        some = any(unasked.covers for unasked in told.unasked.values())
+        cover = "cover that can be asked for" if some else "cover"
+        return f"{paused}No {cover} will die within {horizon}."
     left = span(today.first_death_at - told.now)
     return (
         f"{paused}Covers die from {_moment(today.first_death_at)} on (in {left}): at the worst "
