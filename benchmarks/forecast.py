@@ -36,7 +36,7 @@ async def timed_reading(
     async with connected(server.url(DATABASE), application_name="benchmark") as pool:
         before = await _blocks(server)
         begun = perf_counter()
-        stored = await read_stored(pool, depth)
+        stored = await read_stored(pool, depth, managed=True, fingerprint=None)
         read = perf_counter()
         blocks = await _blocks(server) - before
     looking, worked = perf_counter(), process_time()

@@ -14,6 +14,7 @@ import asyncpg
 from refresher.domain.checkup import facts
 from refresher.domain.checkup.checks import CHECKS
 from refresher.domain.errors import DatabaseUnavailable, UpstreamFailed
+from refresher.domain.quota import Demand
 from refresher.postgres import vitals
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import Pool, connected
@@ -165,13 +166,13 @@ async def _examine_plan(examination: Examination, pool: Pool, settings: Settings
     app = await examination.read(facts.App, vitals.read_app(pool, fingerprint, needed=managed))
     lives = await examination.read(facts.Lives, vitals.read_lives(pool, settings.due_policy))
     if lives and not lives.sampled:
-        examination.put_unread(facts.Demand, "no cover is stored yet")
+        examination.put_unread(Demand, "no cover is stored yet")
     elif app and lives:
         demand = vitals.read_demand(pool, lives, settings.pace, app)
-        await examination.read(facts.Demand, demand)
+        await examination.read(Demand, demand)
     else:
         why = "it needs the app's limit and how long covers live"
-        examination.facts[facts.Demand] = facts.Unread(why, unanswered=True)
+        examination.facts[Demand] = facts.Unread(why, unanswered=True)
 
 
 async def _examine_tiktok(examination: Examination, settings: Settings) -> None:

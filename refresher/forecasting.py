@@ -22,14 +22,14 @@ FORECAST_EVERY: Final = timedelta(minutes=14)
 RISK_SAID_AGAIN_AFTER: Final = timedelta(hours=1)
 
 
-async def warn_of_deaths(pool: Pool, plan: Plan) -> None:
+async def warn_of_deaths(pool: Pool, plan: Plan, *, managed: bool, fingerprint: str | None) -> None:
     """Say that covers will die, when that begins and then every hour; only if it is our turn.
 
-    Raises `DatabaseUnavailable`.
+    `managed` and `fingerprint` are those of `read_stored`. Raises `DatabaseUnavailable`.
     """
     if not await take_forecast(pool, FORECAST_EVERY):
         return
-    stored = await read_stored(pool, BRIEF)
+    stored = await read_stored(pool, BRIEF, managed=managed, fingerprint=fingerprint)
     # In a thread, so that requests go on meanwhile; `BRIEF` bounds how long it takes.
     stop = threading.Event()
     try:

@@ -112,7 +112,9 @@ class Upkeep:
 
     async def forecast(self) -> None:
         """Say that covers will die, if it is this replica's turn to look."""
-        await warn_of_deaths(self.pool, self.plan)
+        await warn_of_deaths(
+            self.pool, self.plan, managed=self.managed, fingerprint=self.fingerprint
+        )
 
     async def _wake_waiting(self) -> None:
         """Changed credentials are tried at once: nobody waits for what is put right."""

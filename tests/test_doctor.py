@@ -465,7 +465,13 @@ async def test_lead_and_spread_against_the_lives_of_covers(database, pool, life,
 
 @pytest.mark.parametrize(
     ("videos", "limit", "expected"),
-    [(100, 600, OK), (14_000_000, 600, WARNING), (20_000_000, 600, PROBLEM), (10**9, 0, OK)],
+    [
+        (100, 600, OK),
+        (14_000_000, 600, WARNING),
+        (16_500_000, 600, WARNING),
+        (20_000_000, 600, PROBLEM),
+        (10**9, 0, OK),
+    ],
 )
 async def test_the_quota_of_a_token_against_what_it_needs(database, pool, videos, limit, expected):
     """By the account with the most videos; a paused one needs none."""
@@ -475,6 +481,7 @@ async def test_the_quota_of_a_token_against_what_it_needs(database, pool, videos
     worst, text = await outcome(database, "freshness.token_quota", rate_limit_per_token=limit)
     assert worst is expected
     assert ("account-2" in text) == (bool(limit) and videos > 100)
+    assert ("asked for late" in text) == (videos == 16_500_000)
     await pool.execute("UPDATE refresher.accounts SET state = 'paused' WHERE videos <> 100")
     assert (await outcome(database, "freshness.token_quota"))[0] is OK
 

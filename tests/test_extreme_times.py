@@ -103,7 +103,7 @@ async def refreshed(pool):
     assert await read_snapshot(pool)
     assert await read_details(pool, Pace(600, 6000, lease_seconds=60), managed=True)
     await list_troubled(pool, Wanted(), 10, managed=True)
-    await read_stored(pool)
+    await read_stored(pool, managed=True, fingerprint=None)
     now = await read_now(pool)
     await count_due(pool, now)
     await any_left(pool, now, 3)
@@ -186,7 +186,9 @@ async def test_covers_that_never_die_have_no_first_death(pool, extreme):
         " CASE open_id WHEN 'ben' THEN $1::text::timestamptz ELSE now() + interval '1 hour' END",
         extreme,
     )
-    stored = await read_stored(pool)
+    stored = await read_stored(pool, managed=True, fingerprint=None)
     assert 0 < stored.unasked["paused"].first_death_at - stored.fleet.now <= HOUR.total_seconds()
     await pool.execute("DELETE FROM refresher.accounts WHERE open_id = 'ana'")
-    assert (await read_stored(pool)).unasked["paused"].first_death_at is None
+    assert (await read_stored(pool, managed=True, fingerprint=None)).unasked[
+        "paused"
+    ].first_death_at is None

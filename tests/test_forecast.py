@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from refresher.assembly import plan_of
+from refresher.domain.credentials import AppCredentials
 from refresher.domain.meter import Meter
 from refresher.flow.work import Tally
 from refresher.postgres.sealing import Sealer
@@ -138,7 +139,9 @@ async def test_a_large_fleet_is_read_in_part(pool):
     """
     await store(pool, accounts=300, videos=10)
     await store_large(pool, videos=2000)
-    read = await read_stored(pool, Depth(videos=1000, accounts=50, of_one=100))
+    read = await read_stored(
+        pool, Depth(videos=1000, accounts=50, of_one=100), managed=True, fingerprint=None
+    )
     assert (read.accounts, read.videos) == (301, 5000)
     assert read.sampled < 100 + 50 * 10
     weights = read.fleet.weights
@@ -169,7 +172,7 @@ async def test_a_small_fleet_is_read_whole(pool):
         "UPDATE refresher.accounts SET refresh_token_expires_at = now() + interval '3 days',"
         " rate_share = 0.5, rate_lowered_at = now() WHERE open_id = 'account-3'"
     )
-    read = await read_stored(pool)
+    read = await read_stored(pool, managed=True, fingerprint=None)
     assert (read.accounts, read.videos, read.sampled) == (18, 18 * VIDEOS, None)
     assert set(read.fleet.weights.values()) == {1}
     assert set(read.unasked) == {"needs_scope", "isolated"}
@@ -181,6 +184,55 @@ async def test_a_small_fleet_is_read_whole(pool):
     # Half of the rate for five minutes on average: as long as a pause of 75 s.
     assert read.fleet.free_at["account-3"] == pytest.approx(read.fleet.now + 75, abs=5)
     assert read.fleet.free_at["account-4"] < read.fleet.now
+
+
+CLIENT = {"tiktok_client_key": "k", "tiktok_client_secret": "s"}
+CREDENTIALS = AppCredentials("k", "s")
+FAILED = "UPDATE refresher.accounts SET token_failures = 2"
+EXPIRED = "access_token_expires_at = now() - interval '1 hour'"
+
+
+@pytest.mark.parametrize(
+    ("change", "managed", "dead"),
+    [
+        (f"{EXPIRED}, refresh_token = NULL", True, True),
+        (f"{EXPIRED}, refresh_token = 'r', refresh_token_expires_at = now()", True, True),
+        (f"{EXPIRED}, refresh_token = 'r'", False, True),
+        ("access_token = NULL", True, True),
+        (f"{EXPIRED}, refresh_token = 'r'", True, False),
+        (f"{EXPIRED}, refresh_token = 'r'; {FAILED}", True, False),
+        ("access_token_expires_at = now() + interval '1 hour'", True, False),
+        (f"{EXPIRED}, state = 'paused'", True, False),
+    ],
+    ids=["no refresh token", "ended", "external", "none", "due", "failed", "alive", "paused"],
+)
+async def test_nobody_asks_with_a_token_that_stays_dead(pool, change, managed, dead):
+    """Its account is told apart, with its first death; a renewal that failed may work again."""
+    await store(pool, accounts=2)
+    changed, _, then = change.partition(";")
+    for update in filter(None, (f"UPDATE refresher.accounts SET {changed}", then)):
+        await pool.execute(f"{update} WHERE open_id = 'account-1'")
+    read = await read_stored(pool, managed=managed, fingerprint=None)
+    assert ("dead_token" in read.unasked) == dead
+    assert ("account-1" not in read.fleet.accounts) == (dead or "paused" in change)
+    assert read.accounts == len(read.fleet.accounts)
+    assert read.tokens.accounts == (FAILED in change)
+    if dead:
+        told = read.unasked["dead_token"]
+        assert (told.accounts, told.covers) == (1, VIDEOS)
+        assert told.first_death_at == pytest.approx(read.fleet.now + 91 * 60, abs=60)
+
+
+async def test_the_covers_of_a_dead_token_are_told(run, pool):
+    """Below the figures, as no quota saves them; the verdict is not about them."""
+    await store(pool)
+    await pool.execute(
+        f"UPDATE refresher.accounts SET {EXPIRED}, refresh_token = NULL WHERE open_id = 'account-1'"
+    )
+    _, out, _ = await run(**CLIENT)
+    assert out.splitlines()[0] == "No cover that can be asked for will die within 7 d."
+    (line,) = [line for line in out.splitlines() if line.startswith("cannot be asked for")]
+    assert "60 covers of 1 account dead_token, the first dies at " in line
 
 
 async def test_a_renewal_that_fails_is_told(pool, run):
@@ -195,17 +247,43 @@ async def test_a_renewal_that_fails_is_told(pool, run):
         "It assumes that the token renewal of 2 accounts with 120 covers, which fails now, will work"
         " again."
     )
-    await pool.execute(
-        "UPDATE refresher.app SET refused_client = 'x', client_refused_at = now() - interval '1 min'"
-    )
-    _, out, _ = await run()
+    await refuse(pool, CREDENTIALS.fingerprint)
+    _, out, _ = await run(**CLIENT)
     assert out.splitlines()[1].startswith(
         "It assumes that the app credentials, which TikTok refused"
     )
-    _, out, _ = await run("--json")
+    _, out, _ = await run("--json", **CLIENT)
     told = json.loads(out)["tokens"]
     assert (told["accounts"], told["covers"]) == (2, 120)
     assert datetime.fromisoformat(told["client_refused_at"]) < datetime.now(UTC)
+
+
+async def test_other_credentials_were_refused(run, pool):
+    """As `status` tells it: those in use, within ten minutes, and only where they renew tokens."""
+    await store(pool)
+    fingerprint = CREDENTIALS.fingerprint
+    for seconds, managed, asked, refused in (
+        (590, True, fingerprint, True),
+        (610, True, fingerprint, False),
+        (590, True, "x", False),
+        (590, True, None, False),
+        (590, False, fingerprint, False),
+    ):
+        await refuse(pool, fingerprint, seconds)
+        read = await read_stored(pool, managed=managed, fingerprint=asked)
+        assert (read.tokens.client_refused_at is not None) == refused
+    await refuse(pool, fingerprint)
+    _, out, _ = await run(token_management="external", **CLIENT)
+    assert "app credentials" not in out
+
+
+async def refuse(pool, fingerprint, seconds=60):
+    await pool.execute(
+        "UPDATE refresher.app SET refused_client = $1,"
+        " client_refused_at = now() - make_interval(secs => $2)",
+        fingerprint,
+        seconds,
+    )
 
 
 async def store_large(pool, videos):

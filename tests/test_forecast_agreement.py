@@ -134,7 +134,7 @@ async def foretold_and_seen(run, serve, start, pool):
     daemon = await start(world, lead_seconds=LEAD, spread_seconds=0, poll_seconds=POLL, **limits)
     await daemon.until_event("daemon.started")
     await store(world, run.accounts)
-    told = look_ahead(await read_stored(pool), plan(run))
+    told = look_ahead(await read_stored(pool, managed=True, fingerprint=None), plan(run))
     died = await seen(pool, told.now)
     assert daemon.process.returncode is None
     return told, died

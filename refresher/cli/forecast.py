@@ -20,26 +20,32 @@ if TYPE_CHECKING:
 DAY_SECONDS: Final = 86_400
 
 
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=HIGHEST_LIMIT,
+        help="Compare with so many requests a minute for the app; else with half the quota.",
+    ),
+]
+FailBelow = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=100,
+        metavar="PERCENT",
+        help="Exit with 1 if the share of valid covers falls below this.",
+    ),
+]
+Days = Annotated[float, typer.Option(min=0.001, max=366, help="How far to look.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
 def forecast(
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=HIGHEST_LIMIT,
-            help="Compare with so many requests a minute for the app; else with half the quota.",
-        ),
-    ] = None,
-    fail_below: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=100,
-            metavar="PERCENT",
-            help="Exit with 1 if the share of valid covers falls below this.",
-        ),
-    ] = None,
-    days: Annotated[float, typer.Option(min=0.001, max=366, help="How far to look.")] = 7,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    limit: Limit = None,
+    fail_below: FailBelow = None,
+    days: Days = 7,
+    as_json: AsJson = False,
 ) -> None:
     """Which covers will die, and when, under the quota in force.
 
@@ -62,6 +68,8 @@ def forecast(
 
 
 def _told(settings: Settings, days: float, limit: int | None) -> Outlook:
+    from functools import partial
+
     from rich.console import Console
 
     from refresher.assembly import plan_of
@@ -69,14 +77,15 @@ def _told(settings: Settings, days: float, limit: int | None) -> Outlook:
     from refresher.cli.progress import progress
     from refresher.postgres.stored import read_stored
     from refresher.simulation.outlook import look_ahead
-    from refresher.simulation.plan import MINUTE_SECONDS
 
+    credentials = settings.app_credentials
+    fingerprint = credentials.fingerprint if credentials else None
+    read = partial(read_stored, managed=settings.renews_tokens, fingerprint=fingerprint)
     with Console(stderr=True).status("reading"):
-        stored = with_database(settings, read_stored)
+        stored = with_database(settings, read)
     plan = plan_of(settings, "hourly", days * DAY_SECONDS)
-    both_quotas = 2 * round(plan.seconds / MINUTE_SECONDS)
-    with progress("simulated minutes", both_quotas) as on_progress:
-        return look_ahead(stored, plan, limit, lambda minutes: on_progress(minutes, None))
+    with progress("simulated minutes") as on_progress:
+        return look_ahead(stored, plan, limit, on_progress)
 
 
 def _check(today: Prospect, fail_below: float | None) -> None:

@@ -42,7 +42,8 @@ class Consents:
 class Tokens:
     """What stands in the way of new access tokens now."""
 
-    #: When TikTok refused the app credentials, in Unix time; None: not lately.
+    #: When TikTok refused the app credentials in use, in Unix time; None: not lately, or they renew
+    #: no tokens.
     client_refused_at: float | None
     #: Active accounts whose last token request failed, and their living covers.
     accounts: int
@@ -65,7 +66,7 @@ class Stored:
     app_rate: float | None
     #: Since when everything is paused, in Unix time.
     paused_since: float | None
-    #: By the account's state, or `isolated`.
+    #: By the account's state, `isolated`, or `dead_token` where nobody renews it.
     unasked: Mapping[str, Unasked]
     consents: Consents
     tokens: Tokens

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from refresher.domain.checkup.facts import Demand
+from refresher.domain.quota import Demand
 from refresher.postgres.details import Details
 
 #: `ok`, `warn`: look at it today, `bad`: covers die or will soon.

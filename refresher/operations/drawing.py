@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from refresher.domain.checkup.facts import Demand
+from refresher.domain.quota import Demand
 from refresher.domain.spans import number, percent, since, span
 from refresher.logs import Notable
 from refresher.operations.checks import Extra, Known

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from refresher.domain.checkup.facts import Demand
 from refresher.domain.clocks import Clock
 from refresher.domain.meter import Meter, Stats
+from refresher.domain.quota import Demand
 from refresher.events import OPERATIONS_SERVED
 from refresher.logs import emit
 from refresher.operations.checks import Known

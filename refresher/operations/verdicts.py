@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from refresher.domain.checkup.facts import Demand
 from refresher.domain.missing import bereft, is_many
 from refresher.domain.pacing import SILENT_SECONDS
-from refresher.domain.quota import APP_LIMIT, first_to_bind
+from refresher.domain.quota import APP_LIMIT, Demand, advice, limits_for
 from refresher.domain.spans import counted, number, percent, since, span
 from refresher.operations import access_verdicts as access
-from refresher.operations.checks import Check, Extra, Known
+from refresher.operations.checks import Check, Extra, Known, Level
 from refresher.postgres.details import Details
 from refresher.postgres.snapshot import Snapshot
 
@@ -127,11 +126,11 @@ def _backlog(snapshot: Snapshot, known: Known) -> Check:
 def _quota(snapshot: Snapshot, known: Known, demand: Demand | None) -> Check:
     quota, app = snapshot.quota, snapshot.app
     told = f"{number(quota.requests)} requests this hour."
-    limit = first_to_bind(demand) if demand else None
-    if limit and limit.share > 1:
-        needed = _sentence(f"{limit.told}. Covers will die.")
-        act = _sentence(f"{limit.remedy}; else keep fewer covers.")
-        return Check("quota", "Quota", "bad", f"{told} {needed}", act)
+    limits = limits_for(demand) if demand else []
+    if limits and limits[0].share > 1:
+        act = _sentence(f"{advice(limits)}; else keep fewer covers.")
+        level: Level = "bad" if limits[0].is_deadly else "warn"
+        return Check("quota", "Quota", level, f"{told} {_sentence(limits[0].told)}.", act)
     if app.learned_per_minute is not None and app.throttled_at is not None:
         return Check(
             "quota",

@@ -44,13 +44,19 @@ BRIEF: Final = Depth(videos=20_000, accounts=250, of_one=40)
 ALL: Final = 2**31
 
 
-async def read_stored(pool: Pool, depth: Depth = THOROUGH) -> Stored:
-    """The accounts and covers as they stand now. Locks nothing. Raises `DatabaseUnavailable`."""
+async def read_stored(
+    pool: Pool, depth: Depth = THOROUGH, *, managed: bool, fingerprint: str | None
+) -> Stored:
+    """The accounts and covers as they stand now. Locks nothing. Raises `DatabaseUnavailable`.
+
+    `managed`: we renew access tokens, with the app credentials that have this fingerprint.
+    """
+    credentials = fingerprint if managed else None
     async with acquired(pool) as connection:
-        app = await connection.fetchrow(*APP(), timeout=REPORT_SECONDS)
+        app = await connection.fetchrow(*APP(credentials=credentials), timeout=REPORT_SECONDS)
         assert app is not None  # noqa: S101 - the table has its one row
         found = await connection.fetch(
-            *KINDS(consents_within=CONSENTS_WITHIN), timeout=REPORT_SECONDS
+            *KINDS(managed=managed, consents_within=CONSENTS_WITHIN), timeout=REPORT_SECONDS
         )
         kinds = {row["kind"]: row for row in found}
         accounts, videos = _size(kinds.get("active"))
@@ -58,6 +64,7 @@ async def read_stored(pool: Pool, depth: Depth = THOROUGH) -> Stored:
         of_one = ALL if whole else depth.of_one
         rows = await connection.fetch(
             *FLEET(
+                managed=managed,
                 videos_each=1.0 if whole else videos / depth.accounts,
                 of_one=of_one,
             ),

@@ -16,6 +16,7 @@ from refresher.domain.checkup import facts
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.pacing import Pace
+from refresher.domain.quota import Demand
 from refresher.postgres.database import (
     POOL_SIZE,
     REPORT_SECONDS,
@@ -148,20 +149,20 @@ async def read_lives(pool: Pool, policy: DuePolicy) -> facts.Lives:
     return facts.Lives(**dict(row), policy=policy)
 
 
-async def read_demand(pool: Pool, lives: facts.Lives, pace: Pace, app: facts.App) -> facts.Demand:
+async def read_demand(pool: Pool, lives: facts.Lives, pace: Pace, app: facts.App) -> Demand:
     """What the active accounts need, if all covers live as those do."""
     async with acquired(pool) as connection:
         row = await connection.fetchrow(*DEMAND(), timeout=REPORT_SECONDS)
-    return facts.Demand(
+    return Demand(
         **dict(row or {"chunks": 0, "most_videos": 0, "largest": ""}),
         life_seconds=lives.usual_seconds,
         policy=lives.policy,
         pace=pace,
-        app=app,
+        found_per_minute=app.found_per_minute,
     )
 
 
-async def read_stored_demand(pool: Pool, policy: DuePolicy, pace: Pace) -> facts.Demand | None:
+async def read_stored_demand(pool: Pool, policy: DuePolicy, pace: Pace) -> Demand | None:
     """What the active accounts need, as the stored covers live; None: there are none."""
     lives = await read_lives(pool, policy)
     if not lives.sampled:

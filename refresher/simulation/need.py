@@ -16,27 +16,35 @@ class Need:
 
     #: Each cover asked for as it falls due, so lead and spread before it dies: as `doctor` counts.
     when_due: float
+    #: The same for the token of the account that needs most, with all of the spread.
+    busiest_token_when_due: float
     #: Each cover asked for just before it dies.
     on_average: float
     #: With that, the covers that end soonest are reached in time, too.
     at_peak: float
-    #: The same for the token of the account that needs most.
+    #: The same for the busiest token.
     busiest_token: float
 
 
 def need_of(fleet: Fleet, plan: Plan) -> Need:
     """What a fleet needs whose covers live as long as planned."""
-    average = peak_of_one = 0.0
+    average = steady_of_one = peak_of_one = 0.0
     deadlines: list[Deadline] = []
     for open_id, cohorts in fleet.accounts.items():
         weight = fleet.weights.get(open_id, 1.0)
         steady = _steady(cohorts, plan)
         own = _deadlines(cohorts, fleet.now)
         average += weight * steady
+        steady_of_one = max(steady_of_one, steady)
         peak_of_one = max(peak_of_one, steady, _rate(own))
         deadlines += [(seconds, weight * chunks) for seconds, chunks in own]
-    when_due = average * plan.longest_seconds / plan.period_seconds(0.5)
-    return Need(when_due, average, max(average, _rate(deadlines)), peak_of_one)
+    return Need(
+        when_due=average * plan.longest_seconds / plan.period_seconds(0.5),
+        busiest_token_when_due=steady_of_one * plan.longest_seconds / plan.period_seconds(1.0),
+        on_average=average,
+        at_peak=max(average, _rate(deadlines)),
+        busiest_token=peak_of_one,
+    )
 
 
 def _steady(cohorts: list[Cohort], plan: Plan) -> float:

@@ -1,6 +1,6 @@
 """What becomes of the stored covers under the quota in force, beside another quota."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,7 +19,9 @@ from refresher.simulation.plan import (
     Plan,
     Ttl,
 )
+from refresher.simulation.remedy import remedy
 
+OnProgressOf = Callable[[int, int], None]
 #: Hourly covers live to a full hour, and for so long at least.
 LEAST_HOURLY_SECONDS: Final = DAY_SECONDS - HOUR_SECONDS - 60
 
@@ -71,6 +73,8 @@ class Outlook:
     need: Need
     #: The app's limit in force was shown by 429s: no setting raises it.
     app_limit_found: bool
+    #: What to do where quota is why covers die.
+    remedy: str | None
     today: Prospect
     #: Under half of today's quota, or a given one; None where there is no limit to be halved.
     other: Prospect | None
@@ -87,23 +91,26 @@ def look_ahead(
     stored: Stored,
     plan: Plan,
     limit_per_app: int | None = None,
-    on_progress: OnProgress = lambda _: None,
+    on_progress: OnProgressOf = lambda _, __: None,
 ) -> Outlook:
     """What becomes of the covers under the quota in force, and under another one.
 
     `plan` has the settings. The other quota is `limit_per_app`, or else half of today's.
-    `on_progress` hears how many minutes of the two are simulated: twice those of the plan in all.
+    `on_progress` hears how many minutes are simulated, and how many there are in all.
     """
-    limit_set = plan.pace.limit_per_app
-    plan = in_force(stored, plan)
-    pace = halved(plan.pace) if limit_per_app is None else _limited(plan.pace, limit_per_app)
+    now = in_force(stored, plan)
+    pace = halved(now.pace) if limit_per_app is None else _limited(now.pace, limit_per_app)
+    plans = [now, *([] if pace is None else [replace(now, pace=pace)])]
+    prospects = _prospects(stored, plans, on_progress)
+    return _outlook(stored, now, plan.pace, prospects, is_half=limit_per_app is None)
 
-    def after_today(minutes: int) -> None:
-        on_progress(round(plan.seconds / MINUTE_SECONDS) + minutes)
 
-    least_lead, most_lead = (
-        seconds_ahead(plan.policy, spread, plan.longest_seconds) for spread in (0.0, 1.0)
-    )
+def _outlook(
+    stored: Stored, plan: Plan, as_set: Pace, prospects: Sequence[Prospect], *, is_half: bool
+) -> Outlook:
+    """What `prospects` show, today's and perhaps another. `plan` is `in_force`."""
+    today, *others = prospects
+    need = need_of(stored.fleet, plan)
     return Outlook(
         now=stored.fleet.now,
         seconds=plan.seconds,
@@ -112,18 +119,25 @@ def look_ahead(
         sampled=stored.sampled,
         ttl=plan.ttl,
         ttl_observed=observed_ttl(stored.lives) is not None,
-        least_lead_seconds=least_lead,
-        most_lead_seconds=most_lead,
-        need=need_of(stored.fleet, plan),
-        app_limit_found=plan.pace.limit_per_app != limit_set,
-        today=prospect(stored, plan, on_progress),
-        other=None if pace is None else prospect(stored, replace(plan, pace=pace), after_today),
-        halved=limit_per_app is None,
+        least_lead_seconds=seconds_ahead(plan.policy, 0.0, plan.longest_seconds),
+        most_lead_seconds=seconds_ahead(plan.policy, 1.0, plan.longest_seconds),
+        need=need,
+        app_limit_found=plan.pace.limit_per_app != as_set.limit_per_app,
+        remedy=_remedy(stored, as_set, need, today),
+        today=today,
+        other=others[0] if others else None,
+        halved=is_half,
         paused_since=stored.paused_since,
         unasked=stored.unasked,
         consents=stored.consents,
         tokens=stored.tokens,
     )
+
+
+def _remedy(stored: Stored, as_set: Pace, need: Need, today: Prospect) -> str | None:
+    if today.first_death_at is None or stored.paused_since is not None:
+        return None
+    return remedy(need, as_set, stored.app_rate)
 
 
 def look_at_today(
@@ -152,6 +166,22 @@ def halved(pace: Pace) -> Pace | None:
     if pace.limit_per_token:
         return replace(pace, limit_per_token=max(1, pace.limit_per_token // 2))
     return None
+
+
+def _prospects(
+    stored: Stored, plans: Sequence[Plan], on_progress: OnProgressOf
+) -> Sequence[Prospect]:
+    """Of each plan. They are equally long."""
+    minutes = round(plans[0].seconds / MINUTE_SECONDS)
+
+    def after(others: int) -> OnProgress:
+        return lambda done: on_progress(others * minutes + done, len(plans) * minutes)
+
+    told = []
+    for others, plan in enumerate(plans):
+        told.append(prospect(stored, plan, after(others)))
+        after(others)(minutes)
+    return told
 
 
 def prospect(stored: Stored, plan: Plan, on_progress: OnProgress = lambda _: None) -> Prospect:

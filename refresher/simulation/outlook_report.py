@@ -8,7 +8,6 @@ from typing import Any, Final
 from refresher.domain.spans import counted, span
 from refresher.simulation.need import Need
 from refresher.simulation.outlook import Outlook, Prospect
-from refresher.simulation.remedy import remedy
 from refresher.simulation.report import percent
 
 #: Accounts that are named; JSON has all.
@@ -18,7 +17,7 @@ CANNOT_KNOW: Final = (
     "videos and accounts that come or go",
     "429s, outages and wrong answers of TikTok, and quota that others use",
     "tokens that are refused or cannot be renewed, consents that are taken back",
-    "when parked, paused and isolated accounts are worked again",
+    "when parked, paused and isolated accounts are worked again, and who gets a new token",
     "how fast machines and the database are, and whether a daemon runs",
 )
 
@@ -27,7 +26,7 @@ Rows = Sequence[Sequence[str]]
 
 def plain(told: Outlook) -> dict[str, Any]:
     """For programs: all of it, times in ISO 8601."""
-    return {**_plain(asdict(told)), "remedy": remedy(told), "cannot_know": list(CANNOT_KNOW)}
+    return {**_plain(asdict(told)), "cannot_know": list(CANNOT_KNOW)}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +48,9 @@ def verdict(told: Outlook) -> str:
     today, horizon = told.today, span(told.seconds)
     paused = "" if told.paused_since is None else "Everything is paused. "
     if today.first_death_at is None:
-        return f"{paused}No cover will die within {horizon}."
+        some = any(unasked.covers for unasked in told.unasked.values())
+        cover = "cover that can be asked for" if some else "cover"
+        return f"{paused}No {cover} will die within {horizon}."
     left = span(today.first_death_at - told.now)
     return (
         f"{paused}Covers die from {_moment(today.first_death_at)} on (in {left}): at the worst "
@@ -124,10 +125,10 @@ def losers(told: Outlook) -> Rows:
 
 def facts(told: Outlook) -> Iterator[tuple[str, str]]:
     """What else an operator should know: name and text."""
-    if advice := remedy(told):
-        yield "to do", advice
+    if told.remedy:
+        yield "to do", told.remedy
     need = told.need
-    yield "quota needed", f"{need.when_due:,.1f} requests a minute as covers fall due (see doctor)"
+    yield "quota needed", _when_due(need)
     yield "at the least", _least(need)
     for kind, unasked in told.unasked.items():
         first = unasked.first_death_at
@@ -155,6 +156,13 @@ def _lead(told: Outlook) -> str:
     """As it is with covers that live so long, which may be shorter than as set."""
     least, most = span(told.least_lead_seconds), span(told.most_lead_seconds)
     return least if least == most else f"{least} to {most}"
+
+
+def _when_due(need: Need) -> str:
+    return (
+        f"{need.when_due:,.1f} requests a minute as covers fall due (see doctor), "
+        f"{need.busiest_token_when_due:,.1f} with the busiest token"
+    )
 
 
 def _least(need: Need) -> str:

@@ -1,26 +1,25 @@
 """What an operator can do where covers die."""
 
-from typing import Final
-
-from refresher.domain.pacing import APP_REACH_SECONDS, step_seconds
-from refresher.domain.quota import APP_LIMIT, CROWDED, TOKEN_LIMIT, raised
-from refresher.simulation.outlook import Outlook
-from refresher.simulation.plan import MINUTE_SECONDS
-
-MORE_QUOTA: Final = "ask TikTok for more quota, or keep fewer covers"
+from refresher.domain.pacing import Pace
+from refresher.domain.quota import CROWDED, Needed, advice, limits
+from refresher.simulation.need import Need
 
 
-def remedy(told: Outlook) -> str | None:
-    """First the setting that is the limit in force; None where quota is not why covers die."""
-    if told.today.first_death_at is None or told.paused_since is not None:
+def remedy(need: Need, pace: Pace, found: float | None) -> str | None:
+    """As `doctor` advises, but peaks count, too; None where quota is not why covers die.
+
+    `pace` has the limits that are set, `found` is the app's limit that 429s have shown.
+    """
+    in_force = limits(
+        pace,
+        found,
+        _needed("the busiest token needs", need.busiest_token_when_due, need.busiest_token),
+        _needed("all accounts together need", need.when_due, need.at_peak),
+    )
+    if not in_force or in_force[0].share <= CROWDED:
         return None
-    of_token, of_app = told.need.busiest_token, max(told.need.when_due, told.need.at_peak)
-    token_step = step_seconds(told.today.limit_per_token)
-    app_step = step_seconds(told.today.limit_per_app, APP_REACH_SECONDS)
-    if max(of_token * token_step, of_app * app_step) <= CROWDED * MINUTE_SECONDS:
-        return None
-    if of_token * token_step > of_app * app_step:
-        return f"{raised(TOKEN_LIMIT, of_token)}; else {MORE_QUOTA}"
-    if told.app_limit_found:
-        return f"429s have shown the limit of the app: {MORE_QUOTA}"
-    return f"{raised(APP_LIMIT, of_app)}; else {MORE_QUOTA}"
+    return f"{advice(in_force)}; else keep fewer covers"
+
+
+def _needed(whose: str, when_due: float, at_peak: float) -> Needed:
+    return Needed(whose, max(when_due, at_peak), at_peak)

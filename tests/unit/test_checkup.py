@@ -11,6 +11,7 @@ from refresher.domain.checkup.checks import CHECKS, judged, verdict
 from refresher.domain.checkup.findings import Finding, Outcome, unchecked
 from refresher.domain.due import DuePolicy
 from refresher.domain.pacing import Pace
+from refresher.domain.quota import Demand
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 OK, WARNING, PROBLEM, SKIPPED = Outcome
@@ -68,9 +69,8 @@ def test_an_old_server():
 
 def test_a_fleet_without_videos():
     """Nothing is needed, and no table was updated."""
-    app = facts.App(needed=True, given=True, refused_seconds_ago=None, found_per_minute=None)
     policy = DuePolicy(timedelta(hours=1), timedelta(minutes=30), timedelta(hours=6), 3)
-    demand = facts.Demand(0, 0, "", 86_400.0, policy, Pace(600, 600, lease_seconds=60), app)
+    demand = Demand(0, 0, "", 86_400.0, policy, Pace(600, 600, lease_seconds=60), None)
     findings = [
         *freshness.token_quota(demand),
         *storage.hot_updates(facts.Tables([], autovacuum=True)),

@@ -6,14 +6,20 @@ from datetime import timedelta
 
 import pytest
 
+from refresher.domain.checkup import freshness
+from refresher.domain.checkup.findings import Outcome
+from refresher.domain.claiming import chunks_of
 from refresher.domain.cohorts import Cohort, Fleet
 from refresher.domain.due import DuePolicy
 from refresher.domain.model import OpenId
 from refresher.domain.pacing import Pace
+from refresher.domain.quota import Demand, advice, limits_for
 from refresher.domain.stored import Consents, Life, Stored, Tokens
 from refresher.simulation import outlook_report as report
+from refresher.simulation.need import need_of
 from refresher.simulation.outlook import look_ahead
 from refresher.simulation.plan import DAY_SECONDS, HOUR_SECONDS, START, Plan
+from refresher.simulation.remedy import remedy
 
 POLICY = DuePolicy(timedelta(hours=1), timedelta(minutes=30), timedelta(hours=6), missing_limit=5)
 
@@ -71,9 +77,9 @@ def test_the_remedy_is_the_limit_in_force_with_a_value_that_is_enough(fleet, poo
 
 
 def test_no_setting_raises_a_limit_that_429s_have_shown():
-    """There is no setting to name."""
+    """There is no setting to name, but a value."""
     told = look_ahead(stored(20, 600, app_rate=1.0), plan())
-    assert dict(report.facts(told))["to do"].startswith("429s have shown the limit of the app: ask")
+    assert dict(report.facts(told))["to do"].startswith("ask TikTok for 3 requests a minute; else")
 
 
 def test_no_quota_is_named_where_it_is_not_why_covers_die():
@@ -130,9 +136,101 @@ def test_what_is_assumed_of_tokens_is_told(tokens, text):
     assert (told is None) == (text == "")
 
 
-def test_progress_counts_the_minutes_of_both_quotas():
-    """It never goes back, and comes close to twice those of a day."""
+def demand(accounts, videos, plan):
+    """The same fleet as doctor reads it."""
+    return Demand(
+        chunks=accounts * chunks_of(videos),
+        most_videos=videos,
+        largest="account-0",
+        life_seconds=plan.ttl,
+        policy=POLICY,
+        pace=plan.pace,
+        found_per_minute=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "outcome", "text"),
+    [
+        ({"per_token": 3, "per_app": 7}, Outcome.WARNING, "128% of the 2.9"),
+        ({"per_token": 2, "per_app": 7}, Outcome.PROBLEM, "191% of the 2.0"),
+    ],
+    ids=["late", "deadly"],
+)
+def test_doctor_says_that_covers_will_die_where_some_do(limit, outcome, text):
+    """Not where a limit only leaves too little in reserve."""
+    fleet, given = (2, 6000), replace(plan(ttl=2 * HOUR_SECONDS, **limit), seconds=7 * DAY_SECONDS)
+    (finding,) = freshness.token_quota(demand(*fleet, given))
+    assert (finding.outcome, text in finding.text) == (outcome, True)
+    dies = look_ahead(stored(*fleet, ttl=given.ttl), given).today.deaths > 0
+    assert dies == ("Covers will die" in finding.text) == (outcome is Outcome.PROBLEM)
+
+
+def steady(accounts, videos, ttl):
+    """Equal accounts without peaks: the covers of each end one after the other all over a life."""
+    step = ttl * 20 / videos
+    return Fleet(
+        START,
+        {
+            OpenId(f"account-{n}"): [
+                Cohort(ends - 3600, ends, 20)
+                for chunk in range(videos // 20)
+                for ends in [START + 3600 + (step * (chunk + n / accounts)) // 1]
+            ]
+            for n in range(accounts)
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("fleet", "hours", "limits"),
+    [
+        ((1, 6000), 2, {"per_token": 3, "per_app": 3}),
+        ((2, 6000), 2, {"per_token": 3, "per_app": 3}),
+        ((2, 6000), 2, {"per_token": 2, "per_app": 2}),
+        ((2, 6000), 2, {"per_token": 3, "per_app": 7}),
+        ((2, 6000), 6, {"per_token": 1}),
+        ((3, 9000), 2, {"per_token": 5, "per_app": 12}),
+        ((3, 9000), 6, {"per_token": 1}),
+        ((3, 9000), 6, {"per_token": 2, "per_app": 5}),
+        ((20, 600), 6, {"per_app": 1}),
+    ],
+)
+def test_forecast_and_doctor_give_the_same_advice(fleet, hours, limits):
+    """It is enough: with those values doctor sees no cover die, and the forecast has no death."""
+    poor = plan(ttl=hours * HOUR_SECONDS, **limits)
+    covers = steady(*fleet, poor.ttl)
+    text = advice(limits_for(demand(*fleet, poor)))
+    assert remedy(need_of(covers, poor), poor.pace, None) == f"{text}; else keep fewer covers"
+    values = {
+        "per_app" if name.endswith("APP") else "per_token": int(value)
+        for name, value in re.findall(r"set (\w+) to (\d+) or more", text)
+    }
+    better = plan(ttl=poor.ttl, **(limits | values))
+    assert not any(limit.share > 1 for limit in limits_for(demand(*fleet, better)))
+    assert look_ahead(stored(*fleet, poor.ttl, fleet=covers), better).today.deaths == 0
+
+
+def test_a_peak_raises_what_the_forecast_advises():
+    """Accounts whose covers all end within two hours need more of a token than doctor counts."""
+    clumped = plan(per_token=1)
+    told = look_ahead(stored(3, 9000), clumped)
+    assert told.remedy.startswith("set REFRESHER_RATE_LIMIT_PER_TOKEN to 4 or more")
+    text = advice(limits_for(demand(3, 9000, clumped)))
+    assert text.startswith("set REFRESHER_RATE_LIMIT_PER_TOKEN to 3 or more")
+
+
+@pytest.mark.parametrize(
+    ("limits", "paused_since", "plans"),
+    [({}, None, 2), ({"per_token": 0}, None, 1), ({}, START, 2)],
+    ids=["two quotas", "no limit to halve", "paused"],
+)
+def test_progress_counts_the_minutes_of_all_quotas(limits, paused_since, plans):
+    """It never goes back, knows at once how many there are, and ends with all of them."""
     heard = []
-    look_ahead(stored(20, 60), plan(), on_progress=heard.append)
+    fleet = stored(20, 60, paused_since=paused_since)
+    look_ahead(fleet, plan(**limits), on_progress=lambda *minutes: heard.append(minutes))
+    minutes = plans * 24 * 60
     assert heard == sorted(heard)
-    assert 1.9 < heard[-1] / (24 * 60) <= 2
+    assert {of_all for _, of_all in heard} == {minutes}
+    assert heard[-1] == (minutes, minutes)

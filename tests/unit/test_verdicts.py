@@ -5,11 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from refresher.domain.checkup.facts import App, Demand
 from refresher.domain.due import DuePolicy
 from refresher.domain.missing import Missing
 from refresher.domain.pacing import Pace
-from refresher.domain.quota import CROWDED, enough, first_to_bind, limit_of_app, limit_of_token
+from refresher.domain.quota import CROWDED, Demand, enough, limits_for
 from refresher.operations.checks import Extra, Known
 from refresher.operations.verdicts import headline, judge
 from refresher.postgres.details import Aged, Details
@@ -223,7 +222,7 @@ def demand(chunks, *, per_token=600, per_app=0, found=None):
         life_seconds=86_400,
         policy=DuePolicy(timedelta(hours=1), timedelta(0), timedelta(hours=6), 5),
         pace=Pace(per_token, per_app, lease_seconds=60),
-        app=App(False, True, None, found),
+        found_per_minute=found,
     )
 
 
@@ -240,7 +239,13 @@ def demand(chunks, *, per_token=600, per_app=0, found=None):
         (
             demand(1380 * 30, per_token=20, per_app=40),
             "bad",
-            "153% of the 19.6 that REFRESHER_RATE_LIMIT_PER_TOKEN allows.",
+            "153% of the 19.6 that REFRESHER_RATE_LIMIT_PER_TOKEN allows. Covers will die: they",
+            "Set REFRESHER_RATE_LIMIT_PER_TOKEN to 39 or more, if",
+        ),
+        (
+            demand(1380 * 30, per_token=30),
+            "warn",
+            "102% of the 29.4 that REFRESHER_RATE_LIMIT_PER_TOKEN allows. Covers are asked for late",
             "Set REFRESHER_RATE_LIMIT_PER_TOKEN to 39 or more, if",
         ),
         (
@@ -250,7 +255,7 @@ def demand(chunks, *, per_token=600, per_app=0, found=None):
             "Ask TikTok for 40 requests a minute; else keep fewer covers.",
         ),
     ],
-    ids=["enough", "app", "token", "found"],
+    ids=["enough", "app", "token", "late", "found"],
 )
 def test_the_setting_that_binds_first_is_named(needs, level, says, act):
     """With the value that it would need."""
@@ -259,14 +264,14 @@ def test_the_setting_that_binds_first_is_named(needs, level, says, act):
     assert check.level == level
     assert says in check.says
     assert check.act.startswith(act)
-    limit = first_to_bind(needs)
-    if level == "bad" and not limit.found:
+    limit = limits_for(needs)[0]
+    if level != "ok" and not limit.found:
         which = "per_app" if limit.setting.endswith("APP") else "per_token"
-        wanted = enough(limit.setting, limit.needed)
+        wanted = enough(limit.setting, limit.needed.when_due)
         raised = replace(needs, pace=replace(needs.pace, **{f"limit_{which}": wanted}))
         lower = replace(needs, pace=replace(needs.pace, **{f"limit_{which}": wanted - 1}))
-        limit_of = limit_of_app if which == "per_app" else limit_of_token
-        assert [limit_of(each).share <= CROWDED for each in (raised, lower)] == [True, False]
+        shares = [{one.setting: one.share for one in limits_for(it)} for it in (raised, lower)]
+        assert [each[limit.setting] <= CROWDED for each in shares] == [True, False]
 
 
 def test_old_readings_are_bad():

@@ -15,6 +15,7 @@ from refresher.domain.checkup import (
     storage,
 )
 from refresher.domain.checkup.findings import Finding, Outcome, skipped, unchecked
+from refresher.domain.quota import Demand
 from refresher.domain.spans import counted
 
 F = TypeVar("F")
@@ -116,13 +117,13 @@ CHECKS: Final[tuple[Check[Any], ...]] = (
     Check(
         "freshness.token_quota",
         "what the largest account needs against the limit of a token",
-        facts.Demand,
+        Demand,
         freshness.token_quota,
     ),
     Check(
         "freshness.app_quota",
         "what all accounts need against the limit of the app",
-        facts.Demand,
+        Demand,
         freshness.app_quota,
     ),
     Check("storage.hot_updates", "the share of HOT updates", facts.Tables, storage.hot_updates),

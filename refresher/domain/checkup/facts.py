@@ -6,7 +6,6 @@ from enum import StrEnum
 
 from refresher.domain.due import DuePolicy
 from refresher.domain.missing import Missing
-from refresher.domain.pacing import Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,22 +198,6 @@ class Lives:
     short_seconds: float
     usual_seconds: float
     policy: DuePolicy
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What the active accounts need."""
-
-    #: Chunks of all their videos together.
-    chunks: int
-    #: Videos of the account with the most, and its open_id.
-    most_videos: int
-    largest: str
-    #: How long covers live.
-    life_seconds: float
-    policy: DuePolicy
-    pace: Pace
-    app: App
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,17 @@
 from collections.abc import Iterator
 from typing import Final
 
-from refresher.domain.checkup.facts import Covers, Demand, Lives, Pause
+from refresher.domain.checkup.facts import Covers, Lives, Pause
 from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
-from refresher.domain.quota import CROWDED, Limit, limit_of_app, limit_of_token, needed_by_all
+from refresher.domain.quota import (
+    CROWDED,
+    Demand,
+    Limit,
+    limit_of_app,
+    limit_of_token,
+    needed_by_all,
+    needed_by_largest,
+)
 from refresher.domain.spans import span
 
 #: The last share of a life that lead and spread may use.
@@ -61,7 +69,7 @@ def lead(lives: Lives) -> Iterator[Finding]:
 
 
 def token_quota(demand: Demand) -> Iterator[Finding]:
-    limit = limit_of_token(demand)
+    limit = limit_of_token(demand.pace, needed_by_largest(demand))
     if limit is None:
         yield fine("no limit for a token")
         return
@@ -72,11 +80,12 @@ def token_quota(demand: Demand) -> Iterator[Finding]:
 
 
 def app_quota(demand: Demand) -> Iterator[Finding]:
-    limit = limit_of_app(demand)
+    needed = needed_by_all(demand)
+    limit = limit_of_app(demand.pace, demand.found_per_minute, needed)
     if limit is None:
         yield fine(
-            f"no limit for the app; {needed_by_all(demand):,.1f} requests a minute are needed as"
-            " covers fall due"
+            f"no limit for the app; {needed.when_due:,.1f} requests a minute are needed as covers"
+            " fall due"
         )
         return
     fewer = "keep fewer covers; refresher simulate --from-database says how many it keeps alive"
@@ -85,6 +94,6 @@ def app_quota(demand: Demand) -> Iterator[Finding]:
 
 def _compared(limit: Limit, fewer: str) -> Finding:
     remedy = f"{limit.remedy}; else {fewer}"
-    if limit.share > 1:
-        return problem(f"{limit.told}. Covers will die", remedy)
+    if limit.is_deadly:
+        return problem(limit.told, remedy)
     return warning(limit.told, remedy) if limit.share > CROWDED else fine(limit.told)

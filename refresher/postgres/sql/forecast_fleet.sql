@@ -15,7 +15,7 @@ WITH worked AS (
                    THEN wake_at END))::float8 AS free_at,
                {{ rate_share_now }} AS rate_share
         FROM refresher.accounts AS a
-        WHERE state = 'active' AND isolated_since IS NULL
+        WHERE NOT {{ is_troubled }} AND NOT {{ token_dead_for_good }}
         OFFSET 0
     ) AS sizes
     WHERE size > 0

@@ -1,6 +1,7 @@
--- The accounts by kind: worked ('active'), isolated, or of another state. With them the consents
--- that end soon, and those whose last token request failed. Reads the accounts alone.
-SELECT {{ kind_of_account }} AS kind,
+-- The accounts by kind: worked ('active'), with a token dead for good, isolated, or of another state.
+-- With them the consents that end soon, and those whose last token request failed. Reads the accounts
+-- alone.
+SELECT kind,
        count(*) AS accounts,
        -- An account that was never counted has as many videos as a claim assumes.
        sum(CASE WHEN videos = 0 AND wake_at < 'infinity' THEN {{ assumed_videos }}
@@ -18,9 +19,11 @@ SELECT {{ kind_of_account }} AS kind,
            AS first_consent_ends_at,
        coalesce(sum(valid) FILTER (WHERE consent_ends), 0) AS covers_of_consents
 FROM (
-    SELECT *, state = 'active' AND refresh_token_expires_at > now()
+    SELECT *, CASE WHEN NOT {{ is_troubled }} AND {{ token_dead_for_good }} THEN 'dead_token'
+                   ELSE {{ kind_of_account }} END AS kind,
+              state = 'active' AND refresh_token_expires_at > now()
               AND refresh_token_expires_at <= now() + :consents_within::interval AS consent_ends
-    FROM refresher.accounts
+    FROM refresher.accounts AS a
     OFFSET 0
 ) AS accounts
 GROUP BY kind
