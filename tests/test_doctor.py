@@ -22,6 +22,7 @@ from refresher.settings import read_settings
 from tests import faults
 from tests.conftest import administer, environment, free_port
 from tests.proxy import Proxy
+from tests.terminal import ESCAPE, on_terminal
 
 OK, WARNING, PROBLEM, SKIPPED = Outcome
 CREDENTIALS = {"tiktok_client_key": "key", "tiktok_client_secret": "secret"}
@@ -65,8 +66,17 @@ async def test_groups_and_a_verdict_last(run):
     *_, verdict = out.splitlines()
     assert verdict == "1 problem, 2 warnings, 8 skipped"
     assert out.startswith("settings\n  ✓ every setting can be read\n")
-    assert "  ✗ no replica runs → start refresher run\n" in out
+    assert "  ✗ no replica runs\n    → start refresher run\n" in out
     assert "  - reachable, clock: asked only with --online\n" in out
+
+
+async def test_a_terminal_gets_lines_of_its_width(database):
+    """Of 60 columns: what goes on stands below the text, the remedy below its finding."""
+    written = await on_terminal("doctor", database, code=1, COLUMNS="60")
+    lines = ESCAPE.sub("", written).splitlines()
+    assert max(map(len, lines)) <= 60
+    at = lines.index("  ‼ REFRESHER_TOKEN_KEYS is not set: tokens are stored in")
+    assert lines[at + 1 : at + 3] == ["    plain text", "    → see docs/security.md, Keys"]
 
 
 async def test_json_has_every_check(run):
@@ -97,7 +107,7 @@ async def test_a_problem_is_told_and_ends_with_1(run, settings, text):
     code, out, err = await run(leed_seconds="7", **settings)
     assert (code, err) == (1, "")
     assert text in out
-    assert "REFRESHER_LEED_SECONDS is no setting and has no effect → did you mean" in out
+    assert "REFRESHER_LEED_SECONDS is no setting and has no effect\n    → did you mean" in out
     assert out.splitlines()[-1].startswith("1 problem, 1 warning, ")
 
 
@@ -106,10 +116,10 @@ async def test_mistyped_names_in_env_files_are_told_with_their_place(run, tmp_pa
     (tmp_path / ".env").write_text("\nREFRESHER_LAED_SECONDS=7\nREFRESHER_XYZ=1\n")
     _, out, _ = await run()
     assert (
-        "  ‼ REFRESHER_LAED_SECONDS (.env:2) is no setting and has no effect"
-        " → did you mean REFRESHER_LEAD_SECONDS?\n" in out
+        "  ‼ REFRESHER_LAED_SECONDS (.env:2) is no setting and has no effect\n"
+        "    → did you mean REFRESHER_LEAD_SECONDS?\n" in out
     )
-    assert "REFRESHER_XYZ (.env:3) is no setting and has no effect → remove it, or see" in out
+    assert "REFRESHER_XYZ (.env:3) is no setting and has no effect\n    → remove it, or see" in out
     (tmp_path / ".env").write_text("REFRESHER_LEAD_SECONDS\n")
     code, out, _ = await run()
     assert code == 1
