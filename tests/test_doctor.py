@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 from datetime import timedelta
 
@@ -178,7 +179,7 @@ async def test_clocks_that_differ(database, monkeypatch):
     now = doctor._wall_clock
     monkeypatch.setattr(doctor, "_wall_clock", lambda: now() + timedelta(minutes=5))
     found = await outcome(database, "database.clock")
-    assert found == (WARNING, "the database's clock is 300 s behind this machine's")
+    assert found == (WARNING, "the database's clock is 5 min behind this machine's")
 
 
 @pytest.mark.skipif(not faults.pgbouncer_program(), reason="PgBouncer is not installed")
@@ -260,7 +261,7 @@ async def test_app_credentials(database, pool):
     await pool.execute(refuse, fingerprint, timedelta(seconds=100))
     worst, text = await outcome(database, check, **CREDENTIALS)
     assert worst is PROBLEM
-    assert "refused the app credentials 10" in text
+    assert re.search(r"refused the app credentials 1 min 4\d s ago", text)
     await pool.execute(refuse, fingerprint, timedelta(minutes=11))
     assert (await outcome(database, check, **CREDENTIALS))[0] is OK
 

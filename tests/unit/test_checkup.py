@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from refresher.domain.checkup import facts, freshness, server, storage
+from refresher.domain.checkup import access, facts, fleet, freshness, server, storage
 from refresher.domain.checkup.checks import CHECKS, judged, verdict
 from refresher.domain.checkup.findings import Finding, Outcome, unchecked
 from refresher.domain.due import DuePolicy
@@ -57,6 +57,36 @@ def test_what_keeps_dead_rows(seconds, expected):
     holder = facts.Holder("replication slot a, which nobody uses,", seconds, "drop it")
     (finding,) = storage.snapshots(facts.Snapshots([holder], hidden=0))
     assert finding.outcome is expected
+
+
+@pytest.mark.parametrize(
+    ("findings", "text"),
+    [
+        (
+            fleet.alive(facts.Replicas([facts.Replica("a", "1", 675.0)], 0, "1")),
+            "replica a has said nothing for 11 min 15 s",
+        ),
+        (
+            fleet.alive(facts.Replicas([facts.Replica("a", "1", 3.0)], 0, "1")),
+            "1 replica, none silent for 30 s",
+        ),
+        (
+            access.credentials(facts.App(True, True, 189.0, None)),
+            "TikTok refused the app credentials 3 min 9 s ago",
+        ),
+        (
+            storage.snapshots(facts.Snapshots([facts.Holder("it", 5400.0, "end it")], hidden=0)),
+            "it keeps dead rows from being cleared for 1 h 30 min",
+        ),
+        (
+            access.keys(facts.Tokens(True, 1, 0, None, all_seen=True)),
+            "the keys open the tokens of the 1 account with any",
+        ),
+    ],
+)
+def test_times_and_numbers_are_easy_to_read(findings, text):
+    """Seconds by the thousand say nothing, and one is one."""
+    assert next(iter(findings)).text == text
 
 
 def test_an_old_server():
