@@ -639,7 +639,9 @@ async def test_replicas(database, pool):
     assert [found[f"replicas.{name}"][0].outcome for name in ("alive", "versions")] == [OK, OK]
     await pool.execute(say, "b", "0.0.1", timedelta(seconds=40))
     found = await findings(database)
-    assert "replica b has said nothing for 4" in found["replicas.alive"][0].text
+    (silent,) = found["replicas.alive"]
+    assert "replica b has said nothing for 4" in silent.text
+    assert "kill it with SIGKILL if it does not stop, and start it again" in silent.remedy
     assert found["replicas.versions"][0].text == f"replica b runs version 0.0.1, this is {version}"
     await pool.execute("DELETE FROM refresher.accounts")
     assert (await outcome(database, "replicas.alive"))[0] is WARNING

@@ -13,7 +13,8 @@ def alive(fleet: Replicas) -> Iterator[Finding]:
     for replica in silent:
         yield warning(
             f"replica {replica.name} has said nothing for {span(replica.silent_seconds)}",
-            "it hangs or died: look at its log and restart it",
+            "it hangs or died: kill it with SIGKILL if it does not stop, and start it again; its"
+            " name holds host and process ID",
         )
     if len(silent) == len(fleet.replicas) and not fleet.with_leases:
         yield problem("no replica runs", "start refresher run")
