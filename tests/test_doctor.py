@@ -463,7 +463,7 @@ async def store(pool, *, accounts=3, videos=100, life=timedelta(hours=24)):
     ("life", "expected", "text"),
     [
         (timedelta(hours=24), OK, "covers live 1 d"),
-        (timedelta(hours=3), OK, "lead and spread are cut to the last third"),
+        (timedelta(hours=3), OK, "Lead and spread are cut to the last third"),
         (timedelta(minutes=40), WARNING, "covers live 40 min"),
     ],
 )

@@ -51,6 +51,26 @@ def test_the_verdict(outcomes, text):
     assert verdict(findings) == text
 
 
+@pytest.mark.parametrize(
+    ("short", "usual", "text"),
+    [
+        (899, 899, "covers live 14 min 59 s. The lead is longer: 1 h"),
+        (
+            899,
+            7200,
+            "covers live 2 h, one in twenty less than 14 min 59 s. The lead is longer: 1 h",
+        ),
+        (7200, 7200, "covers live 2 h. Lead and spread are cut to the last third of that"),
+        (86_400, 86_400, "covers live 1 d. Lead and spread take 1 h 30 min of it"),
+    ],
+)
+def test_the_lead_against_the_lives_of_covers(short, usual, text):
+    """The short lives are told where they differ from the usual ones."""
+    policy = DuePolicy(timedelta(hours=1), timedelta(minutes=30), timedelta(hours=6), 3)
+    (finding,) = freshness.lead(facts.Lives(9, short, usual, policy))
+    assert finding.text == text
+
+
 @pytest.mark.parametrize(("seconds", "expected"), [(None, WARNING), (601.0, WARNING), (599.0, OK)])
 def test_what_keeps_dead_rows(seconds, expected):
     """A slot that nobody uses is told whatever its age."""
