@@ -105,7 +105,7 @@ async def test_dead_tokens_and_missing_videos_lead_to_names(pool, database):
         assert '<a href="#missing">Missing videos</a> TikTok leaves out 2 of 9 videos.' in text
         missing = text[text.index('id="table-missing"') :]
         assert re.findall(r'class="id">([^<]+)<', missing)[0] == "ana"
-        assert '<a href="#accounts">Access tokens</a> Dead and not renewed: those of 1' in text
+        assert '<a href="#accounts">Access tokens</a> 1 active account with a dead' in text
         link = "/accounts?state=dead_token&amp;reason=no_refresh_token"
         assert f'href="{link}"' in text
         listed = await text_of(session, link.replace("&amp;", "&"))

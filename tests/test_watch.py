@@ -6,11 +6,9 @@ import pty
 import re
 import signal
 import sys
-from contextlib import suppress
 
 from tests.conftest import environment, eventually
-
-ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+from tests.terminal import ESCAPE, on_terminal, read_all
 
 
 async def test_a_pipe_gets_one_text_after_the_other(start, pool):
@@ -34,9 +32,9 @@ async def test_a_terminal_shows_in_colour_what_is_bad(database, pool):
         "INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at)"
         " VALUES ('ana', '1', 'https://c', now() - interval '1 hour')"
     )
-    coloured = await on_terminal(database)
+    coloured = await on_terminal("status", database)
     assert re.search(r"\x1b\[1;31m[^\x1b]*expired", coloured)
-    plain = await on_terminal(database, NO_COLOR="1")
+    plain = await on_terminal("status", database, NO_COLOR="1")
     assert "31m" not in plain
     for written in (coloured, plain):
         assert re.search(r"^expired +1 *\r?$", ESCAPE.sub("", written), re.MULTILINE)
@@ -61,26 +59,3 @@ async def test_a_replica_may_have_any_name(database, pool):
     process.send_signal(signal.SIGINT)
     await asyncio.to_thread(read_all, ours)
     assert await process.wait() == 0
-
-
-def read_all(terminal):
-    """What is written to a terminal. Its writers wait, even to end, while nobody reads."""
-    written = b""
-    with suppress(OSError):  # this is how Linux says that the last writer has gone
-        while part := os.read(terminal, 65536):
-            written += part
-    os.close(terminal)
-    return written
-
-
-async def on_terminal(database, **more):
-    """What `status` writes to a terminal."""
-    ours, theirs = pty.openpty()
-    settings = {**environment(database), "TERM": "xterm-256color", "COLUMNS": "100", **more}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "refresher", "status"), stdout=theirs, stdin=theirs, env=settings
-    )
-    os.close(theirs)
-    written = await asyncio.to_thread(read_all, ours)
-    assert await process.wait() == 0
-    return written.decode()

@@ -95,30 +95,51 @@ def _print_groups(findings: Findings) -> None:
         sys.stdout.reconfigure(errors="replace")  # not every terminal knows the marks
     for group, of_group in groupby(findings, lambda each: each[0].group):
         print(group)
-        for mark, line in _lines(list(of_group)):
-            print(f"  {mark} {line}")
+        for finding in _told(list(of_group)):
+            _print_finding(finding)
         print()
     print(_verdict(findings))
 
 
-def _lines(findings: Findings) -> Iterator[tuple[str, str]]:
-    """A mark and a line for each finding; one for all that were skipped for the same reason."""
+def _told(findings: Findings) -> Iterator[Finding]:
+    """Each finding; one for all that were skipped for the same reason."""
+    from dataclasses import replace
     from itertools import groupby
 
-    def skipped_for(each: tuple[Check[Any], Finding]) -> str | None:
-        return _line(each[1]) if each[1].outcome == "skipped" else None
+    def skipped(each: tuple[Check[Any], Finding]) -> Finding | None:
+        return each[1] if each[1].outcome == "skipped" else None
 
-    for why, alike in groupby(findings, skipped_for):
-        if why is None:
-            yield from ((_mark(finding.outcome), _line(finding)) for _, finding in alike)
+    for common, alike in groupby(findings, skipped):
+        if common is None:
+            yield from (finding for _, finding in alike)
         else:
             names = ", ".join(check.id.partition(".")[2] for check, _ in alike)
-            yield _mark("skipped"), one_line(f"{names}: {why}")
+            yield replace(common, text=f"{names}: {common.text}")
 
 
-def _line(finding: Finding) -> str:
-    text = f"{finding.text} → {finding.remedy}" if finding.remedy else finding.text
-    return one_line(text)
+def _print_finding(finding: Finding) -> None:
+    """The remedy stands below, on a line of its own."""
+    _print_wrapped(f"  {_mark(finding.outcome)} ", 4, finding.text)
+    if finding.remedy:
+        _print_wrapped("    → ", 6, finding.remedy)
+
+
+def _print_wrapped(beginning: str, indent: int, text: str) -> None:
+    """One line; on a terminal as many as its width asks for, with an indent."""
+    line = one_line(text)
+    if sys.stdout.isatty():
+        line = _wrapped(line, indent)
+    print(f"{beginning}{line}")
+
+
+def _wrapped(line: str, indent: int) -> str:
+    from shutil import get_terminal_size
+    from textwrap import wrap
+
+    width = max(1, get_terminal_size().columns - indent)
+    # Names of settings, paths and statements are to be copied whole.
+    lines = wrap(line, width, break_long_words=False, break_on_hyphens=False)
+    return f"\n{' ' * indent}".join(lines)
 
 
 def _mark(outcome: str) -> str:

@@ -47,8 +47,8 @@ def show_status(
     settings = read_settings()
 
     def told() -> Table | str:
-        facts = with_database(settings, lambda pool: _facts(pool, settings))
-        return json.dumps(facts, indent=2) if as_json else _table(facts)
+        now, facts = with_database(settings, lambda pool: _facts(pool, settings))
+        return _as_json(facts) if as_json else _table(facts, now)
 
     if watch:
         _watch(told)
@@ -101,7 +101,8 @@ def _show(shown: Table | str) -> None:
         print_table(shown)
 
 
-async def _facts(pool: Pool, settings: Settings) -> dict[str, Any]:
+async def _facts(pool: Pool, settings: Settings) -> tuple[datetime, dict[str, Any]]:
+    """What is told, and the moment at which it was so."""
     from dataclasses import asdict
 
     from refresher.postgres.partitioning import count_partitions
@@ -113,76 +114,78 @@ async def _facts(pool: Pool, settings: Settings) -> dict[str, Any]:
     app, quota, now = snapshot.app, snapshot.quota, snapshot.taken_at
     credentials = settings.app_credentials
     fingerprint = credentials.fingerprint if credentials else None
-    return {
-        "paused_since": _iso(app.paused_since),
+    return now, {
+        "paused_since": app.paused_since,
         **asdict(snapshot.summary),
         "isolated_accounts": sum(
             kind.accounts for kind in snapshot.kinds if kind.state == "isolated"
         ),
         "quota": {
-            "since": quota.since.isoformat(),
+            "since": quota.since,
             "requests": quota.requests,
             "busiest_account_requests": quota.busiest,
             "limit_per_account_and_minute": settings.rate_limit_per_token,
             "limit_per_app_and_minute": settings.rate_limit_per_app,
             "found_per_app_and_minute": app.learned_per_minute,
         },
-        "app_credentials_refused_at": _iso(app.refused_at(fingerprint, now)),
+        "app_credentials_refused_at": app.refused_at(fingerprint, now),
         "replicas": dict(leases),
         "silent_replicas": _silent(snapshot),
         **({} if partitions is None else {"video_partitions": partitions}),
     }
 
 
-def _silent(snapshot: Snapshot) -> dict[str, str | None] | None:
+def _silent(snapshot: Snapshot) -> dict[str, datetime | None] | None:
     """When each silent replica was last seen; None: the database does not tell."""
     if snapshot.replicas is None:
         return None
     return {
-        one.replica: _iso(one.seen_at)
-        for one in snapshot.replicas
-        if one.is_silent(snapshot.taken_at)
+        one.replica: one.seen_at for one in snapshot.replicas if one.is_silent(snapshot.taken_at)
     }
 
 
-def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None
+def _as_json(facts: dict[str, Any]) -> str:
+    return json.dumps(facts, indent=2, default=lambda moment: moment.isoformat())
 
 
-def _table(facts: dict[str, Any]) -> Table:
+def _table(facts: dict[str, Any], now: datetime) -> Table:
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value, style in _rows(facts):
+    for name, value, style in _rows(facts, now):
         table.add_row(name, unmarked(value), style=style)
     return table
 
 
-def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str, str | None]]:
+def _rows(facts: dict[str, Any], now: datetime) -> Iterator[tuple[str, str, str | None]]:
     """Names, values, and how they look on a terminal."""
+    from refresher.domain.spans import seen_from, span
+
     reachable = facts["valid"] + facts["expired"] + facts["uncovered"]
     if since := facts["paused_since"]:
-        yield "paused", f"everything, since {since}: resume --all goes on", "yellow"
+        yield "paused", f"everything, since {seen_from(now, since)}: resume --all goes on", "yellow"
     yield "freshness", f"{facts['valid'] / reachable:.2%}" if reachable else "no covers", None
     for name in ("videos", "valid", "expired", "uncovered", "missing", "unreachable", "due"):
         yield name, f"{facts[name]:,}", BAD.get(name) if facts[name] else None
-    yield "oldest overdue", f"{facts['oldest_overdue_seconds']:,} s", None
+    yield "oldest overdue", span(facts["oldest_overdue_seconds"]), None
     for state, count in facts["accounts"].items():
         yield f"accounts {state}", f"{count:,}", BAD.get(state) if count else None
     yield "accounts isolated", f"{facts['isolated_accounts']:,}", None
     yield from _quota_rows(facts["quota"])
     if refused_at := facts["app_credentials_refused_at"]:
-        yield "app credentials", f"refused by TikTok at {refused_at}", "bold red"
+        yield "app credentials", f"refused by TikTok at {seen_from(now, refused_at)}", "bold red"
     for replica, leases in (facts["replicas"] or {"": 0}).items():
         yield "leases now", f"{leases:,} {replica}", None
     for replica, seen_at in (facts["silent_replicas"] or {}).items():
-        yield "silent replica", f"{replica}, last seen at {seen_at}", "yellow"
+        yield "silent replica", f"{replica}, last seen at {seen_from(now, seen_at)}", "yellow"
     if "video_partitions" in facts:
         yield "video partitions", f"{facts['video_partitions']:,}", None
 
 
 def _quota_rows(quota: dict[str, Any]) -> Iterator[tuple[str, str, str | None]]:
-    used = f"{quota['requests']:,} requests since {quota['since']}"
+    from refresher.domain.spans import moment
+
+    used = f"{quota['requests']:,} requests since {moment(quota['since'])}"
     yield "quota", f"{used}, {quota['busiest_account_requests']:,} by the busiest account", None
     yield "limit per account", _limit(quota["limit_per_account_and_minute"]), None
     yield "limit of the app", _limit(quota["limit_per_app_and_minute"]), None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from refresher.domain.spans import number, since, span
+from refresher.domain.spans import counted, number, since, span
 from refresher.operations.checks import Check, Known
 from refresher.postgres.details import Details
 from refresher.postgres.snapshot import Snapshot
@@ -99,8 +99,9 @@ def tokens(snapshot: Snapshot, details: Details | None) -> Iterator[Check]:
         "accounts",
         name,
         "bad" if is_bad else "warn",
-        f"Dead and not renewed: those of {number(dead)} active accounts, listed as dead_token.",
-        "Their reasons say whether users must authorize again or app credentials are wrong.",
+        f"{counted(dead, 'active account')} with a dead one that was not renewed, listed as "
+        "dead_token.",
+        "See the list for each reason.",
     )
 
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from refresher.domain.missing import bereft, is_many
-from refresher.domain.pacing import SILENT_SECONDS
 from refresher.domain.quota import APP_LIMIT, Demand, advice, limits_for
 from refresher.domain.spans import counted, number, percent, since, span
 from refresher.operations import access_verdicts as access
 from refresher.operations.checks import Check, Extra, Known, Level
 from refresher.postgres.details import Details
+from refresher.postgres.replicas import Replica
 from refresher.postgres.snapshot import Snapshot
 
 #: Freshness below it is never well, and bad where covers have expired.
@@ -23,7 +23,10 @@ NEARLY_ALL: Final = 0.9
 SURE_SECONDS: Final = 900.0
 #: What is shown is old from here on: the database does not answer.
 OLD_SECONDS: Final = 30.0
-
+REVIVE: Final = (
+    "A silent replica hangs or was killed: kill it with SIGKILL if it does not stop, and start it "
+    "again. Its name holds host and process ID. It is listed for a day."
+)
 
 NOTHING: Final = Extra()
 
@@ -169,19 +172,23 @@ def _replicas(snapshot: Snapshot) -> Check:
             "Not known: the database does not tell which replicas run.",
             "Grant the daemon's role its rights on refresher.replicas: see loop.failed in the log.",
         )
-    silent = sum(one.is_silent(snapshot.taken_at) for one in snapshot.replicas)
-    running = sum(one.seen_at is not None for one in snapshot.replicas) - silent
-    if not silent and running:
-        return Check("replicas", "Replicas", "ok", f"{number(running)} running.")
-    return Check(
-        "replicas",
-        "Replicas",
-        "warn" if running else "bad",
-        f"{number(running)} running, {number(silent)} silent for {span(SILENT_SECONDS)} or more.",
-        "A silent replica was killed or hangs: see its log. It is listed for a day."
-        if silent
-        else "This one has not said yet that it runs: look again in ten seconds.",
-    )
+    silent = [one for one in snapshot.replicas if one.is_silent(snapshot.taken_at)]
+    running = sum(one.seen_at is not None for one in snapshot.replicas) - len(silent)
+    level: Level = "warn" if running else "bad"
+    told = f"{number(running)} running"
+    if silent:
+        told = f"{told}, {number(len(silent))} silent, {_silent_for_longest(silent, snapshot)}."
+        return Check("replicas", "Replicas", level, told, REVIVE)
+    if running:
+        return Check("replicas", "Replicas", "ok", f"{told}.")
+    act = "This one has not said yet that it runs: look again in ten seconds."
+    return Check("replicas", "Replicas", level, f"{told}.", act)
+
+
+def _silent_for_longest(silent: Sequence[Replica], snapshot: Snapshot) -> str:
+    seen_at, name = min((one.seen_at, one.replica) for one in silent if one.seen_at)
+    first = "the first, " if len(silent) > 1 else ""
+    return f"{first}{name}, for {since(snapshot.taken_at, seen_at)}"
 
 
 def _database(age_seconds: float) -> Check:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from refresher.domain.checkup import facts, freshness, server, storage
+from refresher.domain.checkup import access, facts, fleet, freshness, server, storage
 from refresher.domain.checkup.checks import CHECKS, judged, verdict
 from refresher.domain.checkup.findings import Finding, Outcome, unchecked
 from refresher.domain.due import DuePolicy
@@ -52,12 +52,62 @@ def test_the_verdict(outcomes, text):
     assert verdict(findings) == text
 
 
+@pytest.mark.parametrize(
+    ("short", "usual", "text"),
+    [
+        (899, 899, "covers live 14 min 59 s. The lead is longer: 1 h"),
+        (
+            899,
+            7200,
+            "covers live 2 h, one in twenty less than 14 min 59 s. The lead is longer: 1 h",
+        ),
+        (7200, 7200, "covers live 2 h. Lead and spread are cut to the last third of that"),
+        (86_400, 86_400, "covers live 1 d. Lead and spread take 1 h 30 min of it"),
+    ],
+)
+def test_the_lead_against_the_lives_of_covers(short, usual, text):
+    """The short lives are told where they differ from the usual ones."""
+    policy = DuePolicy(timedelta(hours=1), timedelta(minutes=30), timedelta(hours=6), 3)
+    (finding,) = freshness.lead(facts.Lives(9, short, usual, policy))
+    assert finding.text == text
+
+
 @pytest.mark.parametrize(("seconds", "expected"), [(None, WARNING), (601.0, WARNING), (599.0, OK)])
 def test_what_keeps_dead_rows(seconds, expected):
     """A slot that nobody uses is told whatever its age."""
     holder = facts.Holder("replication slot a, which nobody uses,", seconds, "drop it")
     (finding,) = storage.snapshots(facts.Snapshots([holder], hidden=0))
     assert finding.outcome is expected
+
+
+@pytest.mark.parametrize(
+    ("findings", "text"),
+    [
+        (
+            fleet.alive(facts.Replicas([facts.Replica("a", "1", 675.0)], 0, "1")),
+            "replica a has said nothing for 11 min 15 s",
+        ),
+        (
+            fleet.alive(facts.Replicas([facts.Replica("a", "1", 3.0)], 0, "1")),
+            "1 replica, none silent for 30 s",
+        ),
+        (
+            access.credentials(facts.App(True, True, 189.0, None)),
+            "TikTok refused the app credentials 3 min 9 s ago",
+        ),
+        (
+            storage.snapshots(facts.Snapshots([facts.Holder("it", 5400.0, "end it")], hidden=0)),
+            "it keeps dead rows from being cleared for 1 h 30 min",
+        ),
+        (
+            access.keys(facts.Tokens(True, 1, 0, None, all_seen=True)),
+            "the keys open the tokens of the 1 account with any",
+        ),
+    ],
+)
+def test_times_and_numbers_are_easy_to_read(findings, text):
+    """Seconds by the thousand say nothing, and one is one."""
+    assert next(iter(findings)).text == text
 
 
 def test_an_old_server():

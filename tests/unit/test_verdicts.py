@@ -129,7 +129,13 @@ def test_all_is_well():
             "Replicas",
             replace(WELL, replicas=[RUNS, Replica("b", "1", HOUR, HOUR, None, 0)]),
             "warn",
-            "1 running, 1 silent",
+            "1 running, 1 silent, b, for 40 min.",
+        ),
+        (
+            "Replicas",
+            replace(WELL, replicas=[Replica(n, "1", HOUR, HOUR, None, 0) for n in ("a", "b")]),
+            "bad",
+            "0 running, 2 silent, the first, a, for 40 min.",
         ),
         ("Replicas", replace(WELL, replicas=None), "warn", "Not known"),
         ("TikTok", replace(WELL, replicas=None), "ok", "not known"),
@@ -200,7 +206,7 @@ def test_the_share_of_the_limit_is_that_of_the_hour_so_far(minute, requests, lev
     assert verdict("Quota", fleet, known=limited).level == level
 
 
-@pytest.mark.parametrize(("dead", "level"), [(0, "ok"), (2, "warn"), (3, "bad")])
+@pytest.mark.parametrize(("dead", "level"), [(0, "ok"), (1, "warn"), (2, "warn"), (3, "bad")])
 def test_access_tokens_that_stay_dead(dead, level):
     """They are told with where they are listed; a fifth of all accounts is bad."""
     aged = [Aged("dead_token", "no_refresh_token", dead, 1, NOW, 1, 0, 0)] if dead else []
@@ -210,6 +216,8 @@ def test_access_tokens_that_stay_dead(dead, level):
         check for check in judge(WELL, 0.0, KNOWN, Extra(details)) if check.name == "Access tokens"
     ]
     assert (check.level, bool(check.act)) == (level, bool(dead))
+    accounts = "1 active account with" if dead == 1 else f"{dead} active accounts with"
+    assert check.says.startswith(accounts if dead else "None")
     assert ("listed as dead_token" in check.says) == bool(dead)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from refresher.domain.checkup.facts import App, Greeting, Tokens
 from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
 from refresher.domain.pacing import REFUSED_SECONDS
+from refresher.domain.spans import counted, span
 
 #: A cover's expiry is a time of TikTok's, and due is what the database's clock says.
 CLOCK_SECONDS: Final = 30.0
@@ -16,8 +17,8 @@ def keys(tokens: Tokens) -> Iterator[Finding]:
     looked_at = "the" if tokens.all_seen else "the first"
     if tokens.unreadable:
         yield problem(
-            f"no key opens the tokens of {tokens.unreadable:,} of {looked_at} {tokens.sealed:,}"
-            f" accounts with sealed ones, {tokens.example} among them",
+            f"no key opens the tokens of {tokens.unreadable:,} of {looked_at}"
+            f" {counted(tokens.sealed, 'account')} with sealed ones, {tokens.example} among them",
             "add the key they were sealed with to REFRESHER_TOKEN_KEYS, or store new tokens",
         )
     elif not tokens.has_keys:
@@ -26,7 +27,9 @@ def keys(tokens: Tokens) -> Iterator[Finding]:
             "see docs/security.md, Keys",
         )
     else:
-        yield fine(f"the keys open the tokens of {looked_at} {tokens.sealed:,} accounts with any")
+        yield fine(
+            f"the keys open the tokens of {looked_at} {counted(tokens.sealed, 'account')} with any"
+        )
 
 
 def credentials(app: App) -> Iterator[Finding]:
@@ -34,7 +37,7 @@ def credentials(app: App) -> Iterator[Finding]:
     ago = app.refused_seconds_ago
     if ago is not None and ago < REFUSED_SECONDS:
         yield problem(
-            f"TikTok refused the app credentials {ago:,.0f} s ago",
+            f"TikTok refused the app credentials {span(ago)} ago",
             f"correct {names} on all replicas and restart them",
         )
     elif app.needed and not app.given:
@@ -69,8 +72,8 @@ def clock(greeting: Greeting) -> Iterator[Finding]:
     elif abs(ahead) > CLOCK_SECONDS:
         side = "behind" if ahead > 0 else "ahead of"
         yield warning(
-            f"the database's clock is {abs(ahead):,.0f} s {side} TikTok's",
+            f"the database's clock is {span(abs(ahead))} {side} TikTok's",
             "set the database server's clock by NTP: it decides which covers are due",
         )
     else:
-        yield fine(f"the database's clock and TikTok's are {abs(ahead):.0f} s apart")
+        yield fine(f"the database's clock and TikTok's are {span(abs(ahead))} apart")

@@ -50,13 +50,23 @@ def missing(troubles: Troubles) -> Iterator[Finding]:
         return
     tell = problem if number >= troubles.videos else warning
     yield tell(
-        f"TikTok leaves out {counted(troubles.missing, 'video')}{_of(account)}, and"
-        f" {troubles.gone:,} without a living cover are gone for good",
-        "see refresher videos list --state missing, and --state gone; delete what no longer exists",
+        f"TikTok leaves out {counted(number, 'video')}{_gone(troubles.gone)}{_of(account)}",
+        f"see {_lists(troubles)}; delete what no longer exists",
     )
 
 
 def _of(account: Missing | None) -> str:
     if account is None:
         return ""
-    return f", {account.missing:,} of {account.videos:,} of account {account.open_id}"
+    return f", {account.missing:,} of the {account.videos:,} of account {account.open_id}"
+
+
+def _gone(number: int) -> str:
+    return f" ({number:,} of them gone: asked for only rarely)" if number else ""
+
+
+def _lists(troubles: Troubles) -> str:
+    """The commands that name the videos."""
+    numbers = {"missing": troubles.missing, "gone": troubles.gone}
+    states = [state for state, number in numbers.items() if number]
+    return " and ".join(f"refresher videos list --state {state}" for state in states)

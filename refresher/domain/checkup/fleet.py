@@ -5,21 +5,25 @@ from collections.abc import Iterator
 from refresher.domain.checkup.facts import Replicas
 from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
 from refresher.domain.pacing import SILENT_SECONDS
+from refresher.domain.spans import counted, span
 
 
 def alive(fleet: Replicas) -> Iterator[Finding]:
     silent = [each for each in fleet.replicas if each.silent_seconds >= SILENT_SECONDS]
     for replica in silent:
         yield warning(
-            f"replica {replica.name} has said nothing for {replica.silent_seconds:,.0f} s",
-            "it hangs or died: look at its log and restart it",
+            f"replica {replica.name} has said nothing for {span(replica.silent_seconds)}",
+            "it hangs or died: kill it with SIGKILL if it does not stop, and start it again; its"
+            " name holds host and process ID",
         )
     if len(silent) == len(fleet.replicas) and not fleet.with_leases:
         yield problem("no replica runs", "start refresher run")
     elif not fleet.replicas:
-        yield fine(f"{fleet.with_leases} replicas hold leases, of a version that says no more")
+        holders = counted(fleet.with_leases, "replica")
+        yield fine(f"leases are held by {holders} of a version that says no more")
     elif not silent:
-        yield fine(f"{len(fleet.replicas)} replicas, each was heard of lately")
+        replicas = counted(len(fleet.replicas), "replica")
+        yield fine(f"{replicas}, none silent for {span(SILENT_SECONDS)}")
 
 
 def versions(fleet: Replicas) -> Iterator[Finding]:

@@ -55,17 +55,19 @@ def lead(lives: Lives) -> Iterator[Finding]:
     if not lives.sampled:
         yield skipped("no cover is stored yet")
         return
-    reach = (lives.policy.lead + lives.policy.spread).total_seconds()
-    seen = f"{span(lives.usual_seconds)}, one in twenty under {span(lives.short_seconds)}"
-    if lives.policy.lead.total_seconds() >= lives.short_seconds:
+    ahead = lives.policy.lead.total_seconds()
+    reach = ahead + lives.policy.spread.total_seconds()
+    usual, short = span(lives.usual_seconds), span(lives.short_seconds)
+    seen = f"covers live {usual}" + (f", one in twenty less than {short}" if short != usual else "")
+    if ahead >= lives.short_seconds:
         yield warning(
-            f"covers live {seen}: shorter than the lead, {span(reach)} with the spread",
-            "lower REFRESHER_LEAD_SECONDS: only the last third of a life is used of it",
+            f"{seen}. The lead is longer: {span(ahead)}",
+            "lower REFRESHER_LEAD_SECONDS. No cover is asked for before the last third of its life",
         )
     elif reach > USABLE * lives.short_seconds:
-        yield fine(f"covers live {seen}; lead and spread are cut to the last third of that")
+        yield fine(f"{seen}. Lead and spread are cut to the last third of that")
     else:
-        yield fine(f"covers live {seen}; {span(reach)} of it is lead and spread")
+        yield fine(f"{seen}. Lead and spread take {span(reach)} of it")
 
 
 def token_quota(demand: Demand) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from typing import Final
 
 from refresher.domain.checkup.facts import Clocks, Pooling, Reached, Role, Schema, Session
 from refresher.domain.checkup.findings import Finding, fine, problem, warning
+from refresher.domain.spans import counted, span
 
 OLDEST_VERSION: Final = 15
 #: As the server counts: 150000 is version 15.
@@ -76,11 +77,11 @@ def clock(clocks: Clocks) -> Iterator[Finding]:
             "set both by NTP: the database's decides what is due",
         )
     else:
-        yield fine(f"the database's clock and this machine's are {off:.1f} s apart")
+        yield fine(f"the database's clock and this machine's are {span(off)} apart")
 
 
 def _shift(ahead_seconds: float) -> str:
-    return f"{abs(ahead_seconds):,.0f} s {'ahead of' if ahead_seconds > 0 else 'behind'}"
+    return f"{span(abs(ahead_seconds))} {'ahead of' if ahead_seconds > 0 else 'behind'}"
 
 
 def rights(role: Role) -> Iterator[Finding]:
@@ -105,8 +106,8 @@ def rows(role: Role) -> Iterator[Finding]:
 def connections(role: Role) -> Iterator[Finding]:
     if role.connections is not None:
         yield warning(
-            f"the role or the database allows {role.connections} connections, a replica opens up to"
-            f" {role.wanted}",
+            f"the role or the database allows {counted(role.connections, 'connection')}, a replica"
+            f" opens up to {role.wanted}",
             "raise CONNECTION LIMIT",
         )
     else:

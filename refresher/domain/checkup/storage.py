@@ -5,7 +5,7 @@ from typing import Final
 
 from refresher.domain.checkup.facts import Holder, Indexes, Scatter, Snapshots, Table, Tables
 from refresher.domain.checkup.findings import Finding, fine, skipped, warning
-from refresher.domain.spans import span
+from refresher.domain.spans import counted, span
 
 #: Fewer updates say nothing.
 LEAST_UPDATES: Final = 1_000
@@ -44,12 +44,13 @@ def dead_rows(storage: Tables) -> Iterator[Finding]:
     full = [table for table in storage.tables if _is_full_of_dead_rows(table)]
     for table in full:
         yield warning(
-            f"{table.name} has {table.dead_rows:,} dead rows beside {table.live_rows:,} live ones",
+            f"{table.name} has {table.dead_rows:,} dead rows beside"
+            f" {counted(table.live_rows, 'live one')}",
             f"VACUUM refresher.{table.name}, and see why autovacuum does not keep up",
         )
     if not full:
         dead = sum(table.dead_rows for table in storage.tables)
-        yield fine(f"{dead:,} dead rows, no table is full of them")
+        yield fine(f"{counted(dead, 'dead row')}, no table is full of them")
 
 
 def _is_full_of_dead_rows(table: Table) -> bool:
@@ -72,12 +73,12 @@ def autovacuum(storage: Tables) -> Iterator[Finding]:
 def snapshots(snapshots: Snapshots) -> Iterator[Finding]:
     old = [holder for holder in snapshots.holders if _is_old(holder)]
     for holder in old:
-        since = "" if holder.since_seconds is None else f" for {holder.since_seconds:,.0f} s"
+        since = "" if holder.since_seconds is None else f" for {span(holder.since_seconds)}"
         yield warning(f"{holder.what} keeps dead rows from being cleared{since}", holder.remedy)
     if not old:
         hidden = (
-            f", as far as the role sees: GRANT pg_read_all_stats shows {snapshots.hidden} more"
-            " sessions"
+            f", as far as the role sees: GRANT pg_read_all_stats shows"
+            f" {counted(snapshots.hidden, 'more session')}"
             if snapshots.hidden
             else ""
         )
@@ -113,8 +114,8 @@ def scatter(scatter: Scatter) -> Iterator[Finding]:
         yield skipped("the accounts looked at have too few videos to tell")
         return
     told = (
-        f"the videos of {scatter.accounts} accounts lie on {scatter.pages:,} pages;"
-        f" on {scatter.least_pages:,} after a CLUSTER"
+        f"the videos of {counted(scatter.accounts, 'account')} lie on"
+        f" {counted(scatter.pages, 'page')}; on {scatter.least_pages:,} after a CLUSTER"
     )
     factor = scatter.pages / scatter.least_pages
     if factor < SCATTERED:
