@@ -13,6 +13,7 @@ import asyncpg
 
 from refresher.domain.checkup import facts
 from refresher.domain.checkup.checks import CHECKS
+from refresher.domain.due import DuePolicy, seconds_ahead
 from refresher.domain.errors import DatabaseUnavailable, UpstreamFailed
 from refresher.domain.quota import Demand
 from refresher.postgres import vitals
@@ -145,17 +146,25 @@ async def _examine_schema(examination: Examination, pool: Pool, settings: Settin
     await examination.read(facts.Troubles, troubles)
     await examination.read(facts.Pause, vitals.read_pause(pool))
     # Last what reads videos: it may wait for who has locked them.
-    await _examine_covers(examination, pool, settings.lead_seconds)
     await _examine_plan(examination, pool, settings)
+    await _examine_covers(examination, pool, settings.due_policy)
     await examination.read(facts.Scatter, vitals.read_scatter(pool))
 
 
-async def _examine_covers(examination: Examination, pool: Pool, lead_seconds: float) -> None:
+async def _examine_covers(examination: Examination, pool: Pool, policy: DuePolicy) -> None:
     """How fresh covers are. A pause is a problem once some have expired."""
+    lead_seconds = _lead_seconds(examination.facts.get(facts.Lives), policy)
     covers = await examination.read(facts.Covers, vitals.read_covers(pool, lead_seconds))
     pause = examination.facts[facts.Pause]
     if covers and isinstance(pause, facts.Pause):
         examination.put(replace(pause, expired=covers.expired))
+
+
+def _lead_seconds(lives: object, policy: DuePolicy) -> float:
+    """How long before it dies a cover is asked for, at the latest."""
+    if isinstance(lives, facts.Lives) and lives.sampled:
+        return seconds_ahead(policy, 0.0, lives.short_seconds)
+    return policy.lead.total_seconds()
 
 
 async def _examine_plan(examination: Examination, pool: Pool, settings: Settings) -> None:

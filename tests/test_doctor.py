@@ -403,7 +403,7 @@ async def test_covers_that_have_expired(database, pool):
     await store(pool, life=timedelta(hours=-1))
     assert await outcome(database, check) == (
         PROBLEM,
-        "300 covers have expired that could have been kept alive",
+        "dead covers that could have been kept alive: 300",
     )
     await pool.execute("UPDATE refresher.accounts SET state = 'paused'")
     assert (await outcome(database, check))[0] is OK
@@ -415,10 +415,10 @@ async def test_what_has_been_due_for_longer_than_the_lead(database, pool):
     assert await outcome(database, check) == (OK, "nothing is due")
     await store(pool)
     await pool.execute("UPDATE refresher.videos SET due_at = now() - interval '10 minutes'")
-    assert await outcome(database, check) == (OK, "300 videos are due, the first for 10 min")
+    assert await outcome(database, check) == (OK, "videos that are due: 300, the first for 10 min")
     assert await outcome(database, check, lead_seconds=300) == (
         PROBLEM,
-        "300 videos are due, the first for 10 min: longer than the lead, 5 min",
+        "videos that are due: 300, the first for 10 min, but a cover is asked for 5 min before it dies",
     )
 
 

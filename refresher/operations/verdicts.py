@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from refresher.domain.due import seconds_ahead
 from refresher.domain.missing import bereft, is_many
 from refresher.domain.quota import APP_LIMIT, Demand, advice, limits_for
 from refresher.domain.spans import counted, number, percent, since, span
@@ -39,7 +40,7 @@ def judge(
         *_everything_paused(snapshot),
         _freshness(snapshot),
         _missing(snapshot, extra.details),
-        _backlog(snapshot, known),
+        _backlog(snapshot, _lead_seconds(known, extra.demand)),
         _quota(snapshot, known, extra.demand),
         access.tiktok(snapshot, known),
         access.credentials(snapshot, known),
@@ -109,19 +110,25 @@ def _missing(snapshot: Snapshot, details: Details | None) -> Check:
     return Check("missing", "Missing videos", "warn", told, act)
 
 
-def _backlog(snapshot: Snapshot, known: Known) -> Check:
+def _lead_seconds(known: Known, demand: Demand | None) -> float:
+    """How long before it dies a cover is asked for, at the latest."""
+    if demand is None:
+        return known.lead_seconds
+    return seconds_ahead(demand.policy, 0.0, demand.life_seconds)
+
+
+def _backlog(snapshot: Snapshot, lead_seconds: float) -> Check:
     due, overdue = snapshot.summary.due, snapshot.summary.oldest_overdue_seconds
     if overdue < BACKLOG_SECONDS or not due:
         says = f"Due: {number(due)}, none for long." if due else "Nothing is due."
         return Check("overdue", "Backlog", "ok", says)
-    is_bad = overdue >= max(BACKLOG_SECONDS, known.lead_seconds / 4)
+    is_bad = overdue >= max(BACKLOG_SECONDS, lead_seconds / 4)
     return Check(
         "overdue",
         "Backlog",
         "bad" if is_bad else "warn",
         f"Due: {number(due)}, the first for {span(overdue)}. "
-        f"A cover is asked for {span(known.lead_seconds)} before it expires, or in the last third "
-        "of its life if that is shorter.",
+        f"A cover is asked for {span(lead_seconds)} before it expires.",
         "See what holds them up under Overdue. If it is quota, raise it or keep fewer covers.",
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from refresher.domain.cohorts import Fleet
+from refresher.domain.cohorts import NO_COVER, Cohort, Fleet
 from refresher.domain.due import seconds_ahead
 from refresher.domain.pacing import Pace
 from refresher.domain.stored import Consents, Life, Stored, Tokens, Unasked
@@ -62,6 +62,8 @@ class Outlook:
     accounts: int
     #: That can be kept alive.
     covers: int
+    #: Those of them that are dead already: they do not die once more.
+    dead_now: int
     #: How many videos it was estimated from; None: it is exact.
     sampled: int | None
     #: How long covers live, and whether that was observed or is assumed.
@@ -116,6 +118,7 @@ def _outlook(
         seconds=plan.seconds,
         accounts=stored.accounts,
         covers=round(_reachable(stored.fleet)),
+        dead_now=round(_dead(stored.fleet)),
         sampled=stored.sampled,
         ttl=plan.ttl,
         ttl_observed=observed_ttl(stored.lives) is not None,
@@ -231,11 +234,21 @@ def _copied(fleet: Fleet) -> Fleet:
 
 
 def _reachable(fleet: Fleet) -> float:
+    return _counted(fleet, lambda cohort: cohort.reachable)
+
+
+def _dead(fleet: Fleet) -> float:
+    return _counted(
+        fleet, lambda cohort: cohort.reachable and NO_COVER < cohort.expires_at <= fleet.now
+    )
+
+
+def _counted(fleet: Fleet, counts: Callable[[Cohort], bool]) -> float:
     return sum(
         fleet.weights.get(open_id, 1.0) * cohort.count
         for open_id, cohorts in fleet.accounts.items()
         for cohort in cohorts
-        if cohort.reachable
+        if counts(cohort)
     )
 
 

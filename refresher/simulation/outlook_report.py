@@ -46,14 +46,16 @@ def _plain_value(name: str, value: Any) -> Any:
 def verdict(told: Outlook) -> str:
     """What will become of the covers, in one line."""
     today, horizon = told.today, span(told.seconds)
-    paused = "" if told.paused_since is None else "Everything is paused. "
+    before = "" if told.paused_since is None else "Everything is paused. "
+    before += f"Dead now: {counted(told.dead_now, 'cover')}. " if told.dead_now else ""
     if today.first_death_at is None:
         some = any(unasked.covers for unasked in told.unasked.values())
         cover = "cover that can be asked for" if some else "cover"
-        return f"{paused}No {cover} will die within {horizon}."
+        return f"{before}No {'other ' if told.dead_now else ''}{cover} will die within {horizon}."
+    covers = "More covers" if told.dead_now else "Covers"
     left = span(today.first_death_at - told.now)
     return (
-        f"{paused}Covers die from {_moment(today.first_death_at)} on (in {left}): at the worst "
+        f"{before}{covers} die from {_moment(today.first_death_at)} on (in {left}): at the worst "
         f"{today.most_dead:,} of {counted(told.covers, 'cover')} are dead at once, "
         f"of {counted(today.accounts, 'account')}."
     )

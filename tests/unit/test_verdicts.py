@@ -88,7 +88,6 @@ def test_all_is_well():
         ("Backlog", but("summary", due=0, oldest_overdue_seconds=0.0), "ok", "Nothing is due."),
         ("Backlog", but("summary", oldest_overdue_seconds=100.0), "warn", "for 1 min 40 s"),
         ("Backlog", but("summary", oldest_overdue_seconds=900.0), "bad", "for 15 min"),
-        ("Backlog", but("summary", oldest_overdue_seconds=900.0), "bad", "or in the last third of"),
         (
             "Quota",
             but("app", learned_per_minute=90.4, throttled_at=ago(minutes=2)),
@@ -293,6 +292,17 @@ def test_the_worst_comes_first():
     checks = judge(but("summary", expired=500, oldest_overdue_seconds=100.0), 0.0, KNOWN)
     assert [check.level for check in checks[:3]] == ["bad", "warn", "ok"]
     assert headline(checks) == "1 problem, 1 warning"
+
+
+def test_covers_that_live_short_are_due_for_less_long():
+    """The lead that counts is the real one, a part of the last third of their lives."""
+    late = but("summary", oldest_overdue_seconds=100.0)
+    needs = replace(demand(20), life_seconds=900.0)
+    (check,) = [
+        each for each in judge(late, 0.0, KNOWN, Extra(demand=needs)) if each.name == "Backlog"
+    ]
+    assert check.level == "bad"
+    assert "A cover is asked for 5 min before it expires." in check.says
 
 
 def test_an_account_that_has_lost_much_is_named():

@@ -27,7 +27,7 @@ HELD_UP: Final = "see refresher status, and ask refresher explain about one of t
 
 def covers(covers: Covers) -> Iterator[Finding]:
     if covers.expired:
-        told = f"{covers.expired:,} covers have expired that could have been kept alive"
+        told = f"dead covers that could have been kept alive: {covers.expired:,}"
         yield problem(told, HELD_UP)
     else:
         yield fine("no cover has expired that could have been kept alive")
@@ -35,9 +35,10 @@ def covers(covers: Covers) -> Iterator[Finding]:
 
 def backlog(covers: Covers) -> Iterator[Finding]:
     """What has been due for longer than the lead has expired, or never had a cover."""
-    told = f"{covers.due:,} videos are due, the first for {span(covers.overdue_seconds)}"
+    told = f"videos that are due: {covers.due:,}, the first for {span(covers.overdue_seconds)}"
     if covers.due and covers.overdue_seconds > covers.lead_seconds:
-        yield problem(f"{told}: longer than the lead, {span(covers.lead_seconds)}", HELD_UP)
+        asked = f"a cover is asked for {span(covers.lead_seconds)} before it dies"
+        yield problem(f"{told}, but {asked}", HELD_UP)
     else:
         yield fine(told if covers.due else "nothing is due")
 
@@ -90,7 +91,7 @@ def app_quota(demand: Demand) -> Iterator[Finding]:
             " fall due"
         )
         return
-    fewer = "keep fewer covers; refresher simulate --from-database says how many it keeps alive"
+    fewer = "keep fewer covers; refresher forecast says which die"
     yield _compared(limit, fewer)
 
 
