@@ -93,6 +93,18 @@ def test_no_quota_is_named_where_it_is_not_why_covers_die():
         assert "to do" not in dict(report.facts(told))
 
 
+def test_covers_that_are_dead_already_are_told_first():
+    """They do not die once more, so the first death is another's."""
+    fleet = stored(20, 600)
+    for cohort in fleet.fleet.accounts[OpenId("account-1")]:
+        cohort.expires_at = START - 60
+    told = look_ahead(fleet, plan())
+    assert told.dead_now == 600
+    assert report.verdict(told) == "Dead now: 600 covers. No other cover will die within 1 d."
+    dying = look_ahead(fleet, plan(per_app=1))
+    assert report.verdict(dying).startswith("Dead now: 600 covers. More covers die from")
+
+
 def test_the_quota_needed_is_named_as_due_and_at_the_least():
     """A life of six hours, of which lead and half of the spread take 75 minutes."""
     told = look_ahead(stored(20, 600), plan())
