@@ -102,7 +102,7 @@ async def refreshed(pool):
     await read_fleet(pool)
     assert await read_snapshot(pool)
     assert await read_details(pool, Pace(600, 6000, lease_seconds=60), managed=True)
-    await list_troubled(pool, Wanted(), 10)
+    await list_troubled(pool, Wanted(), 10, managed=True)
     await read_stored(pool)
     now = await read_now(pool)
     await count_due(pool, now)
