@@ -178,14 +178,22 @@ async def test_access_tokens_that_stay_dead_are_a_trouble(pool):
     details = await read(pool)
     assert {(row.state, row.reason) for row in details.aged} == {
         ("dead_token", "consent_ended"),
-        ("dead_token", "renewal_failed"),
+        ("dead_token", "renewal_put_off"),
         ("dead_token", "no_refresh_token"),
         ("paused", "operator"),
     }
     assert details.dead_tokens == 3
-    listed = await list_troubled(pool, Wanted("dead_token", "renewal_failed"), 10, managed=True)
+    listed = await list_troubled(pool, Wanted("dead_token", "renewal_put_off"), 10, managed=True)
     assert [one.open_id for one in listed] == ["failed"]
-    assert (await read(pool, managed=False)).dead_tokens == 4
+
+
+async def test_where_another_program_renews_tokens_that_is_the_reason(pool):
+    """Whether we have a refresh token or not does not matter there."""
+    for open_id, token in (("ana", "'rft.x'"), ("ben", "NULL")):
+        await store(pool, open_id, "valid")
+        await change(pool, open_id, f"access_token_expires_at = now(), refresh_token = {token}")
+    (row,) = (await read(pool, managed=False)).aged
+    assert (row.state, row.reason, row.accounts) == ("dead_token", "renewed_elsewhere", 2)
 
 
 async def test_accounts_with_missing_videos_are_named(pool):
