@@ -7,6 +7,8 @@ from refresher.domain.pacing import Pace
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.details import Wanted, list_troubled, read_details
 from refresher.postgres.explain import read_facts
+from refresher.postgres.listing import list_accounts
+from refresher.postgres.vitals import read_troubles
 from tests.test_status import replica, settle, store
 
 PACE = Pace(600, 0, lease_seconds=60)
@@ -194,6 +196,20 @@ async def test_where_another_program_renews_tokens_that_is_the_reason(pool):
         await change(pool, open_id, f"access_token_expires_at = now(), refresh_token = {token}")
     (row,) = (await read(pool, managed=False)).aged
     assert (row.state, row.reason, row.accounts) == ("dead_token", "renewed_elsewhere", 2)
+
+
+async def test_page_doctor_and_list_count_the_same_dead_tokens(pool):
+    """An isolated account is listed as isolated, and not once more for its token."""
+    for open_id in ("ana", "ben", "cleo"):
+        await store(pool, open_id, "valid")
+        await change(pool, open_id, "access_token_expires_at = now() - interval '2 hours'")
+    await change(pool, "ben", HELD_UP["isolated"])
+    await change(pool, "cleo", "state = 'paused'")
+    listed = [row["open_id"] async for page in list_accounts(pool, "dead_token") for row in page]
+    troubles = await read_troubles(pool, managed=True)
+    assert listed == ["ana"]
+    assert (troubles.untroubled, troubles.dead_tokens) == (1, 1)
+    assert (await read(pool)).dead_tokens == 1
 
 
 async def test_accounts_with_missing_videos_are_named(pool):
