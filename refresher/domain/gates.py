@@ -126,7 +126,7 @@ def _waiting_token(facts: Facts) -> Gate:
     if refused_at := facts.app.client_refused_at:
         value = f"{_dead(account)}; TikTok refuses the app credentials, so no token is renewed"
         return Gate("token", Mark.CLOSED, value, refused_at, until, RIGHT_CREDENTIALS)
-    value = f"{_dead(account)}; {counted(account.token_failures, 'token request')} in a row failed"
+    value = f"{_dead(account)}; its renewal was put off {counted(account.token_failures, 'time')}"
     command = _command("accounts resume", account)
     return Gate("token", Mark.CLOSED, value, account.last_failure_at, until, command)
 

@@ -98,7 +98,7 @@ class TokenStanding:
     renewed: bool = False
     #: False where it is sealed with a key that we do not have.
     readable: bool = True
-    #: Token requests in a row that failed.
+    #: How often in a row its renewal was put off.
     failures: int = 0
 
 

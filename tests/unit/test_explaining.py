@@ -93,7 +93,7 @@ CLOSED = {
     "token": (
         WAITS,
         (
-            "the access token has expired; 2 token requests in a row failed; asked for again at"
+            "the access token has expired; its renewal was put off 2 times; asked for again at"
             " 2026-09-01 12:03:00+00:00 (in 3 min)"
         ),
         "refresher accounts resume ana",
