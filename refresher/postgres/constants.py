@@ -16,6 +16,7 @@ from refresher.domain.pacing import (
     PAST_SECONDS,
     RATE_DECREASE,
     RATE_RECOVERY_PER_MINUTE,
+    REFUSED_SECONDS,
     WINDOW_SECONDS,
     step_seconds,
 )
@@ -50,6 +51,7 @@ CONSTANTS: Final[Mapping[str, float]] = {
     "probe_candidates": 500,
     "rate_decrease": RATE_DECREASE,
     "rate_recovery_per_minute": RATE_RECOVERY_PER_MINUTE,
+    "refused_seconds": REFUSED_SECONDS,
     "remembered_seconds": REMEMBERED_SECONDS,
     # At so many places a forecast reads the videos of a large account.
     "sampled_places": 10,
