@@ -195,7 +195,7 @@ class Release:
     answered: bool = False
     #: The token was refused: it is renewed before anything is asked.
     refused: bool = False
-    #: Renewing the token failed. It is tried again after so long.
+    #: Renewing the token failed, or was not tried. It is tried again after so long.
     token_retry_seconds: float = 0.0
     #: How many were sent.
     requests: int = 0
