@@ -44,7 +44,7 @@ from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import audit_step
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.migrate import migrate
-from refresher.postgres.status import read_quota, read_replicas, read_summary
+from refresher.postgres.status import read_leases, read_quota, read_summary
 from refresher.postgres.write_back import write_back
 from refresher.simulation.steady_fleet import sizes
 
@@ -228,7 +228,7 @@ async def _measure_reports(connection: Any, pool: Pool, figures: Figures) -> Non
     async def status() -> None:
         await read_summary(pool)
         await read_quota(pool)
-        await read_replicas(pool)
+        await read_leases(pool)
 
     figures.summary = await _database_time(connection, lambda: read_summary(pool))
     figures.status = await _database_time(connection, status)

@@ -7,6 +7,8 @@ from refresher.domain.pacing import Pace
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.details import Wanted, list_troubled, read_details
 from refresher.postgres.explain import read_facts
+from refresher.postgres.listing import list_accounts
+from refresher.postgres.vitals import read_troubles
 from tests.test_status import replica, settle, store
 
 PACE = Pace(600, 0, lease_seconds=60)
@@ -178,14 +180,36 @@ async def test_access_tokens_that_stay_dead_are_a_trouble(pool):
     details = await read(pool)
     assert {(row.state, row.reason) for row in details.aged} == {
         ("dead_token", "consent_ended"),
-        ("dead_token", "renewal_failed"),
+        ("dead_token", "renewal_put_off"),
         ("dead_token", "no_refresh_token"),
         ("paused", "operator"),
     }
     assert details.dead_tokens == 3
-    listed = await list_troubled(pool, Wanted("dead_token", "renewal_failed"), 10, managed=True)
+    listed = await list_troubled(pool, Wanted("dead_token", "renewal_put_off"), 10, managed=True)
     assert [one.open_id for one in listed] == ["failed"]
-    assert (await read(pool, managed=False)).dead_tokens == 4
+
+
+async def test_where_another_program_renews_tokens_that_is_the_reason(pool):
+    """Whether we have a refresh token or not does not matter there."""
+    for open_id, token in (("ana", "'rft.x'"), ("ben", "NULL")):
+        await store(pool, open_id, "valid")
+        await change(pool, open_id, f"access_token_expires_at = now(), refresh_token = {token}")
+    (row,) = (await read(pool, managed=False)).aged
+    assert (row.state, row.reason, row.accounts) == ("dead_token", "renewed_elsewhere", 2)
+
+
+async def test_page_doctor_and_list_count_the_same_dead_tokens(pool):
+    """An isolated account is listed as isolated, and not once more for its token."""
+    for open_id in ("ana", "ben", "cleo"):
+        await store(pool, open_id, "valid")
+        await change(pool, open_id, "access_token_expires_at = now() - interval '2 hours'")
+    await change(pool, "ben", HELD_UP["isolated"])
+    await change(pool, "cleo", "state = 'paused'")
+    listed = [row["open_id"] async for page in list_accounts(pool, "dead_token") for row in page]
+    troubles = await read_troubles(pool, managed=True)
+    assert listed == ["ana"]
+    assert (troubles.untroubled, troubles.dead_tokens) == (1, 1)
+    assert (await read(pool)).dead_tokens == 1
 
 
 async def test_accounts_with_missing_videos_are_named(pool):

@@ -27,8 +27,9 @@ VIDEOS = ("v1", "v2", "v3", "v4")
 URL = "https://p16.example/obj/cover?x-expires=1&x-signature=abc%3D"
 
 
-async def explained(pool, *open_ids, video_id=None, pace=PACE, managed=False):
-    facts = await read_facts(pool, open_ids, video_id, pace=pace, managed=managed, poll_seconds=5)
+async def explained(pool, *open_ids, video_id=None, **other):
+    given = {"pace": PACE, "managed": False, "poll_seconds": 5, **other}
+    facts = await read_facts(pool, open_ids, video_id, **given)
     return {each.account.open_id: explain(each) for each in facts}
 
 
@@ -214,6 +215,38 @@ async def test_nothing_is_locked_and_nothing_changes(pool):
     assert await pool.fetch("SELECT xmin, * FROM refresher.accounts") == before
 
 
+@pytest.mark.parametrize(
+    ("credentials", "minutes", "managed", "said"),
+    [
+        ("old", 9, True, "TikTok refuses the app credentials"),
+        ("new", 9, True, "put off 1 time"),
+        ("old", 11, True, "put off 1 time"),
+        ("old", 9, False, "not renewed by this program as set"),
+    ],
+    ids=["in use", "replaced", "long ago", "external"],
+)
+async def test_only_the_app_credentials_in_use_are_called_refused(
+    pool, credentials, minutes, managed, said
+):
+    """For as long as status, doctor and page say so. When its account is claimed is not changed."""
+    await store(pool, "ana")
+    await pool.execute(
+        "UPDATE refresher.accounts SET access_token_expires_at = now() - interval '1 hour',"
+        " refresh_token = 'rft.x';"  # new tokens end a wait
+        "UPDATE refresher.accounts SET token_failures = 1,"
+        " token_due_at = now() + interval '4 minutes'"
+    )
+    await pool.execute(
+        "UPDATE refresher.app SET refused_client = 'old',"
+        " client_refused_at = now() - $1::integer * interval '1 minute'",
+        minutes,
+    )
+    told = (await explained(pool, "ana", managed=managed, credentials=credentials))["ana"]
+    (value,) = [gate.value for gate in told.gates if gate.name == "token"]
+    assert said in value
+    assert told.facts.account.claimable is not managed
+
+
 # --- A video ID alone ---
 
 
@@ -240,7 +273,7 @@ async def test_videos_are_only_looked_up_by_their_key(database, pool, partitions
     await pool.execute("ANALYZE refresher.accounts, refresher.videos")
     for statement, values in (
         (ACCOUNTS_OF_VIDEO, {"video_id": "v7"}),
-        (EXPLAIN, parameters(["ana7"], "v7", pace=PACE, managed=True)),
+        (EXPLAIN, {**parameters(["ana7"], "v7", pace=PACE, managed=True), "credentials": None}),
     ):
         text, *given = statement(**values)
         async with pool.acquire() as connection:

@@ -17,9 +17,9 @@ from refresher.postgres.snapshot import read_snapshot
 from refresher.postgres.status import (
     any_left,
     count_due,
+    read_leases,
     read_now,
     read_quota,
-    read_replicas,
     read_summary,
 )
 from refresher.postgres.stored import read_stored
@@ -97,7 +97,7 @@ async def refreshed(pool):
     assert [page async for page in list_videos(pool)]
     await read_summary(pool)
     await read_quota(pool)
-    await read_replicas(pool)
+    await read_leases(pool)
     await consents_ending(pool)
     await read_fleet(pool)
     assert await read_snapshot(pool)

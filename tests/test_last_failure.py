@@ -122,6 +122,26 @@ async def test_a_token_request_that_is_not_sent_is_no_failure(serve, start, pool
     assert await kept(pool) == dict.fromkeys(sent, ("invalid_client", 401, "2026"))
 
 
+async def test_what_is_not_sent_makes_no_back_off_longer(pool):
+    """It is marked as a wait, once; a failed token request counts each time."""
+    await pool.execute("INSERT INTO refresher.accounts (open_id, access_token) VALUES ('ana', 'a')")
+    await pool.execute("INSERT INTO refresher.videos (open_id, video_id) VALUES ('ana', 'v1')")
+    replica = Accounts(pool, replica="a", pace=Pace(600, 0, lease_seconds=60))
+    put_off = []
+    for failure in (None, None, FAILURE, None, FAILURE):
+        (claim,) = await replica.claim(10)
+        waits = Release(
+            claim.open_id,
+            claim.lease_epoch,
+            claim.token.generation,
+            token_retry_seconds=300,
+            last_failure=failure,
+        )
+        await replica.release([waits])
+        put_off.append(await pool.fetchval("SELECT token_failures FROM refresher.accounts"))
+    assert put_off == [1, 1, 2, 2, 3]
+
+
 async def test_it_stays_when_the_account_has_recovered(serve, start, pool):
     """The question "what was it?" comes afterwards."""
     world = await serve()

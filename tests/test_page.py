@@ -100,7 +100,8 @@ async def test_dead_tokens_and_missing_videos_lead_to_names(pool, database):
         " WHERE open_id = 'ben';"
         "UPDATE refresher.accounts SET missing = 2, videos = 7 WHERE open_id = 'ana'"
     )
-    async with visited(database) as session:
+    credentials = {"tiktok_client_key": "key", "tiktok_client_secret": "secret"}
+    async with visited(database, **credentials) as session:
         text = await text_of(session, "/")
         assert '<a href="#missing">Missing videos</a> TikTok leaves out 2 of 9 videos.' in text
         missing = text[text.index('id="table-missing"') :]

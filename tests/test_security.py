@@ -148,7 +148,7 @@ async def every_other_statement(pool):
     now = await status.read_now(pool)
     assert (await status.read_summary(pool)).videos == 30
     await status.read_quota(pool)
-    assert await status.read_replicas(pool)
+    assert await status.read_leases(pool)
     await status.count_due(pool, now)
     await status.any_left(pool, now, 3)
     await consents_ending(pool)

@@ -6,7 +6,7 @@ from refresher.domain.model import Release
 from refresher.domain.pacing import Pace
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import audit_step
-from refresher.postgres.status import read_quota, read_replicas, read_summary
+from refresher.postgres.status import read_leases, read_quota, read_summary
 
 COVERS = """
 INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at, gone_at, due_at)
@@ -149,7 +149,7 @@ async def test_quota_and_leases_are_told(pool):
     await store(pool, "ana", "new", "dead")
     await store(pool, "ben", "new")
     claims = await replica(pool).claim(10)
-    assert await read_replicas(pool) == {"a": 2}
+    assert await read_leases(pool) == {"a": 2}
     sent = {"ana": 3, "ben": 1}
     await replica(pool).release(
         [

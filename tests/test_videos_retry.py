@@ -15,6 +15,9 @@ UPDATE refresher.accounts SET wake_at = now() + interval '1 day'
 
 CREDENTIALS = {"tiktok_client_key": "key", "tiktok_client_secret": "secret"}
 RENEWED_FIRST = ["6 of them only when the dead access token of their account is renewed"]
+ELSEWHERE = [
+    "6 of them only when another program stores a new access token: this one renews none, as it is set"
+]
 LOST = ["6 of them only when their user authorizes again: the dead access token is not renewed"]
 
 
@@ -112,7 +115,8 @@ DEAD = "access_token_expires_at = now() - interval '1 hour'"
     [
         (f"{DEAD}, refresh_token = 'rft.x'", CREDENTIALS, RENEWED_FIRST),
         (DEAD, CREDENTIALS, LOST),
-        (f"{DEAD}, refresh_token = 'rft.x'", {}, LOST),
+        (f"{DEAD}, refresh_token = 'rft.x'", {}, ELSEWHERE),
+        (DEAD, CREDENTIALS | {"token_management": "external"}, ELSEWHERE),
         (
             f"{DEAD}, refresh_token = 'rft.x', refresh_token_expires_at = now()",
             CREDENTIALS,
@@ -120,7 +124,14 @@ DEAD = "access_token_expires_at = now() - interval '1 hour'"
         ),
         ("refresh_token = NULL", CREDENTIALS, []),
     ],
-    ids=["renewed first", "no refresh token", "no credentials", "consent ended", "alive"],
+    ids=[
+        "renewed first",
+        "no refresh token",
+        "no credentials",
+        "external",
+        "consent ended",
+        "alive",
+    ],
 )
 async def test_a_dead_token_is_told(refresher, pool, tokens, settings, said):
     """The videos are due, but nothing is asked with such a token."""

@@ -9,7 +9,7 @@ from refresher.domain.explain import last_failure
 from refresher.domain.spans import counted, seen_from
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from refresher.domain.facts import AccountFacts, Facts
@@ -17,37 +17,51 @@ if TYPE_CHECKING:
 
 def as_pairs(facts: Facts) -> Sequence[tuple[str, str]]:
     """Names and values for people."""
+    return [*_standing(facts), *_tokens_told(facts), *_counts_told(facts), *_work(facts)]
+
+
+def _standing(facts: Facts) -> Iterator[tuple[str, str]]:
     account = facts.account
+    yield "open_id", account.open_id
+    yield "state", f"{account.state}, since {_at(facts, account.state_since)}"
+    yield "reason", account.state_reason or "none"
+    yield "isolated", _isolated(account, _at(facts, account.isolated_since))
 
-    def at(moment: datetime | None, otherwise: str = "never") -> str:
-        return seen_from(facts.now, moment) if moment else otherwise
 
-    since = at(account.last_failure_at)
-    return [
-        ("open_id", account.open_id),
-        ("state", f"{account.state}, since {at(account.state_since)}"),
-        ("reason", account.state_reason or "none"),
-        ("isolated", _isolated(account, at(account.isolated_since))),
-        ("access token", _token(account, at(account.access_token_expires_at, "not known"))),
-        ("token renewal due", at(account.token_due_at)),
-        ("token requests failed", f"{account.token_failures} in a row"),
-        ("consent ends", at(account.refresh_token_expires_at, "not known")),
-        ("scope", account.scope or "not known"),
-        ("counted", _counted_when(account)),
-        ("videos", f"{account.videos:,}"),
-        ("valid", f"{account.valid:,}"),
-        ("expired", f"{account.expired:,}"),
-        ("uncovered", _number(account.uncovered)),
-        ("missing", _number(account.missing)),
-        ("unreachable", f"{account.unreachable:,}"),
-        ("wakes", _wakes(account, at(account.wake_at))),
-        ("next slot", at(account.next_slot_at, "at once")),
-        ("lease", _lease(account, at(account.lease_expires_at))),
-        ("failures", f"{account.failures} in a row"),
-        ("rate", f"{account.rate_share:.0%} of the limit"),
-        ("requests", _requests(account, at(account.requests_since))),
-        ("last failure", f"{told}, {since}" if (told := last_failure(account)) else "none"),
-    ]
+def _tokens_told(facts: Facts) -> Iterator[tuple[str, str]]:
+    account = facts.account
+    expires = _at(facts, account.access_token_expires_at, "not known")
+    yield "access token", _token(account, expires)
+    yield "token renewal due", _at(facts, account.token_due_at)
+    yield "token renewal put off", f"{counted(account.token_failures, 'time')} in a row"
+    yield "consent ends", _at(facts, account.refresh_token_expires_at, "not known")
+    yield "scope", account.scope or "not known"
+
+
+def _counts_told(facts: Facts) -> Iterator[tuple[str, str]]:
+    account = facts.account
+    yield "counted", _counted_when(account)
+    yield "videos", f"{account.videos:,}"
+    yield "valid", f"{account.valid:,}"
+    yield "expired", f"{account.expired:,}"
+    yield "uncovered", _number(account.uncovered)
+    yield "missing", _number(account.missing)
+    yield "unreachable", f"{account.unreachable:,}"
+
+
+def _work(facts: Facts) -> Iterator[tuple[str, str]]:
+    account, failure = facts.account, last_failure(facts.account)
+    yield "wakes", _wakes(account, _at(facts, account.wake_at))
+    yield "next slot", _at(facts, account.next_slot_at, "at once")
+    yield "lease", _lease(account, _at(facts, account.lease_expires_at))
+    yield "failures", f"{account.failures} in a row"
+    yield "rate", f"{account.rate_share:.0%} of the limit"
+    yield "requests", _requests(account, _at(facts, account.requests_since))
+    yield "last failure", f"{failure}, {_at(facts, account.last_failure_at)}" if failure else "none"
+
+
+def _at(facts: Facts, moment: datetime | None, otherwise: str = "never") -> str:
+    return seen_from(facts.now, moment) if moment else otherwise
 
 
 def _wakes(account: AccountFacts, when: str) -> str:
@@ -121,7 +135,7 @@ def _tokens(account: AccountFacts) -> Mapping[str, Any]:
         "has_refresh_token": account.has_refresh_token,
         "access_token_expires_at": iso(account.access_token_expires_at),
         "renewal_due_at": iso(account.token_due_at),
-        "requests_failed": account.token_failures,
+        "renewals_put_off": account.token_failures,
         "consent_ends_at": iso(account.refresh_token_expires_at),
         "scope": account.scope,
         "token_open_id": account.token_open_id,

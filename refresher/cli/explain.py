@@ -98,6 +98,7 @@ async def _facts(
 ) -> Sequence[Facts]:
     from refresher.postgres.explain import read_facts
 
+    credentials = settings.app_credentials
     return await read_facts(
         pool,
         open_ids,
@@ -105,6 +106,7 @@ async def _facts(
         pace=settings.pace,
         managed=settings.renews_tokens,
         poll_seconds=settings.poll_seconds,
+        credentials=credentials.fingerprint if credentials else None,
     )
 
 

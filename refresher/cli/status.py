@@ -107,10 +107,10 @@ async def _facts(pool: Pool, settings: Settings) -> tuple[datetime, dict[str, An
 
     from refresher.postgres.partitioning import count_partitions
     from refresher.postgres.snapshot import read_snapshot
-    from refresher.postgres.status import read_replicas
+    from refresher.postgres.status import read_leases
 
     snapshot = await read_snapshot(pool)
-    leases, partitions = await read_replicas(pool), await count_partitions(pool)
+    leases, partitions = await read_leases(pool), await count_partitions(pool)
     app, quota, now = snapshot.app, snapshot.quota, snapshot.taken_at
     credentials = settings.app_credentials
     fingerprint = credentials.fingerprint if credentials else None

@@ -176,24 +176,30 @@ def conclude_token(
         return replace(release, failures=claim.failures)
     if release.park:
         return release
-    wish = failure.error.retry_after_seconds
-    if failure.reaction is Reaction.PAUSE:
-        retry = max(retry, wished_seconds(wish))
-    if failure.reaction is Reaction.WAIT:
-        retry = quota_pause_seconds(claim.token.failures, chance, claim.time.now, wish)
     waiting = Release(
         claim.open_id,
         claim.lease_epoch,
         claim.token.generation,
         failures=claim.failures,
         retry_seconds=0.0,
-        token_retry_seconds=retry,
+        token_retry_seconds=_token_retry_seconds(claim, failure, chance, retry),
         isolated_reason=claim.isolated_reason,
         last_failure=release.last_failure,
     )
     if not claim.token.dead:
         return waiting
     return _with_a_dead_token(claim, waiting, failure, chance, whose)
+
+
+def _token_retry_seconds(claim: Claim, failure: Failure, chance: float, retry: float) -> float:
+    wish = failure.error.retry_after_seconds
+    match failure.reaction:
+        case Reaction.PAUSE:
+            return max(retry, wished_seconds(wish))
+        case Reaction.WAIT:
+            return quota_pause_seconds(claim.token.failures, chance, claim.time.now, wish)
+        case _:
+            return retry
 
 
 def _with_a_dead_token(

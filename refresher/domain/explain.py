@@ -13,6 +13,9 @@ from refresher.domain.spans import counted, moment, seen_from, span
 
 #: The reason of a verdict where no gate is closed.
 READY: Final = "ready"
+#: The gates whose trouble makes a request fail. An end of the consent alone does not: the access
+#: token lives on, and when it is dead, its own gate says why it is not renewed.
+FORESEEN: Final = ("scope", "token")
 NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -41,10 +44,12 @@ def explain(facts: Facts) -> Explanation:
     gates = gates_of(facts)
     closed = _deciding(gates)
     asked = next_ask_at(facts)
-    expected, unknown = _expected(facts, asked)
+    trouble = _trouble(gates)
+    expected, unknown = _expected(facts, asked, trouble)
+    fails = f"; but the request will fail: {trouble}" if asked and trouble else ""
     return Explanation(
         facts=facts,
-        verdict=f"{_cover(facts)}; {_reason(facts, closed, asked, expected)}",
+        verdict=f"{_cover(facts)}; {_reason(facts, closed, asked, expected)}{fails}",
         reason=closed.name if closed else READY,
         gates=gates,
         next_ask_at=asked,
@@ -61,6 +66,12 @@ def _deciding(gates: Sequence[Gate]) -> Gate | None:
     """
     closed = [gate for gate in gates if gate.mark is Mark.CLOSED]
     return max(closed, key=lambda gate: (gate.until is None, gate.until or NEVER), default=None)
+
+
+def _trouble(gates: Sequence[Gate]) -> str | None:
+    """Why the next request will fail; None: nothing tells."""
+    troubles = [each for each in gates if each.mark is Mark.TROUBLE and each.name in FORESEEN]
+    return " and ".join(each.value for each in troubles) or None
 
 
 def _command(gates: Sequence[Gate], closed: Gate | None) -> str | None:
@@ -93,13 +104,17 @@ def next_ask_at(facts: Facts) -> datetime | None:
     return max(filter(None, waits))
 
 
-def _expected(facts: Facts, asked: datetime | None) -> tuple[datetime | None, str | None]:
+def _expected(
+    facts: Facts, asked: datetime | None, trouble: str | None
+) -> tuple[datetime | None, str | None]:
     """When it should be done, and why that is not known."""
     account, app = facts.account, facts.app
     if asked is None:
         return None, "it is not asked for until somebody changes something"
     if account.waits_for_token and app.client_refused_at:
         return None, "TikTok refuses the app credentials"
+    if trouble:
+        return None, f"the request will fail: {trouble}"
     if account.accounts_ahead and not app.step_seconds:
         return None, (
             f"{_ahead(account.accounts_ahead, 'account')}, and without a limit of the app TikTok's "

@@ -90,7 +90,7 @@ class AppFacts:
     next_slot_at: datetime | None
     #: A slot of the app is free for a claim.
     has_room: bool
-    #: When TikTok refused the app credentials; None: not lately.
+    #: When TikTok refused the app credentials in use; None: not lately, or we renew no token.
     client_refused_at: datetime | None
 
 

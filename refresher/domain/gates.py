@@ -20,6 +20,7 @@ SCOPE: Final = "video.list"
 RIGHT_CREDENTIALS: Final = (
     "correct REFRESHER_TIKTOK_CLIENT_KEY and REFRESHER_TIKTOK_CLIENT_SECRET, restart all replicas"
 )
+STORED_ELSEWHERE: Final = "let the program that renews tokens store a new access token"
 
 
 class Mark(StrEnum):
@@ -27,7 +28,7 @@ class Mark(StrEnum):
 
     OPEN = "open"
     CLOSED = "closed"
-    #: Open, but the request will fail.
+    #: Open, but the request or the renewal of the token will fail.
     TROUBLE = "trouble"
     #: Nothing is known, or it does not apply.
     SILENT = "silent"
@@ -110,11 +111,20 @@ def _token(facts: Facts) -> Gate:
         ends = account.access_token_expires_at
         lives = f"lives until {seen_from(facts.now, ends)}" if ends else "used until it is refused"
         return Gate("token", Mark.OPEN, f"{account.token_standing}, {lives}")
-    if facts.managed and account.has_refresh_token:
-        return Gate("token", Mark.OPEN, f"{_dead(account)}; renewed first")
-    why = "no refresh token is stored" if facts.managed else "not renewed by this program as set"
-    value = f"{_dead(account)}; {why}"
-    return Gate("token", Mark.TROUBLE, value, command=_new_tokens(account))
+    if why := _not_renewable(facts):
+        command = _new_tokens(account) if facts.managed else STORED_ELSEWHERE
+        return Gate("token", Mark.TROUBLE, f"{_dead(account)}; {why}", command=command)
+    return Gate("token", Mark.OPEN, f"{_dead(account)}; renewed first")
+
+
+def _not_renewable(facts: Facts) -> str | None:
+    """Why no token request can help a dead token; None: one may."""
+    account, ends = facts.account, facts.account.refresh_token_expires_at
+    if not facts.managed:
+        return "not renewed by this program as set"
+    if not account.has_refresh_token:
+        return "no refresh token is stored"
+    return "the user's consent has ended" if ends and ends <= facts.now else None
 
 
 def _waiting_token(facts: Facts) -> Gate:
@@ -126,7 +136,7 @@ def _waiting_token(facts: Facts) -> Gate:
     if refused_at := facts.app.client_refused_at:
         value = f"{_dead(account)}; TikTok refuses the app credentials, so no token is renewed"
         return Gate("token", Mark.CLOSED, value, refused_at, until, RIGHT_CREDENTIALS)
-    value = f"{_dead(account)}; {counted(account.token_failures, 'token request')} in a row failed"
+    value = f"{_dead(account)}; its renewal was put off {counted(account.token_failures, 'time')}"
     command = _command("accounts resume", account)
     return Gate("token", Mark.CLOSED, value, account.last_failure_at, until, command)
 

@@ -98,7 +98,7 @@ class TokenStanding:
     renewed: bool = False
     #: False where it is sealed with a key that we do not have.
     readable: bool = True
-    #: Token requests in a row that failed.
+    #: How often in a row its renewal was put off.
     failures: int = 0
 
 
@@ -195,7 +195,7 @@ class Release:
     answered: bool = False
     #: The token was refused: it is renewed before anything is asked.
     refused: bool = False
-    #: Renewing the token failed. It is tried again after so long.
+    #: Renewing the token failed, or was not tried. It is tried again after so long.
     token_retry_seconds: float = 0.0
     #: How many were sent.
     requests: int = 0

@@ -17,13 +17,19 @@ class Retried:
     renewed_first: int = 0
     #: Until somebody stores new tokens: nothing else renews the dead one.
     lost: int = 0
+    #: Until another program stores a new access token: this one is set to renew none.
+    renewed_elsewhere: int = 0
 
-    def plus(self, videos: int, *, inactive: bool, token_dead: bool, renewable: bool) -> "Retried":
-        """With some more, of one account."""
+    def plus(
+        self, videos: int, *, inactive: bool, token_dead: bool, renewable: bool, managed: bool
+    ) -> "Retried":
+        """With some more, of one account; `managed`: we renew access tokens."""
         if inactive:
             more = replace(self, inactive=self.inactive + videos)
         elif not token_dead:
             more = self
+        elif not managed:
+            more = replace(self, renewed_elsewhere=self.renewed_elsewhere + videos)
         elif renewable:
             more = replace(self, renewed_first=self.renewed_first + videos)
         else:
@@ -41,6 +47,10 @@ def retried_lines(retried: Retried, *, paused: bool) -> Iterator[str]:
         (
             retried.lost,
             "when their user authorizes again: the dead access token is not renewed",
+        ),
+        (
+            retried.renewed_elsewhere,
+            "when another program stores a new access token: this one renews none, as it is set",
         ),
     ):
         if number:

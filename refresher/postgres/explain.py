@@ -34,11 +34,16 @@ async def read_facts(
     pace: Pace,
     managed: bool,
     poll_seconds: float,
+    credentials: str | None = None,
 ) -> Sequence[Facts]:
-    """The facts of these accounts, and of this video of each; without those that are unknown."""
+    """The facts of these accounts, and of this video of each; without those that are unknown.
+
+    `managed`: we renew access tokens, with the app credentials of this fingerprint.
+    """
+    asked = parameters(open_ids, video_id, pace=pace, managed=managed)
     async with acquired(pool) as connection:
         rows = await connection.fetch(
-            *EXPLAIN(**parameters(open_ids, video_id, pace=pace, managed=managed)),
+            *EXPLAIN(**asked, credentials=credentials if managed else None),
             timeout=REPORT_SECONDS,
         )
     return [_facts(row, managed, poll_seconds) for row in rows]
@@ -47,7 +52,7 @@ async def read_facts(
 def parameters(
     open_ids: Sequence[str], video_id: str | None, *, pace: Pace, managed: bool
 ) -> Mapping[str, object]:
-    """What `EXPLAIN` takes: those of a claim, which skips nobody."""
+    """What `EXPLAIN` takes of a claim, which skips nobody."""
     return {
         "open_ids": list(open_ids),
         "video_id": video_id,

@@ -51,7 +51,8 @@ async def retry_all(pool: Pool, pages: AsyncIterator[Sequence[Row]], *, managed:
                         row["videos"],
                         inactive=row["inactive"],
                         token_dead=row["token_dead"],
-                        renewable=managed and row["renewable"],
+                        renewable=row["renewable"],
+                        managed=managed,
                     )
     return retried
 

@@ -104,7 +104,7 @@ async def read_quota(pool: Pool) -> Quota:
     return Quota(row["since"], row["requests"], row["busiest"])
 
 
-async def read_replicas(pool: Pool) -> Mapping[str, int]:
+async def read_leases(pool: Pool) -> Mapping[str, int]:
     """How many accounts each replica works now."""
     async with acquired(pool) as connection:
         rows = await connection.fetch(*LEASES_HELD(), timeout=REPORT_SECONDS)

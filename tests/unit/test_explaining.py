@@ -93,7 +93,7 @@ CLOSED = {
     "token": (
         WAITS,
         (
-            "the access token has expired; 2 token requests in a row failed; asked for again at"
+            "the access token has expired; its renewal was put off 2 times; asked for again at"
             " 2026-09-01 12:03:00+00:00 (in 3 min)"
         ),
         "refresher accounts resume ana",
@@ -277,7 +277,47 @@ def test_trouble_stops_nothing_but_says_what_to_do(account, name):
 def test_a_dead_token_that_can_be_renewed_is_no_trouble():
     """It comes first; where another program renews, it is."""
     assert gate(told(token_dead=True), "token").mark is Mark.OPEN
-    assert gate(told(token_dead=True, managed=False), "token").mark is Mark.TROUBLE
+    elsewhere = told(token_dead=True, managed=False)
+    assert gate(elsewhere, "token").mark is Mark.TROUBLE
+    assert elsewhere.command == "let the program that renews tokens store a new access token"
+
+
+DEAD = {"token_dead": True, "access_token_expires_at": at(hours=-1)}
+
+
+@pytest.mark.parametrize(
+    ("account", "trouble"),
+    [
+        (
+            DEAD | {"has_refresh_token": False},
+            "the access token has expired; no refresh token is stored",
+        ),
+        (
+            DEAD | {"refresh_token_expires_at": at(hours=-2)},
+            "the access token has expired; the user's consent has ended",
+        ),
+        ({"scope": "user.info.basic"}, "video.list is not in 'user.info.basic'"),
+    ],
+    ids=["no refresh token", "consent", "scope"],
+)
+def test_a_request_that_is_bound_to_fail_is_said_in_the_verdict(account, trouble):
+    """It is asked for all the same, now or when it wakes, but no new cover is promised."""
+    awake = told(**account)
+    assert awake.reason == READY
+    assert awake.verdict.endswith(
+        f"waiting: it is the next to be asked for; but the request will fail: {trouble}"
+    )
+    assert (awake.expected_at, awake.unknown) == (None, f"the request will fail: {trouble}")
+    asleep = told(**account, **ASLEEP)
+    assert f"(in 3 min); but the request will fail: {trouble}" in asleep.verdict
+    assert "will fail" not in told(**account, state="paused").verdict
+
+
+def test_an_ended_consent_alone_fails_no_request():
+    """The access token lives on."""
+    explanation = told(refresh_token_expires_at=at(hours=-1))
+    assert "will fail" not in explanation.verdict
+    assert explanation.expected_at == at(seconds=5)
 
 
 @pytest.mark.parametrize(

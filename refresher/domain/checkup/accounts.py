@@ -34,7 +34,7 @@ def dead_tokens(troubles: Troubles) -> Iterator[Finding]:
     if not troubles.dead_tokens:
         yield fine("no active account has a dead access token that was not renewed")
         return
-    tell = problem if troubles.dead_tokens == troubles.active else warning
+    tell = problem if troubles.dead_tokens == troubles.untroubled else warning
     yield tell(
         f"{counted(troubles.dead_tokens, 'active account')} with a dead access token that was not"
         " renewed",

@@ -125,12 +125,13 @@ class Troubles:
     """What of the accounts cannot be kept alive, as their releases counted it."""
 
     accounts: int
-    active: int
+    #: Neither paused, parked nor isolated.
+    untroubled: int
     needs_reauthorization: int
     needs_scope: int
     #: For how long the first of these has been parked; None: there are none.
     parked_seconds: float | None
-    #: Active accounts whose access token is dead, and nobody has renewed it.
+    #: Of the untroubled ones, those whose access token is dead, and nobody has renewed it.
     dead_tokens: int
     videos: int
     #: Left out by the last good answer, and not gone yet.

@@ -7,7 +7,7 @@ FROM refresher.accounts AS a
 WHERE open_id > :after
   AND CASE :wanted::text
       WHEN 'isolated' THEN state = 'active' AND isolated_since IS NOT NULL
-      WHEN 'dead_token' THEN state = 'active' AND {{ token_stays_dead }}
+      WHEN 'dead_token' THEN {{ has_dead_token }}
       ELSE :wanted IS NULL OR state = :wanted END
 ORDER BY open_id
 LIMIT :rows

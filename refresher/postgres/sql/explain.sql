@@ -46,9 +46,7 @@ SELECT now() AS now,
        {{ app_rate_found }} AS app_rate_found,
        nullif(app.rate_lowered_at, '-infinity') AS app_rate_lowered_at,
        nullif(app.next_slot_at, '-infinity') AS app_next_slot_at,
-       CASE WHEN app.client_refused_at
-                 > now() - interval '{{ credentials_waited_for_seconds }} seconds'
-            THEN app.client_refused_at END AS app_client_refused_at,
+       {{ credentials_refused_at }} AS app_client_refused_at,
        CASE WHEN pace.app_step > '0'
             THEN {{ app_room now="now()" slot="app.first_slot" }} > 0
             ELSE true END AS app_has_room,

@@ -8,4 +8,4 @@ SELECT open_id, videos, valid,
             ELSE {{ dead_token_reason }} END AS told,
        CASE WHEN {{ is_troubled }} THEN {{ kind_since }} ELSE {{ dead_token_since }} END AS since
 FROM refresher.accounts AS a
-WHERE {{ is_troubled }} OR {{ token_stays_dead }}
+WHERE {{ is_troubled }} OR {{ has_dead_token }}

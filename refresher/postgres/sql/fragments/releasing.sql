@@ -134,8 +134,12 @@ released_accounts AS (
                               WHEN c.refused THEN 'refused'
                               WHEN c.answered AND a.token_standing = 'renewed' THEN 'trusted'
                               ELSE a.token_standing END,
-        token_failures = a.token_failures
-            + (c.same_tokens AND c.token_retry_seconds > 0)::integer,
+        -- Above 0 it marks a wait. One for other app credentials comes without a failure, as nothing
+        -- was sent: it must not make the back-off longer that follows.
+        token_failures = CASE
+            WHEN NOT c.same_tokens OR c.token_retry_seconds <= 0 THEN a.token_failures
+            WHEN c.failure_code IS NULL THEN greatest(a.token_failures, 1)
+            ELSE a.token_failures + 1 END,
         -- A wake_at before the end of the lease means that somebody inserted videos meanwhile: we
         -- keep it. If nothing was due in the part that was read, the next part is read before all
         -- other accounts. Otherwise, in a backlog, each part would wait for all of them.
