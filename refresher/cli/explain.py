@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -13,9 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from refresher.domain.checkup.facts import Lives
     from refresher.domain.explain import Explanation
     from refresher.domain.facts import Facts, VideoFacts
     from refresher.domain.gates import Gate
+    from refresher.domain.pacing import Pace
+    from refresher.domain.quota import Limit
     from refresher.postgres.database import Pool
     from refresher.settings import Settings
 
@@ -97,9 +101,11 @@ async def _facts(
     pool: Pool, settings: Settings, open_ids: Sequence[str], video_id: str | None
 ) -> Sequence[Facts]:
     from refresher.postgres.explain import read_facts
+    from refresher.postgres.vitals import read_lives
 
     credentials = settings.app_credentials
-    return await read_facts(
+    lives = await read_lives(pool, settings.due_policy)
+    facts = await read_facts(
         pool,
         open_ids,
         video_id,
@@ -108,6 +114,22 @@ async def _facts(
         poll_seconds=settings.poll_seconds,
         credentials=credentials.fingerprint if credentials else None,
     )
+    return [replace(each, limit=_limit(each, lives, settings.pace)) for each in facts]
+
+
+def _limit(facts: Facts, lives: Lives, pace: Pace) -> Limit | None:
+    """The limit of its token, and what its covers need of it if they live as others do."""
+    from refresher.domain.claiming import chunks_of
+    from refresher.domain.quota import limit_of_token, needed_by
+    from refresher.domain.spans import counted
+
+    videos = facts.account.videos
+    if not videos or not lives.sampled:
+        return None
+    whose = f"its {counted(videos, 'video')} need{'s' if videos == 1 else ''}"
+    life_seconds = lives.usual_seconds
+    needed = needed_by(whose, chunks_of(videos), lives.policy, 1.0, life_seconds)
+    return limit_of_token(pace, needed)
 
 
 # --- For people ---

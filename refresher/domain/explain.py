@@ -7,7 +7,7 @@ from typing import Final
 
 from refresher.domain.claiming import Turn
 from refresher.domain.facts import AccountFacts, Facts, VideoFacts
-from refresher.domain.gates import Gate, Mark, gates_of, token_free_at
+from refresher.domain.gates import Gate, Mark, gates_of, starves, token_free_at
 from refresher.domain.model import CHUNK_SIZE
 from refresher.domain.spans import counted, moment, seen_from, span
 
@@ -15,7 +15,7 @@ from refresher.domain.spans import counted, moment, seen_from, span
 READY: Final = "ready"
 #: The gates whose trouble makes a request fail. An end of the consent alone does not: the access
 #: token lives on, and when it is dead, its own gate says why it is not renewed.
-FORESEEN: Final = ("scope", "token")
+FORESEEN: Final = frozenset({"scope", "token"})
 NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -44,12 +44,13 @@ def explain(facts: Facts) -> Explanation:
     gates = gates_of(facts)
     closed = _deciding(gates)
     asked = next_ask_at(facts)
-    trouble = _trouble(gates)
+    trouble = _trouble(facts, gates)
     expected, unknown = _expected(facts, asked, trouble)
     fails = f"; but the request will fail: {trouble}" if asked and trouble else ""
+    why = f"{_reason(facts, closed, asked, expected)}{fails}{_to_come(facts)}"
     return Explanation(
         facts=facts,
-        verdict=f"{_cover(facts)}; {_reason(facts, closed, asked, expected)}{fails}",
+        verdict=f"{_cover(facts)}; {why}",
         reason=closed.name if closed else READY,
         gates=gates,
         next_ask_at=asked,
@@ -68,10 +69,24 @@ def _deciding(gates: Sequence[Gate]) -> Gate | None:
     return max(closed, key=lambda gate: (gate.until is None, gate.until or NEVER), default=None)
 
 
-def _trouble(gates: Sequence[Gate]) -> str | None:
+def _trouble(facts: Facts, gates: Sequence[Gate]) -> str | None:
     """Why the next request will fail; None: nothing tells."""
-    troubles = [each for each in gates if each.mark is Mark.TROUBLE and each.name in FORESEEN]
+    foreseen = FORESEEN if facts.account.token_dead else FORESEEN - {"token"}
+    troubles = [each for each in gates if each.mark is Mark.TROUBLE and each.name in foreseen]
     return " and ".join(each.value for each in troubles) or None
+
+
+def _to_come(facts: Facts) -> str:
+    """What stops nothing yet, but will."""
+    account = facts.account
+    told = ""
+    if account.state == "active" and account.token_failures and not account.token_dead:
+        ends = account.access_token_expires_at
+        told = f". Its access token ends at {seen_from(facts.now, ends)}" if ends else ""
+        told = f"{told}, and its renewal was put off" if told else ". Its renewal was put off"
+    if facts.limit and starves(facts):
+        told += f". {facts.limit.told[0].upper()}{facts.limit.told[1:]}"
+    return told
 
 
 def _command(gates: Sequence[Gate], closed: Gate | None) -> str | None:
@@ -168,7 +183,10 @@ def _reason(
         case "wake_up" | "video":
             return _asleep(facts, closed, asked)
         case _:
-            why = f"{WAITS_FOR.get(closed.name, '')}{closed.value}{_last(facts.account)}"
+            # Refused app credentials are no failure of the account.
+            told = closed.name != "token" or not facts.app.client_refused_at
+            last = _last(facts.account) if told else ""
+            why = f"{WAITS_FOR.get(closed.name, '')}{closed.value}{last}"
             return f"{why}{_again(facts, closed, asked)}"
 
 

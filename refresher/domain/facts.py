@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from refresher.domain.model import OpenId
+from refresher.domain.quota import Limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +127,5 @@ class Facts:
     managed: bool
     #: How long until a daemon looks for due accounts, at most.
     poll_seconds: float
+    #: The limit of its token, and what its covers need of it; None: none, or not known.
+    limit: Limit | None = None

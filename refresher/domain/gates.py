@@ -110,7 +110,11 @@ def _token(facts: Facts) -> Gate:
     if not account.token_dead:
         ends = account.access_token_expires_at
         lives = f"lives until {seen_from(facts.now, ends)}" if ends else "used until it is refused"
-        return Gate("token", Mark.OPEN, f"{account.token_standing}, {lives}")
+        value = f"{account.token_standing}, {lives}"
+        if not account.token_failures:
+            return Gate("token", Mark.OPEN, value)
+        value = f"{value}; {_put_off(account)}"
+        return Gate("token", Mark.TROUBLE, value, command=_renewing(facts))
     if why := _not_renewable(facts):
         command = _new_tokens(account) if facts.managed else STORED_ELSEWHERE
         return Gate("token", Mark.TROUBLE, f"{_dead(account)}; {why}", command=command)
@@ -128,17 +132,32 @@ def _not_renewable(facts: Facts) -> str | None:
 
 
 def _waiting_token(facts: Facts) -> Gate:
-    account = facts.account
+    account, since = facts.account, _expired_at(facts)
     until = token_free_at(account)
     if account.token_request_until and account.token_request_until > facts.now:
         value = f"{_dead(account)}; a token request is under way"
         return Gate("token", Mark.CLOSED, value, until=until)
     if refused_at := facts.app.client_refused_at:
         value = f"{_dead(account)}; TikTok refuses the app credentials, so no token is renewed"
-        return Gate("token", Mark.CLOSED, value, refused_at, until, RIGHT_CREDENTIALS)
-    value = f"{_dead(account)}; its renewal was put off {counted(account.token_failures, 'time')}"
-    command = _command("accounts resume", account)
-    return Gate("token", Mark.CLOSED, value, account.last_failure_at, until, command)
+        return Gate("token", Mark.CLOSED, value, since or refused_at, until, _renewing(facts))
+    value = f"{_dead(account)}; {_put_off(account)}"
+    since = since or account.last_failure_at
+    return Gate("token", Mark.CLOSED, value, since, until, _renewing(facts))
+
+
+def _put_off(account: AccountFacts) -> str:
+    return f"its renewal was put off {counted(account.token_failures, 'time')}"
+
+
+def _renewing(facts: Facts) -> str:
+    """What an operator can do where tokens are not renewed."""
+    refused = facts.app.client_refused_at
+    return RIGHT_CREDENTIALS if refused else _command("accounts resume", facts.account)
+
+
+def _expired_at(facts: Facts) -> datetime | None:
+    ends = facts.account.access_token_expires_at
+    return ends if ends and ends <= facts.now else None
 
 
 def token_free_at(account: AccountFacts) -> datetime | None:
@@ -241,10 +260,22 @@ def _rate(per_minute: float) -> str:
 
 def _slot(facts: Facts) -> Gate:
     account = facts.account
+    remedy = facts.limit.remedy if facts.limit and starves(facts) else None
     if account.slot_near or account.throttled or account.isolated_since:
-        return Gate("slot", Mark.OPEN, "at once" if account.slot_near else "after that wait")
-    value = f"one in {span(account.step_seconds)}, and the next ones are taken"
-    return Gate("slot", Mark.CLOSED, value, until=account.next_slot_at)
+        value = "at once" if account.slot_near else "after that wait"
+        mark = Mark.TROUBLE if remedy else Mark.OPEN
+        return Gate("slot", mark, f"{value}{_too_few(facts)}", command=remedy)
+    value = f"one in {span(account.step_seconds)}, and the next ones are taken{_too_few(facts)}"
+    return Gate("slot", Mark.CLOSED, value, until=account.next_slot_at, command=remedy)
+
+
+def starves(facts: Facts) -> bool:
+    """Whether its covers need more than the limit of its token allows."""
+    return facts.limit is not None and facts.limit.share > 1
+
+
+def _too_few(facts: Facts) -> str:
+    return "; its covers need more than that" if starves(facts) else ""
 
 
 def _wake_up(facts: Facts) -> Gate:

@@ -73,9 +73,10 @@ def failure(
     status: int, headers: Mapping[str, str], error: ToldError | None, now: float
 ) -> UpstreamError:
     """The error that an answer of the query endpoint means; `now` is Unix time."""
-    code = error.code if error and not is_ok(error.code) else NO_ERROR_OBJECT
+    code = short(error.code) if error and not is_ok(error.code) else ""
+    code = code or NO_ERROR_OBJECT  # also where TikTok gives an empty one
     log_id = error.log_id if error and isinstance(error.log_id, str) else ""
-    code, log_id = short(code), short(log_id or headers.get(LOG_ID_HEADER, ""))
+    log_id = short(log_id or headers.get(LOG_ID_HEADER, ""))
     match status, code.lower():
         # The status decides where it is clear, so that a code that nobody has seen works, too.
         case _, "access_token_invalid":

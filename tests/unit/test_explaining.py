@@ -8,10 +8,13 @@ import pytest
 from refresher.cli.explain import unsigned
 from refresher.cli.output import encodable, printable
 from refresher.domain.claiming import Turn
+from refresher.domain.due import DuePolicy
 from refresher.domain.explain import READY, explain
 from refresher.domain.facts import AccountFacts, AppFacts, Facts, VideoFacts
 from refresher.domain.gates import Mark
 from refresher.domain.model import OpenId
+from refresher.domain.pacing import Pace
+from refresher.domain.quota import limit_of_token, needed_by
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 
@@ -33,6 +36,7 @@ WELL = AccountFacts(
     free=True, slot_near=True, throttled=False, waits_for_token=False, token_dead=False,
     claimable=True, rate_share=1.0, step_seconds=0.1, accounts_ahead=0, requests_ahead=0,
 )  # fmt: skip
+POLICY = DuePolicy(timedelta(hours=1), timedelta(minutes=30), timedelta(hours=6), 5)
 APP = AppFacts(
     None,
     0.0,
@@ -63,8 +67,9 @@ WAITS = {
 }  # fmt: skip
 
 
-def told(video=VIDEO, app=APP, *, managed=True, **account):
+def told(video=VIDEO, app=APP, *, managed=True, limit=None, **account):
     facts = Facts(NOW, replace(WELL, **account), app, video, managed=managed, poll_seconds=5)
+    facts = replace(facts, limit=limit)
     return explain(facts)
 
 
@@ -213,6 +218,32 @@ def test_an_account_of_which_all_gates_are_open_waits_for_its_turn():
         " 2026-09-01 12:00:05+00:00 (in 5 s)"
     )
     assert (explanation.expected_at, explanation.command) == (at(seconds=5), None)
+
+
+def test_an_account_that_needs_more_than_its_limit_is_told_so():
+    """Whatever its gates say: it is asked for, but too rarely."""
+    needed = needed_by("its 4,000 videos need", 200, POLICY, 1.0, 900.0)
+    explanation = told(limit=limit_of_token(Pace(10, 0, lease_seconds=60), needed))
+    assert explanation.reason == READY
+    assert gate(explanation, "slot").mark is Mark.TROUBLE
+    assert ". Its 4,000 videos need 20.0 requests a minute as covers fall due, 204% of the 9.8" in (
+        explanation.verdict
+    )
+    assert explanation.command.startswith("set REFRESHER_RATE_LIMIT_PER_TOKEN to 26 or more")
+
+
+def test_a_renewal_that_was_put_off_is_told_before_the_token_dies():
+    """With its remedy, and without an answer that has nothing to do with it."""
+    refused = replace(APP, client_refused_at=at(minutes=-2))
+    explanation = told(app=refused, token_failures=1, **ASLEEP)
+    assert gate(explanation, "token").mark is Mark.TROUBLE
+    assert explanation.verdict.endswith(
+        ". Its access token ends at 2026-09-01 15:00:00+00:00 (in 3 h), and its renewal was put off"
+    )
+    assert explanation.command.startswith("correct REFRESHER_TIKTOK_CLIENT_KEY")
+    dead = told(app=refused, **WAITS | FAILED)
+    assert "internal_error" not in dead.verdict
+    assert gate(dead, "token").since == at(hours=-1)
 
 
 def test_with_a_queue_and_no_limit_of_the_app_nobody_knows_how_long():

@@ -192,9 +192,10 @@ def test_a_status_is_enough_where_the_body_says_nothing(status, kind, body):
     assert (failed.code, failed.status, failed.log_id) == ("no_error_object", status, LOG_ID)
 
 
-def test_a_bad_status_that_says_ok_is_no_code():
-    """The log must not say that a failure was ok."""
-    body = json.dumps({"error": {"code": "ok", "log_id": LOG_ID}}).encode()
+@pytest.mark.parametrize("code", ["ok", ""])
+def test_a_bad_status_without_a_code_of_its_own(code):
+    """The log must not say that a failure was ok, or nothing."""
+    body = json.dumps({"error": {"code": code, "log_id": LOG_ID}}).encode()
     failed = failure(503, body)
     assert (type(failed), failed.code, failed.log_id) == (UpstreamFailed, "no_error_object", LOG_ID)
 
