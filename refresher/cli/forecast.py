@@ -104,7 +104,9 @@ def _print(told: Outlook) -> None:
         print(printable(line))
     for rows in (report.quotas(told), report.losers(told), list(report.facts(told))):
         if rows:
+            print()
             print_table(_table(rows))
+    print()
     print(f"It cannot know: {'; '.join(report.CANNOT_KNOW)}.")
 
 
