@@ -3,8 +3,5 @@ SELECT extract(epoch FROM now())::float8 AS now,
        {{ app_rate_found }} AS rate,
        extract(epoch FROM next_slot_at)::float8 AS free_at,
        extract(epoch FROM paused_since)::float8 AS paused_since,
-       -- Of these credentials; NULL also where nobody is to renew tokens with them.
-       CASE WHEN refused_client = :credentials
-                 AND client_refused_at >= now() - interval '{{ refused_seconds }} seconds'
-            THEN extract(epoch FROM client_refused_at)::float8 END AS client_refused_at
+       extract(epoch FROM {{ credentials_refused_at }})::float8 AS client_refused_at
 FROM refresher.app
