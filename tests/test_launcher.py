@@ -7,7 +7,7 @@ import signal
 import psutil
 import pytest
 
-from tests.conftest import PATIENCE_SECONDS, environment, eventually, free_port
+from tests.conftest import PATIENCE_SECONDS, environment, eventually
 from tests.launcher import Forked, into
 
 NOWHERE = "postgresql://u:pass-word-of-the-tests@127.0.0.1:9/d"
@@ -51,7 +51,7 @@ async def test_a_signal_ends_it(launcher, tmp_path, own, number):
     output = tmp_path / "output"
     with into(output) as streams:
         process = await launcher.start(
-            *("emulator", "--port", str(free_port())),
+            *("emulator", "--port", "0"),
             environment={**environment(NOWHERE), **own},
             folder=tmp_path,
             streams=streams,

@@ -53,7 +53,9 @@ async def test_the_pause_is_said_wherever_an_operator_looks(refresher, pool):
     _, out, _ = await refresher("status")
     assert out.splitlines()[0].split(maxsplit=1) == [
         "paused",
-        f"everything, since {since.isoformat()}: resume --all goes on",
+        "everything, since "
+        + since.isoformat(sep=" ", timespec="seconds")
+        + " (now): resume --all goes on",
     ]
     told = json.loads((await refresher("status", "--json"))[1])
     assert told["paused_since"] == since.isoformat()
