@@ -272,7 +272,7 @@ async def test_videos_are_only_looked_up_by_their_key(database, pool, partitions
     )
     await pool.execute("ANALYZE refresher.accounts, refresher.videos")
     for statement, values in (
-        (ACCOUNTS_OF_VIDEO, {"video_id": "v7"}),
+        (ACCOUNTS_OF_VIDEO, {"video_id": "v7", "part": 0}),
         (EXPLAIN, {**parameters(["ana7"], "v7", pace=PACE, managed=True), "credentials": None}),
     ):
         text, *given = statement(**values)
