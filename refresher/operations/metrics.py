@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
@@ -11,12 +11,15 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 
 from refresher.operations.fleet_metrics import FleetCollector
 from refresher.operations.replica_metrics import ReplicaCollector
-from refresher.operations.server import ANSWER_SECONDS, Sources
+from refresher.operations.server import Sources
+
+#: For so long. It is less than intervals of scraping, so a server's scrape gets fresh numbers.
+MADE_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """To make one takes milliseconds: all who ask for the same within a second get the same."""
+    """To make one takes milliseconds: all who ask for the same within moments get the same."""
 
     asked: tuple[Sequence[str], str]
     made_at: float
@@ -37,7 +40,7 @@ def metrics_handler(sources: Sources) -> Handler:
         await sources.fleet.latest()
         asked = (request.headers.getall(hdrs.ACCEPT, []), request.query_string)
         now = sources.clock()
-        if latest is None or latest.asked != asked or now > latest.made_at + ANSWER_SECONDS:
+        if latest is None or latest.asked != asked or now > latest.made_at + MADE_SECONDS:
             made = cast("web.Response", await render(request))
             latest = _Answer(asked, now, cast("bytes", made.body), made.headers.copy())
         return web.Response(body=latest.body, headers=latest.headers)

@@ -38,7 +38,7 @@ VIEWERS: Final = 50
 #: How often a stream looks for a newer reading.
 LOOK_SECONDS: Final = 2.0
 #: A page is drawn once in so long, however many ask for it.
-DRAWN_SECONDS: Final = 1.0
+DRAWN_SECONDS: Final = 3.0
 DRAWN_AT_ONCE: Final = 16
 #: Longer words in an address are no state, reason or open_id of ours.
 LONGEST_WORD: Final = 256
