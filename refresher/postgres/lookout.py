@@ -27,6 +27,7 @@ class Look:
     begun_at: float
     #: False until it has answered.
     answered: bool = False
+    ended_at: float = 0.0
 
 
 class Lookout:
@@ -59,13 +60,19 @@ class Lookout:
 
         All statements that wait share a look; at most two looks begin in a second.
         """
+        asked_at = self._clock()
         async with self._looking:
             look = self._looks.get(host)
-            if look is None or self._clock() - look.begun_at >= SILENT_SECONDS:
+            if look is None or self._is_old(look, asked_at):
                 # Noted first: it counts even if its statement ends before it.
                 look = self._looks[host] = Look(self._clock())
                 look.answered = await self._answers_or_is_left(host)
+                look.ended_at = self._clock()
             return look.answered
+
+    def _is_old(self, look: Look, asked_at: float) -> bool:
+        """Not if it ended while the one who asks waited for it, however long it took."""
+        return look.ended_at < asked_at and self._clock() - look.begun_at >= SILENT_SECONDS
 
     async def _answers_or_is_left(self, host: Host) -> bool:
         async with asyncio.TaskGroup() as group:
