@@ -526,10 +526,23 @@ async def refresh(pool, claim):
     return [Sample(write.video_ids[0], len(write.video_ids)) for write in new]
 
 
+async def tries_beside_others(pool):
+    """A claim is unsure, too, where another database of the server is written to at that moment."""
+    for _ in range(20):
+        yield
+        await pool.execute(
+            "UPDATE refresher.accounts SET lease_owner = NULL, lease_expires_at = NULL,"
+            " next_slot_at = '-infinity', wake_at = '-infinity'"
+        )
+
+
 async def test_an_account_that_is_wholly_refreshed_is_not_counted(pool):
     """A video of each write says how the others are: one that is deleted meanwhile is not missed."""
     await store(pool, "ana", 30)
-    (claim,) = await replica(pool).claim(10)
+    async for _ in tries_beside_others(pool):
+        (claim,) = await replica(pool).claim(10)
+        if claim.all_videos is not None:
+            break
     assert claim.all_videos == 30
     release = conclude(claim, [], 0.5, samples=await refresh(pool, claim))
     await pool.execute("DELETE FROM refresher.videos WHERE video_id = $1", ids(claim)[-1])
@@ -598,16 +611,20 @@ async def late_to_lock(pool, monkeypatch):
 async def test_a_claim_knows_that_it_may_not_have_seen_the_last_insert(pool, late_to_lock, unseen):
     """Its account is counted, and is awake for the video that came before the lock."""
     await store(pool, "ana", 30)
-    claiming = asyncio.create_task(replica(pool).claim(10))
-    while not await late_to_lock.fetchval(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event = 'advisory'"
-    ):
-        assert not claiming.done()
-    if unseen:
-        await late_to_lock.execute("INSERT INTO refresher.videos VALUES ('ana', 'last')")
-    await late_to_lock.execute("SELECT pg_advisory_unlock(7)")
-    (claim,) = await claiming
+    async for _ in tries_beside_others(pool):
+        claiming = asyncio.create_task(replica(pool).claim(10))
+        while not await late_to_lock.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event = 'advisory'"
+        ):
+            assert not claiming.done()
+        if unseen:
+            await late_to_lock.execute("INSERT INTO refresher.videos VALUES ('ana', 'last')")
+        await late_to_lock.execute("SELECT pg_advisory_unlock(7)")
+        (claim,) = await claiming
+        if unseen or claim.all_videos is not None:
+            break
+        await late_to_lock.execute("SELECT pg_advisory_lock(7)")
     assert (len(claim.videos), claim.all_videos) == (30, None if unseen else 30)
     release = conclude(claim, [], 0.5, samples=await refresh(pool, claim))
     await replica(pool).release([release])

@@ -48,7 +48,9 @@ CROSS JOIN LATERAL (
            missing_since IS NOT NULL AS missing,
            refusal IS NOT NULL AS refused,
            CASE WHEN cover_image_url IS NOT NULL
-                THEN extract(epoch FROM cover_expires_at - refreshed_at)::float8 END AS lived
+                -- Before PostgreSQL 17, infinite times cannot be subtracted from each other.
+                THEN (extract(epoch FROM cover_expires_at)
+                      - extract(epoch FROM refreshed_at))::float8 END AS lived
     FROM refresher.videos
     WHERE open_id = s.open_id
       AND video_id >= CASE WHEN place = 0 THEN low ELSE lpad(trunc(
