@@ -62,10 +62,19 @@ def explain(
 async def _read(
     pool: Pool, settings: Settings, video_id: str | None, account: str | None
 ) -> Sequence[Facts]:
-    from refresher.postgres.explain import accounts_of_video
+    from refresher.postgres.vitals import read_lives
 
     if account is not None:
-        return [await read_account(pool, settings, account, video_id)]
+        facts: Sequence[Facts] = [await read_account(pool, settings, account, video_id)]
+    else:
+        facts = await _of_video(pool, settings, video_id)
+    lives = await read_lives(pool, settings.due_policy)
+    return [replace(each, limit=_limit(each, lives, settings.pace)) for each in facts]
+
+
+async def _of_video(pool: Pool, settings: Settings, video_id: str | None) -> Sequence[Facts]:
+    from refresher.postgres.explain import accounts_of_video
+
     assert video_id is not None  # noqa: S101 - one of them is given
     open_ids = await accounts_of_video(pool, video_id) if encodable(video_id) else []
     if not open_ids:
@@ -101,11 +110,9 @@ async def _facts(
     pool: Pool, settings: Settings, open_ids: Sequence[str], video_id: str | None
 ) -> Sequence[Facts]:
     from refresher.postgres.explain import read_facts
-    from refresher.postgres.vitals import read_lives
 
     credentials = settings.app_credentials
-    lives = await read_lives(pool, settings.due_policy)
-    facts = await read_facts(
+    return await read_facts(
         pool,
         open_ids,
         video_id,
@@ -114,7 +121,6 @@ async def _facts(
         poll_seconds=settings.poll_seconds,
         credentials=credentials.fingerprint if credentials else None,
     )
-    return [replace(each, limit=_limit(each, lives, settings.pace)) for each in facts]
 
 
 def _limit(facts: Facts, lives: Lives, pace: Pace) -> Limit | None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from refresher.domain.claiming import Turn
 from refresher.domain.facts import AccountFacts, Facts, VideoFacts
-from refresher.domain.gates import Gate, Mark, gates_of, starves, token_free_at
+from refresher.domain.gates import Gate, Mark, gates_of, token_free_at
 from refresher.domain.model import CHUNK_SIZE
 from refresher.domain.spans import counted, moment, seen_from, span
 
@@ -84,8 +84,8 @@ def _to_come(facts: Facts) -> str:
         ends = account.access_token_expires_at
         told = f". Its access token ends at {seen_from(facts.now, ends)}" if ends else ""
         told = f"{told}, and its renewal was put off" if told else ". Its renewal was put off"
-    if facts.limit and starves(facts):
-        told += f". {facts.limit.told[0].upper()}{facts.limit.told[1:]}"
+    if facts.too_low:
+        told += f". {facts.too_low.told[0].upper()}{facts.too_low.told[1:]}"
     return told
 
 

@@ -129,3 +129,8 @@ class Facts:
     poll_seconds: float
     #: The limit of its token, and what its covers need of it; None: none, or not known.
     limit: Limit | None = None
+
+    @property
+    def too_low(self) -> Limit | None:
+        """That limit, if its covers need more than it allows."""
+        return self.limit if self.limit and self.limit.share > 1 else None

@@ -28,7 +28,7 @@ class Mark(StrEnum):
 
     OPEN = "open"
     CLOSED = "closed"
-    #: Open, but the request or the renewal of the token will fail.
+    #: Open, but the request or the renewal of the token will fail, or the limit is too low.
     TROUBLE = "trouble"
     #: Nothing is known, or it does not apply.
     SILENT = "silent"
@@ -260,22 +260,14 @@ def _rate(per_minute: float) -> str:
 
 def _slot(facts: Facts) -> Gate:
     account = facts.account
-    remedy = facts.limit.remedy if facts.limit and starves(facts) else None
+    remedy = facts.too_low.remedy if facts.too_low else None
+    too_few = "; its covers need more than that" if remedy else ""
     if account.slot_near or account.throttled or account.isolated_since:
         value = "at once" if account.slot_near else "after that wait"
         mark = Mark.TROUBLE if remedy else Mark.OPEN
-        return Gate("slot", mark, f"{value}{_too_few(facts)}", command=remedy)
-    value = f"one in {span(account.step_seconds)}, and the next ones are taken{_too_few(facts)}"
+        return Gate("slot", mark, f"{value}{too_few}", command=remedy)
+    value = f"one in {span(account.step_seconds)}, and the next ones are taken{too_few}"
     return Gate("slot", Mark.CLOSED, value, until=account.next_slot_at, command=remedy)
-
-
-def starves(facts: Facts) -> bool:
-    """Whether its covers need more than the limit of its token allows."""
-    return facts.limit is not None and facts.limit.share > 1
-
-
-def _too_few(facts: Facts) -> str:
-    return "; its covers need more than that" if starves(facts) else ""
 
 
 def _wake_up(facts: Facts) -> Gate:

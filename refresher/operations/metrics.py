@@ -13,7 +13,8 @@ from refresher.operations.fleet_metrics import FleetCollector
 from refresher.operations.replica_metrics import ReplicaCollector
 from refresher.operations.server import Sources
 
-#: For so long. It is less than intervals of scraping, so a server's scrape gets fresh numbers.
+#: For how long an answer is given out. It is less than any interval of scraping, so that a server
+#: always gets fresh numbers.
 MADE_SECONDS: Final = 3.0
 
 

@@ -73,8 +73,6 @@ class Outlook:
     least_lead_seconds: float
     most_lead_seconds: float
     need: Need
-    #: The app's limit in force was shown by 429s: no setting raises it.
-    app_limit_found: bool
     #: What to do where quota is why covers die.
     remedy: str | None
     today: Prospect
@@ -125,7 +123,6 @@ def _outlook(
         least_lead_seconds=seconds_ahead(plan.policy, 0.0, plan.longest_seconds),
         most_lead_seconds=seconds_ahead(plan.policy, 1.0, plan.longest_seconds),
         need=need,
-        app_limit_found=plan.pace.limit_per_app != as_set.limit_per_app,
         remedy=_remedy(stored, as_set, need, today),
         today=today,
         other=others[0] if others else None,

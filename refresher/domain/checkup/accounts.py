@@ -21,12 +21,12 @@ def parked(troubles: Troubles) -> Iterator[Finding]:
         yield fine("no account is parked")
         return
     states = ", ".join(f"{count:,} {state}" for state, count in by_state.items() if count)
-    first = max(by_state, key=by_state.__getitem__)
+    lists = " and ".join(f"{LIST} {state} --csv" for state, count in by_state.items() if count)
     tell = problem if number == troubles.accounts else warning
     yield tell(
         f"{counted(number, 'account')} parked ({states}), the first for"
         f" {span(troubles.parked_seconds or 0.0)}",
-        f"ask their users to authorize again: {LIST} {first} --csv names them",
+        f"ask their users to authorize again, see {lists}",
     )
 
 

@@ -18,7 +18,6 @@ from refresher.domain.spans import span
 
 #: The last share of a life that lead and spread may use.
 USABLE: Final = 1 / 3
-MINUTE_SECONDS: Final = 60.0
 
 
 #: Where to look for the reason.
