@@ -295,6 +295,13 @@ async def test_a_flood_costs_the_database_what_one_viewer_does(pool, database, a
         assert all("in a few seconds" in text for status, text in answers if status == 503)
 
 
+async def test_who_waits_for_a_turn_is_answered(pool, database):
+    """Three different lists at once: the last one's turn comes after two seconds."""
+    await store(pool, "ana", "valid")
+    async with visited(database) as session:
+        await asyncio.gather(*(text_of(session, f"/accounts?after={n}") for n in range(3)))
+
+
 async def test_the_database_is_away(pool, server, database, monkeypatch):
     """The page shows what it has and how old that is; without anything it says so."""
     monkeypatch.setattr("refresher.operations.verdicts.OLD_SECONDS", 0.5)

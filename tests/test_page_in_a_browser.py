@@ -3,13 +3,15 @@
 import re
 import shutil
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from itertools import product
 
+import aiohttp
 import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import async_playwright, expect
 
-from tests.conftest import free_port
+from tests.conftest import eventually, free_port
 from tests.test_page import close, park, visited
 from tests.test_status import settle, store
 
@@ -57,6 +59,25 @@ async def browsing(**options):
         yield page
 
 
+async def until_drawn(session, *paths):
+    """A page that cannot be drawn yet is a 503: the console would complain of a slow database."""
+    for path in paths:
+
+        async def drawn(path=path):
+            async with session.get(path) as response:
+                return response.status == HTTPStatus.OK
+
+        await eventually(drawn, f"{path} to be drawn")
+
+
+@asynccontextmanager
+async def answering(database, *paths):
+    """`visited`, when these pages can be drawn."""
+    async with visited(database) as session:
+        await until_drawn(session, *paths)
+        yield session
+
+
 async def trouble(pool):
     """A fleet with something on every part of the page."""
     await store(pool, "ana-" + "x" * 60, "valid", "dead", "new", "gone")
@@ -78,7 +99,7 @@ async def trouble(pool):
 async def test_it_is_accessible_and_fits(pool, database):
     """No finding of axe, in light and dark; at 360 px nothing sticks out, and no table scrolls."""
     await trouble(pool)
-    async with visited(database) as session, chromium() as browser:
+    async with answering(database, "/", "/accounts") as session, chromium() as browser:
         for scheme, viewport in product(["light", "dark"], [WIDE, MIDDLE, NARROW]):
             async with opened(browser, color_scheme=scheme, viewport=viewport) as page:
                 for path in ("/", "/accounts"):
@@ -95,7 +116,8 @@ async def test_it_is_accessible_and_fits(pool, database):
 async def test_it_works_by_keyboard(pool, database):
     """The first stop leads to the content; a filter is chosen and sent without a mouse."""
     await trouble(pool)
-    async with visited(database) as session, browsing() as page:
+    pages = "/", "/accounts", "/accounts?reason=invalid_grant"
+    async with answering(database, *pages) as session, browsing() as page:
         await page.goto(f"{session._base_url}/")
         await page.keyboard.press("Tab")
         await page.keyboard.press("Enter")
@@ -113,7 +135,7 @@ async def test_without_javascript_it_loads_itself_again(pool, database):
     """All of it is there, and a newer reading comes by itself."""
     await store(pool, "ana", "valid")
     await settle(pool)
-    async with visited(database) as session, browsing(java_script_enabled=False) as page:
+    async with answering(database, "/") as session, browsing(java_script_enabled=False) as page:
         await page.goto(f"{session._base_url}/")
         await expect(page.locator("#number-videos")).to_have_text("2")
         await store(pool, "ben", "valid")
@@ -125,7 +147,7 @@ async def test_the_database_goes_away_and_the_page_says_so(pool, server, databas
     monkeypatch.setattr("refresher.operations.verdicts.OLD_SECONDS", 5.0)
     await store(pool, "ana", "valid")
     await settle(pool)
-    async with visited(database) as session, browsing() as page:
+    async with answering(database, "/") as session, browsing() as page:
         await page.goto(f"{session._base_url}/")
         await close(server, await pool.fetchval("SELECT current_database()"))
         shown = page.get_by_text("It does not answer in time.")
@@ -141,8 +163,11 @@ async def test_covers_are_seen_expiring_and_being_refreshed(serve, start, pool):
     port = free_port()
     await start(world, http_listen=f"127.0.0.1:{port}", lead_seconds=5, spread_seconds=0)
     await world.until_valid(40)
+    base = f"http://127.0.0.1:{port}"
+    async with aiohttp.ClientSession(base) as session:
+        await until_drawn(session, "/")
     async with browsing() as page:
-        await page.goto(f"http://127.0.0.1:{port}/")
+        await page.goto(f"{base}/")
         valid, expired = page.locator("#number-valid"), page.locator("#number-expired")
         await expect(valid).to_have_text("40", timeout=PATIENCE_MS)
         soon = page.locator("#table-expiring tr", has_text="under 1 min").locator(".count")

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from refresher.domain.clocks import Clock
-from refresher.operations.shared import Reading, Shared
+from refresher.operations.shared import PATIENCE_SECONDS, Reading, Shared
 from refresher.postgres.database import Pool
 from refresher.postgres.details import Troubled, Wanted, list_troubled
 
@@ -53,7 +53,11 @@ class Lists:
         if wanted not in self._kept:
             if self._waiting >= WAITING:
                 raise Busy
-            self._kept[wanted] = Shared(partial(self._read, wanted, PAGE + 1), self._clock)
+            self._kept[wanted] = Shared(
+                partial(self._read, wanted, PAGE + 1),
+                self._clock,
+                patience_seconds=WAITING * TURN_SECONDS + PATIENCE_SECONDS,
+            )
         self._kept.move_to_end(wanted)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
