@@ -27,7 +27,9 @@ async def on_terminal(command, database, *, code=0, **more):
     ours, theirs = pty.openpty()
     settings = {**environment(database), "TERM": "xterm-256color", "COLUMNS": "100", **more}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "refresher", command), stdout=theirs, stdin=theirs, env=settings
+        *(sys.executable, "-m", "refresher", *command.split()),
+        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+        env=settings,
     )
     os.close(theirs)
     written = await asyncio.to_thread(read_all, ours)

@@ -6,9 +6,12 @@ import json
 
 import pytest
 
+from refresher.cli.accounts import ACCOUNT_CELLS
 from refresher.postgres import listing
 from refresher.postgres.audit import audit_step
+from tests.terminal import ESCAPE, on_terminal
 
+LEFT_OUT = "too wide for this terminal, but in --csv and --json: "
 ACCOUNTS = """
 INSERT INTO refresher.accounts (open_id, access_token, state, state_reason, isolated_since,
                                 isolated_reason, refresh_token_expires_at, last_failure_at,
@@ -110,6 +113,20 @@ async def test_foreign_names_are_printed_as_they_are(refresher, pool):
         assert "\x1b" not in out
 
 
+@pytest.mark.parametrize(("width", "last"), [(37, "state"), (58, "reason"), (300, "wakes at")])
+async def test_a_terminal_gets_the_columns_that_fit(database, pool, width, last):
+    """The first ones, in lines that are not folded; those that are left out are named."""
+    await pool.execute(ACCOUNTS)
+    written = ESCAPE.sub("", await on_terminal("accounts list", database, COLUMNS=str(width)))
+    header, *rows = written.splitlines()
+    assert header.rstrip().endswith(last)
+    assert [row.split()[0] for row in rows[:4]] == ["-ana", "=ben", "cleo", "dora"]
+    assert max(map(len, rows[:4])) <= width
+    told = [row for row in rows if row.startswith("refresher: too wide")]
+    left_out = [name for name in ACCOUNT_CELLS if name not in header]
+    assert told == [f"refresher: {LEFT_OUT}{', '.join(left_out)}"] * bool(left_out)
+
+
 async def test_no_line_in_a_pipe_ends_in_spaces(refresher, pool):
     """Columns stand below each other, and what is empty at the end is left out."""
     await pool.execute(VIDEOS)
@@ -162,7 +179,7 @@ async def test_videos_of_one_account_are_listed(refresher, pool):
     header, line = out.splitlines()
     assert code == 0
     assert header.split("  ")[0] == "open_id"
-    assert line.split()[:3] == ["ben", "4", "paused"]
+    assert (line.split()[:2], line.split()[-1]) == (["ben", "4"], "paused")
 
 
 async def test_lists_go_page_by_page(pool, monkeypatch):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from itertools import accumulate
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from refresher.cli.output import Misuse, print_table, short, unmarked
+from refresher.cli.output import Misuse, print_table, printable, say, short, unmarked
 from refresher.domain.cells import safe_cell
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
     Pages = AsyncIterator[Sequence[Row]]
+
+#: Between two columns of a table.
+GAP: Final = 2
 
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON array, for programs.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="CSV, for spreadsheets and imports.")]
@@ -78,15 +83,34 @@ def _cell(value: object) -> object:
 async def _print_table(columns: Mapping[str, Callable[[Row], str]], pages: Pages) -> None:
     from rich.table import Table
 
-    header = True
+    shown: Sequence[str] = []
     async for page in pages:
-        if not page and not header:
+        if not page and shown:
             continue
-        table = Table(*columns, box=None, pad_edge=False, show_header=header)
-        for row in page:
-            table.add_row(*(unmarked(cell_of(row)) for cell_of in columns.values()))
+        cells = {
+            name: [printable(cell_of(row)) for row in page] for name, cell_of in columns.items()
+        }
+        header = not shown
+        shown = shown or _fitting(cells)
+        table = Table(*shown, box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=header)
+        for row in zip(*(cells[name] for name in shown), strict=True):
+            table.add_row(*map(unmarked, row))
         print_table(table)
-        header = False
+    left_out = [name for name in columns if name not in shown]
+    if shown and left_out:
+        say(f"too wide for this terminal, but in --csv and --json: {', '.join(left_out)}")
+
+
+def _fitting(cells: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """The columns: on a terminal the first ones that stand side by side in it, at least one."""
+    from rich.cells import cell_len
+
+    names = list(cells)
+    if not sys.stdout.isatty():
+        return names
+    widths = (GAP + max(map(cell_len, [name, *texts])) for name, texts in cells.items())
+    width = GAP + get_terminal_size().columns
+    return names[: max(1, sum(end <= width for end in accumulate(widths)))]
 
 
 def text(column: str) -> Callable[[Row], str]:

@@ -28,13 +28,13 @@ VIDEO_STATES: Final = ("missing", "gone", "rejected", "expired")
 VIDEO_CELLS: Final = {
     "open_id": text("open_id"),
     "video_id": text("video_id"),
-    "account": text("account_state"),
     "cover expires": text("cover_expires_at"),
     "missing since": text("missing_since"),
     "gone since": text("gone_at"),
     "refusal": text("refusal"),
     "misses": text("misses"),
     "asked for at": text("due_at"),
+    "account": text("account_state"),
 }
 
 videos = typer.Typer(help="The videos whose covers are kept alive.")
