@@ -333,6 +333,7 @@ async def test_parked_accounts(database, pool):
         WARNING,
         "1 account parked (1 needs_scope), the first for 3 h",
     )
+    assert "authorize again, for needs_scope with video.list, see refresher" in found.remedy
     assert "refresher accounts list --state needs_scope --csv" in found.remedy
     await pool.execute(park, "%", "needs_reauthorization")
     assert (await outcome(database, check))[0] is PROBLEM
@@ -613,6 +614,12 @@ async def test_how_scattered_the_videos_of_accounts_are(stored, pool):
     check = "storage.scatter"
     assert (await outcome(stored, check))[0] is SKIPPED
     await store(pool, accounts=60)
+    await pool.execute("UPDATE pg_class SET reltuples = -1, relpages = 0 WHERE relname ~ '^videos'")
+    assert (await outcome(stored, check)) == (
+        SKIPPED,
+        "videos was not analyzed so far: ANALYZE refresher.videos",
+    )
+    await pool.execute("ANALYZE refresher.videos")
     worst, text = await outcome(stored, check)
     assert (worst, "which gains little" in text) == (OK, True)
     name = await pool.fetchval("SELECT current_database()")

@@ -321,6 +321,8 @@ async def test_the_verdict_comes_first_and_every_gate_has_its_line(refresher, po
     assert (code, err) == (0, "")
     assert lines[0].startswith("video v1 of account ana: Cover is valid for 5 h 12 min; asked for")
     assert [line.split()[1] for line in lines[2:6]] == ["state", "consent", "scope", "token"]
+    marked = {line[2:10].strip(): line[0] for line in lines[2:14]}
+    assert (marked["state"], marked["wake up"], marked["video"]) == ("✓", "…", "…")
     assert "https://p16.example/obj/cover" in out
     assert "x-expires" not in out
 
@@ -362,6 +364,7 @@ async def test_a_dead_account_names_what_killed_it_and_what_to_do(refresher, poo
     await pool.execute("UPDATE refresher.accounts SET state = 'paused'")
     code, out, _ = await refresher("explain", "--account", "-ana")
     assert "refresher accounts resume -ana" in out
+    assert "\n✗ state " in out
 
 
 @pytest.mark.parametrize(

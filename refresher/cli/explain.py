@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from refresher.settings import Settings
 
 #: By `Mark`, and where the output cannot show these.
-MARKS: Final = {"open": "✓", "closed": "✗", "trouble": "!", "silent": "·"}
-PLAIN_MARKS: Final = {"open": "+", "closed": "x", "trouble": "!", "silent": "-"}
+WAITS: Final = "waits"
+MARKS: Final = {"open": "✓", WAITS: "…", "closed": "✗", "trouble": "!", "silent": "·"}
+PLAIN_MARKS: Final = {"open": "+", WAITS: "~", "closed": "x", "trouble": "!", "silent": "-"}
 CONTEXT: Final = TAKES_HYPHENS
 
 
@@ -148,10 +149,18 @@ def _print(told: Explanation) -> None:
     print()
     marks = MARKS if encodable("".join(MARKS.values()), output=True) else PLAIN_MARKS
     print_pairs(
-        [(f"{marks[gate.mark]} {gate.name.replace('_', ' ')}", _gate(gate)) for gate in told.gates]
+        [
+            (f"{marks[_mark(gate)]} {gate.name.replace('_', ' ')}", _gate(gate))
+            for gate in told.gates
+        ]
     )
     print()
     print_pairs(_rest(told))
+
+
+def _mark(gate: Gate) -> str:
+    """A closed gate that opens by itself, and needs nobody, is nothing bad."""
+    return WAITS if gate.mark == "closed" and gate.until and not gate.command else gate.mark
 
 
 def _gate(gate: Gate) -> str:

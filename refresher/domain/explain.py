@@ -1,5 +1,6 @@
 """Why an account or a video is in the state it is in, and when it is asked for next."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -7,7 +8,8 @@ from typing import Final
 
 from refresher.domain.claiming import Turn
 from refresher.domain.facts import AccountFacts, Facts, VideoFacts
-from refresher.domain.gates import Gate, Mark, gates_of, token_free_at
+from refresher.domain.gates import Gate, Mark, gates_of, token_free_at, why_not_renewed
+from refresher.domain.missing import Missing, bereft
 from refresher.domain.model import CHUNK_SIZE
 from refresher.domain.spans import counted, moment, seen_from, span
 
@@ -56,7 +58,7 @@ def explain(facts: Facts) -> Explanation:
         next_ask_at=asked,
         expected_at=expected,
         unknown=unknown,
-        command=_command(gates, closed) or _late(facts, expected),
+        command=_command(gates, closed) or _late(facts, expected) or _left_out(facts),
     )
 
 
@@ -80,10 +82,11 @@ def _to_come(facts: Facts) -> str:
     """What stops nothing yet, but will."""
     account = facts.account
     told = ""
-    if account.state == "active" and account.token_failures and not account.token_dead:
+    why = why_not_renewed(facts)
+    if account.state == "active" and why and not account.token_dead:
         ends = account.access_token_expires_at
-        told = f". Its access token ends at {seen_from(facts.now, ends)}" if ends else ""
-        told = f"{told}, and its renewal was put off" if told else ". Its renewal was put off"
+        told = f". Its access token ends at {seen_from(facts.now, ends)}, and {why}" if ends else ""
+        told = told or f". {why[0].upper()}{why[1:]}"
     if facts.too_low:
         told += f". {facts.too_low.told[0].upper()}{facts.too_low.told[1:]}"
     return told
@@ -93,7 +96,19 @@ def _command(gates: Sequence[Gate], closed: Gate | None) -> str | None:
     if closed and closed.command:
         return closed.command
     troubles = [gate.command for gate in gates if gate.mark is Mark.TROUBLE]
-    return next(filter(None, troubles), None)
+    # A missing video is asked for more rarely, even where another gate opens still later.
+    videos = [gate.command for gate in gates if gate.name == "video"]
+    return next(filter(None, [*troubles, *videos]), None)
+
+
+def _left_out(facts: Facts) -> str | None:
+    """Where the names are, if TikTok leaves out more of its videos than users delete."""
+    account = facts.account
+    missing = Missing(account.open_id, account.missing or 0, account.videos)
+    if facts.video or not bereft([missing]):
+        return None
+    command = f"refresher videos list --account {shlex.quote(account.open_id)} --state"
+    return f"see which are no longer there, or not public: {command} missing, and {command} gone"
 
 
 def _late(facts: Facts, expected: datetime | None) -> str | None:
@@ -155,7 +170,9 @@ def _cover(facts: Facts) -> str:
     account = facts.account
     if not account.videos:
         return "Its covers have not been counted so far"
-    return f"{account.valid:,} of {account.videos:,} covers were valid at its last release"
+    valid = f"{account.valid:,} of {account.videos:,} covers were valid at its last release"
+    left_out = f", and TikTok left out {counted(account.missing or 0, 'video')}"
+    return f"{valid}{left_out if account.missing else ''}"
 
 
 def _cover_of(video: VideoFacts, now: datetime) -> str:

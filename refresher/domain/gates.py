@@ -20,6 +20,8 @@ SCOPE: Final = "video.list"
 RIGHT_CREDENTIALS: Final = (
     "correct REFRESHER_TIKTOK_CLIENT_KEY and REFRESHER_TIKTOK_CLIENT_SECRET, restart all replicas"
 )
+REFUSES_CREDENTIALS: Final = "TikTok refuses the app credentials"
+PARKED: Final = frozenset({"needs_reauthorization", "needs_scope"})
 STORED_ELSEWHERE: Final = "let the program that renews tokens store a new access token"
 
 
@@ -111,14 +113,25 @@ def _token(facts: Facts) -> Gate:
         ends = account.access_token_expires_at
         lives = f"lives until {seen_from(facts.now, ends)}" if ends else "used until it is refused"
         value = f"{account.token_standing}, {lives}"
-        if not account.token_failures:
+        why = why_not_renewed(facts)
+        if why is None:
             return Gate("token", Mark.OPEN, value)
-        value = f"{value}; {_put_off(account)}"
-        return Gate("token", Mark.TROUBLE, value, command=_renewing(facts))
+        return Gate("token", Mark.TROUBLE, f"{value}; {why}", command=_renewing(facts))
     if why := _not_renewable(facts):
         command = _new_tokens(account) if facts.managed else STORED_ELSEWHERE
         return Gate("token", Mark.TROUBLE, f"{_dead(account)}; {why}", command=command)
+    if account.state in PARKED:
+        value = f"{_dead(account)}; not renewed while the account is parked"
+        return Gate("token", Mark.TROUBLE, value, command=_new_tokens(account))
     return Gate("token", Mark.OPEN, f"{_dead(account)}; renewed first")
+
+
+def why_not_renewed(facts: Facts) -> str | None:
+    """Why a living access token was not renewed, or will not be; None: it was, or will be."""
+    account = facts.account
+    if account.has_refresh_token and facts.app.client_refused_at:
+        return f"{REFUSES_CREDENTIALS}, so it is not renewed"
+    return _put_off(account) if account.token_failures else None
 
 
 def _not_renewable(facts: Facts) -> str | None:
@@ -138,7 +151,7 @@ def _waiting_token(facts: Facts) -> Gate:
         value = f"{_dead(account)}; a token request is under way"
         return Gate("token", Mark.CLOSED, value, until=until)
     if refused_at := facts.app.client_refused_at:
-        value = f"{_dead(account)}; TikTok refuses the app credentials, so no token is renewed"
+        value = f"{_dead(account)}; {REFUSES_CREDENTIALS}, so no token is renewed"
         return Gate("token", Mark.CLOSED, value, since or refused_at, until, _renewing(facts))
     value = f"{_dead(account)}; {_put_off(account)}"
     since = since or account.last_failure_at
@@ -292,14 +305,23 @@ def _video(video: VideoFacts) -> Gate:
     value = _fate(video)
     match video.turn:
         case None | Turn.TOP_UP:
-            command = f"refresher videos retry {shlex.quote(video.id)}" if video.misses else None
             value = f"{value}not due"
-            return Gate("video", Mark.CLOSED, value, since, video.due_at, command)
+            return Gate("video", Mark.CLOSED, value, since, video.due_at, _retry(video))
         case Turn.DUE:
             ahead = f", after {counted(video.ahead, 'other')} of its account" if video.ahead else ""
             return Gate("video", Mark.OPEN, f"{value}due{ahead}", since or video.due_at)
         case _:
             return Gate("video", Mark.OPEN, f"{value}due, asked for alone", since or video.due_at)
+
+
+def _retry(video: VideoFacts) -> str | None:
+    """What an operator can do for a video that is asked for more rarely."""
+    if not video.misses:
+        return None
+    command = f"refresher videos retry {shlex.quote(video.id)}"
+    if video.missing_since or video.gone_at:
+        return f"see whether it is still at TikTok, and public; if so: {command}"
+    return command
 
 
 def _fate(video: VideoFacts) -> str:

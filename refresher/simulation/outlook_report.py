@@ -122,7 +122,7 @@ def losers(told: Outlook) -> Rows:
         (loss.open_id, f"{loss.deaths:,}", _moment(loss.first_death_at))
         for loss in prospect.losses[:NAMED]
     ]
-    return [(f"accounts that lose most ({name})", "covers", "first death"), *rows]
+    return [(f"accounts that lose most ({name})", "deaths", "first death"), *rows]
 
 
 def facts(told: Outlook) -> Iterator[tuple[str, str]]:

@@ -238,8 +238,12 @@ def test_a_renewal_that_was_put_off_is_told_before_the_token_dies():
     explanation = told(app=refused, token_failures=1, **ASLEEP)
     assert gate(explanation, "token").mark is Mark.TROUBLE
     assert explanation.verdict.endswith(
-        ". Its access token ends at 2026-09-01 15:00:00+00:00 (in 3 h), and its renewal was put off"
+        ". Its access token ends at 2026-09-01 15:00:00+00:00 (in 3 h), and TikTok refuses the app"
+        " credentials, so it is not renewed"
     )
+    assert told(app=refused, **ASLEEP).verdict == explanation.verdict, "it was not tried so far"
+    put_off = told(token_failures=1, access_token_expires_at=None, **ASLEEP)
+    assert put_off.verdict.endswith(". Its renewal was put off 1 time")
     assert explanation.command.startswith("correct REFRESHER_TIKTOK_CLIENT_KEY")
     dead = told(app=refused, **WAITS | FAILED)
     assert "internal_error" not in dead.verdict
@@ -368,7 +372,35 @@ def test_a_video_that_waits_by_itself_says_what_its_answers_were(video, words):
     assert f"; {words}; asked for again at 2026-09-01 16:00:00+00:00 (in 4 h)" in (
         explanation.verdict
     )
-    assert explanation.command == "refresher videos retry 77"
+    see = "see whether it is still at TikTok, and public; if so: " if "missing" in words else ""
+    assert explanation.command == f"{see}refresher videos retry 77"
+    late = ASLEEP | {"wake_at": at(hours=5)}
+    asleep = told(replace(VIDEO, turn=None, due_at=at(hours=4), **video), **late)
+    assert (asleep.reason, asleep.command) == ("wake_up", explanation.command)
+
+
+@pytest.mark.parametrize(
+    ("state", "mark", "words"),
+    [
+        ("needs_reauthorization", Mark.TROUBLE, "not renewed while the account is parked"),
+        ("paused", Mark.OPEN, "renewed first"),
+    ],
+)
+def test_a_dead_token_is_renewed_once_its_account_is_worked_again(state, mark, words):
+    """That of a paused one; a parked one gets new tokens, or stays parked."""
+    token = gate(told(state=state, token_dead=True, token_standing="refused"), "token")
+    assert (token.mark, token.value) == (mark, f"the access token is refused; {words}")
+
+
+def test_an_account_that_lost_videos_leads_to_their_names():
+    """It says how many TikTok left out, and where they are listed; of a few, which users delete, not."""
+    explanation = told(missing=25, **ASLEEP)
+    assert "59 of 60 covers were valid at its last release, and TikTok left out 25 videos; " in (
+        told(None, missing=25).verdict
+    )
+    assert "--account ana --state missing" in told(None, missing=25, **ASLEEP).command
+    assert explanation.command is None, "it was asked about a video that is there"
+    assert told(None, missing=6, **ASLEEP).command is None
 
 
 @pytest.mark.parametrize(

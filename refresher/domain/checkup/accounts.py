@@ -5,6 +5,7 @@ from typing import Final
 
 from refresher.domain.checkup.facts import Troubles
 from refresher.domain.checkup.findings import Finding, fine, problem, warning
+from refresher.domain.gates import SCOPE
 from refresher.domain.missing import Missing, bereft, is_many
 from refresher.domain.spans import counted, span
 
@@ -22,11 +23,12 @@ def parked(troubles: Troubles) -> Iterator[Finding]:
         return
     states = ", ".join(f"{count:,} {state}" for state, count in by_state.items() if count)
     lists = " and ".join(f"{LIST} {state} --csv" for state, count in by_state.items() if count)
+    scope = f", for needs_scope with {SCOPE}" if troubles.needs_scope else ""
     tell = problem if number == troubles.accounts else warning
     yield tell(
         f"{counted(number, 'account')} parked ({states}), the first for"
         f" {span(troubles.parked_seconds or 0.0)}",
-        f"ask their users to authorize again, see {lists}",
+        f"ask their users to authorize again{scope}, see {lists}",
     )
 
 

@@ -259,9 +259,9 @@ class Scatter:
 
     accounts: int
     rows: int
-    #: That hold these rows, and the fewest that could.
+    #: That hold these rows, and the fewest that could; None: the table was never analyzed.
     pages: int
-    least_pages: int
+    least_pages: int | None
     #: Of all videos; and what the server takes to be cached.
     table_bytes: int
     cache_bytes: int

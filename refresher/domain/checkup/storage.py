@@ -113,6 +113,9 @@ def scatter(scatter: Scatter) -> Iterator[Finding]:
     if scatter.rows < LEAST_SCATTER_ROWS:
         yield skipped("the accounts looked at have too few videos to tell")
         return
+    if scatter.least_pages is None:
+        yield skipped("videos was not analyzed so far: ANALYZE refresher.videos")
+        return
     told = (
         f"the videos of {counted(scatter.accounts, 'account')} lie on"
         f" {counted(scatter.pages, 'page')}; on {scatter.least_pages:,} after a CLUSTER"

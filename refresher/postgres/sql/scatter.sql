@@ -2,7 +2,8 @@
 -- accounts come from a few pages of their table, as many rows of each are read as a claim reads.
 WITH sizes AS (
     SELECT sum(pg_relation_size(oid))::bigint AS table_bytes,
-           greatest(sum(reltuples), 1) / greatest(sum(relpages), 1) AS rows_on_page
+           -- NULL: neither VACUUM nor ANALYZE has counted them so far.
+           nullif(sum(greatest(reltuples, 0)) / nullif(sum(relpages), 0), 0) AS rows_on_page
     FROM pg_class
     WHERE relkind = 'r'
         AND (oid = 'refresher.videos'::regclass OR oid IN (
@@ -27,7 +28,8 @@ WITH sizes AS (
 SELECT count(lying.open_id) AS accounts,
        coalesce(sum(read), 0)::bigint AS rows,
        coalesce(sum(pages), 0)::bigint AS pages,
-       coalesce(sum(ceil(read / rows_on_page)), 0)::bigint AS least_pages,
+       (sum(least(pages, ceil(read / rows_on_page))) FILTER (WHERE rows_on_page > 0))::bigint
+           AS least_pages,
        max(sizes.table_bytes) AS table_bytes,
        pg_size_bytes(current_setting('effective_cache_size')) AS cache_bytes
 FROM sizes LEFT JOIN lying ON true
