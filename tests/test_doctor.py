@@ -572,13 +572,16 @@ async def test_autovacuum_that_is_off(stored, pool):
     )
 
 
+OF_VIDEOS = (
+    "SELECT oid::regclass::text FROM pg_class"
+    " WHERE relname LIKE 'videos%' AND relkind = 'r' AND relnamespace = 'refresher'::regnamespace"
+)
+
+
 async def test_hot_updates_and_dead_rows(stored, pool):
     """As the server counts them."""
     await store(pool, videos=3000)
-    for (table,) in await pool.fetch(
-        "SELECT oid::regclass::text FROM pg_class"
-        " WHERE relname LIKE 'videos%' AND relkind = 'r' AND relnamespace = 'refresher'::regnamespace"
-    ):
+    for (table,) in await pool.fetch(OF_VIDEOS):
         # It would take the dead rows away.
         await pool.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
     async with pool.acquire() as connection:
@@ -614,11 +617,18 @@ async def test_how_scattered_the_videos_of_accounts_are(stored, pool):
     check = "storage.scatter"
     assert (await outcome(stored, check))[0] is SKIPPED
     await store(pool, accounts=60)
-    await pool.execute("UPDATE pg_class SET reltuples = -1, relpages = 0 WHERE relname ~ '^videos'")
+    for (table,) in await pool.fetch(OF_VIDEOS):
+        await pool.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+    count = "UPDATE pg_class SET reltuples = $1, relpages = $2 WHERE relname ~ '^videos'"
+    await pool.execute(count, -1, 0)
     assert (await outcome(stored, check)) == (
         SKIPPED,
-        "videos was not analyzed so far: ANALYZE refresher.videos",
+        "videos was not analyzed since its rows came: ANALYZE refresher.videos",
     )
+    await pool.execute(count, 1, 1000)
+    _, text = await outcome(stored, check)
+    lie, least = re.findall(r"([\d,]+)(?: pages;| after a CLUSTER)", text)
+    assert lie == least, "no CLUSTER makes it worse"
     await pool.execute("ANALYZE refresher.videos")
     worst, text = await outcome(stored, check)
     assert (worst, "which gains little" in text) == (OK, True)

@@ -3,15 +3,16 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 
 from refresher.cli.accounts import ACCOUNT_CELLS
+from refresher.cli.listing import printing, text
 from refresher.postgres import listing
 from refresher.postgres.audit import audit_step
 from tests.terminal import ESCAPE, on_terminal
 
-LEFT_OUT = "too wide for this terminal, but in --csv and --json: "
 ACCOUNTS = """
 INSERT INTO refresher.accounts (open_id, access_token, state, state_reason, isolated_since,
                                 isolated_reason, refresh_token_expires_at, last_failure_at,
@@ -122,9 +123,30 @@ async def test_a_terminal_gets_the_columns_that_fit(database, pool, width, last)
     assert header.rstrip().endswith(last)
     assert [row.split()[0] for row in rows[:4]] == ["-ana", "=ben", "cleo", "dora"]
     assert max(map(len, rows[:4])) <= width
-    told = [row for row in rows if row.startswith("refresher: too wide")]
-    left_out = [name for name in ACCOUNT_CELLS if name not in header]
-    assert told == [f"refresher: {LEFT_OUT}{', '.join(left_out)}"] * bool(left_out)
+    told = [row for row in rows if row.startswith("refresher: left out, as")]
+    left_out = list(ACCOUNT_CELLS)[1 + list(ACCOUNT_CELLS).index(last) :]
+    assert [re.findall("'(.+?)'", row) for row in told] == [left_out] * bool(left_out)
+
+
+async def test_every_page_has_the_columns_that_fit(capfd, monkeypatch):
+    """Where its rows are wider than those before, with a header of its own; an empty page has none."""
+    monkeypatch.setattr("refresher.cli.listing.terminal_width", lambda: 20)
+    narrow, wide = {"a": "1", "b": "2", "c": "3"}, {"a": "1", "b": "2" * 9, "c": "3" * 8}
+
+    async def pages():
+        for page in ([], [narrow], [narrow, narrow], [], [wide]):
+            yield page
+
+    cells = {name: text(name) for name in "abc"}
+    await printing(cells, [], as_json=False, as_csv=False)(pages())
+    written = capfd.readouterr()
+    assert written.out.splitlines() == [
+        "a  b  c",
+        *3 * ["1  2  3"],
+        "a  b",
+        "1  222222222",
+    ]
+    assert "left out, as this terminal is too narrow: 'c';" in written.err
 
 
 async def test_no_line_in_a_pipe_ends_in_spaces(refresher, pool):

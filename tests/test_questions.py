@@ -78,6 +78,17 @@ def asked(log, number, **arguments):
     return answers
 
 
+def test_the_most_that_an_account_lost_is_told(tmp_path):
+    """A later answer of some of its missing videos hides none of them."""
+    log = tmp_path / "refresher.log"
+    told = [
+        {"event": "account.refreshed", "open_id": "ana", "timestamp": str(at), "missing": missing}
+        for at, missing in enumerate([1, 3, 2, 0])
+    ]
+    log.write_text("\n".join(map(json.dumps, told)))
+    assert asked(log, 4) == [{"open_id": "ana", "timestamp": "1", "missing": 3}]
+
+
 @asynccontextmanager
 async def world(server):
     options = EmulatorOptions(client_key="key-of-the-app", client_secret="secret-of-the-app")

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from refresher.postgres.database import Pool
     from refresher.settings import Settings
 
-#: By `Mark`, and where the output cannot show these.
+#: For a closed gate about which nothing is to be done.
 WAITS: Final = "waits"
+#: By `Mark`, and where the output cannot show these.
 MARKS: Final = {"open": "✓", WAITS: "…", "closed": "✗", "trouble": "!", "silent": "·"}
 PLAIN_MARKS: Final = {"open": "+", WAITS: "~", "closed": "x", "trouble": "!", "silent": "-"}
 CONTEXT: Final = TAKES_HYPHENS
@@ -150,17 +151,15 @@ def _print(told: Explanation) -> None:
     marks = MARKS if encodable("".join(MARKS.values()), output=True) else PLAIN_MARKS
     print_pairs(
         [
-            (f"{marks[_mark(gate)]} {gate.name.replace('_', ' ')}", _gate(gate))
+            (
+                f"{marks[WAITS if gate.waits else gate.mark]} {gate.name.replace('_', ' ')}",
+                _gate(gate),
+            )
             for gate in told.gates
         ]
     )
     print()
     print_pairs(_rest(told))
-
-
-def _mark(gate: Gate) -> str:
-    """A closed gate that opens by itself, and needs nobody, is nothing bad."""
-    return WAITS if gate.mark == "closed" and gate.until and not gate.command else gate.mark
 
 
 def _gate(gate: Gate) -> str:

@@ -6,16 +6,18 @@ import json
 import sys
 from datetime import datetime
 from itertools import accumulate
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from refresher.cli.output import Misuse, print_table, printable, say, short, unmarked
+from refresher.cli.output import Misuse, print_table, say, short, terminal_width, unmarked
 from refresher.domain.cells import safe_cell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from rich.table import Table
+    from rich.text import Text
 
     Row = Mapping[str, Any]
     Pages = AsyncIterator[Sequence[Row]]
@@ -81,36 +83,41 @@ def _cell(value: object) -> object:
 
 
 async def _print_table(columns: Mapping[str, Callable[[Row], str]], pages: Pages) -> None:
-    from rich.table import Table
-
     shown: Sequence[str] = []
+    left_out: set[str] = set()
     async for page in pages:
-        if not page and shown:
+        if not page:
             continue
         cells = {
-            name: [printable(cell_of(row)) for row in page] for name, cell_of in columns.items()
+            name: [unmarked(cell_of(row)) for row in page] for name, cell_of in columns.items()
         }
-        header = not shown
-        shown = shown or _fitting(cells)
-        table = Table(*shown, box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=header)
-        for row in zip(*(cells[name] for name in shown), strict=True):
-            table.add_row(*map(unmarked, row))
-        print_table(table)
-    left_out = [name for name in columns if name not in shown]
-    if shown and left_out:
-        say(f"too wide for this terminal, but in --csv and --json: {', '.join(left_out)}")
+        fitting = _fitting(cells)
+        print_table(_table({name: cells[name] for name in fitting}, show_header=fitting != shown))
+        shown = fitting
+        left_out |= columns.keys() - set(fitting)
+    if left_out:
+        names = ", ".join(repr(name) for name in columns if name in left_out)
+        say(f"left out, as this terminal is too narrow: {names}; --csv and --json have everything")
 
 
-def _fitting(cells: Mapping[str, Sequence[str]]) -> Sequence[str]:
+def _fitting(cells: Mapping[str, Sequence[Text]]) -> Sequence[str]:
     """The columns: on a terminal the first ones that stand side by side in it, at least one."""
-    from rich.cells import cell_len
-
-    names = list(cells)
-    if not sys.stdout.isatty():
+    names, width = list(cells), terminal_width()
+    if width is None:
         return names
-    widths = (GAP + max(map(cell_len, [name, *texts])) for name, texts in cells.items())
-    width = GAP + get_terminal_size().columns
-    return names[: max(1, sum(end <= width for end in accumulate(widths)))]
+    widths = (
+        max([len(name), *(text.cell_len for text in texts)]) + GAP for name, texts in cells.items()
+    )
+    return names[: max(1, sum(end <= width + GAP for end in accumulate(widths)))]
+
+
+def _table(cells: Mapping[str, Sequence[Text]], *, show_header: bool) -> Table:
+    from rich.table import Table
+
+    table = Table(*cells, box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=show_header)
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*row)
+    return table
 
 
 def text(column: str) -> Callable[[Row], str]:

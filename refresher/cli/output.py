@@ -73,11 +73,18 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
         print(printable(f"{name:<{width}}  {value}").rstrip())
 
 
+def terminal_width() -> int | None:
+    """Of standard output, as tables are fitted to it; None: it is no terminal."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else None
+
+
 def print_table(table: Table) -> None:
     """Fitted to a terminal. Elsewhere no line is folded, and none ends in spaces."""
     from rich.console import Console
 
-    if sys.stdout.isatty():
+    if terminal_width() is not None:
         Console(highlight=False).print(table)
         return
     console = Console(width=WIDE, highlight=False)

@@ -8,7 +8,14 @@ from typing import Final
 
 from refresher.domain.claiming import Turn
 from refresher.domain.facts import AccountFacts, Facts, VideoFacts
-from refresher.domain.gates import Gate, Mark, gates_of, token_free_at, why_not_renewed
+from refresher.domain.gates import (
+    RIGHT_CREDENTIALS,
+    Gate,
+    Mark,
+    gates_of,
+    token_free_at,
+    why_not_renewed,
+)
 from refresher.domain.missing import Missing, bereft
 from refresher.domain.model import CHUNK_SIZE
 from refresher.domain.spans import counted, moment, seen_from, span
@@ -46,9 +53,10 @@ def explain(facts: Facts) -> Explanation:
     gates = gates_of(facts)
     closed = _deciding(gates)
     asked = next_ask_at(facts)
-    trouble = _trouble(facts, gates)
+    failing = _failing(facts, gates) if asked else []
+    trouble = " and ".join(gate.value for gate in failing)
     expected, unknown = _expected(facts, asked, trouble)
-    fails = f"; but the request will fail: {trouble}" if asked and trouble else ""
+    fails = f"; but the request will fail: {trouble}" if trouble else ""
     why = f"{_reason(facts, closed, asked, expected)}{fails}{_to_come(facts)}"
     return Explanation(
         facts=facts,
@@ -58,7 +66,7 @@ def explain(facts: Facts) -> Explanation:
         next_ask_at=asked,
         expected_at=expected,
         unknown=unknown,
-        command=_command(gates, closed) or _late(facts, expected) or _left_out(facts),
+        command=_command(gates, closed, failing) or _late(facts, expected) or _left_out(facts),
     )
 
 
@@ -71,11 +79,10 @@ def _deciding(gates: Sequence[Gate]) -> Gate | None:
     return max(closed, key=lambda gate: (gate.until is None, gate.until or NEVER), default=None)
 
 
-def _trouble(facts: Facts, gates: Sequence[Gate]) -> str | None:
-    """Why the next request will fail; None: nothing tells."""
+def _failing(facts: Facts, gates: Sequence[Gate]) -> Sequence[Gate]:
+    """The gates that say why the next request will fail."""
     foreseen = FORESEEN if facts.account.token_dead else FORESEEN - {"token"}
-    troubles = [each for each in gates if each.mark is Mark.TROUBLE and each.name in foreseen]
-    return " and ".join(each.value for each in troubles) or None
+    return [each for each in gates if each.mark is Mark.TROUBLE and each.name in foreseen]
 
 
 def _to_come(facts: Facts) -> str:
@@ -92,20 +99,20 @@ def _to_come(facts: Facts) -> str:
     return told
 
 
-def _command(gates: Sequence[Gate], closed: Gate | None) -> str | None:
-    if closed and closed.command:
-        return closed.command
-    troubles = [gate.command for gate in gates if gate.mark is Mark.TROUBLE]
-    # A missing video is asked for more rarely, even where another gate opens still later.
-    videos = [gate.command for gate in gates if gate.name == "video"]
-    return next(filter(None, [*troubles, *videos]), None)
+def _command(gates: Sequence[Gate], closed: Gate | None, failing: Sequence[Gate]) -> str | None:
+    """The one that helps most: a request that will fail helps nobody, however soon it is sent."""
+    deciding = [closed] if closed else []
+    troubles = [gate for gate in gates if gate.mark is Mark.TROUBLE]
+    # These matter, even where another gate opens still later.
+    others = [gate for gate in gates if gate.name == "video" or gate.command == RIGHT_CREDENTIALS]
+    commands = (gate.command for gate in (*failing, *deciding, *troubles, *others))
+    return next(filter(None, commands), None)
 
 
 def _left_out(facts: Facts) -> str | None:
     """Where the names are, if TikTok leaves out more of its videos than users delete."""
     account = facts.account
-    missing = Missing(account.open_id, account.missing or 0, account.videos)
-    if facts.video or not bereft([missing]):
+    if facts.video or not bereft([Missing(account.open_id, account.left_out, account.videos)]):
         return None
     command = f"refresher videos list --account {shlex.quote(account.open_id)} --state"
     return f"see which are no longer there, or not public: {command} missing, and {command} gone"
@@ -135,7 +142,7 @@ def next_ask_at(facts: Facts) -> datetime | None:
 
 
 def _expected(
-    facts: Facts, asked: datetime | None, trouble: str | None
+    facts: Facts, asked: datetime | None, trouble: str
 ) -> tuple[datetime | None, str | None]:
     """When it should be done, and why that is not known."""
     account, app = facts.account, facts.app
@@ -171,8 +178,8 @@ def _cover(facts: Facts) -> str:
     if not account.videos:
         return "Its covers have not been counted so far"
     valid = f"{account.valid:,} of {account.videos:,} covers were valid at its last release"
-    left_out = f", and TikTok left out {counted(account.missing or 0, 'video')}"
-    return f"{valid}{left_out if account.missing else ''}"
+    left_out = f", and TikTok leaves out {counted(account.left_out, 'video')}"
+    return f"{valid}{left_out if account.left_out else ''}"
 
 
 def _cover_of(video: VideoFacts, now: datetime) -> str:

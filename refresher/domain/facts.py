@@ -75,6 +75,12 @@ class AccountFacts:
     #: What these need if all their videos are due.
     requests_ahead: int
 
+    @property
+    def left_out(self) -> int:
+        """Its videos that are missing or gone; the gone ones are not known unless it is active."""
+        gone = self.unreachable if self.state == "active" else 0
+        return (self.missing or 0) + gone
+
 
 @dataclass(frozen=True, slots=True)
 class AppFacts:

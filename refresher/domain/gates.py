@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from refresher.domain.claiming import Turn
+from refresher.domain.conclude import PARKED_STATES
 from refresher.domain.facts import AccountFacts, Facts, VideoFacts
 from refresher.domain.pacing import WINDOW_SECONDS
 from refresher.domain.spans import counted, seen_from, span
@@ -21,7 +22,6 @@ RIGHT_CREDENTIALS: Final = (
     "correct REFRESHER_TIKTOK_CLIENT_KEY and REFRESHER_TIKTOK_CLIENT_SECRET, restart all replicas"
 )
 REFUSES_CREDENTIALS: Final = "TikTok refuses the app credentials"
-PARKED: Final = frozenset({"needs_reauthorization", "needs_scope"})
 STORED_ELSEWHERE: Final = "let the program that renews tokens store a new access token"
 
 
@@ -50,6 +50,11 @@ class Gate:
     until: datetime | None = None
     #: What an operator can do to change it.
     command: str | None = None
+
+    @property
+    def waits(self) -> bool:
+        """It is closed, and nothing is to be done about that."""
+        return self.mark is Mark.CLOSED and self.command is None
 
 
 def gates_of(facts: Facts) -> Sequence[Gate]:
@@ -106,36 +111,45 @@ def _scope(facts: Facts) -> Gate:
 
 
 def _token(facts: Facts) -> Gate:
-    account = facts.account
-    if account.waits_for_token:
+    if facts.account.waits_for_token:
         return _waiting_token(facts)
-    if not account.token_dead:
-        ends = account.access_token_expires_at
-        lives = f"lives until {seen_from(facts.now, ends)}" if ends else "used until it is refused"
-        value = f"{account.token_standing}, {lives}"
-        why = why_not_renewed(facts)
-        if why is None:
-            return Gate("token", Mark.OPEN, value)
+    return _dead_token(facts) if facts.account.token_dead else _living_token(facts)
+
+
+def _living_token(facts: Facts) -> Gate:
+    account, ends = facts.account, facts.account.access_token_expires_at
+    lives = f"lives until {seen_from(facts.now, ends)}" if ends else "used until it is refused"
+    value = f"{account.token_standing}, {lives}"
+    if why := why_not_renewed(facts):
         return Gate("token", Mark.TROUBLE, f"{value}; {why}", command=_renewing(facts))
+    return Gate("token", Mark.OPEN, value)
+
+
+def _dead_token(facts: Facts) -> Gate:
+    """That of an account which is claimed all the same, or is not worked at all."""
+    account, dead = facts.account, _dead(facts.account)
     if why := _not_renewable(facts):
         command = _new_tokens(account) if facts.managed else STORED_ELSEWHERE
-        return Gate("token", Mark.TROUBLE, f"{_dead(account)}; {why}", command=command)
-    if account.state in PARKED:
-        value = f"{_dead(account)}; not renewed while the account is parked"
+        return Gate("token", Mark.TROUBLE, f"{dead}; {why}", command=command)
+    if account.state in PARKED_STATES.values():
+        value = f"{dead}; not renewed while the account is parked"
         return Gate("token", Mark.TROUBLE, value, command=_new_tokens(account))
-    return Gate("token", Mark.OPEN, f"{_dead(account)}; renewed first")
+    if facts.app.client_refused_at:
+        value = f"{dead}; {REFUSES_CREDENTIALS}, so no token is renewed"
+        return Gate("token", Mark.TROUBLE, value, command=RIGHT_CREDENTIALS)
+    return Gate("token", Mark.OPEN, f"{dead}; renewed first")
 
 
 def why_not_renewed(facts: Facts) -> str | None:
-    """Why a living access token was not renewed, or will not be; None: it was, or will be."""
+    """What was in the way of a living access token's renewal, or will be; None: nothing we know."""
     account = facts.account
-    if account.has_refresh_token and facts.app.client_refused_at:
+    if facts.app.client_refused_at and not _not_renewable(facts):
         return f"{REFUSES_CREDENTIALS}, so it is not renewed"
     return _put_off(account) if account.token_failures else None
 
 
 def _not_renewable(facts: Facts) -> str | None:
-    """Why no token request can help a dead token; None: one may."""
+    """Why no token request can help; None: one may."""
     account, ends = facts.account, facts.account.refresh_token_expires_at
     if not facts.managed:
         return "not renewed by this program as set"

@@ -56,7 +56,7 @@ class Lists:
             self._kept[wanted] = Shared(
                 partial(self._read, wanted, PAGE + 1),
                 self._clock,
-                patience_seconds=WAITING * TURN_SECONDS + PATIENCE_SECONDS,
+                first_patience_seconds=WAITING * TURN_SECONDS + PATIENCE_SECONDS,
             )
         self._kept.move_to_end(wanted)
         while len(self._kept) > KEPT:

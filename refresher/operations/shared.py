@@ -15,7 +15,7 @@ T = TypeVar("T")
 #: For how long after its end a reading is given out before the next one, or for as long as it
 #: took: a slow database is not read all the time.
 FRESH_SECONDS: Final = 10.0
-#: Nobody waits longer for a new reading where there is an old one, or none at all.
+#: Nobody waits longer for a new reading where there is an old one.
 PATIENCE_SECONDS: Final = 2.0
 
 
@@ -37,14 +37,17 @@ class Shared(Generic[T]):
         *,
         turn: asyncio.Lock | None = None,
         fresh_seconds: float = FRESH_SECONDS,
-        patience_seconds: float = PATIENCE_SECONDS,
+        first_patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
-        """Readings that share `turn` are made one at a time."""
+        """Readings that share `turn` are made one at a time.
+
+        Nobody waits longer than `first_patience_seconds` where there is no reading so far.
+        """
         self._read = read
         self._clock = clock
         self._turn = turn or asyncio.Lock()
         self._fresh_seconds = fresh_seconds
-        self._patience_seconds = patience_seconds
+        self._first_patience_seconds = first_patience_seconds
         self._latest: Reading[T] | None = None
         self._next_at = float("-inf")
         self._said = False
@@ -58,7 +61,8 @@ class Shared(Generic[T]):
         if self._clock() >= self._next_at and self._reading is None:
             self._reading = asyncio.create_task(self._read_again())
         if self._reading:
-            await asyncio.wait({self._reading}, timeout=self._patience_seconds)
+            patience = PATIENCE_SECONDS if self._latest else self._first_patience_seconds
+            await asyncio.wait({self._reading}, timeout=patience)
         return self._latest
 
     @property

@@ -242,6 +242,15 @@ def test_a_renewal_that_was_put_off_is_told_before_the_token_dies():
         " credentials, so it is not renewed"
     )
     assert told(app=refused, **ASLEEP).verdict == explanation.verdict, "it was not tried so far"
+    for which_no_credentials_help in (
+        {"refresh_token_expires_at": at(hours=-1)}, {"has_refresh_token": False}
+    ):  # fmt: skip
+        assert "app credentials" not in told(app=refused, **which_no_credentials_help).verdict
+    untried = {"token_dead": True, "access_token_expires_at": at(minutes=-1)}
+    for state in ("active", "paused"):
+        dead = told(app=refused, **untried, state=state)
+        assert gate(dead, "token").mark is Mark.TROUBLE
+        assert ("TikTok refuses the app credentials" in dead.verdict) == (state == "active")
     put_off = told(token_failures=1, access_token_expires_at=None, **ASLEEP)
     assert put_off.verdict.endswith(". Its renewal was put off 1 time")
     assert explanation.command.startswith("correct REFRESHER_TIKTOK_CLIENT_KEY")
@@ -395,12 +404,51 @@ def test_a_dead_token_is_renewed_once_its_account_is_worked_again(state, mark, w
 def test_an_account_that_lost_videos_leads_to_their_names():
     """It says how many TikTok left out, and where they are listed; of a few, which users delete, not."""
     explanation = told(missing=25, **ASLEEP)
-    assert "59 of 60 covers were valid at its last release, and TikTok left out 25 videos; " in (
-        told(None, missing=25).verdict
-    )
-    assert "--account ana --state missing" in told(None, missing=25, **ASLEEP).command
+    for counts in ({"missing": 25}, {"unreachable": 25}, {"missing": 15, "unreachable": 10}):
+        lost = told(None, **counts, **ASLEEP)
+        assert (
+            "59 of 60 covers were valid at its last release, and TikTok leaves out 25 videos; "
+            in (lost.verdict)
+        )
+        assert lost.command == (
+            "see which are no longer there, or not public: refresher videos list --account ana"
+            " --state missing, and refresher videos list --account ana --state gone"
+        )
     assert explanation.command is None, "it was asked about a video that is there"
     assert told(None, missing=6, **ASLEEP).command is None
+    parked = told(None, unreachable=60, state="needs_scope")
+    assert "leaves out" not in parked.verdict, "its dead covers are not gone"
+
+
+def test_what_helps_most_comes_first():
+    """A request that will fail helps no video; refused app credentials matter whatever comes last."""
+    missed = replace(VIDEO, turn=None, due_at=at(hours=4), misses=3, missing_since=at(hours=-1))
+    assert told(missed, scope="user.info.basic").command.startswith("let the user authorize again")
+    refused = replace(APP, client_refused_at=at(minutes=-2))
+    late = replace(VIDEO, turn=Turn.TOP_UP, due_at=at(hours=4))
+    explanation = told(late, app=refused, **WAITS)
+    assert explanation.reason == "video"
+    assert explanation.command.startswith("correct REFRESHER_TIKTOK_CLIENT_KEY")
+
+
+@pytest.mark.parametrize(
+    ("account", "app", "waits"),
+    [
+        (ASLEEP, {}, {"wake_up"}),
+        (ASLEEP | {"wake_at": None, "earliest_due_at": None}, {}, {"wake_up"}),
+        (FAR_SLOT, {}, {"slot"}),
+        ({"free": False, "lease_owner": "a"}, {}, {"lease"}),
+        ({}, {"step_seconds": 2.0, "has_room": False}, {"app_rate"}),
+        (ASLEEP | FAILED | {"earliest_due_at": None}, {}, set()),
+        ({"state": "paused"}, {}, set()),
+        (WAITS, {}, set()),
+    ],
+    ids=["asleep", "nothing", "slot", "lease", "app", "back-off", "paused", "token"],
+)
+def test_nothing_is_to_be_done_about_a_wait(account, app, waits):
+    """Somebody can open the other closed gates."""
+    gates = told(app=replace(APP, **app), **account).gates
+    assert {gate.name for gate in gates if gate.waits} == waits
 
 
 @pytest.mark.parametrize(

@@ -74,12 +74,23 @@ async def test_nobody_waits_long_for_a_slow_database():
     """The reading goes on, and is there for the next one who asks."""
     source = Source()
     source.may.clear()
-    shared = source.shared(patience_seconds=0.01)
+    shared = source.shared(first_patience_seconds=0.01)
     assert await shared.latest() is None
     assert await shared.latest() is None
     source.may.set()
     assert (await shared.latest()).value == 1
     assert source.reads == 1
+
+
+async def test_an_old_reading_is_not_held_back_for_long(monkeypatch):
+    """However long the first one may be waited for."""
+    monkeypatch.setattr("refresher.operations.shared.PATIENCE_SECONDS", 0.01)
+    source = Source()
+    shared = source.shared(first_patience_seconds=3600)
+    assert (await shared.latest()).value == 1
+    source.now = 10.0
+    source.may.clear()
+    assert (await shared.latest()).value == 1
 
 
 async def test_an_error_that_nobody_foresaw_is_logged_once_a_reading():
@@ -113,7 +124,7 @@ async def test_after_a_slow_reading_the_next_one_waits_as_long_as_it_took():
     """From its end on."""
     source = Source()
     source.may.clear()
-    shared = source.shared(patience_seconds=0.01)
+    shared = source.shared(first_patience_seconds=0.01)
     await shared.latest()
     source.now = 30.0
     source.may.set()

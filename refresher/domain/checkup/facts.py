@@ -259,7 +259,7 @@ class Scatter:
 
     accounts: int
     rows: int
-    #: That hold these rows, and the fewest that could; None: the table was never analyzed.
+    #: That hold these rows, and the fewest that could; None: no statistics tell.
     pages: int
     least_pages: int | None
     #: Of all videos; and what the server takes to be cached.

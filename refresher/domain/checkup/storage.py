@@ -114,7 +114,7 @@ def scatter(scatter: Scatter) -> Iterator[Finding]:
         yield skipped("the accounts looked at have too few videos to tell")
         return
     if scatter.least_pages is None:
-        yield skipped("videos was not analyzed so far: ANALYZE refresher.videos")
+        yield skipped("videos was not analyzed since its rows came: ANALYZE refresher.videos")
         return
     told = (
         f"the videos of {counted(scatter.accounts, 'account')} lie on"

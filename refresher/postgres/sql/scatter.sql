@@ -28,7 +28,8 @@ WITH sizes AS (
 SELECT count(lying.open_id) AS accounts,
        coalesce(sum(read), 0)::bigint AS rows,
        coalesce(sum(pages), 0)::bigint AS pages,
-       (sum(least(pages, ceil(read / rows_on_page))) FILTER (WHERE rows_on_page > 0))::bigint
+       -- least() passes NULLs over.
+       (sum(least(pages, ceil(read / rows_on_page))) FILTER (WHERE rows_on_page IS NOT NULL))::bigint
            AS least_pages,
        max(sizes.table_bytes) AS table_bytes,
        pg_size_bytes(current_setting('effective_cache_size')) AS cache_bytes
