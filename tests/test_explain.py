@@ -337,7 +337,7 @@ async def test_the_same_for_programs(refresher, pool):
     assert (code, [each["open_id"] for each in told]) == (0, ["ana", "ben"])
     assert told[0].keys() == {
         "open_id", "video_id", "at", "verdict", "reason", "gates", "cover", "last_failure",
-        "next_ask_at", "expected_at", "unknown", "accounts_ahead", "command",
+        "next_ask_at", "expected_at", "unknown", "accounts_ahead", "command", "commands",
     }  # fmt: skip
     assert {gate["state"] for gate in told[0]["gates"]} <= {mark.value for mark in Mark}
     assert told[0]["cover"]["url_without_query"] == "https://p16.example/obj/cover"

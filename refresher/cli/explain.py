@@ -185,6 +185,7 @@ def _rest(told: Explanation) -> Sequence[tuple[str, str]]:
             seen_from(now, told.expected_at) if told.expected_at else f"not known: {told.unknown}",
         ),
         ("to change it", told.command or "nothing is to be done"),
+        *(("", command) for command in told.commands[1:]),
     ]
     return lines
 
@@ -231,6 +232,7 @@ def as_data(told: Explanation) -> Mapping[str, Any]:
         "unknown": told.unknown,
         "accounts_ahead": account.accounts_ahead,
         "command": told.command,
+        "commands": told.commands,
     }
 
 

@@ -44,8 +44,13 @@ class Explanation:
     expected_at: datetime | None
     #: Why that is not known.
     unknown: str | None
-    #: What an operator can do; None: nothing is to be done.
-    command: str | None
+    #: What an operator can do, what helps most first; none: nothing is to be done.
+    commands: Sequence[str]
+
+    @property
+    def command(self) -> str | None:
+        """The first of them."""
+        return next(iter(self.commands), None)
 
 
 def explain(facts: Facts) -> Explanation:
@@ -66,7 +71,10 @@ def explain(facts: Facts) -> Explanation:
         next_ask_at=asked,
         expected_at=expected,
         unknown=unknown,
-        command=_command(gates, closed, failing) or _late(facts, expected) or _left_out(facts),
+        commands=[
+            *_commands(gates, closed, failing),
+            *filter(None, [_late(facts, expected), _left_out(facts)]),
+        ],
     )
 
 
@@ -99,14 +107,14 @@ def _to_come(facts: Facts) -> str:
     return told
 
 
-def _command(gates: Sequence[Gate], closed: Gate | None, failing: Sequence[Gate]) -> str | None:
-    """The one that helps most: a request that will fail helps nobody, however soon it is sent."""
+def _commands(gates: Sequence[Gate], closed: Gate | None, failing: Sequence[Gate]) -> Sequence[str]:
+    """First what lets a request succeed: one that will fail helps nobody, however soon it goes."""
     deciding = [closed] if closed else []
     troubles = [gate for gate in gates if gate.mark is Mark.TROUBLE]
     # These matter, even where another gate opens still later.
     others = [gate for gate in gates if gate.name == "video" or gate.command == RIGHT_CREDENTIALS]
     commands = (gate.command for gate in (*failing, *deciding, *troubles, *others))
-    return next(filter(None, commands), None)
+    return list(dict.fromkeys(filter(None, commands)))
 
 
 def _left_out(facts: Facts) -> str | None:

@@ -343,10 +343,14 @@ def _fate(video: VideoFacts) -> str:
     if video.refusal:
         return f"refused by TikTok ({video.refusal}), "
     if video.gone_at:
-        return f"gone, missing in the last {counted(video.misses, 'answer')}, "
+        return f"gone, missing in {_answers(video.misses)}, "
     if video.missing_since:
-        return f"missing in the last {counted(video.misses, 'answer')}, "
-    return f"no newer cover in the last {counted(video.misses, 'answer')}, " if video.misses else ""
+        return f"missing in {_answers(video.misses)}, "
+    return f"no newer cover in {_answers(video.misses)}, " if video.misses else ""
+
+
+def _answers(number: int) -> str:
+    return f"the last {number:,} answers" if number > 1 else "the last answer"
 
 
 GATES: Final[Sequence[Callable[[Facts], Gate]]] = (

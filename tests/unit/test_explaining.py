@@ -368,9 +368,9 @@ def test_an_ended_consent_alone_fails_no_request():
     ("video", "words"),
     [
         ({"missing_since": at(hours=-1), "misses": 3}, "missing in the last 3 answers"),
-        ({"gone_at": at(hours=-1), "misses": 1}, "gone, missing in the last 1 answer"),
+        ({"gone_at": at(hours=-1), "misses": 1}, "gone, missing in the last answer"),
         ({"refusal": "invalid_params", "misses": 2}, "refused by TikTok (invalid_params)"),
-        ({"misses": 1}, "no newer cover in the last 1 answer"),
+        ({"misses": 1}, "no newer cover in the last answer"),
     ],
     ids=["missing", "gone", "refused", "unchanged"],
 )
@@ -423,12 +423,18 @@ def test_an_account_that_lost_videos_leads_to_their_names():
 def test_what_helps_most_comes_first():
     """A request that will fail helps no video; refused app credentials matter whatever comes last."""
     missed = replace(VIDEO, turn=None, due_at=at(hours=4), misses=3, missing_since=at(hours=-1))
-    assert told(missed, scope="user.info.basic").command.startswith("let the user authorize again")
+    first, second = told(missed, scope="user.info.basic").commands
+    assert first.startswith("let the user authorize again")
+    assert second.endswith("refresher videos retry 77")
     refused = replace(APP, client_refused_at=at(minutes=-2))
     late = replace(VIDEO, turn=Turn.TOP_UP, due_at=at(hours=4))
     explanation = told(late, app=refused, **WAITS)
     assert explanation.reason == "video"
     assert explanation.command.startswith("correct REFRESHER_TIKTOK_CLIENT_KEY")
+    lost = told(None, app=refused, missing=25, **ASLEEP)
+    assert [command.split()[0] for command in lost.commands] == ["correct", "see"]
+    parked = told(app=refused, state="needs_scope", scope="user.info.basic", token_dead=True)
+    assert len(parked.commands) == 1, "the same advice is given once"
 
 
 @pytest.mark.parametrize(
