@@ -23,7 +23,8 @@ HUSH = faults.PASSWORD
 AS_NOBODY = """
 import os, sys
 import rich.console, rich.table
-import refresher.cli.database, refresher.cli.errors, refresher.logs, refresher.postgres.status
+import refresher.cli.database, refresher.cli.errors, refresher.logs
+import refresher.postgres.listing, refresher.postgres.status
 from refresher.cli import app, main
 app(["accounts", "list", "--help"], standalone_mode=False)  # imports what is left
 os.setuid(65534)
