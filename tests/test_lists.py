@@ -149,6 +149,13 @@ async def test_every_page_has_the_columns_that_fit(capfd, monkeypatch):
     assert "left out, as this terminal is too narrow: 'c';" in written.err
 
 
+@pytest.mark.parametrize("command", ["accounts list --state isolated", "videos list"])
+async def test_an_empty_list_says_so(refresher, pool, command):
+    """On standard error; what reads the output gets nothing."""
+    await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ('ana')")
+    assert await refresher(*command.split()) == (0, "", "refresher: nothing to list\n")
+
+
 async def test_no_line_in_a_pipe_ends_in_spaces(refresher, pool):
     """Columns stand below each other, and what is empty at the end is left out."""
     await pool.execute(VIDEOS)

@@ -95,6 +95,8 @@ async def _print_table(columns: Mapping[str, Callable[[Row], str]], pages: Pages
         print_table(_table({name: cells[name] for name in fitting}, show_header=fitting != shown))
         shown = fitting
         left_out |= columns.keys() - set(fitting)
+    if not shown:
+        say("nothing to list")
     if left_out:
         names = ", ".join(repr(name) for name in columns if name in left_out)
         say(f"left out, as this terminal is too narrow: {names}; --csv and --json have everything")

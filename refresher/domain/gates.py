@@ -259,7 +259,8 @@ def _pause(facts: Facts) -> Gate:
     if not account.throttled:
         slower = account.rate_share < 1
         share = f"none; its rate is {account.rate_share:.0%} of the limit after a 429"
-        return Gate("pause", Mark.OPEN, share if slower else "none", account.rate_lowered_at)
+        since = account.rate_lowered_at if slower else None
+        return Gate("pause", Mark.OPEN, share if slower else "none", since)
     # A quota of a day lowers no rate; any other pause does, in the statement that stores it.
     minute = account.rate_lowered_at == account.last_failure_at
     why = "TikTok's rate limit" if minute else "TikTok's quota of the day"
@@ -311,7 +312,7 @@ def _wake_up(facts: Facts) -> Gate:
 def _first(account: AccountFacts) -> str:
     due = account.earliest_due_at
     token_first = account.token_due_at and (due is None or account.token_due_at < due)
-    return "its token is renewed" if token_first else "its first video is due"
+    return "its token is due for renewal" if token_first else "its first video is due"
 
 
 def _video(video: VideoFacts) -> Gate:

@@ -437,6 +437,14 @@ def test_what_helps_most_comes_first():
     assert len(parked.commands) == 1, "the same advice is given once"
 
 
+def test_a_rate_that_has_recovered_has_no_since():
+    """There is nothing that began."""
+    lowered_at = at(hours=-2)
+    for share, since in ((0.5, lowered_at), (1.0, None)):
+        pause = gate(told(rate_lowered_at=lowered_at, rate_share=share), "pause")
+        assert (pause.mark, pause.since) == (Mark.OPEN, since)
+
+
 @pytest.mark.parametrize(
     ("account", "app", "waits"),
     [
