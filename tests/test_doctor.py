@@ -381,7 +381,7 @@ async def test_missing_videos(database, pool):
     )
     assert (await findings(database))[check][0].remedy == (
         "see refresher videos list --state missing and refresher videos list --state gone;"
-        " delete from refresher.videos what no longer exists"
+        " delete what no longer exists, see docs/tables.md"
     )
     await pool.execute(
         "UPDATE refresher.accounts SET missing = 11, videos = 10000 - 9900 * (open_id = 'account-1')::int,"

@@ -150,10 +150,11 @@ async def test_every_page_has_the_columns_that_fit(capfd, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["accounts list --state isolated", "videos list"])
-async def test_an_empty_list_says_so(refresher, pool, command):
-    """On standard error; what reads the output gets nothing."""
+async def test_an_empty_list_says_so_to_people(refresher, database, pool, command):
+    """Programs get nothing."""
     await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ('ana')")
-    assert await refresher(*command.split()) == (0, "", "refresher: nothing to list\n")
+    assert await refresher(*command.split()) == (0, "", "")
+    assert (await on_terminal(command, database)).strip() == "refresher: nothing to list"
 
 
 async def test_no_line_in_a_pipe_ends_in_spaces(refresher, pool):

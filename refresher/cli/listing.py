@@ -95,7 +95,7 @@ async def _print_table(columns: Mapping[str, Callable[[Row], str]], pages: Pages
         print_table(_table({name: cells[name] for name in fitting}, show_header=fitting != shown))
         shown = fitting
         left_out |= columns.keys() - set(fitting)
-    if not shown:
+    if not shown and terminal_width() is not None:
         say("nothing to list")
     if left_out:
         names = ", ".join(repr(name) for name in columns if name in left_out)

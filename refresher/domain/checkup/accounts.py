@@ -53,7 +53,7 @@ def missing(troubles: Troubles) -> Iterator[Finding]:
     tell = problem if number >= troubles.videos else warning
     yield tell(
         f"TikTok leaves out {counted(number, 'video')}{_gone(troubles.gone)}{_of(account)}",
-        f"see {_lists(troubles)}; delete from refresher.videos what no longer exists",
+        f"see {_lists(troubles)}; delete what no longer exists, see docs/tables.md",
     )
 
 
