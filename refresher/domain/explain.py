@@ -108,7 +108,7 @@ def _to_come(facts: Facts) -> str:
 
 
 def _commands(gates: Sequence[Gate], closed: Gate | None, failing: Sequence[Gate]) -> Sequence[str]:
-    """First what lets a request succeed: one that will fail helps nobody, however soon it goes."""
+    """First what lets the next request succeed, then what brings it sooner, then the rest."""
     deciding = [closed] if closed else []
     troubles = [gate for gate in gates if gate.mark is Mark.TROUBLE]
     # These matter, even where another gate opens still later.

@@ -408,7 +408,7 @@ def test_an_account_that_lost_videos_leads_to_their_names():
         lost = told(None, **counts, **ASLEEP)
         assert (
             "59 of 60 covers were valid at its last release, and TikTok leaves out 25 videos; "
-            in (lost.verdict)
+            in lost.verdict
         )
         assert lost.command == (
             "see which are no longer there, or not public: refresher videos list --account ana"
