@@ -74,6 +74,8 @@ async def run(settings: Settings, replica: str) -> None:
                 lead_seconds=settings.lead_seconds,
             )
             _warn_of_tokens(app)
+            if webhooks := app.upkeep.webhooks:
+                emit(events.WEBHOOKS_ENABLED, base_url=webhooks.origin)
             await work(app)
 
 

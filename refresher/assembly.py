@@ -15,6 +15,7 @@ from typing import Final
 
 from refresher.domain.credentials import AppCredentials
 from refresher.domain.meter import Meter
+from refresher.domain.webhooks import Target
 from refresher.flow.loop import Refresher
 from refresher.flow.outage import Outage
 from refresher.flow.terms import Terms
@@ -42,6 +43,8 @@ from refresher.settings import Settings, split_keys
 from refresher.simulation.plan import DAY_SECONDS, Plan, Ttl
 from refresher.tiktok.client import opened
 from refresher.upkeep import Upkeep
+from refresher.webhooks import receiver
+from refresher.webhooks.delivery import AT_ONCE, Delivery
 
 #: Kept of the grace time for closing connections.
 CLOSING_SECONDS: Final = 1.0
@@ -122,6 +125,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             fingerprint=credentials.fingerprint if credentials else None,
             limit_per_minute=settings.rate_limit_per_token,
             plan=plan_of(settings, "hourly", DAY_SECONDS),
+            webhooks=await enter(_webhooks(settings.webhook_target, pool)),
         )
         yield App(
             settings=settings,
@@ -135,6 +139,15 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             replica=replica,
             stop=asyncio.Event(),
         )
+
+
+@asynccontextmanager
+async def _webhooks(target: Target | None, pool: Pool) -> AsyncIterator[Delivery | None]:
+    if target is None:
+        yield None
+        return
+    async with receiver.opened(target, AT_ONCE) as opened_receiver:
+        yield Delivery(pool, opened_receiver, random.random, monotonic)
 
 
 def _accounts(settings: Settings, pool: Pool, sealer: Sealer, replica: str) -> Accounts:

@@ -152,6 +152,28 @@ FORECAST_AT_RISK: Final = Event(
     ),
 )
 
+WEBHOOKS_ENABLED: Final = Event("webhooks.enabled", "info", ("base_url",))
+WEBHOOKS_DISABLED: Final = Event("webhooks.disabled", "warning", ("base_url", "retry_in_seconds"))
+WEBHOOK_DELIVERED: Final = Event(
+    "webhook.delivered", "info", ("webhook_id", "type", "open_id", "attempts")
+)
+WEBHOOK_FAILED: Final = Event(
+    "webhook.failed",
+    "warning",
+    (
+        "webhook_id",
+        "type",
+        "open_id",
+        "http_status",
+        "reason",
+        "attempts",
+        "retry_in_seconds",
+    ),
+)
+WEBHOOK_ABANDONED: Final = Event(
+    "webhook.abandoned", "warning", ("webhook_id", "type", "open_id", "attempts")
+)
+
 LIBRARY_WARNED: Final = Event("library.warned", "warning", ("logger", "message", "exception"))
 LIBRARY_FAILED: Final = Event("library.failed", "error", ("logger", "message", "exception"))
 
@@ -180,6 +202,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
             "free",
             "ignored tokens",
         ],
+        "attempts": int,
         "away_seconds": float,
         "base_url": str,
         "chunk_fill": float | None,
@@ -216,6 +239,8 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
             "audit",
             "tend tokens",
             "ignored tokens",
+            "outbox",
+            "webhooks",
             "renew leases",
             "keep app limit",
         ],
@@ -248,6 +273,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "token_quota_needed_per_minute": float,
         "token_quota_per_minute": int | None,
         "took_seconds": float,
+        "type": str,
         "unchanged": int,
         "uncovered": int,
         "unreachable": int,
@@ -260,6 +286,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "waited_seconds": float,
         "wake_in_seconds": float | None,
         "wanted": int,
+        "webhook_id": str,
         "within_days": int,
         "writes": int,
     }
@@ -269,6 +296,12 @@ OPTIONAL: Final = frozenset({"exception"})
 
 
 def type_of(event: Event, field: str) -> Any:
-    """What this field of this event holds. `accounts` is a number in all events but the summary."""
-    counts_accounts = field == "accounts" and event is not FRESHNESS_SUMMARIZED
-    return int if counts_accounts else FIELDS[field]
+    """What this field of this event holds.
+
+    `accounts` is a number in all events but the summary; a webhook may concern all accounts.
+    """
+    if field == "accounts" and event is not FRESHNESS_SUMMARIZED:
+        return int
+    if field == "open_id" and event.name.startswith("webhook."):
+        return str | None
+    return FIELDS[field]

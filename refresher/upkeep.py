@@ -1,7 +1,7 @@
-"""What a daemon does beside the flow: heartbeat, summary, tokens and audit, each on its tick."""
+"""What a daemon does beside the flow, each on its tick: heartbeat, summary, webhooks and more."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from math import inf
@@ -26,10 +26,14 @@ from refresher.postgres.status import count_isolated, read_quota, read_summary
 from refresher.postgres.tokens import consents_ending, free_waiting, ignored_tokens
 from refresher.schedule import Schedule
 from refresher.simulation.plan import Plan
+from refresher.webhooks.delivery import DELIVER_SECONDS, TIDY_SECONDS, Delivery, tidy
 
 SUMMARY_SECONDS: Final = 60.0
 TEND_TOKENS_SECONDS: Final = 3600.0
 IGNORED_TOKENS_SECONDS: Final = 10.0
+
+#: Its name, how often it turns, what sets it going, and what it does.
+Loop = tuple[str, float, asyncio.Event, Callable[[], Awaitable[None]]]
 
 
 @dataclass(slots=True)
@@ -55,6 +59,8 @@ class Upkeep:
     limit_per_minute: int
     #: What a forecast looks at: the settings, and how far ahead.
     plan: Plan
+    #: None: no webhook URL is set.
+    webhooks: Delivery | None = None
     #: The tally of the last summary.
     summarized: Tally = field(default_factory=Tally)
     #: How many requests TikTok had answered at the last heartbeat.
@@ -116,6 +122,10 @@ class Upkeep:
             self.pool, self.plan, managed=self.managed, fingerprint=self.fingerprint
         )
 
+    async def tidy_outbox(self) -> None:
+        """Give up old webhooks, and keep changes going to the outbox if we deliver them."""
+        await tidy(self.pool, on=self.webhooks is not None)
+
     async def _wake_waiting(self) -> None:
         """Changed credentials are tried at once: nobody waits for what is put right."""
         if self.fingerprint is None or not self.managed:
@@ -144,14 +154,16 @@ class Upkeep:
 def begin(
     upkeep: Upkeep, schedule: Schedule, outage: Outage, *, summary_seconds: float = SUMMARY_SECONDS
 ) -> list[asyncio.Task[None]]:
-    """Start the loops; the first two begin at once. The caller cancels the tasks."""
-    loops = (
+    """Start the loops, some of them at once. The caller cancels the tasks."""
+    loops: tuple[Loop, ...] = (
         ("heartbeat", BEAT_SECONDS, _at_once(), upkeep.beat),
         ("tend tokens", TEND_TOKENS_SECONDS, _at_once(), upkeep.tend_tokens),
         ("summary", summary_seconds, asyncio.Event(), upkeep.summarize),
         ("forecast", FORECAST_SECONDS, asyncio.Event(), upkeep.forecast),
         ("audit", AUDIT_SECONDS, asyncio.Event(), upkeep.audit),
         ("ignored tokens", IGNORED_TOKENS_SECONDS, asyncio.Event(), upkeep.tell_ignored_tokens),
+        ("outbox", TIDY_SECONDS, _at_once(), upkeep.tidy_outbox),
+        *_deliveries(upkeep.webhooks),
     )
     return [
         asyncio.create_task(
@@ -159,6 +171,11 @@ def begin(
         )
         for name, seconds, tick, unit in loops
     ]
+
+
+def _deliveries(webhooks: Delivery | None) -> Iterator[Loop]:
+    if webhooks:
+        yield "webhooks", DELIVER_SECONDS, asyncio.Event(), webhooks.deliver
 
 
 def _told(

@@ -25,6 +25,7 @@ from refresher.cli import (
     status,
     tokens,
     videos,
+    webhooks,
 )
 from refresher.cli.output import Incomplete, Misuse, say
 
@@ -78,6 +79,7 @@ app.command(context_settings=explain.CONTEXT)(explain.explain)
 app.add_typer(accounts.accounts, name="accounts")
 app.add_typer(videos.videos, name="videos")
 app.add_typer(tokens.tokens, name="tokens")
+app.add_typer(webhooks.webhooks, name="webhooks")
 
 
 def main() -> None:

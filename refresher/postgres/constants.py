@@ -20,9 +20,12 @@ from refresher.domain.pacing import (
     WINDOW_SECONDS,
     step_seconds,
 )
+from refresher.domain.webhooks import TRIED_FOR_HOURS
 
 #: Accounts of one statement that ends waiting.
 FREED_AT_ONCE: Final = 500
+#: Webhooks of one statement that gives them up.
+GIVEN_UP_AT_ONCE: Final = 500
 #: The distance of two slots of a throttled account for which no limit is configured.
 ASSUMED_STEP_SECONDS: Final = step_seconds(600)
 
@@ -68,4 +71,8 @@ CONSTANTS: Final[Mapping[str, float]] = {
     "turn_due": int(Turn.DUE),
     "turn_alone": int(Turn.ALONE),
     "turn_top_up": int(Turn.TOP_UP),
+    "webhooks_given_up_at_once": GIVEN_UP_AT_ONCE,
+    # As long as they are tried: all daemons may be away for so long, and no change is lost.
+    "webhooks_on_for_hours": TRIED_FOR_HOURS,
+    "webhooks_tried_for_hours": TRIED_FOR_HOURS,
 }

@@ -8,6 +8,7 @@ WITH ours AS (
            ('app', ARRAY['SELECT', 'UPDATE']),
            ('audit', ARRAY['SELECT', 'UPDATE']),
            ('replicas', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+           ('outbox', ARRAY['SELECT', 'UPDATE', 'DELETE']),
            ('alembic_version', ARRAY['SELECT'])
 )
 SELECT 'USAGE on schema ' || nspname AS lacking
