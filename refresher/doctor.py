@@ -140,6 +140,7 @@ async def _examine_schema(examination: Examination, pool: Pool, settings: Settin
     await examination.read(facts.Snapshots, vitals.read_snapshots(pool))
     await examination.read(facts.Indexes, vitals.read_indexes(pool))
     await examination.read(facts.Replicas, vitals.read_fleet(pool, version("cover-refresher")))
+    await examination.read(facts.Webhooks, vitals.read_webhooks(pool))
     sealer, seconds = Sealer(split_keys(settings.token_keys)), TOKEN_SECONDS
     await examination.read(facts.Tokens, read_tokens(pool, sealer, seconds, monotonic))
     troubles = vitals.read_troubles(pool, managed=settings.renews_tokens)

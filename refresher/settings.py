@@ -107,11 +107,13 @@ def _webhook_secrets(value: SecretStr) -> SecretStr:
 
 def _is_webhook_secret(secret: str) -> bool:
     """Stricter than the library, which drops characters that are not base64."""
+    text = secret.removeprefix(WEBHOOK_SECRET_PREFIX)
     try:
-        key = base64.b64decode(secret.removeprefix(WEBHOOK_SECRET_PREFIX), validate=True)
+        key = base64.b64decode(text, validate=True)
     except ValueError:
         return False
-    return secret.startswith(WEBHOOK_SECRET_PREFIX) and len(key) in WEBHOOK_SECRET_BYTES
+    is_whole = text != secret and base64.b64encode(key).decode() == text
+    return is_whole and len(key) in WEBHOOK_SECRET_BYTES
 
 
 def split_keys(value: SecretStr | None) -> list[str]:

@@ -175,7 +175,7 @@ def begin(
 
 def _deliveries(webhooks: Delivery | None) -> Iterator[Loop]:
     if webhooks:
-        yield "webhooks", DELIVER_SECONDS, asyncio.Event(), webhooks.deliver
+        yield "webhooks", DELIVER_SECONDS, _at_once(), webhooks.deliver
 
 
 def _told(

@@ -1,16 +1,24 @@
 """The delivery of webhooks to a receiver over a socket: at least once, in order for each account."""
 
 import asyncio
+import json
+import re
 import signal
+import sys
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from time import monotonic
 
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from refresher.events import FORECAST_AT_RISK
 from refresher.postgres.outbox import read_outbox, switch_on, take
+from refresher.postgres.stored import must_say
+from refresher.postgres.tokens import consents_ending
 from refresher.webhooks import delivery
 from refresher.webhooks.delivery import AT_ONCE, LEASE, Delivery, tidy
 from refresher.webhooks.receiver import opened
@@ -340,6 +348,7 @@ async def test_a_daemon_tells_the_application(serve, start, pool, receiver):
     assert (parked["data"]["state"], parked["data"]["reason"]) == (event["state"], event["reason"])
 
 
+@pytest.mark.long
 async def test_a_daemon_that_is_killed_leaves_its_webhook_to_the_next(
     serve, start, pool, receiver, changes
 ):
@@ -442,3 +451,77 @@ async def test_a_test_with_wrong_settings(refresher, url, secret, complaint):
         assert err.startswith(f"refresher: {complaint}")
         assert err.count("\n") == 1
         assert "pass-word" not in err
+
+
+# --- docs/webhooks.md ---
+
+PAGE = (Path(__file__).parents[1] / "docs" / "webhooks.md").read_text()
+
+
+def block(language):
+    (text,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    return text
+
+
+async def test_the_receiver_of_the_page_takes_what_is_signed(refresher, tmp_path):
+    """With the same secret, and only so; it prints each change once."""
+    port = free_port()
+    program = tmp_path / "receiver.py"
+    program.write_text(block("python").replace("8091", str(port)))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        program,
+        env={"REFRESHER_WEBHOOK_SECRET": SECRET},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await eventually(partial(answers, port), "a receiver")
+        url = f"http://127.0.0.1:{port}/"
+        for secret, expected in ((OTHER_SECRET, 1), (f"{OTHER_SECRET},{SECRET}", 0)):
+            code, _, _ = await refresher("webhooks", "test", webhook_url=url, webhook_secret=secret)
+            assert code == expected
+    finally:
+        process.kill()
+        out, _ = await process.communicate()
+    assert out == b"webhooks.test {}\n"
+
+
+async def answers(port):
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def test_the_samples_of_the_page_are_as_what_comes(pool, receiver, changes):
+    """One of each type that the table names, with the same fields."""
+    samples = [json.loads(text) for text in re.split(r"\n(?=\{\"type\")", block("json"))]
+    listed = re.findall(r"^\| `(\w+\.\w+)` \|", PAGE, re.MULTILINE)
+    assert [sample["type"] for sample in samples] == listed
+    await changes("ana", times=2)
+    for days in (13, -1, 365):
+        await pool.execute(
+            "UPDATE refresher.accounts SET refresh_token = 'rft.' || $1,"
+            " refresh_token_expires_at = now() + make_interval(days => $1::text::integer),"
+            " tokens_generation = tokens_generation + CASE WHEN $1 = '-1' THEN 1 ELSE 0 END",
+            str(days),
+        )
+        await consents_ending(pool)
+    (risk,) = (sample["data"] for sample in samples if sample["type"] == "forecast.at_risk")
+    assert set(risk) == set(FORECAST_AT_RISK.fields)
+    await must_say(pool, risk, again_after=timedelta(0))
+    await must_say(pool, None, again_after=timedelta(0))
+    async with delivering(pool, receiver.target()) as delivery:
+        await delivered(pool, delivery)
+    came = {attempt.type: shape(attempt.told) for attempt in receiver.attempts}
+    assert came == {
+        sample["type"]: shape(sample) for sample in samples if sample["type"] != "webhooks.test"
+    }
+
+
+def shape(told):
+    """Its fields, and those of its data."""
+    return set(told), set(told["data"])

@@ -27,6 +27,7 @@ from refresher.postgres.database import (
 )
 from refresher.postgres.details import read_missing
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.outbox import read_outbox
 from refresher.postgres.replicas import seen_replicas
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.statements import statement
@@ -218,6 +219,12 @@ async def read_fleet(pool: Pool, version: str) -> facts.Replicas:
         sum(one.leases > 0 for one in seen),
         version,
     )
+
+
+async def read_webhooks(pool: Pool) -> facts.Webhooks:
+    """What waits in the outbox."""
+    outbox = await read_outbox(pool)
+    return facts.Webhooks(outbox.waiting, outbox.oldest_seconds)
 
 
 async def _percent(connection: "Pooled", table: str, rows: int) -> float:

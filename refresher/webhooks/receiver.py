@@ -30,9 +30,7 @@ DETAIL_LETTERS: Final = 200
 class Receiver:
     """The program at the webhook URL."""
 
-    def __init__(
-        self, session: ClientSession, target: Target, timeout_seconds: float
-    ) -> None:
+    def __init__(self, session: ClientSession, target: Target, timeout_seconds: float) -> None:
         self._session = session
         # As it stands: else a part that is signed or quoted would be sent otherwise.
         self._url = URL(target.url, encoded=True)

@@ -11,6 +11,7 @@ from refresher.domain.meter import Meter, Stats
 from refresher.operations.metrics import metrics_handler
 from refresher.operations.server import Sources
 from refresher.operations.shared import Shared
+from refresher.postgres.outbox import Outbox
 from refresher.postgres.snapshot import AppState, Consents, Snapshot
 from refresher.postgres.status import Quota, Summary
 from refresher.settings import read_settings
@@ -56,6 +57,7 @@ class World:
             Consents(0, 0, 0, 0, None),
             AppState(None, None, None, None, None),
             [],
+            Outbox(2, 60.0),
         )
 
     async def asked(self, **headers):

@@ -13,6 +13,7 @@ from refresher.domain.checkup import (
     server,
     settings,
     storage,
+    webhooks,
 )
 from refresher.domain.checkup.findings import Finding, Outcome, skipped, unchecked
 from refresher.domain.quota import Demand
@@ -147,6 +148,12 @@ CHECKS: Final[tuple[Check[Any], ...]] = (
         "how far apart the videos of an account lie",
         facts.Scatter,
         storage.scatter,
+    ),
+    Check(
+        "webhooks.delivered",
+        "how long webhooks have waited",
+        facts.Webhooks,
+        webhooks.delivered,
     ),
     Check("replicas.alive", "each replica was heard of lately", facts.Replicas, fleet.alive),
     Check("replicas.versions", "all replicas run this version", facts.Replicas, fleet.versions),

@@ -268,6 +268,14 @@ class Scatter:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhooks:
+    """What waits to be told to the application."""
+
+    waiting: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     """A daemon."""
 
