@@ -16,6 +16,7 @@ from refresher.cli import app
 from tests.conftest import PATIENCE_SECONDS, environment, free_port
 from tests.documented import PAGES, PROGRAM, ROOT, blocks, commands, in_sentences, scripts
 from tests.faults import programs
+from tests.receiver import SECRET, receiving
 from tests.unit.test_examples import example_of
 from tests.unit.test_reference import commands as help_of
 
@@ -208,7 +209,14 @@ def clone(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-async def terminal(clone, database, empty_database, refresher, start, serve):
+async def receiver():
+    """Takes webhooks."""
+    async with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def terminal(clone, database, empty_database, refresher, start, serve, receiver):
     """A terminal with the settings of a daemon that has refreshed a cover."""
     world = await serve()
     world.emulator.add_account(OPEN_ID, "act.one")
@@ -218,6 +226,8 @@ async def terminal(clone, database, empty_database, refresher, start, serve):
         "tiktok_base_url": world.base_url,
         "token_keys": KEY,
         "http_listen": f"127.0.0.1:{free_port()}",
+        "webhook_url": receiver.url,
+        "webhook_secret": SECRET,
     }
     for kind in ("accounts", "videos"):
         assert (await refresher(kind, "import", f"{kind}.csv", **settings))[0] == 0

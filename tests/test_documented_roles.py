@@ -7,7 +7,10 @@ import asyncpg
 import pytest
 
 from refresher.domain.checkup.findings import Outcome
+from refresher.postgres.database import connected
 from refresher.postgres.migrate import migrate
+from refresher.postgres.outbox import end, put_off, take
+from refresher.webhooks.delivery import LEASE, tidy
 from tests import faults
 from tests.conftest import administer
 from tests.test_doctor import findings
@@ -74,6 +77,29 @@ async def test_the_daemon_and_the_application_can_do_their_work(as_role, own_ser
         await application.close()
 
 
+async def test_an_applications_changes_go_to_the_outbox(as_role):
+    """Though it may not read it; the daemon takes them and ends them."""
+    application = await asyncpg.connect(as_role("refresher_app"))
+    async with connected(as_role("refresher_daemon"), application_name="tests") as daemon:
+        await tidy(daemon, on=True)
+        await application.execute(
+            """
+            INSERT INTO refresher.accounts (open_id, access_token) VALUES ('ana', 'act.1');
+            UPDATE refresher.accounts SET state = 'needs_scope' WHERE open_id = 'ana';
+            UPDATE refresher.accounts SET access_token = 'act.2' WHERE open_id = 'ana';
+            """
+        )
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await application.fetch("SELECT * FROM refresher.outbox")
+        types = []
+        while taken := await take(daemon, 8, LEASE):
+            types += [one.webhook.type for one in taken]
+            await put_off(daemon, taken[0], LEASE)
+            await end(daemon, taken[0])
+        assert types == ["account.parked", "account.recovered"]
+    await application.close()
+
+
 async def test_doctor_finds_all_rights_with_them(as_role, own_server):
     """And names each that is missing."""
     found = await findings(as_role("refresher_daemon"))
@@ -119,7 +145,8 @@ async def test_rows_that_are_hidden_and_connections_that_are_few(as_role, own_se
 async def test_with_the_grants_of_before_only_the_replicas_are_not_known(as_role):
     """Page and metrics show all the rest, and say what is missing."""
     await administer(
-        as_role("refresher_owner"), "REVOKE ALL ON refresher.replicas FROM refresher_daemon"
+        as_role("refresher_owner"),
+        "REVOKE ALL ON refresher.replicas, refresher.outbox FROM refresher_daemon",
     )
     async with visited(as_role("refresher_daemon")) as browser:
         page = await text_of(browser, "/")
@@ -128,3 +155,4 @@ async def test_with_the_grants_of_before_only_the_replicas_are_not_known(as_role
     assert "No video of an active account is stored." in page
     assert "refresher_due_videos 0" in metrics
     assert "# TYPE refresher_replicas " not in metrics
+    assert "# TYPE refresher_waiting_webhooks " not in metrics
