@@ -89,6 +89,7 @@ def _webhook_url(value: SecretStr) -> SecretStr:
     try:
         parts = urlsplit(given)
         usable = WEBHOOK_URL.fullmatch(given) and (parts.port or 1) and parts.hostname
+        (parts.hostname or "").encode("idna")  # as the socket would encode it
     except ValueError:
         usable = None
     if not usable:

@@ -651,7 +651,8 @@ async def test_webhooks(database, pool):
     """One that waits is no trouble; one that has waited for an hour is."""
     assert await outcome(database, "webhooks.delivered") == (OK, "no webhook waits")
     await pool.execute(
-        "INSERT INTO refresher.outbox (open_id, type, data) VALUES ('ana', 'account.parked', '{}')"
+        "INSERT INTO refresher.outbox (open_id, place, type, data)"
+        " VALUES ('ana', 1, 'account.parked', '{}')"
     )
     assert (await outcome(database, "webhooks.delivered"))[0] is OK
     await pool.execute("UPDATE refresher.outbox SET changed_at = now() - interval '61 minutes'")

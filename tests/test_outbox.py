@@ -27,7 +27,7 @@ async def on(pool):
 
 async def told(pool):
     """Type and data of each row, and the outbox is emptied."""
-    rows = await pool.fetch("SELECT * FROM refresher.outbox ORDER BY id")
+    rows = await pool.fetch("SELECT * FROM refresher.outbox ORDER BY place")
     await pool.execute("DELETE FROM refresher.outbox")
     assert not any("act." in str(row) or "rft." in str(row) for row in rows)
     return [(row["open_id"], row["type"], json.loads(row["data"])) for row in rows]
@@ -86,6 +86,14 @@ async def test_a_change_that_is_rolled_back_was_none(pool, on):
         await connection.execute(PARKED)
         await transaction.rollback()
     assert await types(pool) == []
+
+
+async def test_the_order_of_an_account_does_not_hang_on_the_clock(pool, on):
+    """What comes later comes behind what waits, though the clock was set back meanwhile."""
+    await pool.execute(PARKED)
+    await pool.execute("UPDATE refresher.outbox SET place = place + 3600 * 1000000::bigint")
+    await pool.execute("UPDATE refresher.accounts SET state = 'active'")
+    assert await types(pool) == ["account.parked", "account.recovered"]
 
 
 async def test_a_long_reason_is_cut(pool, on):

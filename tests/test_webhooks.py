@@ -4,17 +4,22 @@ import asyncio
 import json
 import re
 import signal
+import ssl
 import sys
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import monotonic
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
+from refresher.domain.webhooks import Target
 from refresher.events import FORECAST_AT_RISK
 from refresher.postgres.outbox import read_outbox, switch_on, take
 from refresher.postgres.stored import must_say
@@ -22,11 +27,12 @@ from refresher.postgres.tokens import consents_ending
 from refresher.webhooks import delivery
 from refresher.webhooks.delivery import AT_ONCE, LEASE, Delivery, tidy
 from refresher.webhooks.receiver import opened
-from tests.conftest import eventually, free_port
+from tests.conftest import PATIENCE_SECONDS, eventually, free_port
 from tests.receiver import OTHER_SECRET, SECRET, THIRD_SECRET, receiving
 from tests.test_tokens import authorize
 
-TIMEOUT_SECONDS = 1.0
+#: Where a test waits for an answer that comes too late. Elsewhere a slow machine has time.
+SOON_SECONDS = 1.0
 
 
 @pytest.fixture
@@ -45,8 +51,8 @@ class Clock:
 
 
 @asynccontextmanager
-async def delivering(pool, target, clock=monotonic):
-    async with opened(target, AT_ONCE, TIMEOUT_SECONDS) as receiver:
+async def delivering(pool, target, clock=monotonic, timeout_seconds=PATIENCE_SECONDS):
+    async with opened(target, AT_ONCE, timeout_seconds) as receiver:
         yield Delivery(pool, receiver, lambda: 0.5, clock)
 
 
@@ -138,7 +144,7 @@ async def test_a_url_keeps_its_secrets(pool, receiver, changes):
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port := free_port()).start()
     url = f"http://ana:pass-word@127.0.0.1:{port}/a%2Fb?key=a%2Fb%20c"
-    target = type(receiver.target())(url, [SECRET])
+    target = Target(url, [SECRET])
     async with delivering(pool, target) as delivery:
         with capture_logs() as logs:
             await delivery.deliver()
@@ -161,7 +167,7 @@ async def test_nothing_is_lost_and_nothing_overtakes(pool, receiver, changes):
     names = [f"account-{number}" for number in range(12)]
     await changes(*names, times=4)
     receiver.answer = 503  # for the first hour
-    async with delivering(pool, receiver.target()) as delivery:
+    async with delivering(pool, receiver.target(), timeout_seconds=SOON_SECONDS) as delivery:
         for _ in range(4):
             await delivery.deliver()
             await pass_time(pool, minutes=15)
@@ -211,7 +217,8 @@ async def test_a_failure_says_why_and_when_next(pool, receiver, changes, answer,
     """With the status, 0 if no answer came."""
     await changes("ana")
     receiver.will_answer("ana", answer)
-    async with delivering(pool, receiver.target()) as delivery:
+    seconds = SOON_SECONDS if answer == "late" else PATIENCE_SECONDS
+    async with delivering(pool, receiver.target(), timeout_seconds=seconds) as delivery:
         with capture_logs() as logs:
             await delivery.deliver()
             await delivery.deliver()  # too early for it
@@ -226,11 +233,70 @@ async def test_a_failure_says_why_and_when_next(pool, receiver, changes, answer,
 async def test_a_receiver_that_is_not_there(pool, receiver, changes):
     """Its host is named nowhere in the reason: the event of the start has it."""
     await changes("ana")
-    target = type(receiver.target())(f"http://127.0.0.1:{free_port()}/a?key=1", [SECRET])
+    target = Target(f"http://127.0.0.1:{free_port()}/a?key=1", [SECRET])
     async with delivering(pool, target) as delivery:
         with capture_logs() as logs:
             await delivery.deliver()
     assert logs[0]["reason"].startswith("no connection: Connect call failed")
+
+
+def certificate(folder):
+    """A key and a certificate for localhost that nobody has signed but itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    text = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ) + signed.public_bytes(pem)
+    file = folder / "certificate.pem"
+    file.write_bytes(text)
+    return file
+
+
+async def test_a_certificate_that_nobody_trusts(pool, receiver, changes, tmp_path):
+    """Nothing is sent; the reason says what is wrong with it."""
+    await changes("ana")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate(tmp_path))
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", port := free_port(), ssl=tls)
+    async with server:
+        target = Target(f"https://127.0.0.1:{port}/", [SECRET])
+        async with delivering(pool, target) as delivery:
+            with capture_logs() as logs:
+                await delivery.deliver()
+    (failed,) = logs
+    assert (failed["event"], failed["http_status"]) == ("webhook.failed", 0)
+    assert "certificate verify failed" in failed["reason"]
+
+
+async def test_a_receiver_that_speaks_no_http(pool, changes):
+    """It is put off as any other failure."""
+    await changes("ana")
+
+    async def babble(_reader, writer):
+        writer.write(b"220 smtp\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(babble, "127.0.0.1", port := free_port())
+    async with server:
+        target = Target(f"http://127.0.0.1:{port}/", [SECRET])
+        async with delivering(pool, target) as delivery:
+            with capture_logs() as logs:
+                await delivery.deliver()
+    (failed,) = logs
+    assert (failed["event"], failed["http_status"]) == ("webhook.failed", 0)
+    assert failed["reason"].startswith("no answer: ")
 
 
 async def test_a_wait_that_is_asked_for_is_kept(pool, receiver, changes):

@@ -18,6 +18,7 @@ def upgrade() -> None:
         OUTBOX,
         OUTBOX_DUE,
         OUTBOX_OF_ACCOUNT,
+        OUTBOX_PLACE,
         APP,
         ACCOUNT_CHANGED,
         ACCOUNTS_CHANGED,
@@ -57,12 +58,13 @@ $$
 
 OUTBOX = """
 CREATE TABLE refresher.outbox (
-    -- Grows with each change of an account: its row is locked where this number is taken.
-    id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    -- What the receiver knows it by. No number, which another database could have given out, too.
-    webhook_id      uuid        NOT NULL DEFAULT gen_random_uuid(),
+    -- What the receiver knows it by. No number: a sequence begins anew in a replicated copy, and a
+    -- change of an account must not fail for that.
+    webhook_id      uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
     -- The account; '' for what concerns all. No foreign key, as for used_tokens.
     open_id         text        NOT NULL,
+    -- The order within an account.
+    place           bigint      NOT NULL,
     type            text        NOT NULL,
     data            jsonb       NOT NULL,
     changed_at      timestamptz NOT NULL DEFAULT now(),
@@ -72,7 +74,20 @@ CREATE TABLE refresher.outbox (
 )
 """
 OUTBOX_DUE = "CREATE INDEX outbox_next_attempt_at ON refresher.outbox (next_attempt_at)"
-OUTBOX_OF_ACCOUNT = "CREATE INDEX outbox_open_id ON refresher.outbox (open_id, id)"
+OUTBOX_OF_ACCOUNT = "CREATE INDEX outbox_open_id ON refresher.outbox (open_id, place)"
+
+# Behind what waits already, also if the clock was set back. The row of the account, or of the app, is
+# locked where this is asked.
+OUTBOX_PLACE = """
+CREATE FUNCTION refresher.outbox_place(account text) RETURNS bigint
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, max(place))
+    FROM refresher.outbox
+    WHERE open_id = account
+$$
+"""
 
 APP = """
 ALTER TABLE refresher.app
@@ -95,8 +110,8 @@ DECLARE
     ends_at    timestamptz := CASE WHEN isfinite(NEW.refresh_token_expires_at)
                                    THEN NEW.refresh_token_expires_at END;
 BEGIN
-    INSERT INTO refresher.outbox (open_id, type, data)
-    SELECT NEW.open_id, change.type, change.data
+    INSERT INTO refresher.outbox (open_id, place, type, data)
+    SELECT NEW.open_id, refresher.outbox_place(NEW.open_id) + change.number, change.type, change.data
     FROM refresher.app, (VALUES
         (1, 'consent.ending', warned AND NEW.consent_warned_days > 0,
          jsonb_build_object('ends_at', ends_at, 'within_days', NEW.consent_warned_days)),
@@ -113,9 +128,8 @@ BEGIN
                             'since', NEW.state_since)),
         (5, 'account.recovered', was_parked AND NEW.state = 'active',
          jsonb_build_object('state', NEW.state, 'was', OLD.state, 'since', NEW.state_since))
-    ) AS change (place, type, happened, data)
-    WHERE app.webhooks_until > now() AND change.happened
-    ORDER BY change.place;
+    ) AS change (number, type, happened, data)
+    WHERE app.webhooks_until > now() AND change.happened;
     RETURN NULL;
 END
 $$
@@ -137,8 +151,9 @@ LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    INSERT INTO refresher.outbox (open_id, type, data)
-    SELECT '', CASE WHEN NEW.risk_said_at IS NULL THEN 'forecast.recovered'
+    INSERT INTO refresher.outbox (open_id, place, type, data)
+    SELECT '', refresher.outbox_place('') + 1,
+           CASE WHEN NEW.risk_said_at IS NULL THEN 'forecast.recovered'
                     ELSE 'forecast.at_risk' END,
            -- A replica of an earlier revision says no numbers: those that stand there are old.
            CASE WHEN NEW.risk_said_at IS NOT NULL AND NEW.risk IS DISTINCT FROM OLD.risk

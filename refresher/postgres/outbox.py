@@ -25,7 +25,6 @@ OUTBOX: Final = statement("outbox")
 class Taken:
     """A webhook that this replica sends now."""
 
-    id: int
     webhook: Webhook
     #: This one counts.
     attempts: int
@@ -60,7 +59,6 @@ async def take(pool: Pool, at_once: int, lease: timedelta) -> Sequence[Taken]:
     rows = await _fetched(pool, TAKE(at_once=at_once, lease=lease))
     return [
         Taken(
-            row["id"],
             Webhook(
                 row["webhook_id"],
                 row["type"],
@@ -78,13 +76,15 @@ async def take(pool: Pool, at_once: int, lease: timedelta) -> Sequence[Taken]:
 async def end(pool: Pool, taken: Taken) -> None:
     """It was delivered. Idempotent."""
     async with acquired(pool) as connection:
-        await connection.execute(*END(id=taken.id))
+        await connection.execute(*END(webhook_id=taken.webhook.webhook_id))
 
 
 async def put_off(pool: Pool, taken: Taken, wait: timedelta) -> None:
     """It was not, and is tried again after `wait`; nothing if others have it by now."""
     async with acquired(pool) as connection:
-        await connection.execute(*PUT_OFF(id=taken.id, attempts=taken.attempts, wait=wait))
+        await connection.execute(
+            *PUT_OFF(webhook_id=taken.webhook.webhook_id, attempts=taken.attempts, wait=wait)
+        )
 
 
 async def give_up(pool: Pool) -> Sequence[GivenUp]:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Final
 
 from aiohttp import (
+    ClientConnectorCertificateError,
     ClientConnectorError,
     ClientError,
     ClientResponse,
@@ -44,6 +45,8 @@ class Receiver:
             return await self._post(webhook.body, self._headers(webhook, sent_at))
         except TimeoutError:
             return Answer(0, f"no answer within {self._timeout_seconds:g} s")
+        except ClientConnectorCertificateError as error:
+            return Answer(0, f"no connection: {error.certificate_error}")
         except ClientConnectorError as error:
             return Answer(0, f"no connection: {error.os_error.strerror or error.os_error}")
         except (ClientError, OSError) as error:

@@ -329,6 +329,7 @@ def test_tokens_are_refreshed_where_it_is_ours_and_possible(given, values, refre
         "https://host:99999/hush",
         "https://a host/hush",
         "https://host/hush#part",
+        "https://host..name/hush",
         "https://[/hush",
         "https://hüsh/",
         "https://user:hush@/path",
