@@ -24,6 +24,7 @@ from refresher.postgres.database import (
     check_migrated,
 )
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.outbox import switch_on
 from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sealing import check_readable
@@ -84,6 +85,8 @@ async def _check_database(app: App) -> None:
     restricted = await check_role(app.pool)
     limit = await connection_limit(app.pool)
     await check_readable(app.pool, app.sealer)
+    if app.upkeep.webhooks:
+        await switch_on(app.pool)  # before anything is changed that is told once
     if restricted:
         emit(events.ROWS_RESTRICTED, tables=restricted)
     if limit is not None:

@@ -37,6 +37,7 @@ FERNET_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
 #: It may hold a user, a password and a query: receivers give out such URLs.
 WEBHOOK_URL: Final = re.compile(r"https?://(?![/?])[!\"$-~]+")
 WEBHOOK_SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what all of them begin with
+#: The standard's.
 WEBHOOK_SECRET_BYTES: Final = range(24, 65)
 ENV_FILE: Final = Path(".env")
 SECRETS_FOLDER: Final = Path("/run/secrets")

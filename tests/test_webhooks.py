@@ -397,19 +397,28 @@ def settings(receiver):
 
 
 async def test_a_daemon_tells_the_application(serve, start, pool, receiver):
-    """TikTok refuses an account's credential; the application stores new tokens."""
+    """TikTok refuses an account's credential; the application stores new tokens.
+
+    What the daemon finds at its first start is told, too: a consent that ends soon.
+    """
     world = await serve()
     await authorize(world, "ana", 1)
     await pool.execute("UPDATE refresher.accounts SET access_token = 'act.bad', refresh_token = ''")
+    await authorize(world, "ben", 0, consent=86_400 * 13)
     daemon = await start(world, **settings(receiver))
     assert (await daemon.until_event("webhooks.enabled"))["base_url"] == receiver.url[:-6]
-    await daemon.until_event("webhook.delivered")
-    world.emulator.add_account("ana", "act.new")
-    await pool.execute("UPDATE refresher.accounts SET access_token = 'act.new'")
     await daemon.until_event("webhook.delivered", 2)
+    world.emulator.add_account("ana", "act.new")
+    await pool.execute(
+        "UPDATE refresher.accounts SET access_token = 'act.new' WHERE open_id = 'ana'"
+    )
+    await daemon.until_event("webhook.delivered", 3)
     assert await daemon.stopped() == 0
+    assert heard(receiver, "ben") == ["consent.ending"]
     assert heard(receiver, "ana") == ["account.parked", "account.recovered"]
-    parked = receiver.taken[0].verified(OTHER_SECRET)
+    (parked, _) = (
+        attempt.verified(OTHER_SECRET) for attempt in receiver.taken if attempt.open_id == "ana"
+    )
     (event,) = daemon.events("account.parked")
     assert (parked["data"]["state"], parked["data"]["reason"]) == (event["state"], event["reason"])
 
