@@ -92,7 +92,7 @@ def _application(sources: Sources) -> "web.Application":
     answers: list[tuple[float, str | None]] = []
 
     async def readyz(_request: web.Request) -> web.Response:
-        # One check at a time, valid for a second: probes must not crowd a slow database.
+        # One check at a time, valid for a second: checks must not crowd a slow database.
         async with one_at_a_time:
             if not answers or monotonic() > answers[-1][0] + ANSWER_SECONDS:
                 answers[:] = [(monotonic(), await sources.ready())]

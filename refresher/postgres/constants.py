@@ -47,8 +47,8 @@ CONSTANTS: Final[Mapping[str, float]] = {
     # slowest claims were those that came to a large account after others.
     "most_rows_read": 1_500,
     "past_seconds": PAST_SECONDS,
-    # A probe chooses among twice as many accounts.
-    "probe_candidates": 500,
+    # A trial chooses among twice as many accounts.
+    "trial_candidates": 500,
     "rate_decrease": RATE_DECREASE,
     "rate_recovery_per_minute": RATE_RECOVERY_PER_MINUTE,
     "refused_seconds": REFUSED_SECONDS,
