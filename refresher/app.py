@@ -82,6 +82,7 @@ async def _check_database(app: App) -> None:
     restricted = await check_role(app.pool)
     limit = await connection_limit(app.pool)
     await check_readable(app.pool, app.sealer)
+    await app.upkeep.probing.share_hosts()  # before the first cover is stored
     if restricted:
         emit(events.ROWS_RESTRICTED, tables=restricted)
     if limit is not None:
@@ -112,7 +113,13 @@ async def work(
     gc.freeze()  # what is loaded by now is never garbage
     app.schedule.every(app.settings.poll_seconds, app.refresher.wake)
     tasks = [
-        *begin(app.upkeep, app.schedule, app.outage, summary_seconds=summary_seconds),
+        *begin(
+            app.upkeep,
+            app.schedule,
+            app.outage,
+            summary_seconds=summary_seconds,
+            probes=finished is None,  # `once` asks for covers, and is gone
+        ),
         asyncio.create_task(_on_first(app.stop, app.refresher.stop)),
     ]
     try:

@@ -134,6 +134,29 @@ FRESHNESS_SUMMARIZED: Final = Event(
     ),
 )
 
+FRESHNESS_PROBED: Final = Event(
+    "freshness.probed",
+    "info",
+    (
+        "served",
+        "refused",
+        "unknown",
+        "skipped",
+        "served_by_host",
+        "refused_by_host",
+        "served_by_life_left",
+        "refused_by_life_left",
+    ),
+)
+LEAD_GROWN: Final = Event(
+    "lead.grown",
+    "warning",
+    ("host", "early_seconds", "lead_seconds", "is_enough", "refused", "served"),
+)
+LEAD_SHRUNK: Final = Event("lead.shrunk", "info", ("host", "lead_seconds"))
+HOST_REFUSED: Final = Event("host.refused", "warning", ("host", "refused"))
+PROBES_FAILED: Final = Event("probes.failed", "warning", ("host", "reason"))
+
 #: An operator has paused everything, and resumed it.
 FLEET_PAUSED: Final = Event("fleet.paused", "warning", ("since",))
 FLEET_RESUMED: Final = Event("fleet.resumed", "info", ("since",))
@@ -178,6 +201,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
             "seal",
             "consent",
             "free",
+            "forward",
             "ignored tokens",
         ],
         "away_seconds": float,
@@ -187,6 +211,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "covers": int,
         "detail": str,
         "due": int,
+        "early_seconds": float,
         "ends_at": datetime,
         "exception": str,
         "expired": int,
@@ -196,9 +221,11 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "holder_application": str | None,
         "holder_pid": int | None,
         "holder_since": datetime | None,
+        "host": str,
         "hour_busiest": int,
         "hour_requests": int,
         "http_status": int,
+        "is_enough": bool,
         "isolated": int,
         "isolated_seconds": float,
         "lead_seconds": float,
@@ -214,6 +241,8 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
             "summary",
             "forecast",
             "audit",
+            "cover hosts",
+            "probe",
             "tend tokens",
             "ignored tokens",
             "renew leases",
@@ -234,12 +263,19 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "rate_per_minute": int,
         "reason": str,
         "refreshed": int,
+        "refused": int,
+        "refused_by_host": dict[str, int],
+        "refused_by_life_left": dict[str, int],
         "rejected": int,
         "requests": int,
         "retry_in_seconds": float | None,
         "seconds": float,
+        "served": int,
+        "served_by_host": dict[str, int],
+        "served_by_life_left": dict[str, int],
         "signal": Literal["SIGTERM", "SIGINT"],
         "since": datetime,
+        "skipped": int,
         "state": Literal["needs_reauthorization", "needs_scope"],
         "stored": bool,
         "tables": list[str],
@@ -250,6 +286,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "took_seconds": float,
         "unchanged": int,
         "uncovered": int,
+        "unknown": int,
         "unreachable": int,
         "valid": int,
         "valid_share_after_24_hours": float | None,

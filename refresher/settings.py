@@ -137,6 +137,7 @@ class Settings(BaseSettings):
     http_listen: Annotated[str, AfterValidator(_listen)] | None = None
     log_format: Literal["json", "console", "auto"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    probes_per_hour: Annotated[int, Field(ge=0, le=3600)] = 6
 
     #: Names with our prefix that no setting has, with the place in a file.
     _ignored: tuple[str, ...] = PrivateAttr(default=())

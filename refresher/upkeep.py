@@ -24,6 +24,7 @@ from refresher.postgres.replicas import beat
 from refresher.postgres.sealing import Sealer, seal_all
 from refresher.postgres.status import count_isolated, read_quota, read_summary
 from refresher.postgres.tokens import consents_ending, free_waiting, ignored_tokens
+from refresher.probing import Probing
 from refresher.schedule import Schedule
 from refresher.simulation.plan import Plan
 
@@ -55,6 +56,7 @@ class Upkeep:
     limit_per_minute: int
     #: What a forecast looks at: the settings, and how far ahead.
     plan: Plan
+    probing: Probing
     #: The tally of the last summary.
     summarized: Tally = field(default_factory=Tally)
     #: How many requests TikTok had answered at the last heartbeat.
@@ -116,6 +118,11 @@ class Upkeep:
             self.pool, self.plan, managed=self.managed, fingerprint=self.fingerprint
         )
 
+    async def share_hosts(self) -> None:
+        """Hear of hosts whose covers die early, and bring forward what was stored before."""
+        await self.probing.share_hosts()
+        await self.probing.bring_forward(_refused("forward"))
+
     async def _wake_waiting(self) -> None:
         """Changed credentials are tried at once: nobody waits for what is put right."""
         if self.fingerprint is None or not self.managed:
@@ -142,17 +149,29 @@ class Upkeep:
 
 
 def begin(
-    upkeep: Upkeep, schedule: Schedule, outage: Outage, *, summary_seconds: float = SUMMARY_SECONDS
+    upkeep: Upkeep,
+    schedule: Schedule,
+    outage: Outage,
+    *,
+    summary_seconds: float = SUMMARY_SECONDS,
+    probes: bool = True,
 ) -> list[asyncio.Task[None]]:
-    """Start the loops; the first two begin at once. The caller cancels the tasks."""
-    loops = (
+    """Start the loops; the first two begin at once. The caller cancels the tasks.
+
+    `probes`: fetch covers, if the settings say so.
+    """
+    loops = [
         ("heartbeat", BEAT_SECONDS, _at_once(), upkeep.beat),
         ("tend tokens", TEND_TOKENS_SECONDS, _at_once(), upkeep.tend_tokens),
         ("summary", summary_seconds, asyncio.Event(), upkeep.summarize),
         ("forecast", FORECAST_SECONDS, asyncio.Event(), upkeep.forecast),
         ("audit", AUDIT_SECONDS, asyncio.Event(), upkeep.audit),
         ("ignored tokens", IGNORED_TOKENS_SECONDS, asyncio.Event(), upkeep.tell_ignored_tokens),
-    )
+        ("cover hosts", BEAT_SECONDS, asyncio.Event(), upkeep.share_hosts),
+    ]
+    if probes and upkeep.probing.per_hour:
+        probing = upkeep.probing
+        loops.append(("probe", probing.look_seconds, asyncio.Event(), probing.probe))
     return [
         asyncio.create_task(
             on_each(outage, name, schedule.every(seconds, tick), _told(upkeep.meter, name, unit))

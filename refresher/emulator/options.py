@@ -28,6 +28,8 @@ class EmulatorOptions:
 
     cover_ttl: int | Literal["hourly"] = 21600
     """Seconds, or `hourly`: the time of the answer rounded down to the hour, plus a day."""
+    covers_die_early_seconds: int = 0
+    """Covers are served only until so long before `x-expires`. Not documented."""
     access_token_ttl_seconds: int = 2 * HOUR_SECONDS
     refresh_token_rotation: Literal["strict", "lenient"] = "strict"  # noqa: S105 - a mode
     """What becomes of a refresh token once used: strict, it dies; lenient, it goes on working."""
@@ -67,7 +69,12 @@ class EmulatorOptions:
     def __post_init__(self) -> None:
         if self.cover_ttl != "hourly" and self.cover_ttl < 1:
             raise ValueError(f"expected cover_ttl >= 1 or 'hourly', not {self.cover_ttl}")
-        for name in ("latency_seconds", "slow_seconds", "retry_after_seconds"):
+        for name in (
+            "covers_die_early_seconds",
+            "latency_seconds",
+            "slow_seconds",
+            "retry_after_seconds",
+        ):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"expected {name} >= 0, not {getattr(self, name)}")
         _check_shares(self.missing_share)

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from refresher.domain.clocks import Clock
+from refresher.domain.cover_hosts import CoverHosts
 from refresher.domain.meter import Meter, Stats
 from refresher.domain.quota import Demand
 from refresher.events import OPERATIONS_SERVED
@@ -38,6 +39,7 @@ class Sources:
     #: What this replica has counted, and how it is just now.
     meter: Meter
     stats: Callable[[], Stats]
+    hosts: CoverHosts
     settings: Settings
     version: str
     #: Of the times in `meter`.

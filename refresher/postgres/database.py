@@ -41,7 +41,7 @@ REPORT_SECONDS: Final = 60.0
 SCAN_SECONDS: Final = 86_400.0
 
 #: The revision this code was written for; a later one only adds (expand and contract).
-SCHEMA_REVISION: Final = "0012"
+SCHEMA_REVISION: Final = "0016"
 REVISION: Final = statement("revision")
 
 

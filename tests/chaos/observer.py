@@ -207,7 +207,9 @@ class Observer:
         rows = await self.world.fetch("SELECT breach FROM chaos.breaches ORDER BY number")
         return [row["breach"] for row in rows or ()]
 
-    async def _ask_livez(self, session: aiohttp.ClientSession, name: str, stop: asyncio.Event) -> None:
+    async def _ask_livez(
+        self, session: aiohttp.ClientSession, name: str, stop: asyncio.Event
+    ) -> None:
         replica = next(replica for replica in self.world.replicas if replica.name == name)
         while not stop.is_set():
             is_alive = False

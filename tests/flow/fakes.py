@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from refresher.domain.cover_hosts import CoverHosts
 from refresher.domain.due import DuePolicy
 from refresher.domain.meter import Meter
 from refresher.domain.model import Claim, Release, Released, TokenStanding, Video
@@ -211,6 +212,7 @@ class Run:
             upstream=api,
             outage=self.outage,
             meter=self.meter,
+            hosts=CoverHosts(),
             chance=lambda: 0.5,
             clock=now,
         )

@@ -17,8 +17,8 @@ from refresher.domain.breaker import (
     FIRST_WINDOW,
     IDLE_SECONDS,
     LOST_TRIALS,
-    TRIAL_SECONDS,
     RUN,
+    TRIAL_SECONDS,
     Breaker,
 )
 
