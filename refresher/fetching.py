@@ -19,6 +19,7 @@ from aiohttp import (
     ClientResponse,
     ClientSession,
     ClientTimeout,
+    ConnectionTimeoutError,
     DummyCookieJar,
     TCPConnector,
 )
@@ -28,6 +29,7 @@ from refresher.domain.addresses import is_public
 from refresher.domain.probing import Outcome
 
 FETCH_SECONDS: Final = 10.0
+CONNECT_SECONDS: Final = 6.0
 #: Servers need not heed it: no more than the first bytes are read in any case.
 HEADERS: Final = {
     "Accept": "image/*,*/*;q=0.8",
@@ -69,6 +71,8 @@ class Fetcher:
             if isinstance(error.os_error, LocalAddressError):
                 return Outcome.SKIPPED
             raise Unreached(type(error.os_error).__name__) from error
+        except ConnectionTimeoutError as error:
+            raise Unreached(type(error).__name__) from error
         except (ClientError, OSError, ValueError):
             return Outcome.UNKNOWN
 
@@ -101,7 +105,7 @@ def _session(connector: TCPConnector) -> ClientSession:
         connector=connector,
         cookie_jar=DummyCookieJar(),
         headers=HEADERS,
-        timeout=ClientTimeout(total=FETCH_SECONDS),
+        timeout=ClientTimeout(total=FETCH_SECONDS, sock_connect=CONNECT_SECONDS),
         auto_decompress=False,
         read_bufsize=READ_BYTES,
         trust_env=False,  # a proxy would connect to any address

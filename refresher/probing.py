@@ -1,7 +1,7 @@
 """Fetches a cover now and then, to see whether it lives; where covers die early, the lead grows."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Protocol
@@ -101,35 +101,52 @@ class Probing:
         every = timedelta(hours=1) / self.per_hour
         if not await take_probe(self.pool, every):
             return
-        covers = await probe_candidates(self.pool)
-        chosen = choose(covers, self.chance)
-        if chosen is None:
-            return
-        probes = [await self._fetch(chosen)]
-        host, is_refused = probes[0].host, probes[0].outcome is Outcome.REFUSED
-        if host and is_refused and chosen.left_seconds > self.hosts.grown.get(host, 0.0):
-            alike = [cover for cover in covers if self.hosts.of(cover.url) == host]
-            probes += [await self._fetch(cover) for cover in to_confirm(alike, chosen)]
+        probes = await self._fetch_some(await probe_candidates(self.pool))
         await note_probes(self.pool, probes, every)
-        if host and is_refused:
+        refusing = {probe.host for probe in probes if probe.outcome is Outcome.REFUSED}
+        await self._tell(at_once=bool(refusing))
+        for host in refusing:
             await self._learn(host)
-        await self._tell(at_once=is_refused)
-        for shrunk, grown_seconds in (await shrink_leads(self.pool)).items():
-            emit(events.LEAD_SHRUNK, host=shrunk, lead_seconds=self._lead_seconds(grown_seconds))
+        for host, grown_seconds in (await shrink_leads(self.pool)).items():
+            emit(events.LEAD_SHRUNK, host=host, lead_seconds=self._lead_seconds(grown_seconds))
+
+    async def _fetch_some(self, covers: Sequence[Cover]) -> Sequence[Probed]:
+        """One of them, and if that is refused some more of its host.
+
+        One that may not be asked for only counts, and another one is chosen.
+        """
+        chosen, probes = choose(covers, self.chance), []
+        if chosen and not self.hosts.of(chosen.url):
+            probes.append(self._counted(chosen, "", Outcome.SKIPPED))
+            covers = [cover for cover in covers if self.hosts.of(cover.url)]
+            chosen = choose(covers, self.chance)
+        if chosen is None:
+            return probes
+        first = await self._fetch(chosen)
+        probes.append(first)
+        if first.outcome is Outcome.REFUSED and first.is_news(self.hosts.grown):
+            alike = [cover for cover in covers if self.hosts.of(cover.url) == first.host]
+            probes += [await self._fetch(cover) for cover in to_confirm(alike, chosen)]
+        return probes
 
     async def _fetch(self, cover: Cover) -> Probed:
-        host = self.hosts.of(cover.url)
-        outcome = await self._outcome(cover.url) if host else Outcome.SKIPPED
+        host = self.hosts.of(cover.url) or ""
+        outcome = await self._outcome(cover.url, host)
+        if outcome is Outcome.SERVED:
+            self.refusing.discard(host)
+        return self._counted(cover, host, outcome)
+
+    def _counted(self, cover: Cover, host: str, outcome: Outcome) -> Probed:
         self.meter.probes[outcome] += 1
         return Probed(cover, host, outcome)
 
-    async def _outcome(self, url: str) -> Outcome:
+    async def _outcome(self, url: str, host: str) -> Outcome:
         try:
             outcome = await self.fetcher.fetch(url, is_local=self.hosts.is_local(url))
         except Unreached as error:
             self.unreached += 1
             if self.unreached == UNREACHED_PROBES:
-                emit(events.PROBES_FAILED, host=self.hosts.of(url), reason=str(error))
+                emit(events.PROBES_FAILED, host=host, reason=str(error))
             return Outcome.UNKNOWN
         self.unreached = 0
         return outcome
@@ -142,7 +159,6 @@ class Probing:
                 emit(events.HOST_REFUSED, host=host, refused=len(probes))
             self.refusing.add(host)
             return
-        self.refusing.discard(host)
         verdict = judge(probes, self.hosts.grown.get(host, 0.0))
         if verdict and await grow_lead(self.pool, host, verdict.grown_seconds):
             await self.share_hosts()

@@ -75,12 +75,13 @@ class Verdict:
 
 
 def choose(covers: Sequence[Cover], chance: Chance) -> Cover | None:
-    """Which cover to fetch: each second time the one that has least left, else any."""
+    """Which cover to fetch: each second time one of the tenth that has least left, else any."""
     ready = [cover for cover in covers if cover.left_seconds >= LEAST_LEFT_SECONDS]
     if not ready:
         return None
     if chance() < 1 / 2:
-        return min(ready, key=lambda cover: cover.left_seconds)
+        ready.sort(key=lambda cover: cover.left_seconds)
+        ready = ready[: -(-len(ready) // 10)]
     return ready[int(chance() * len(ready))]
 
 
@@ -119,7 +120,7 @@ def judge(probes: Sequence[Probe], grown_seconds: float) -> Verdict | None:
 
 
 def refuses_all(probes: Sequence[Probe]) -> bool:
-    """Whether a host refuses covers of any age: the last few, one so young that no lead helps it."""
+    """Whether a host refuses covers of any age: the last few, one of them too young for a lead."""
     last = probes[: LEAST_REFUSED + 1]
     if len(_videos(last)) <= LEAST_REFUSED or any(probe.served for probe in last):
         return False

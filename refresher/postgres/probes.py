@@ -49,9 +49,13 @@ class Probed(NamedTuple):
     """A cover that was chosen, and what came of it."""
 
     cover: Cover
-    #: None where it is no host that a cover may have.
-    host: str | None
+    #: Empty where it is no host that a cover may have.
+    host: str
     outcome: Outcome
+
+    def is_news(self, grown: Mapping[str, float]) -> bool:
+        """Whether it has more left than its host is known to leave to covers."""
+        return self.cover.left_seconds > grown.get(self.host, 0.0)
 
 
 class Told(NamedTuple):
@@ -116,10 +120,13 @@ async def probe_candidates(pool: Pool) -> Sequence[Cover]:
 
 
 async def note_probes(pool: Pool, probes: Sequence[Probed], every: timedelta) -> None:
-    """Store what became of the covers of one turn. All but one put the next turn off."""
-    early = every * (len(probes) - 1)
+    """Store what became of the covers of one turn. All fetches but one put the next turn off."""
+    if not probes:
+        return
+    fetched = sum(probe.outcome is not Outcome.SKIPPED for probe in probes)
+    early = every * max(0, fetched - 1)
     columns = {
-        "hosts": [probe.host or "" for probe in probes],
+        "hosts": [probe.host for probe in probes],
         "open_ids": [probe.cover.open_id for probe in probes],
         "video_ids": [probe.cover.video_id for probe in probes],
         "left_seconds": [probe.cover.left_seconds for probe in probes],

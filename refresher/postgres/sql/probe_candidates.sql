@@ -1,5 +1,6 @@
 -- Some valid covers: those on a few pages of the table, and those of the accounts that are asked for
--- next, as theirs have least left. Of parked accounts none: they may be refused for their own reason.
+-- next, as theirs have least left. Of accounts in trouble none: they may be refused for their own
+-- reason.
 WITH next_accounts AS MATERIALIZED (
     SELECT open_id
     FROM refresher.accounts
@@ -27,5 +28,7 @@ SELECT c.open_id, c.video_id, c.cover_image_url AS url,
        extract(epoch FROM c.cover_expires_at - c.refreshed_at)::float8 AS life_seconds
 FROM covers AS c
 -- Each by its key, whatever the planner expects.
-CROSS JOIN LATERAL (SELECT state FROM refresher.accounts WHERE open_id = c.open_id LIMIT 1) AS a
-WHERE a.state = 'active'
+CROSS JOIN LATERAL (
+    SELECT state, isolated_since FROM refresher.accounts WHERE open_id = c.open_id LIMIT 1
+) AS a
+WHERE a.state = 'active' AND a.isolated_since IS NULL
