@@ -82,7 +82,6 @@ async def _check_database(app: App) -> None:
     restricted = await check_role(app.pool)
     limit = await connection_limit(app.pool)
     await check_readable(app.pool, app.sealer)
-    await app.upkeep.probing.share_hosts()  # before the first cover is stored
     if restricted:
         emit(events.ROWS_RESTRICTED, tables=restricted)
     if limit is not None:

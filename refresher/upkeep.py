@@ -156,18 +156,18 @@ def begin(
     summary_seconds: float = SUMMARY_SECONDS,
     probes: bool = True,
 ) -> list[asyncio.Task[None]]:
-    """Start the loops; the first two begin at once. The caller cancels the tasks.
+    """Start the loops; the first three begin at once. The caller cancels the tasks.
 
     `probes`: fetch covers, if the settings say so.
     """
     loops = [
+        ("cover hosts", BEAT_SECONDS, _at_once(), upkeep.share_hosts),
         ("heartbeat", BEAT_SECONDS, _at_once(), upkeep.beat),
         ("tend tokens", TEND_TOKENS_SECONDS, _at_once(), upkeep.tend_tokens),
         ("summary", summary_seconds, asyncio.Event(), upkeep.summarize),
         ("forecast", FORECAST_SECONDS, asyncio.Event(), upkeep.forecast),
         ("audit", AUDIT_SECONDS, asyncio.Event(), upkeep.audit),
         ("ignored tokens", IGNORED_TOKENS_SECONDS, asyncio.Event(), upkeep.tell_ignored_tokens),
-        ("cover hosts", BEAT_SECONDS, asyncio.Event(), upkeep.share_hosts),
     ]
     if probes and upkeep.probing.per_hour:
         probing = upkeep.probing

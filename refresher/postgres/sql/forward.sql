@@ -29,5 +29,7 @@ UPDATE refresher.videos AS v
 SET due_at = l.due_at
 FROM late_videos AS l
 WHERE v.open_id = l.open_id AND v.video_id = l.video_id
+  -- So that no plan reads the videos of others.
+  AND v.open_id = ANY (:open_ids::text[])
   AND (SELECT count(*) FROM patience) > 0
 RETURNING v.open_id

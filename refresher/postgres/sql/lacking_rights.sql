@@ -8,6 +8,9 @@ WITH ours AS (
            ('app', ARRAY['SELECT', 'UPDATE']),
            ('audit', ARRAY['SELECT', 'UPDATE']),
            ('replicas', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+           ('cover_hosts', ARRAY['SELECT', 'INSERT', 'UPDATE']),
+           ('probes', ARRAY['SELECT', 'INSERT', 'DELETE']),
+           ('probing', ARRAY['SELECT', 'UPDATE']),
            ('alembic_version', ARRAY['SELECT'])
 )
 SELECT 'USAGE on schema ' || nspname AS lacking
