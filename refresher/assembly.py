@@ -136,6 +136,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
                 per_hour=settings.probes_per_hour,
                 meter=meter,
                 chance=random.random,
+                clock=monotonic,
             ),
         )
         yield App(

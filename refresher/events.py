@@ -153,7 +153,7 @@ LEAD_GROWN: Final = Event(
     "warning",
     ("host", "early_seconds", "lead_seconds", "is_enough", "refused", "served"),
 )
-LEAD_SHRUNK: Final = Event("lead.shrunk", "info", ("host", "lead_seconds"))
+LEAD_LOWERED: Final = Event("lead.lowered", "info", ("host", "lead_seconds"))
 HOST_REFUSED: Final = Event("host.refused", "warning", ("host", "refused"))
 PROBES_FAILED: Final = Event("probes.failed", "warning", ("host", "reason"))
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from refresher import events
-from refresher.domain.clocks import Chance
+from refresher.domain.clocks import Chance, Clock
 from refresher.domain.cover_hosts import CoverHosts
 from refresher.domain.due import DuePolicy, seconds_ahead
 from refresher.domain.meter import Meter
@@ -46,8 +46,8 @@ LOOK_SECONDS: Final = 60.0
 TOLD_EVERY: Final = timedelta(hours=1)
 #: After so many probes in a row that reached no host, it is said that none is reached.
 UNREACHED_PROBES: Final = 3
-#: Covers are brought forward in so many steps at a time, so that the database has time for others.
-FORWARD_STEPS: Final = 4
+#: For so long covers are brought forward at a time, so that the database has time for others.
+FORWARD_SECONDS: Final = 2.0
 #: What was left of the life of a cover, as it is told: the upper bounds, in seconds.
 LIFE_LEFT: Final = {"under 1 h": 3600.0, "under 3 h": 10_800.0, "under 12 h": 43_200.0}
 MORE_LEFT: Final = "12 h or more"
@@ -71,6 +71,7 @@ class Probing:
     per_hour: int
     meter: Meter
     chance: Chance
+    clock: Clock
     #: Hosts that are known to refuse covers of any age.
     refusing: set[str] = field(default_factory=set)
     #: Probes in a row that reached no host.
@@ -89,10 +90,8 @@ class Probing:
 
     async def bring_forward(self, refused: Refused) -> None:
         """Make covers due earlier that were stored before their host's lead had grown."""
-        for _ in range(FORWARD_STEPS):
-            work = await next_forwarding(self.pool)
-            if work is None:
-                return
+        ends_at = self.clock() + FORWARD_SECONDS
+        while self.clock() < ends_at and (work := await next_forwarding(self.pool)):
             prefix = self.hosts.prefix(work.host)
             await bring_forward(self.pool, work, prefix, self.policy, refused)
 
@@ -108,7 +107,7 @@ class Probing:
         for host in refusing:
             await self._learn(host)
         for host, grown_seconds in (await shrink_leads(self.pool)).items():
-            emit(events.LEAD_SHRUNK, host=host, lead_seconds=self._lead_seconds(grown_seconds))
+            emit(events.LEAD_LOWERED, host=host, lead_seconds=self._lead_seconds(grown_seconds))
 
     async def _fetch_some(self, covers: Sequence[Cover]) -> Sequence[Probed]:
         """One of them, and if that is refused some more of its host.

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from time import monotonic
 
 import aiohttp
 import asyncpg
@@ -35,7 +36,7 @@ def replica(pool):
         hosts = CoverHosts(local)
         hosts.hear(await read_hosts(pool))
         fetcher = Fetcher(fetch) if callable(fetch) else fetch
-        return Probing(pool, hosts, POLICY, fetcher, per_hour, Meter(), chance)
+        return Probing(pool, hosts, POLICY, fetcher, per_hour, Meter(), chance, monotonic)
 
     return make
 
@@ -332,7 +333,7 @@ async def test_a_lead_shrinks_after_a_quiet_week(pool, replica):
             await pool.execute("UPDATE refresher.cover_hosts SET grown_at = now() - interval '8 d'")
             await its_turn(pool)
             await probing.probe()
-    assert [log["lead_seconds"] for log in logs if log["event"] == "lead.shrunk"] == [700.0, 600.0]
+    assert [log["lead_seconds"] for log in logs if log["event"] == "lead.lowered"] == [700.0, 600.0]
 
 
 async def test_hosts_of_answers_are_shared(pool, replica):

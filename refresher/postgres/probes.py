@@ -27,9 +27,10 @@ PROBES_READ: Final = 100
 LEAST_GROWTH_SECONDS: Final = 60.0
 #: How long answers that were reconciled by the old lead may take to be stored.
 SETTLING: Final = timedelta(seconds=30)
-#: Covers are brought forward in steps of so many videos, and so many accounts at most.
-FORWARD_VIDEOS: Final = 5_000
-FORWARD_ACCOUNTS: Final = 1_000
+#: Covers are brought forward in steps of so many: a trigger looks at each, and until all are done
+#: their rows are locked.
+FORWARD_VIDEOS: Final = 500
+FORWARD_ACCOUNTS: Final = 100
 
 NAME_HOSTS: Final = statement("name_hosts")
 COVER_HOSTS: Final = statement("cover_hosts")
@@ -174,8 +175,8 @@ async def next_forwarding(pool: Pool) -> Forwarding | None:
 
 async def bring_forward(
     pool: Pool, work: Forwarding, prefix: str, policy: DuePolicy, refused: Refused
-) -> int:
-    """Make the covers of these accounts due as their host's lead says now; how many were too late.
+) -> None:
+    """Make covers of these accounts due as their host's lead says now, and note how far that is.
 
     `prefix`: how the URLs of the host begin. `refused` hears of accounts that a trigger, a
     constraint or a lock kept from it.
@@ -187,11 +188,14 @@ async def bring_forward(
             prefix=prefix,
             lead_seconds=policy.lead.total_seconds() + work.grown_seconds,
             spread_seconds=policy.spread.total_seconds(),
+            rows=FORWARD_VIDEOS,
         )
         async with acquired(pool) as connection:
             return await connection.fetch(*asked, timeout=REPORT_SECONDS)
 
     brought = await in_parts(work.open_ids, forward, refused) if work.open_ids else []
+    if len(brought) >= FORWARD_VIDEOS:
+        return  # there may be more of these accounts
     done_to = work.open_ids[-1] if work.open_ids else None
     async with acquired(pool) as connection:
         await connection.execute(
@@ -202,4 +206,3 @@ async def bring_forward(
                 done_to=done_to,
             )
         )
-    return len(brought)

@@ -29,6 +29,7 @@ DEFAULTS = {
     "http_listen": None,
     "log_format": "auto",
     "log_level": "info",
+    "probes_per_hour": 6,
 }
 
 
@@ -88,6 +89,7 @@ def test_every_setting_is_read_from_its_variable(given):
         "http_listen": "0.0.0.0:8080",
         "log_format": "json",
         "log_level": "debug",
+        "probes_per_hour": 10,
     }
     given(**{name: str(value) for name, value in values.items()})
     read = read_settings()

@@ -23,6 +23,7 @@ late_videos AS MATERIALIZED (
       AND v.refreshed_at < v.cover_expires_at
       AND v.cover_expires_at > now() AND v.cover_expires_at < 'infinity'
       AND v.due_at > v.cover_expires_at - make_interval(secs => :lead_seconds::float8 * s.shrink)
+    LIMIT :rows
     FOR NO KEY UPDATE OF v SKIP LOCKED
 )
 UPDATE refresher.videos AS v
