@@ -27,6 +27,7 @@ from refresher.postgres.database import (
 )
 from refresher.postgres.details import read_missing
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.probes import read_hosts
 from refresher.postgres.replicas import seen_replicas
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sampling import sample_percent
@@ -145,6 +146,11 @@ async def read_lives(pool: Pool, policy: DuePolicy) -> facts.Lives:
         asked = LIVES(percent=percent, rows=COVERS_SAMPLED)
         (row,) = await connection.fetch(*asked, timeout=REPORT_SECONDS)
     return facts.Lives(**dict(row), policy=policy)
+
+
+async def read_cover_hosts(pool: Pool) -> facts.CoverHosts:
+    """The hosts of covers, and which of them kill covers early."""
+    return facts.CoverHosts(await read_hosts(pool))
 
 
 async def read_demand(pool: Pool, lives: facts.Lives, pace: Pace, app: facts.App) -> Demand:
