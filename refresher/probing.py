@@ -155,7 +155,8 @@ class Probing:
         probes = await probes_of_host(self.pool, host)
         if refuses_all(probes):
             if host not in self.refusing:
-                emit(events.HOST_REFUSED, host=host, refused=len(probes))
+                refused = sum(not probe.served for probe in probes)
+                emit(events.HOST_REFUSED, host=host, refused=refused)
             self.refusing.add(host)
             return
         verdict = judge(probes, self.hosts.grown.get(host, 0.0))

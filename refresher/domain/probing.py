@@ -1,7 +1,7 @@
 """Whether covers live as long as they say, judged by a few that were fetched."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
 from typing import Final, NamedTuple
@@ -41,7 +41,7 @@ class Cover:
 
     open_id: OpenId
     video_id: VideoId
-    url: str
+    url: str = field(repr=False)  # a URL holds its signature
     #: Seconds until it expires, by what is stored.
     left_seconds: float
     #: Seconds from the answer that brought it to its expiry.

@@ -205,6 +205,7 @@ class Run:
         self.api = api
         self.outage = Outage(lambda: 0.5, now)
         self.meter = Meter()
+        self.hosts = CoverHosts()
         outside = Outside(
             accounts=self.store,
             tokens=None,
@@ -212,7 +213,7 @@ class Run:
             upstream=api,
             outage=self.outage,
             meter=self.meter,
-            hosts=CoverHosts(),
+            hosts=self.hosts,
             chance=lambda: 0.5,
             clock=now,
         )
