@@ -364,7 +364,7 @@ async def test_nothing_is_fetched_where_nothing_is_wished(serve, start):
     once = await start(world, command="once", probes_per_hour=3600)
     assert await once.ended() == 0
     assert not await world.pool.fetchval("SELECT count(*) FROM refresher.probes")
-    assert await world.pool.fetchval("SELECT next_at = '-infinity' FROM refresher.probing")
+    assert not await world.pool.fetchval("SELECT count(*) FROM refresher.probing")
 
 
 def no_refusal(open_id, error):

@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    for statement in (COVER_HOSTS, PROBES, PROBES_PROBED_AT, PROBING, PROBING_ROW):
+    for statement in (COVER_HOSTS, PROBES, PROBES_PROBED_AT, PROBING):
         # Straight to the driver: no parameter syntax to escape in plain SQL.
         op.get_bind().exec_driver_sql(statement)
 
@@ -50,6 +50,7 @@ CREATE TABLE refresher.probes (
 
 PROBES_PROBED_AT = "CREATE INDEX probes_probed_at ON refresher.probes (probed_at)"
 
+# Its row comes with the first probe, so that a dump without the schema can be restored into it.
 PROBING = """
 CREATE TABLE refresher.probing (
     only_row boolean     PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -59,5 +60,3 @@ CREATE TABLE refresher.probing (
     told_at  timestamptz NOT NULL DEFAULT '-infinity'
 ) WITH (fillfactor = 10)
 """
-
-PROBING_ROW = "INSERT INTO refresher.probing DEFAULT VALUES"

@@ -142,9 +142,8 @@ def _probes(sources: Sources) -> Iterator[Metric]:
         "outcome",
         sources.meter.probes,
     )
-    yield from gauges(
+    yield from gauge(
         "refresher_lead_grown_seconds",
-        "By how much the lead of a host has grown, as its covers die early.",
-        "host",
-        sources.hosts.grown,
+        "By how much the lead of a host has grown at most, as its covers die early.",
+        max(sources.hosts.grown.values(), default=0.0),
     )

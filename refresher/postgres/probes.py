@@ -20,7 +20,7 @@ from refresher.postgres.statements import statement
 COVERS_SAMPLED: Final = 200
 #: and so many of each of some accounts.
 ACCOUNTS_SAMPLED: Final = 20
-COVERS_OF_ACCOUNT: Final = 100
+COVERS_OF_ACCOUNT: Final = 25
 #: What is known of a host: its last probes of a day.
 PROBES_READ: Final = 100
 #: A lead that has not changed for a week shrinks, and what is less than this is nothing.

@@ -10,7 +10,7 @@ WITH ours AS (
            ('replicas', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
            ('cover_hosts', ARRAY['SELECT', 'INSERT', 'UPDATE']),
            ('probes', ARRAY['SELECT', 'INSERT', 'DELETE']),
-           ('probing', ARRAY['SELECT', 'UPDATE']),
+           ('probing', ARRAY['SELECT', 'INSERT', 'UPDATE']),
            ('alembic_version', ARRAY['SELECT'])
 )
 SELECT 'USAGE on schema ' || nspname AS lacking
