@@ -89,9 +89,12 @@ async def _outcome(response: ClientResponse) -> Outcome:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[Fetcher]:
-    """A fetcher with connections of its own; nothing is connected to so far."""
-    tls = ssl.create_default_context()
+async def opened(trust: ssl.SSLContext | None = None) -> AsyncIterator[Fetcher]:
+    """A fetcher with connections of its own; nothing is connected to so far.
+
+    `trust`: else the system's authorities, which the client has loaded already.
+    """
+    tls = trust or True
     guarded = TCPConnector(force_close=True, ssl=tls, socket_factory=_public_socket)
     async with (
         _session(guarded) as public,

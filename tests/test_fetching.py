@@ -167,14 +167,13 @@ async def test_a_host_that_cannot_be_reached_is_told_apart():
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_the_certificate_is_looked_at(tmp_path, monkeypatch, trusted):
-    """As for any connection: the authorities are those of the system."""
+async def test_the_certificate_is_looked_at(tmp_path, trusted):
+    """As for any connection: one that nobody vouches for is refused."""
     authority = certify(tmp_path)
-    if trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    trust = ssl.create_default_context(cafile=authority) if trusted else None
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(authority)
-    async with host(tls=tls) as (it, port), opened() as fetcher:
+    async with host(tls=tls) as (it, port), opened(trust) as fetcher:
         fetching_it = fetcher.fetch(f"https://localhost:{port}{PATH}", is_local=True)
         if trusted:
             assert await fetching_it is Outcome.SERVED
