@@ -13,6 +13,7 @@ from importlib.metadata import version
 from time import monotonic
 from typing import Final
 
+from refresher.attachments import Attachments
 from refresher.domain.credentials import AppCredentials
 from refresher.domain.meter import Meter
 from refresher.flow.loop import Refresher
@@ -122,6 +123,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             fingerprint=credentials.fingerprint if credentials else None,
             limit_per_minute=settings.rate_limit_per_token,
             plan=plan_of(settings, "hourly", DAY_SECONDS),
+            attachments=Attachments(pool),
         )
         yield App(
             settings=settings,

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 
 from refresher import events
+from refresher.attachments import TOLD_SECONDS, WALK_SECONDS, Attachments
 from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.domain.meter import Meter
 from refresher.domain.model import CHUNK_SIZE, OpenId
@@ -55,6 +56,8 @@ class Upkeep:
     limit_per_minute: int
     #: What a forecast looks at: the settings, and how far ahead.
     plan: Plan
+    #: The tables that applications have attached.
+    attachments: Attachments
     #: The tally of the last summary.
     summarized: Tally = field(default_factory=Tally)
     #: How many requests TikTok had answered at the last heartbeat.
@@ -144,7 +147,7 @@ class Upkeep:
 def begin(
     upkeep: Upkeep, schedule: Schedule, outage: Outage, *, summary_seconds: float = SUMMARY_SECONDS
 ) -> list[asyncio.Task[None]]:
-    """Start the loops; the first two begin at once. The caller cancels the tasks."""
+    """Start the loops; those that need not wait begin at once. The caller cancels the tasks."""
     loops = (
         ("heartbeat", BEAT_SECONDS, _at_once(), upkeep.beat),
         ("tend tokens", TEND_TOKENS_SECONDS, _at_once(), upkeep.tend_tokens),
@@ -152,6 +155,9 @@ def begin(
         ("forecast", FORECAST_SECONDS, asyncio.Event(), upkeep.forecast),
         ("audit", AUDIT_SECONDS, asyncio.Event(), upkeep.audit),
         ("ignored tokens", IGNORED_TOKENS_SECONDS, asyncio.Event(), upkeep.tell_ignored_tokens),
+        ("attachments", WALK_SECONDS, _at_once(), upkeep.attachments.walk),
+        ("told videos", TOLD_SECONDS, asyncio.Event(), upkeep.attachments.apply),
+        ("told covers", TOLD_SECONDS, asyncio.Event(), upkeep.attachments.carry),
     )
     return [
         asyncio.create_task(
