@@ -17,8 +17,11 @@ def upgrade() -> None:
         LOCKS,
         ATTACHMENTS,
         VIDEOS,
-        CHANGED_VIDEOS,
+        CHANGED_ROWS,
         CHANGED_COVERS,
+        ATTACHED_TOKENS,
+        ACCESS_TOKEN,
+        ACCESS_TOKEN_RIGHTS,
         TELL_OF_ACCOUNTS,
         ACCOUNTS_TOLD,
         TELL_OF_COVERS,
@@ -56,6 +59,7 @@ CREATE TABLE refresher.attachments (
     attachment  smallint    GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     -- Begins the names of its functions and triggers.
     name        text        NOT NULL UNIQUE CHECK (name ~ '^[a-z_][a-z0-9_]{0,35}$'),
+    kind        text        NOT NULL CHECK (kind IN ('videos', 'tokens')),
     -- What `refresher attach` was told: tables, columns and condition.
     mapping     jsonb       NOT NULL,
     -- The tables with its triggers, as SQL writes their names.
@@ -78,12 +82,12 @@ ALTER TABLE refresher.videos
 """
 
 # Without foreign keys: what an application writes must wait for nobody.
-CHANGED_VIDEOS = """
-CREATE TABLE refresher.changed_videos (
+CHANGED_ROWS = """
+CREATE TABLE refresher.changed_rows (
     id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     attachment text        NOT NULL,
     -- Of three kinds: values of the application's account column with video IDs; open_ids with
-    -- video IDs; open_ids alone, of which all videos are meant.
+    -- video IDs; open_ids alone, of which all rows are meant.
     accounts   text[],
     open_ids   text[],
     video_ids  text[],
@@ -105,6 +109,35 @@ CREATE TABLE refresher.changed_covers (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)
 """
 
+ATTACHED_TOKENS = """
+CREATE TABLE refresher.attached_tokens (
+    -- No foreign key: what was deleted here must not be added again from the application's old row.
+    open_id    text    PRIMARY KEY,
+    attachment text    NOT NULL,
+    -- The first 16 bytes of the sha256 of tokens that were taken over; the last one is the first.
+    taken      bytea[] NOT NULL
+)
+"""
+
+# For an application's own calls. Whether it may call this is granted, as it may with a column.
+ACCESS_TOKEN = """
+CREATE FUNCTION refresher.access_token(
+    account text, OUT access_token text, OUT access_token_expires_at timestamptz
+)
+LANGUAGE sql STABLE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT a.access_token, a.access_token_expires_at
+    FROM refresher.accounts AS a
+    WHERE a.open_id = account AND a.state IN ('active', 'paused')
+      AND a.token_standing <> 'refused'
+      -- Long enough for a request.
+      AND (a.access_token_expires_at IS NULL
+           OR a.access_token_expires_at > now() + interval '30 seconds')
+$$
+"""
+ACCESS_TOKEN_RIGHTS = "REVOKE EXECUTE ON FUNCTION refresher.access_token(text) FROM PUBLIC"
+
 # An application may have videos of an account that is added only now.
 TELL_OF_ACCOUNTS = """
 CREATE FUNCTION refresher.tell_of_accounts() RETURNS trigger
@@ -112,10 +145,10 @@ LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms'
 AS $$
 BEGIN
-    INSERT INTO refresher.changed_videos (attachment, open_ids)
+    INSERT INTO refresher.changed_rows (attachment, open_ids)
     SELECT a.name, array_agg(i.open_id)
     FROM refresher.attachments AS a CROSS JOIN inserted AS i
-    WHERE NOT a.detaching
+    WHERE a.kind = 'videos' AND NOT a.detaching
     GROUP BY a.name;
     RETURN NULL;
 EXCEPTION WHEN OTHERS THEN

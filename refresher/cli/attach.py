@@ -2,64 +2,93 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
 from refresher.cli.output import Incomplete, Misuse, one_line, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
-    from refresher.domain.attachment import VideoMapping
+    from refresher.domain.attachment import AnyMapping
     from refresher.domain.attachment_check import Standing
     from refresher.domain.told import Told
     from refresher.postgres.attaching.attach import Counts, Plan
     from refresher.postgres.database import Pool
+    from refresher.settings import Settings
 
 T = TypeVar("T")
-Table = Annotated[str, typer.Option("--table", metavar="TABLE", help="The table of videos.")]
+
+Table = Annotated[
+    str, typer.Option("--table", metavar="TABLE", help="The application's table, with its schema.")
+]
+#: Which options go with which kind of table.
+OF_VIDEOS: Final = frozenset(
+    {"video_id", "account", "account_table", "account_key", "account_where", "cover", "expires"}
+)
+OF_TOKENS: Final = frozenset(
+    {
+        "access_token",
+        "access_token_expires",
+        "refresh_token",
+        "refresh_token_expires",
+        "scope",
+    }
+)
+OF_BOTH: Final = frozenset({"table", "open_id", "where"})
+
+
+def column(option: str, text: str) -> Any:
+    return typer.Option(option, metavar="COLUMN", help=text)
+
+
+def condition(option: str, text: str) -> Any:
+    return typer.Option(option, metavar="SQL", help=text)
 
 
 def attach(
     table: Table,
-    video_id: Annotated[
-        str | None,
-        typer.Option("--video-id", metavar="COLUMN", help="Holds TikTok's ID of the video."),
-    ] = None,
+    video_id: Annotated[str | None, column("--video-id", "Holds TikTok's ID of a video.")] = None,
     account: Annotated[
         str | None,
-        typer.Option(
-            "--account",
-            metavar="COLUMN",
-            help="Holds the open_id; with --account-table, the key of that table.",
-        ),
+        column("--account", "Holds its account's open_id; with --account-table, what leads there."),
     ] = None,
     account_table: Annotated[
         str | None,
         typer.Option("--account-table", metavar="TABLE", help="Has the open_id of each account."),
     ] = None,
     account_key: Annotated[
-        str, typer.Option("--account-key", metavar="COLUMN", help="What --account leads to there.")
-    ] = "id",
+        str | None, column("--account-key", "What --account leads to there; else id.")
+    ] = None,
+    account_where: Annotated[
+        str | None, condition("--account-where", "Only rows there of which this is true.")
+    ] = None,
+    cover: Annotated[str | None, column("--cover", "Fresh cover URLs are written here.")] = None,
+    expires: Annotated[str | None, column("--expires", "And here, when they expire.")] = None,
+    access_token: Annotated[
+        str | None, column("--access-token", "Attaches a table of tokens: holds the access token.")
+    ] = None,
+    access_token_expires: Annotated[
+        str | None, column("--access-token-expires", "Holds when the access token expires.")
+    ] = None,
+    refresh_token: Annotated[
+        str | None, column("--refresh-token", "Holds the refresh token.")
+    ] = None,
+    refresh_token_expires: Annotated[
+        str | None, column("--refresh-token-expires", "Holds when the consent ends.")
+    ] = None,
+    scope: Annotated[str | None, column("--scope", "Holds the granted scopes.")] = None,
     open_id: Annotated[
-        str | None, typer.Option("--open-id", metavar="COLUMN", help="Holds the open_id there.")
+        str | None,
+        column("--open-id", "Holds the open_id: of the tokens, or in --account-table."),
     ] = None,
     where: Annotated[
-        str | None,
-        typer.Option("--where", metavar="SQL", help="Only rows of which this condition is true."),
-    ] = None,
-    cover: Annotated[
-        str | None,
-        typer.Option("--cover", metavar="COLUMN", help="Fresh cover URLs are written here."),
-    ] = None,
-    expires: Annotated[
-        str | None,
-        typer.Option("--expires", metavar="COLUMN", help="And here, when they expire."),
+        str | None, condition("--where", "Only rows of --table of which this is true.")
     ] = None,
     skip_without_open_id: Annotated[
         bool,
-        typer.Option("--skip-without-open-id", help="Leave videos of users without one alone."),
+        typer.Option("--skip-without-open-id", help="Leave rows of users without one alone."),
     ] = False,
     print_sql: Annotated[
         bool, typer.Option("--print-sql", help="Only print the SQL, one idempotent file.")
@@ -68,60 +97,62 @@ def attach(
         bool, typer.Option("--check", help="Only say whether an attached table is as it should be.")
     ] = False,
 ) -> None:
-    """Keep the covers of a table that an application has.
+    """Keep the covers of a table that an application has, or take its users' tokens from one.
 
     Example: refresher attach --table videos --video-id tiktok_id --account open_id --print-sql
     """
+    given = {name: value for name, value in locals().items() if isinstance(value, str)}
     if check:
         _check(table)
         return
-    mapping = _mapping(
-        table, video_id, account, account_table, account_key, open_id, where, cover, expires
-    )
     _with_database(
-        lambda pool: _planned(
-            pool, mapping, print_sql=print_sql, skip_without_open_id=skip_without_open_id
+        lambda pool, settings: _planned(
+            pool,
+            _mapping(given, settings),
+            print_sql=print_sql,
+            skip_without_open_id=skip_without_open_id,
         )
     )
 
 
-def _mapping(
-    table: str,
-    video_id: str | None,
-    account: str | None,
-    account_table: str | None,
-    account_key: str,
-    open_id: str | None,
-    where: str | None,
-    cover: str | None,
-    expires: str | None,
-) -> VideoMapping:
-    from refresher.domain.attachment import VideoMapping
+def _mapping(given: Mapping[str, str], settings: Settings) -> AnyMapping:
+    """What the options declare."""
+    from refresher.domain.attachment import TokenMapping, VideoMapping
 
-    if video_id is None or account is None:
-        raise Misuse("expected --video-id and --account, the columns of the video and its account")
-    if (account_table is None) != (open_id is None):
+    if given.keys() & OF_VIDEOS and given.keys() & OF_TOKENS:
+        raise Misuse("expected options of videos or of tokens: a table for each, a call for each")
+    if given.keys() & OF_TOKENS:
+        _need(given, "open_id", "access_token")
+        return TokenMapping(**given, holder=settings.token_management)
+    _need(given, "video_id", "account")
+    if ("account_table" in given) != ("open_id" in given):
         raise Misuse("expected --account-table and --open-id together, or neither")
-    if expires and not cover:
+    if "expires" in given and "cover" not in given:
         raise Misuse("--expires: expected --cover, too")
-    return VideoMapping(
-        table, video_id, account, account_table, account_key, open_id, where, cover, expires
-    )
+    return VideoMapping(**given)
 
 
-def _with_database(unit: Callable[[Pool], Coroutine[Any, Any, T]]) -> T:
+def _need(given: Mapping[str, str], *names: str) -> None:
+    for name in names:
+        if name not in given:
+            options = " and ".join(f"--{each.replace('_', '-')}" for each in names)
+            raise Misuse(f"expected {options}; refresher attach --help says what they are")
+
+
+def _with_database(unit: Callable[[Pool, Settings], Coroutine[Any, Any, T]]) -> T:
     from refresher.cli.database import with_database
     from refresher.postgres.attaching.attach import AttachRefusedError
     from refresher.settings import read_settings
 
+    settings = read_settings()
     try:
-        return with_database(read_settings(), unit)
+        return with_database(settings, lambda pool: unit(pool, settings))
     except AttachRefusedError as error:
         raise Misuse(str(error)) from error
 
 
 async def _planned(
-    pool: Pool, mapping: VideoMapping, *, print_sql: bool, skip_without_open_id: bool
+    pool: Pool, mapping: AnyMapping, *, print_sql: bool, skip_without_open_id: bool
 ) -> None:
     from importlib.metadata import version
 
@@ -141,7 +172,7 @@ def _check(table: str) -> None:
     from refresher.domain.attachment_check import judged
     from refresher.postgres.attaching.attach import read_stored, standing
 
-    async def standing_of(pool: Pool) -> Standing:
+    async def standing_of(pool: Pool, _: Settings) -> Standing:
         stored = await read_stored(pool, table)
         if stored is None:
             raise not_attached(table)
@@ -172,7 +203,7 @@ def detach(
     from refresher.domain.spans import counted
     from refresher.postgres.attaching import attach as attaching
 
-    async def detached(pool: Pool) -> int:
+    async def detached(pool: Pool, _: Settings) -> int:
         stored = await attaching.read_stored(pool, table)
         if stored is None:
             raise not_attached(table)
@@ -195,43 +226,44 @@ async def _attach(pool: Pool, planned: Plan, *, skip_without_open_id: bool) -> N
     from refresher.postgres.attaching.attach import count
 
     counts = await count(pool, planned)
-    _refuse_videos(planned, counts, skip_without_open_id=skip_without_open_id)
+    _refuse_rows(planned, counts, skip_without_open_id=skip_without_open_id)
     await attach_planned(pool, planned)
-    added = await _add(pool, planned, counts.videos - counts.without_open_id)
-    print(_told(planned, counts, added))
-    for note in costly_indexes(planned.mapping, planned.videos):
+    added = await _add(pool, planned, counts.rows - counts.without_open_id)
+    print("; ".join(_told(planned, counts, added)))
+    for note in costly_indexes(planned.mapping, planned.table):
         say(note)
 
 
-def _refuse_videos(planned: Plan, counts: Counts, *, skip_without_open_id: bool) -> None:
+def _refuse_rows(planned: Plan, counts: Counts, *, skip_without_open_id: bool) -> None:
     """One line for what the table should not hold."""
-    shown = planned.videos.shown
+    shown, one = planned.table.shown, planned.mapping.one
     if counts.repeated:
         raise Misuse(
-            f"{shown}: expected each video once for an account, but {counts.repeated:,} stand "
-            f"there more than once, for example {counts.repeated_one!r}"
+            f"{shown}: expected each {one} once, but {counts.repeated:,} stand there more than "
+            f"once, for example {counts.repeated_one!r}"
         )
     if counts.without_open_id and not skip_without_open_id:
+        example = counts.without_open_id_one
+        those = f", for example of account {example!r}" if example else ""
         raise Misuse(
-            f"{shown}: expected an open_id for each video, but {counts.without_open_id:,} have "
-            f"none, for example those of {planned.mapping.account} {counts.without_open_id_one!r}; "
-            "--skip-without-open-id leaves them alone until they get one"
+            f"{shown}: expected an open_id for each {one}, but {counts.without_open_id:,} have "
+            f"none{those}; --skip-without-open-id leaves them alone until they get one"
         )
 
 
 async def _add(pool: Pool, planned: Plan, expected: int) -> int:
-    """Walk through all accounts once; the number of videos added."""
+    """Walk through all accounts once; how many rows were added."""
     from refresher.cli.progress import progress
     from refresher.postgres.attached import Attachment, AttachmentUnfitError, walk_step
 
     attachment = Attachment(planned.name, carries=planned.mapping.carries, walked_at=None)
     added, more = 0, True
-    with progress(planned.videos.shown, expected) as on_progress:
+    with progress(planned.table.shown, expected) as on_progress:
         while more:
             try:
                 done, more = await walk_step(pool, attachment, _say_refused)
             except AttachmentUnfitError as error:
-                raise Misuse(f"{planned.videos.shown}: {error}") from error
+                raise Misuse(f"{planned.table.shown}: {error}") from error
             added += done.added
             on_progress(added, None)
     return added
@@ -243,24 +275,17 @@ def _say_refused(told: Told, error: Exception) -> None:
     say(f"account {(told.open_ids or [''])[0]!r} is passed over for now: {first_line(error)}")
 
 
-def _told(planned: Plan, counts: Counts, added: int) -> str:
+def _told(planned: Plan, counts: Counts, added: int) -> Iterator[str]:
     """What was done, and what is left out."""
     from refresher.domain.spans import counted
 
     mapping = planned.mapping
-    parts = [f"attached {planned.videos.shown}: {counted(added, 'video')} added"]
-    if counts.waiting_videos:
+    yield f"attached {planned.table.shown}: {counted(added, mapping.one)} added"
+    if counts.waiting_rows:
         accounts = counted(counts.waiting_accounts, "account")
-        parts.append(f"{counts.waiting_videos:,} wait for {accounts} that are not stored yet")
+        yield f"{counts.waiting_rows:,} wait for {accounts} that are not stored yet"
     if counts.unusable:
-        parts.append(
-            f"{counts.unusable:,} left out: expected IDs of 1 to 20 characters, not "
-            f"{counts.unusable_one!r}"
-        )
+        yield f"{counts.unusable:,} {mapping.unusable}, for example {counts.unusable_one!r}"
     if counts.without_open_id:
-        parts.append(f"{counts.without_open_id:,} without an open_id left out")
-    where = " and ".join(filter(None, (mapping.cover, mapping.expires)))
-    parts.append(
-        f"the daemon writes covers into {where}" if where else "covers are in refresher.videos"
-    )
-    return "; ".join(parts)
+        yield f"{counts.without_open_id:,} without an open_id left out"
+    yield mapping.afterwards

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Any, ClassVar, Final, Literal
 
 #: Characters of a name, so that the longest trigger's name still fits into PostgreSQL's 63.
 NAME_LENGTH: Final = 36
@@ -15,6 +15,8 @@ TEXTS: Final = ("text", "varchar", "bpchar")
 IDS: Final = (*TEXTS, "int8", "numeric")
 KEYS: Final = (*IDS, "int2", "int4", "uuid")
 TIMES: Final = ("timestamptz", "timestamp")
+#: Also as seconds since 1970.
+MOMENTS: Final = (*TIMES, "int4", "int8")
 WHOLE_NUMBERS: Final = ("int2", "int4", "int8")
 
 
@@ -31,8 +33,26 @@ class VideoMapping:
     open_id: str | None = None
     #: A condition over the columns of `table`, in SQL; other rows are left alone.
     where: str | None = None
+    #: The same for `account_table`.
+    account_where: str | None = None
     cover: str | None = None
     expires: str | None = None
+
+    #: What a row is, and what is said of an unusable one.
+    one: ClassVar = "video"
+    unusable: ClassVar = "left out: expected IDs of 1 to 20 characters"
+
+    @property
+    def kind(self) -> Literal["videos"]:
+        return "videos"
+
+    @property
+    def afterwards(self) -> str:
+        """Where the covers are."""
+        columns = [name for name in (self.cover, self.expires) if name]
+        if columns:
+            return f"the daemon writes covers into {' and '.join(columns)}"
+        return "the covers are in refresher.videos"
 
     @property
     def carries(self) -> bool:
@@ -42,6 +62,62 @@ class VideoMapping:
     def told(self) -> Mapping[str, str]:
         """What is stored of it, and printed."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMapping:
+    """Where an application keeps its users' tokens, as `refresher attach` was told."""
+
+    table: str
+    open_id: str
+    access_token: str
+    access_token_expires: str | None = None
+    refresh_token: str | None = None
+    refresh_token_expires: str | None = None
+    scope: str | None = None
+    where: str | None = None
+    #: Who renews the tokens: the daemon (`managed`), or the application.
+    holder: Literal["managed", "external"] = "managed"
+
+    one: ClassVar = "account"
+    unusable: ClassVar = (
+        "have access tokens that do not begin with act.: what your application encrypts cannot be "
+        "used"
+    )
+
+    @property
+    def kind(self) -> Literal["tokens"]:
+        return "tokens"
+
+    @property
+    def afterwards(self) -> str:
+        """Who holds the tokens."""
+        if self.holder == "managed":
+            return (
+                "the daemon renews them from now on: your application must not; it gets a living "
+                "access token from refresher.access_token(open_id)"
+            )
+        return "your application renews them, as REFRESHER_TOKEN_MANAGEMENT is external"
+
+    @property
+    def carries(self) -> bool:
+        return False
+
+    @property
+    def account_table(self) -> None:
+        return None
+
+    def told(self) -> Mapping[str, str]:
+        """What is stored of it, and printed."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+AnyMapping = VideoMapping | TokenMapping
+
+
+def mapping_of(kind: str, told: Mapping[str, Any]) -> AnyMapping:
+    """The mapping that was stored."""
+    return TokenMapping(**told) if kind == "tokens" else VideoMapping(**told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +178,7 @@ class Table:
 class Tables:
     """The tables of a mapping; None where there is none of that name."""
 
-    videos: Table | None
+    table: Table | None
     accounts: Table | None = None
 
 
@@ -118,22 +194,57 @@ def name_of(table: Table) -> str:
 
 def triggers_of(name: str, *, joined: bool) -> Sequence[str]:
     """The triggers of an attachment on the application's tables."""
-    on_videos = [f"refresher_{name}_{what}" for what in ("inserted", "updated", "deleted")]
+    on_table = [f"refresher_{name}_{what}" for what in ("inserted", "updated", "deleted")]
     on_accounts = [
         f"refresher_{name}_account_{what}" for what in ("inserted", "updated", "deleted")
     ]
-    return [*on_videos, f"refresher_{name}_truncated", *(on_accounts if joined else [])]
+    return [*on_table, f"refresher_{name}_truncated", *(on_accounts if joined else [])]
 
 
-def obstacles(mapping: VideoMapping, tables: Tables) -> Iterator[str]:
+def obstacles(mapping: AnyMapping, tables: Tables) -> Iterator[str]:
     """What keeps the mapping from being attached, the most basic first; none: nothing does."""
-    videos, accounts = tables.videos, tables.accounts
-    missing = [*_no_table("--table", mapping.table, videos)]
+    table, accounts = tables.table, tables.accounts
+    missing = [*_no_table("--table", mapping.table, table)]
     if mapping.account_table is not None:
         missing += _no_table("--account-table", mapping.account_table, accounts)
-    if missing or videos is None:
+    if missing or table is None:
         yield from missing
         return
+    if isinstance(mapping, TokenMapping):
+        yield from _token_obstacles(mapping, table)
+    else:
+        yield from _video_obstacles(mapping, table, accounts)
+
+
+def _token_obstacles(mapping: TokenMapping, table: Table) -> Iterator[str]:
+    wrong = [*_wrong_token_columns(mapping, table)]
+    if wrong:
+        yield from wrong
+        return
+    yield from _lacking_rights(table)
+    named = {mapping.open_id}
+    if not any(
+        _is_unique(index, named, table, wider=bool(mapping.where)) for index in table.indexes
+    ):
+        yield _no_index(table, (mapping.open_id,), unique=True)
+
+
+def _wrong_token_columns(mapping: TokenMapping, table: Table) -> Iterator[str]:
+    yield from _wrong_column("--open-id", mapping.open_id, table, TEXTS)
+    yield from _wrong_column("--access-token", mapping.access_token, table, TEXTS)
+    for option, name, types in (
+        ("--access-token-expires", mapping.access_token_expires, MOMENTS),
+        ("--refresh-token", mapping.refresh_token, TEXTS),
+        ("--refresh-token-expires", mapping.refresh_token_expires, MOMENTS),
+        ("--scope", mapping.scope, TEXTS),
+    ):
+        if name is not None:
+            yield from _wrong_column(option, name, table, types)
+    if mapping.holder == "managed" and mapping.refresh_token is None:
+        yield "--refresh-token: expected a column: the daemon renews the tokens with it"
+
+
+def _video_obstacles(mapping: VideoMapping, videos: Table, accounts: Table | None) -> Iterator[str]:
     wrong = [*_wrong_columns(mapping, videos, accounts)]
     if wrong:
         yield from wrong
@@ -144,10 +255,12 @@ def obstacles(mapping: VideoMapping, tables: Tables) -> Iterator[str]:
     yield from _unfit_indexes(mapping, videos, accounts)
 
 
-def costly_indexes(mapping: VideoMapping, videos: Table) -> Iterator[str]:
+def costly_indexes(mapping: AnyMapping, table: Table) -> Iterator[str]:
     """Indexes by which each new cover costs more. The figures: docs/decisions/0001."""
+    if isinstance(mapping, TokenMapping):
+        return
     written = {mapping.cover, mapping.expires} - {None}
-    for index in videos.indexes:
+    for index in table.indexes:
         if covered := sorted(written.intersection(index.columns), key=str):
             yield (
                 f"index {index.name} covers {', '.join(map(str, covered))}: each new cover is "
@@ -243,16 +356,21 @@ def _unfit_indexes(mapping: VideoMapping, videos: Table, accounts: Table | None)
     if accounts is None:
         return
     key, open_id = mapping.account_key, str(mapping.open_id)
-    if not any(_is_unique(index, {key}, accounts) for index in accounts.indexes):
+    wider = bool(mapping.account_where)
+    if not any(_is_unique(index, {key}, accounts, wider=wider) for index in accounts.indexes):
         yield _no_index(accounts, (key,), unique=True)
-    if not any(index.columns[:1] == [open_id] for index in accounts.indexes):
+    if not any(open_id in index.columns for index in accounts.indexes):
         yield _no_index(accounts, (open_id,))
 
 
-def _is_unique(index: Index, wanted: set[str], table: Table) -> bool:
-    """A partitioned table's keys name its partition key, too."""
+def _is_unique(index: Index, wanted: set[str], table: Table, *, wider: bool = False) -> bool:
+    """Whether the index tells rows apart by these columns.
+
+    The keys of a partitioned table name its partition key, too. `wider`: a condition picks one of
+    the rows that have the same, of an index such as (provider, account).
+    """
     columns = set(index.columns)
-    inside = columns <= wanted or (table.kind == "p" and bool(columns & wanted))
+    inside = columns <= wanted or ((wider or table.kind == "p") and bool(columns & wanted))
     return index.unique and inside
 
 

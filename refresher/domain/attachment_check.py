@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from refresher.domain.attachment import (
+    AnyMapping,
     Tables,
-    VideoMapping,
     costly_indexes,
     obstacles,
     triggers_of,
@@ -43,12 +43,12 @@ class Standing:
     """An attachment as it is."""
 
     name: str
-    mapping: VideoMapping
+    mapping: AnyMapping
     tables: Tables
     now: datetime
     walked_at: datetime | None
     #: Since when something that was told waits; None: nothing does.
-    told_videos: datetime | None
+    told_rows: datetime | None
     told_covers: datetime | None
     #: By name.
     functions: Mapping[str, Function]
@@ -68,8 +68,8 @@ def judged(standing: Standing) -> Iterator[Judgement]:
     yield from _or_fine(_triggers(standing), "its triggers are there")
     yield from _or_fine(_functions(standing), "its functions are those of this version")
     yield from _progress(standing)
-    if standing.tables.videos:
-        for text in costly_indexes(standing.mapping, standing.tables.videos):
+    if standing.tables.table:
+        for text in costly_indexes(standing.mapping, standing.tables.table):
             yield Judgement("warning", text)
 
 
@@ -82,7 +82,7 @@ def _triggers(standing: Standing) -> Iterator[str]:
     tables = standing.tables
     present = {
         name: (table, trigger)
-        for table in (tables.videos, tables.accounts)
+        for table in (tables.table, tables.accounts)
         if table
         for name, trigger in table.triggers.items()
     }
@@ -105,12 +105,12 @@ def _functions(standing: Standing) -> Iterator[str]:
             yield f"function {name} was made by another version or for other columns: {NEW_FILE}"
         elif not function.reads:
             yield f"function {name}: its owner {function.owner} may not read your tables"
-        elif name.endswith(("_apply", "_carry")) and not function.may_call:
+        elif name.endswith(("_apply", "_carry", "_next")) and not function.may_call:
             yield f"function {name}: this role may not call it; if the daemon's may, all is well"
 
 
 def _progress(standing: Standing) -> Iterator[Judgement]:
-    for what, told_at in (("videos", standing.told_videos), ("covers", standing.told_covers)):
+    for what, told_at in (("rows", standing.told_rows), ("covers", standing.told_covers)):
         if told_at and (standing.now - told_at).total_seconds() > SLOW_SECONDS:
             yield Judgement(
                 "problem",

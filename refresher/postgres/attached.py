@@ -28,10 +28,10 @@ SPLIT_SECONDS: Final = 5.0
 UNFIT: Final = ("42", "3F")
 
 ATTACHMENTS: Final = statement("attachments")
-TOLD_VIDEOS: Final = statement("told_videos")
-TAKE_TOLD_VIDEOS: Final = statement("take_told_videos")
-TELL_VIDEOS: Final = statement("tell_videos")
-POSTPONE_VIDEOS: Final = statement("postpone_videos")
+TOLD_ROWS: Final = statement("told_rows")
+TAKE_TOLD_ROWS: Final = statement("take_told_rows")
+TELL_ROWS: Final = statement("tell_rows")
+POSTPONE_ROWS: Final = statement("postpone_rows")
 TOLD_COVERS: Final = statement("told_covers")
 TAKE_TOLD_COVERS: Final = statement("take_told_covers")
 TELL_COVERS: Final = statement("tell_covers")
@@ -93,7 +93,7 @@ async def apply_told(pool: Pool, attachment: Attachment, refused: Refused) -> tu
     Returns what was done, and whether to go on at once. `refused` hears of what cannot be applied:
     it is tried again later. Raises `AttachmentUnfitError`.
     """
-    return await _emptied(pool, attachment, VIDEOS, refused)
+    return await _emptied(pool, attachment, ROWS, refused)
 
 
 async def carry_told(pool: Pool, attachment: Attachment, refused: Refused) -> tuple[Changes, bool]:
@@ -106,13 +106,15 @@ async def walk_step(pool: Pool, attachment: Attachment, refused: Refused) -> tup
 
     `refused` hears of accounts that are passed over. Raises `AttachmentUnfitError`.
     """
-    async with acquired(pool) as connection:
+    async with _connected(pool) as connection:
         walk = await connection.fetchrow(
             *ATTACHMENT_WALK(attachment=attachment.name, walk_steps=WALK_STEPS)
         )
-    if walk is None:
-        return Changes(), False  # detached meanwhile
-    open_ids: Sequence[str] = walk["open_ids"]
+        if walk is None:
+            return Changes(), False  # detached meanwhile
+        query = f"SELECT refresher.attached_{attachment.name}_next($1, $2)"
+        rows = await connection.fetch(query, walk["walked_to"], walk["step"])
+    open_ids = [row[0] for row in rows]
     every = [Told(0, walk["now"], open_ids=[open_id]) for open_id in open_ids]
 
     async def look_at(part: Sequence[Told]) -> Sequence[Changes]:
@@ -267,5 +269,5 @@ def _sum(done: Sequence[Changes]) -> Changes:
     return total
 
 
-VIDEOS: Final = _Queue(TOLD_VIDEOS, TAKE_TOLD_VIDEOS, TELL_VIDEOS, POSTPONE_VIDEOS, _apply)
+ROWS: Final = _Queue(TOLD_ROWS, TAKE_TOLD_ROWS, TELL_ROWS, POSTPONE_ROWS, _apply)
 COVERS: Final = _Queue(TOLD_COVERS, TAKE_TOLD_COVERS, TELL_COVERS, POSTPONE_COVERS, _carry)

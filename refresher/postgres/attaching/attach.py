@@ -9,7 +9,16 @@ from typing import Final
 
 import asyncpg
 
-from refresher.domain.attachment import Table, VideoMapping, name_of, obstacles, triggers_of
+from refresher.domain.attachment import (
+    AnyMapping,
+    Table,
+    Tables,
+    VideoMapping,
+    mapping_of,
+    name_of,
+    obstacles,
+    triggers_of,
+)
 from refresher.domain.attachment_check import Function, Standing
 from refresher.domain.errors import DatabaseBusy
 from refresher.postgres.attaching.catalog import read_table, read_tables
@@ -45,20 +54,20 @@ class AttachRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the application's table holds that is attached."""
+    """What the application's table holds: videos, or accounts with tokens."""
 
-    videos: int
-    #: Videos that stand in the table more than once, and one of them.
+    rows: int
+    #: What stands in the table more than once, and one of it.
     repeated: int
     repeated_one: str | None
-    #: Videos of a user without an open_id, and one such user.
+    #: Rows of a user without an open_id, and one such user.
     without_open_id: int
     without_open_id_one: str | None
-    #: Videos with an ID that is empty or longer than 20 characters, and one of them.
+    #: Video IDs that are empty or longer than 20 characters; tokens that do not look like TikTok's.
     unusable: int
     unusable_one: str | None
-    #: Videos and accounts that refresher.accounts does not have.
-    waiting_videos: int
+    #: Videos of accounts that refresher.accounts does not have, and these accounts.
+    waiting_rows: int
     waiting_accounts: int
 
 
@@ -68,7 +77,7 @@ class Stored:
 
     attachment: int
     name: str
-    mapping: VideoMapping
+    mapping: AnyMapping
     #: The tables with its triggers, as SQL writes their names.
     tables: Sequence[str]
     #: When its first walk, or a later one, was complete.
@@ -80,42 +89,46 @@ class Stored:
 class Plan:
     """A mapping that can be attached, with what the catalogue says."""
 
-    mapping: VideoMapping
-    videos: Table
-    accounts: Table | None
+    mapping: AnyMapping
+    table: Table
+    tables: Tables
     name: str
     #: What attaches it.
     script: str
 
 
-async def plan(pool: Pool, mapping: VideoMapping, version: str) -> Plan:
+async def plan(pool: Pool, mapping: AnyMapping, version: str) -> Plan:
     """What attaching would do. Raises `AttachRefusedError`, `DatabaseUnavailable`."""
     async with acquired(pool) as connection:
         tables = await read_tables(connection, mapping)
         for obstacle in obstacles(mapping, tables):
             raise AttachRefusedError(obstacle)
-        videos = tables.videos
-        assert videos is not None  # noqa: S101 - an obstacle otherwise
-        await _refuse_condition(connection, mapping, videos)
-    script = attach_script(mapping, videos, tables.accounts, version)
-    return Plan(mapping, videos, tables.accounts, name_of(videos), script)
+        table = tables.table
+        assert table is not None  # noqa: S101 - an obstacle otherwise
+        await _refuse_condition(connection, "--where", mapping.where, table)
+        if isinstance(mapping, VideoMapping) and tables.accounts:
+            condition = mapping.account_where
+            await _refuse_condition(connection, "--account-where", condition, tables.accounts)
+    return Plan(mapping, table, tables, name_of(table), attach_script(mapping, tables, version))
 
 
-async def _refuse_condition(connection: Pooled, mapping: VideoMapping, videos: Table) -> None:
-    if mapping.where is None:
+async def _refuse_condition(
+    connection: Pooled, option: str, condition: str | None, table: Table
+) -> None:
+    if condition is None:
         return
     try:
-        await connection.execute(f"EXPLAIN SELECT FROM {videos.quoted} WHERE ({mapping.where})")
+        await connection.execute(f"EXPLAIN SELECT FROM {table.quoted} WHERE ({condition})")
     except asyncpg.PostgresError as error:
         raise AttachRefusedError(
-            f"--where: expected a condition over the columns of {videos.shown}, not "
-            f"{mapping.where!r}: {first_line(error)}"
+            f"{option}: expected a condition over the columns of {table.shown}, not "
+            f"{condition!r}: {first_line(error)}"
         ) from error
 
 
 async def count(pool: Pool, planned: Plan) -> Counts:
     """What the application's table holds. Reads all of it. Raises `DatabaseUnavailable`."""
-    query = count_script(planned.mapping, planned.videos, planned.accounts)
+    query = count_script(planned.mapping, planned.tables)
     async with acquired(pool) as connection:
         row = await connection.fetchrow(query, timeout=SCAN_SECONDS)
     assert row is not None  # noqa: S101 - it aggregates
@@ -130,21 +143,22 @@ async def attach(pool: Pool, planned: Plan) -> None:
     """
     stored = await read_stored(pool, planned.mapping.table)
     if stored and stored.detaching:
-        raise AttachRefusedError(f"{planned.videos.shown}: detach was not completed: run it again")
+        raise AttachRefusedError(f"{planned.table.shown}: detach was not completed: run it again")
     if stored and (stored.walked_at or stored.mapping != planned.mapping):
         raise AttachRefusedError(
-            f"{planned.videos.shown} is attached already: {command_of(stored.mapping)}; to change "
+            f"{planned.table.shown} is attached already: {command_of(stored.mapping)}; to change "
             f"that, first: refresher detach --table {planned.mapping.table}"
         )
     for taken in _taken_triggers(planned):
         raise AttachRefusedError(taken)
-    tables = [each.quoted for each in (planned.videos, planned.accounts) if each]
+    tables = [each.quoted for each in (planned.table, planned.tables.accounts) if each]
     await _under_locks(pool, tables, planned.script)
 
 
 def _taken_triggers(planned: Plan) -> Iterator[str]:
-    ours = triggers_of(planned.name, joined=planned.accounts is not None)
-    for table in filter(None, (planned.videos, planned.accounts)):
+    tables = planned.tables
+    ours = triggers_of(planned.name, joined=tables.accounts is not None)
+    for table in filter(None, (tables.table, tables.accounts)):
         for name, trigger in table.triggers.items():
             if name in ours and not trigger.calls.startswith(f"refresher.attached_{planned.name}_"):
                 yield (
@@ -195,8 +209,9 @@ async def read_stored(pool: Pool, told: str) -> Stored | None:
         )
     if row is None:
         return None
-    mapping = VideoMapping(**json.loads(row["mapping"]))
-    return Stored(**(dict(row) | {"mapping": mapping}))
+    values = dict(row)
+    mapping = mapping_of(values.pop("kind"), json.loads(values["mapping"]))
+    return Stored(**(values | {"mapping": mapping}))
 
 
 async def standing(pool: Pool, stored: Stored, version: str) -> Standing:
@@ -206,8 +221,8 @@ async def standing(pool: Pool, stored: Stored, version: str) -> Standing:
         row = await connection.fetchrow(*ATTACHMENT_STANDING(name=stored.name))
     assert row is not None  # noqa: S101 - it is stored
     script = ""
-    if tables.videos and not any(obstacles(stored.mapping, tables)):
-        script = attach_script(stored.mapping, tables.videos, tables.accounts, version)
+    if not any(obstacles(stored.mapping, tables)):
+        script = attach_script(stored.mapping, tables, version)
     functions = json.loads(row["functions"] or "{}")
     return Standing(
         **(

@@ -6,14 +6,14 @@ from typing import Final
 
 from asyncpg import Record
 
-from refresher.domain.attachment import Column, Index, Table, Tables, Trigger, VideoMapping
+from refresher.domain.attachment import AnyMapping, Column, Index, Table, Tables, Trigger
 from refresher.postgres.database import Pooled
 from refresher.postgres.statements import statement
 
 ATTACHED_TABLE: Final = statement("attached_table")
 
 
-async def read_tables(connection: Pooled, mapping: VideoMapping) -> Tables:
+async def read_tables(connection: Pooled, mapping: AnyMapping) -> Tables:
     """The tables that a mapping names."""
     accounts = mapping.account_table
     return Tables(

@@ -9,59 +9,58 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from refresher.domain.attachment import Table, VideoMapping, name_of, triggers_of
+from refresher.domain.attachment import (
+    WHOLE_NUMBERS,
+    AnyMapping,
+    Column,
+    Table,
+    Tables,
+    TokenMapping,
+    VideoMapping,
+    name_of,
+    triggers_of,
+)
 
 #: What an application's columns without a time zone are taken for.
 ZONE: Final = "UTC"
+NO_TEXT: Final = "NULL::text"
+#: The functions of an attachment that the daemon calls.
+CALLABLES: Final = ("apply", "carry", "next")
 FUNCTION: Final = re.compile(
     r"CREATE OR REPLACE FUNCTION (refresher\.\w+)\(.*?\$refresher\$(.*?)\$refresher\$", re.DOTALL
 )
-#: The functions of an attachment that are called by name.
-CALLABLES: Final = ("apply", "carry")
 
 
-def attach_script(
-    mapping: VideoMapping, videos: Table, accounts: Table | None, version: str
-) -> str:
+def attach_script(mapping: AnyMapping, tables: Tables, version: str) -> str:
     """Attaches the table; idempotent, for one transaction. The mapping has no obstacles."""
-    name = name_of(videos)
+    assert tables.table is not None  # noqa: S101 - an obstacle
+    name = name_of(tables.table)
     return _drawn(
-        "videos.sql",
+        f"{mapping.kind}.sql",
         name=name,
         version=version,
         command=command_of(mapping),
         mapping=json.dumps(mapping.told(), ensure_ascii=False),
-        carries=mapping.carries,
-        where=f"({mapping.where})" if mapping.where else None,
         callables=[f"attached_{name}_{each}" for each in CALLABLES],
-        **_of_videos(mapping, videos),
-        **_of_accounts(mapping, videos, accounts),
+        **_columns(mapping, tables.table, tables.accounts),
     )
 
 
-def bodies(script: str) -> Mapping[str, str]:
-    """The functions that a script makes, by name, with their bodies."""
-    return dict(FUNCTION.findall(script))
-
-
-def count_script(mapping: VideoMapping, videos: Table, accounts: Table | None) -> str:
+def count_script(mapping: AnyMapping, tables: Tables) -> str:
     """Counts what the table holds, in one row."""
-    return _drawn(
-        "count.sql",
-        where=f"({mapping.where})" if mapping.where else None,
-        **_of_videos(mapping, videos),
-        **_of_accounts(mapping, videos, accounts),
-    )
+    assert tables.table is not None  # noqa: S101 - an obstacle
+    columns = _columns(mapping, tables.table, tables.accounts)
+    return _drawn(f"count_{mapping.kind}.sql", **columns)
 
 
 def detach_script(name: str, tables: Sequence[str], *, last: bool) -> str:
-    """Takes back what `attach_script` made, but for the videos. `last`: no other one carries.
+    """Takes back what `attach_script` made, but for the rows. `last`: no other one carries.
 
-    `tables` are the videos' and, where there is one, the accounts', as SQL writes their names.
+    `tables` are the attached one and, where there is one, the accounts', as SQL writes their names.
     """
-    on_videos = triggers_of(name, joined=False)
-    on_accounts = triggers_of(name, joined=True)[len(on_videos) :]
-    dropped = zip((on_videos, on_accounts), tables, strict=False)
+    on_table = triggers_of(name, joined=False)
+    on_accounts = triggers_of(name, joined=True)[len(on_table) :]
+    dropped = zip((on_table, on_accounts), tables, strict=False)
     return _drawn(
         "detach.sql",
         name=name,
@@ -70,17 +69,28 @@ def detach_script(name: str, tables: Sequence[str], *, last: bool) -> str:
     )
 
 
-def command_of(mapping: VideoMapping) -> str:
+def bodies(script: str) -> Mapping[str, str]:
+    """The functions that a script makes, by name, with their bodies."""
+    return dict(FUNCTION.findall(script))
+
+
+def command_of(mapping: AnyMapping) -> str:
     """The command line that declares the mapping."""
-    options = (
-        f"--{name.replace('_', '-')} {_word(value)}" for name, value in mapping.told().items()
-    )
+    told = {name: value for name, value in mapping.told().items() if name != "holder"}
+    options = (f"--{name.replace('_', '-')} {_word(value)}" for name, value in told.items())
     return f"refresher attach {' '.join(options)}"
 
 
 def _word(value: str) -> str:
     """As a shell reads it. Always on one line, as it also becomes a comment."""
     return quote(" ".join(value.split()))
+
+
+def _columns(mapping: AnyMapping, table: Table, accounts: Table | None) -> Mapping[str, Any]:
+    """What the templates fill in: SQL."""
+    if isinstance(mapping, TokenMapping):
+        return _of_tokens(mapping, table)
+    return _of_videos(mapping, table) | _of_accounts(mapping, table, accounts)
 
 
 def _of_videos(mapping: VideoMapping, videos: Table) -> dict[str, Any]:
@@ -92,6 +102,8 @@ def _of_videos(mapping: VideoMapping, videos: Table) -> dict[str, Any]:
     told += [f"r.{each.quoted}" for each in (cover, expires) if each]
     return {
         "table": videos.quoted,
+        "where": _condition(mapping.where),
+        "carries": mapping.carries,
         "video_id": video_id.quoted,
         "video_id_type": video_id.type,
         "video_id_is_number": video_id.type in {"int8", "numeric"},
@@ -100,15 +112,9 @@ def _of_videos(mapping: VideoMapping, videos: Table) -> dict[str, Any]:
         "expires": expires.quoted if expires else None,
         # To the second, as URLs say it: columns of less precision would round it up.
         "expires_written": _at_zone("date_trunc('second', f.cover_expires_at)", expires),
-        "expires_read": _at_zone(f"r.{expires.quoted}", expires) if expires else None,
+        "expires_read": _moment(expires),
         "told_columns": ", ".join(told),
     }
-
-
-def _at_zone(expression: str, column: Any) -> str:
-    if column is None or column.type == "timestamptz":
-        return expression
-    return f"({expression} AT TIME ZONE '{ZONE}')"
 
 
 def _of_accounts(mapping: VideoMapping, videos: Table, accounts: Table | None) -> dict[str, Any]:
@@ -118,11 +124,67 @@ def _of_accounts(mapping: VideoMapping, videos: Table, accounts: Table | None) -
     return {
         "join": True,
         "account_table": accounts.quoted,
+        "account_where": _condition(mapping.account_where),
         "account_key": key.quoted,
         "account_key_type": key.type,
         "account_open_id": open_id.quoted,
         "open_id_type": open_id.type,
     }
+
+
+def _of_tokens(mapping: TokenMapping, table: Table) -> dict[str, Any]:
+    columns, managed = table.columns, mapping.holder == "managed"
+    open_id, access_token = columns[mapping.open_id], columns[mapping.access_token]
+    refresh_token = columns[mapping.refresh_token] if mapping.refresh_token and managed else None
+    expires = _column(table, mapping.access_token_expires)
+    consent_ends = _column(table, mapping.refresh_token_expires) if managed else None
+    scope = _column(table, mapping.scope)
+    told = [f"r.{open_id.quoted}::text AS open_id"]
+    told += [
+        f"r.{each.quoted}"
+        for each in (access_token, expires, refresh_token, consent_ends, scope)
+        if each
+    ]
+    return {
+        "table": table.quoted,
+        "where": _condition(mapping.where),
+        "managed": managed,
+        "open_id": open_id.quoted,
+        "open_id_type": open_id.type,
+        "access_token": access_token.quoted,
+        "access_token_expires": _moment(expires),
+        "refresh_token": f"nullif(r.{refresh_token.quoted}::text, '')"
+        if refresh_token
+        else NO_TEXT,
+        "refresh_token_expires": _moment(consent_ends),
+        "scope": f"r.{scope.quoted}::text" if scope else NO_TEXT,
+        # What tells one authorization from another.
+        "taken_by": (refresh_token or access_token).quoted,
+        "told_columns": ", ".join(told),
+    }
+
+
+def _column(table: Table, name: str | None) -> Column | None:
+    return table.columns[name] if name else None
+
+
+def _condition(where: str | None) -> str | None:
+    return f"({where})" if where else None
+
+
+def _moment(column: Column | None) -> str:
+    """A column of a row, as a point in time."""
+    if column is None:
+        return "NULL::timestamptz"
+    if column.type in WHOLE_NUMBERS:
+        return f"to_timestamp(r.{column.quoted})"
+    return _at_zone(f"r.{column.quoted}", column)
+
+
+def _at_zone(expression: str, column: Column | None) -> str:
+    if column is None or column.type == "timestamptz":
+        return expression
+    return f"({expression} AT TIME ZONE '{ZONE}')"
 
 
 def _literal(text: str) -> str:

@@ -1,6 +1,6 @@
 -- How an attachment stands. One row.
 SELECT walked_at, now() AS now,
-       (SELECT min(told_at) FROM refresher.changed_videos WHERE attachment = :name) AS told_videos,
+       (SELECT min(told_at) FROM refresher.changed_rows WHERE attachment = :name) AS told_rows,
        (SELECT min(told_at) FROM refresher.changed_covers WHERE attachment = :name) AS told_covers,
        (
            SELECT jsonb_object_agg('refresher.' || p.proname, jsonb_build_object(

@@ -8,9 +8,11 @@
 -- Made by refresher {{ version }} for the columns as they are now: make it anew when they change.
 -- Run it in one transaction; to run it again does no harm. It reads no rows.
 
-{% macro live(source) -%}
-{% if where %}(SELECT * FROM {{ source }} WHERE {{ where }}){% else %}{{ source }}{% endif %}
-{%- endmacro -%}
+{% from "_macros.sql" import live, telling, triggers with context -%}
+{% set function = "refresher.attached_" ~ name -%}
+{% set trigger = "refresher_" ~ name -%}
+{% set rows = live(table, where) -%}
+{% set accounts = live(account_table, account_where) if join -%}
 {% macro read(video_id) -%}
 {% if video_id_is_number -%}
 CASE WHEN {{ video_id }} ~ '^[1-9][0-9]{0,17}$' OR {{ video_id }} ~ '^[1-8][0-9]{18}$'
@@ -25,11 +27,9 @@ CASE WHEN {{ video_id }} ~ '^[1-9][0-9]{0,17}$' OR {{ video_id }} ~ '^[1-8][0-9]
 {%- if expires %}, {{ expires_read }} AS expires_at
 {%- endif %}
 {%- endmacro -%}
-{% set function = "refresher.attached_" ~ name -%}
-{% set trigger = "refresher_" ~ name -%}
 
-INSERT INTO refresher.attachments (name, mapping, tables, carries)
-VALUES ({{ name | literal }}, {{ mapping | literal }},
+INSERT INTO refresher.attachments (name, kind, mapping, tables, carries)
+VALUES ({{ name | literal }}, 'videos', {{ mapping | literal }},
         ARRAY[{{ table | literal }}{% if join %}, {{ account_table | literal }}{% endif %}],
         {{ "true" if carries else "false" }})
 ON CONFLICT (name) DO UPDATE
@@ -37,131 +37,64 @@ SET mapping = EXCLUDED.mapping, tables = EXCLUDED.tables, carries = EXCLUDED.car
 
 -- --- What the application changes is told. Its write neither fails nor waits for this ---
 
-CREATE OR REPLACE FUNCTION {{ function }}_told() RETURNS trigger
-LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms'
-AS $refresher$
-BEGIN
-    -- A row for each thousand videos.
-    IF TG_OP = 'INSERT' THEN
-        INSERT INTO refresher.changed_videos (attachment, accounts, video_ids)
-        SELECT {{ name | literal }}, array_agg(account), array_agg(video_id)
-        FROM (SELECT r.{{ account }}::text AS account, r.{{ video_id }}::text AS video_id,
-                     row_number() OVER () / 1000 AS part
-              FROM {{ live("new_rows") }} AS r) AS told
-        GROUP BY part;
-    ELSIF TG_OP = 'DELETE' THEN
-        INSERT INTO refresher.changed_videos (attachment, accounts, video_ids)
-        SELECT {{ name | literal }}, array_agg(account), array_agg(video_id)
-        FROM (SELECT r.{{ account }}::text AS account, r.{{ video_id }}::text AS video_id,
-                     row_number() OVER () / 1000 AS part
-              FROM {{ live("old_rows") }} AS r) AS told
-        GROUP BY part;
-    ELSE
-        INSERT INTO refresher.changed_videos (attachment, accounts, video_ids)
-        WITH old_videos AS (
-            SELECT {{ told_columns }} FROM {{ live("old_rows") }} AS r
-        ), new_videos AS (
-            SELECT {{ told_columns }} FROM {{ live("new_rows") }} AS r
-        )
-        SELECT {{ name | literal }}, array_agg(account), array_agg(video_id)
-        FROM (SELECT account, video_id, row_number() OVER () / 1000 AS part
-              FROM ((TABLE old_videos EXCEPT TABLE new_videos)
-                    UNION ALL (TABLE new_videos EXCEPT TABLE old_videos)) AS changed) AS told
-        GROUP BY part;
-    END IF;
-    RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
-    RAISE LOG 'refresher: a change of {{ name }} was not told: % (%)', SQLERRM, SQLSTATE;
-    RETURN NULL;
-END
-$refresher$;
+{% macro told(source) -%}
+-- A row for each thousand videos.
+INSERT INTO refresher.changed_rows (attachment, accounts, video_ids)
+SELECT {{ name | literal }}, array_agg(account), array_agg(video_id)
+FROM (SELECT r.{{ account }}::text AS account, r.{{ video_id }}::text AS video_id,
+             row_number() OVER () / 1000 AS part
+      FROM {{ live(source, where) }} AS r) AS told
+GROUP BY part;
+{%- endmacro -%}
+{% macro told_differences() -%}
+INSERT INTO refresher.changed_rows (attachment, accounts, video_ids)
+WITH old_videos AS (
+    SELECT {{ told_columns }}
+    FROM {{ live("old_rows", where) }} AS r
+), new_videos AS (
+    SELECT {{ told_columns }}
+    FROM {{ live("new_rows", where) }} AS r
+)
+SELECT {{ name | literal }}, array_agg(account), array_agg(video_id)
+FROM (SELECT account, video_id, row_number() OVER () / 1000 AS part
+      FROM ((TABLE old_videos EXCEPT TABLE new_videos)
+            UNION ALL (TABLE new_videos EXCEPT TABLE old_videos)) AS changed) AS told
+GROUP BY part;
+{%- endmacro -%}
+{{ telling(function ~ "_told", name, told("new_rows"), told("old_rows"), told_differences()) }}
 
-CREATE OR REPLACE FUNCTION {{ function }}_all_told() RETURNS trigger
-LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms'
-AS $refresher$
-BEGIN
-    -- After a TRUNCATE all accounts are looked at again.
-    INSERT INTO refresher.changed_videos (attachment, open_ids) VALUES ({{ name | literal }}, '{}');
-    RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
-    RAISE LOG 'refresher: a TRUNCATE of {{ name }} was not told: % (%)', SQLERRM, SQLSTATE;
-    RETURN NULL;
-END
-$refresher$;
-
-CREATE OR REPLACE TRIGGER {{ trigger }}_inserted
-AFTER INSERT ON {{ table }}
-REFERENCING NEW TABLE AS new_rows
-FOR EACH STATEMENT EXECUTE FUNCTION {{ function }}_told();
-
--- Not when the daemon writes covers.
-CREATE OR REPLACE TRIGGER {{ trigger }}_updated
-AFTER UPDATE ON {{ table }}
-REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-FOR EACH STATEMENT WHEN (current_setting('refresher.carrying', true) IS DISTINCT FROM 'on')
-EXECUTE FUNCTION {{ function }}_told();
-
-CREATE OR REPLACE TRIGGER {{ trigger }}_deleted
-AFTER DELETE ON {{ table }}
-REFERENCING OLD TABLE AS old_rows
-FOR EACH STATEMENT EXECUTE FUNCTION {{ function }}_told();
+{{ triggers(trigger, table, function ~ "_told", quiet=carries) }}
 
 CREATE OR REPLACE TRIGGER {{ trigger }}_truncated
 AFTER TRUNCATE ON {{ table }}
-FOR EACH STATEMENT EXECUTE FUNCTION {{ function }}_all_told();
+FOR EACH STATEMENT EXECUTE FUNCTION {{ function }}_told();
 {% if join %}
 -- A user who gets an open_id, loses it or gets another one: all videos of both are looked at again.
-CREATE OR REPLACE FUNCTION {{ function }}_account_told() RETURNS trigger
-LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms'
-AS $refresher$
-BEGIN
-    IF TG_OP = 'INSERT' THEN
-        INSERT INTO refresher.changed_videos (attachment, open_ids)
-        SELECT {{ name | literal }}, array_agg({{ account_open_id }}::text)
-        FROM new_rows WHERE {{ account_open_id }} IS NOT NULL
-        HAVING count(*) > 0;
-    ELSIF TG_OP = 'DELETE' THEN
-        INSERT INTO refresher.changed_videos (attachment, open_ids)
-        SELECT {{ name | literal }}, array_agg({{ account_open_id }}::text)
-        FROM old_rows WHERE {{ account_open_id }} IS NOT NULL
-        HAVING count(*) > 0;
-    ELSE
-        INSERT INTO refresher.changed_videos (attachment, open_ids)
-        WITH old_accounts AS (
-            SELECT {{ account_key }} AS key, {{ account_open_id }}::text AS open_id FROM old_rows
-        ), new_accounts AS (
-            SELECT {{ account_key }} AS key, {{ account_open_id }}::text AS open_id FROM new_rows
-        )
-        SELECT {{ name | literal }}, array_agg(open_id)
-        FROM ((TABLE old_accounts EXCEPT TABLE new_accounts)
-              UNION ALL (TABLE new_accounts EXCEPT TABLE old_accounts)) AS changed
-        WHERE open_id IS NOT NULL
-        HAVING count(*) > 0;
-    END IF;
-    RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
-    RAISE LOG 'refresher: an account of {{ name }} was not told: % (%)', SQLERRM, SQLSTATE;
-    RETURN NULL;
-END
-$refresher$;
+{% macro account_told(source) -%}
+INSERT INTO refresher.changed_rows (attachment, open_ids)
+SELECT {{ name | literal }}, array_agg(a.{{ account_open_id }}::text)
+FROM {{ live(source, account_where) }} AS a
+WHERE a.{{ account_open_id }} IS NOT NULL
+HAVING count(*) > 0;
+{%- endmacro -%}
+{% macro account_differences() -%}
+INSERT INTO refresher.changed_rows (attachment, open_ids)
+WITH old_accounts AS (
+    SELECT a.{{ account_key }} AS key, a.{{ account_open_id }}::text AS open_id
+    FROM {{ live("old_rows", account_where) }} AS a
+), new_accounts AS (
+    SELECT a.{{ account_key }} AS key, a.{{ account_open_id }}::text AS open_id
+    FROM {{ live("new_rows", account_where) }} AS a
+)
+SELECT {{ name | literal }}, array_agg(open_id)
+FROM ((TABLE old_accounts EXCEPT TABLE new_accounts)
+      UNION ALL (TABLE new_accounts EXCEPT TABLE old_accounts)) AS changed
+WHERE open_id IS NOT NULL
+HAVING count(*) > 0;
+{%- endmacro -%}
+{{ telling(function ~ "_account_told", name, account_told("new_rows"), account_told("old_rows"), account_differences()) }}
 
-CREATE OR REPLACE TRIGGER {{ trigger }}_account_inserted
-AFTER INSERT ON {{ account_table }}
-REFERENCING NEW TABLE AS new_rows
-FOR EACH STATEMENT EXECUTE FUNCTION {{ function }}_account_told();
-
-CREATE OR REPLACE TRIGGER {{ trigger }}_account_updated
-AFTER UPDATE ON {{ account_table }}
-REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-FOR EACH STATEMENT EXECUTE FUNCTION {{ function }}_account_told();
-
-CREATE OR REPLACE TRIGGER {{ trigger }}_account_deleted
-AFTER DELETE ON {{ account_table }}
-REFERENCING OLD TABLE AS old_rows
-FOR EACH STATEMENT EXECUTE FUNCTION {{ function }}_account_told();
+{{ triggers(trigger ~ "_account", account_table, function ~ "_account_told") }}
 {% endif %}
 -- --- What the daemon calls ---
 
@@ -185,7 +118,7 @@ BEGIN
 {%- if join %}
         SELECT a.{{ account_open_id }}::text AS open_id, t.video_id
         FROM unnest(told_accounts, told_video_ids) AS t (account, video_id)
-        JOIN {{ account_table }} AS a ON a.{{ account_key }} = t.account::{{ account_key_type }}
+        JOIN {{ accounts }} AS a ON a.{{ account_key }} = t.account::{{ account_key_type }}
         WHERE a.{{ account_open_id }} IS NOT NULL
 {%- else %}
         SELECT t.open_id, t.video_id
@@ -202,24 +135,24 @@ BEGIN
 {%- if join %}
         SELECT {{ columns("n.open_id", "n.video_id") }}
         FROM named AS n
-        JOIN {{ account_table }} AS a ON a.{{ account_open_id }} = n.open_id::{{ open_id_type }}
-        JOIN {{ live(table) }} AS r
+        JOIN {{ accounts }} AS a ON a.{{ account_open_id }} = n.open_id::{{ open_id_type }}
+        JOIN {{ rows }} AS r
              ON r.{{ account }} = a.{{ account_key }}
              AND r.{{ video_id }} = {{ read("n.video_id") }}
         UNION ALL
         SELECT {{ columns("a." ~ account_open_id, "r." ~ video_id) }}
-        FROM {{ account_table }} AS a
-        JOIN {{ live(table) }} AS r ON r.{{ account }} = a.{{ account_key }}
+        FROM {{ accounts }} AS a
+        JOIN {{ rows }} AS r ON r.{{ account }} = a.{{ account_key }}
         WHERE a.{{ account_open_id }} = ANY (whole::{{ open_id_type }}[])
 {%- else %}
         SELECT {{ columns("n.open_id", "n.video_id") }}
         FROM named AS n
-        JOIN {{ live(table) }} AS r
+        JOIN {{ rows }} AS r
              ON r.{{ account }} = n.open_id::{{ open_id_type }}
              AND r.{{ video_id }} = {{ read("n.video_id") }}
         UNION ALL
         SELECT {{ columns("r." ~ account, "r." ~ video_id) }}
-        FROM {{ live(table) }} AS r
+        FROM {{ rows }} AS r
         WHERE r.{{ account }} = ANY (whole::{{ open_id_type }}[])
 {%- endif %}
           AND r.{{ video_id }} IS NOT NULL
@@ -259,7 +192,7 @@ BEGIN
         RETURNING v.open_id, v.video_id
     ), others_told AS (
         -- Another attached table may have the same video.
-        INSERT INTO refresher.changed_videos (attachment, open_ids, video_ids)
+        INSERT INTO refresher.changed_rows (attachment, open_ids, video_ids)
         SELECT o.name, array_agg(x.open_id), array_agg(x.video_id)
         FROM removal AS x JOIN refresher.attachments AS o ON o.attachment <> this
         GROUP BY o.name
@@ -310,7 +243,7 @@ BEGIN
                {%- if expires %}, {{ expires_written }} AS expires{% endif %}
         FROM fresh AS f
 {%- if join %}
-        JOIN {{ account_table }} AS a ON a.{{ account_open_id }} = f.open_id::{{ open_id_type }}
+        JOIN {{ accounts }} AS a ON a.{{ account_open_id }} = f.open_id::{{ open_id_type }}
         JOIN (SELECT ctid, * FROM {{ table }}{{ " WHERE " ~ where if where }}) AS r
              ON r.{{ account }} = a.{{ account_key }}
 {%- else %}
@@ -341,29 +274,16 @@ BEGIN
 END
 $refresher$;
 {% endif %}
--- Only the daemon calls them: who may change accounts.
-DO $refresher$
-DECLARE
-    callable regprocedure;
-    granted  regrole;
-BEGIN
-    FOR callable IN
-        SELECT p.oid FROM pg_catalog.pg_proc AS p
-        WHERE p.pronamespace = 'refresher'::regnamespace
-          AND p.proname IN ({{ callables | map("literal") | join(", ") }})
-    LOOP
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', callable);
-        FOR granted IN
-            SELECT DISTINCT acl.grantee
-            FROM pg_catalog.pg_class AS c, pg_catalog.aclexplode(c.relacl) AS acl
-            WHERE c.oid = 'refresher.accounts'::regclass AND acl.privilege_type = 'UPDATE'
-              AND acl.grantee <> 0
-        LOOP
-            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', callable, granted);
-        END LOOP;
-    END LOOP;
-END
+-- The accounts that the walk looks at next.
+CREATE OR REPLACE FUNCTION {{ function }}_next(after text, most integer) RETURNS SETOF text
+LANGUAGE sql STABLE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $refresher$
+    SELECT a.open_id FROM refresher.accounts AS a
+    WHERE a.open_id > after ORDER BY a.open_id LIMIT most
 $refresher$;
+
+{% include "_rights.sql" %}
 {% if carries %}
 -- Tells which covers a write-back has changed.
 CREATE OR REPLACE TRIGGER videos_carried

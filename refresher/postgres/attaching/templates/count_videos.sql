@@ -4,19 +4,19 @@ WITH videos AS (
            count(*) AS times
     FROM {% if where %}(SELECT * FROM {{ table }} WHERE {{ where }}){% else %}{{ table }}{% endif %} AS r
 {%- if join %}
-    LEFT JOIN {{ account_table }} AS a ON a.{{ account_key }} = r.{{ account }}
+    LEFT JOIN {% if account_where %}(SELECT * FROM {{ account_table }} WHERE {{ account_where }}){% else %}{{ account_table }}{% endif %} AS a ON a.{{ account_key }} = r.{{ account }}
 {%- endif %}
     WHERE r.{{ video_id }} IS NOT NULL
     GROUP BY 1, 2
 )
-SELECT coalesce(sum(v.times), 0)::bigint AS videos,
+SELECT coalesce(sum(v.times), 0)::bigint AS rows,
        count(*) FILTER (WHERE v.times > 1 AND v.open_id IS NOT NULL) AS repeated,
        min(v.video_id) FILTER (WHERE v.times > 1 AND v.open_id IS NOT NULL) AS repeated_one,
        coalesce(sum(v.times) FILTER (WHERE v.open_id IS NULL), 0)::bigint AS without_open_id,
        min(v.account) FILTER (WHERE v.open_id IS NULL) AS without_open_id_one,
        count(*) FILTER (WHERE NOT length(v.video_id) BETWEEN 1 AND 20) AS unusable,
        min(v.video_id) FILTER (WHERE NOT length(v.video_id) BETWEEN 1 AND 20) AS unusable_one,
-       count(*) FILTER (WHERE v.open_id IS NOT NULL AND k.open_id IS NULL) AS waiting_videos,
+       count(*) FILTER (WHERE v.open_id IS NOT NULL AND k.open_id IS NULL) AS waiting_rows,
        count(DISTINCT v.open_id) FILTER (WHERE k.open_id IS NULL) AS waiting_accounts
 FROM videos AS v
 LEFT JOIN refresher.accounts AS k ON k.open_id = v.open_id

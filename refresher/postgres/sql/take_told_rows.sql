@@ -4,7 +4,7 @@
 WITH turn AS MATERIALIZED (
     SELECT name FROM refresher.attachments WHERE name = :attachment FOR UPDATE SKIP LOCKED
 )
-DELETE FROM refresher.changed_videos AS c
+DELETE FROM refresher.changed_rows AS c
 USING turn AS t
 WHERE c.attachment = t.name AND c.id = ANY (:ids::bigint[])
 RETURNING c.id, c.told_at, c.accounts, c.open_ids, c.video_ids
