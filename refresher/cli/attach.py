@@ -237,6 +237,11 @@ async def _attach(pool: Pool, planned: Plan, *, skip_without_open_id: bool) -> N
 def _refuse_rows(planned: Plan, counts: Counts, *, skip_without_open_id: bool) -> None:
     """One line for what the table should not hold."""
     shown, one = planned.table.shown, planned.mapping.one
+    if counts.ambiguous:
+        raise Misuse(
+            f"--account-key: expected one open_id for each, but {counts.ambiguous:,} have more, "
+            f"for example {counts.ambiguous_one!r}"
+        )
     if counts.repeated:
         raise Misuse(
             f"{shown}: expected each {one} once, but {counts.repeated:,} stand there more than "

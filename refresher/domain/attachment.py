@@ -296,7 +296,7 @@ def _wrong_columns(mapping: VideoMapping, videos: Table, accounts: Table | None)
 def _wrong_column(option: str, name: str, table: Table, types: Sequence[str]) -> Iterator[str]:
     column = table.columns.get(name)
     if column is None:
-        has = ", ".join(table.columns)
+        has = ", ".join(sorted(table.columns))
         yield f"{option}: expected a column of {table.shown}, not {name!r}; it has {has}"
     elif column.type not in types:
         expected = ", ".join(types)
@@ -356,9 +356,12 @@ def _unfit_indexes(mapping: VideoMapping, videos: Table, accounts: Table | None)
     if accounts is None:
         return
     key, open_id = mapping.account_key, str(mapping.open_id)
-    wider = bool(mapping.account_where)
-    if not any(_is_unique(index, {key}, accounts, wider=wider) for index in accounts.indexes):
-        yield _no_index(accounts, (key,), unique=True)
+    # With a condition only the rows can say whether one is left of each key.
+    if mapping.account_where is None:
+        if not any(_is_unique(index, {key}, accounts) for index in accounts.indexes):
+            yield _no_index(accounts, (key,), unique=True)
+    elif not any(index.columns[:1] == [key] for index in accounts.indexes):
+        yield _no_index(accounts, (key,))
     if not any(open_id in index.columns for index in accounts.indexes):
         yield _no_index(accounts, (open_id,))
 

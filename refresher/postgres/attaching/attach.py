@@ -34,8 +34,8 @@ from refresher.postgres.failures import first_line
 from refresher.postgres.statements import statement
 
 #: For the locks on the tables: nobody who writes them waits behind us for longer.
-LOCK_SECONDS: Final = 1.0
-LOCK_TRIES: Final = 20
+LOCK_SECONDS: Final = 0.5
+LOCK_TRIES: Final = 10
 #: Between two tries, so that others come in.
 BREATH_SECONDS: Final = 0.3
 #: Accounts of which a transaction deletes the videos.
@@ -57,6 +57,9 @@ class Counts:
     """What the application's table holds: videos, or accounts with tokens."""
 
     rows: int
+    #: Keys of the account table that lead to several open_ids, and one of them.
+    ambiguous: int
+    ambiguous_one: str | None
     #: What stands in the table more than once, and one of it.
     repeated: int
     repeated_one: str | None

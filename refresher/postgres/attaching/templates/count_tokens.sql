@@ -5,7 +5,8 @@ WITH tokens AS (
     WHERE r.{{ access_token }}::text <> ''
     GROUP BY 1
 )
-SELECT coalesce(sum(times) FILTER (WHERE open_id IS NOT NULL), 0)::bigint AS rows,
+SELECT 0::bigint AS ambiguous, NULL::text AS ambiguous_one,
+       coalesce(sum(times) FILTER (WHERE open_id IS NOT NULL), 0)::bigint AS rows,
        count(*) FILTER (WHERE times > 1 AND open_id IS NOT NULL) AS repeated,
        min(open_id) FILTER (WHERE times > 1) AS repeated_one,
        coalesce(sum(times) FILTER (WHERE open_id IS NULL), 0)::bigint AS without_open_id,
