@@ -76,6 +76,7 @@ ELSEWHERE = {
     "pg_restore --no-owner": NAME,
     "pip install '.[demo]'": INDEX,
     "pip install '.[plot]'": INDEX,
+    "pip install '.[testing]'": INDEX,
     "pip install .": INDEX,
     "python -m benchmarks.app_limit": LONG,
     "python -m benchmarks.bad_accounts": LONG,
