@@ -132,6 +132,13 @@ def test_every_call_has_its_effect(tiktok):
     assert ana.access_token not in repr([ana, tiktok.requests])
 
 
+def test_who_denies_is_sent_back_without_a_code(tiktok):
+    """To the callback of the application, whatever host its address names."""
+    asked = "client_key=key&response_type=code&scope=video.list&redirect_uri=https://app.test/back"
+    back = tiktok.deny(f"https://www.tiktok.com/v2/auth/authorize/?{asked}")
+    assert back.startswith("https://app.test/back?error=access_denied&")
+
+
 def test_lifetimes_count_from_the_next_token_on(tiktok):
     """An access token of one second is dead after two."""
     tiktok.lifetimes(access_token_seconds=1, cover_seconds=5)
