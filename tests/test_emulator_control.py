@@ -107,7 +107,11 @@ async def test_options_show_no_secret():
         ("PUT", "/accounts/zoe", {"videos": ["7", 7]}, ["videos[1]", "str", "7"]),
         ("PUT", "/accounts/zoe", {"refresh_token_expires_in": -1}, ["refresh_token_expires_in"]),
         ("GET", "/record?last=few", None, ["last", '"few"']),
+        ("GET", "/record?last=-1", None, ["last", '"-1"']),
+        pytest.param("GET", f"/record?last={'9' * 5000}", None, ["last"], id="last-of-5000"),
         ("GET", "/record?lst=2", None, ['"lst"']),
+        ("GET", "/accounts?_=2", None, ['"_"']),
+        ("GET", "/accounts/ana?open_id=ben", None, ['"open_id"']),
     ],
     ids=str,
 )
@@ -129,6 +133,8 @@ async def test_what_is_no_json_is_refused():
         for data, kind in (
             (b"{", "application/json"),
             (b"\xff", "application/json"),
+            (b"[" * 100_000, "application/json"),
+            (b'{"latency_seconds": 1e999}', "application/json"),
             (b'{"throttled_share": 1}', "text/plain"),
         ):
             status, answer = await client.control(

@@ -5,19 +5,27 @@ Bodies are JSON. What is wrong is answered with 400 (no JSON), 404 (no such thin
 is expected), and one line that says so; nothing is changed then.
 """
 
-import re
 import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict, fields
 from inspect import signature
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET
 
+from refresher.emulator.control_bodies import (
+    AccountChange,
+    Count,
+    NewAccount,
+    NewRefusal,
+    Refused,
+    checked,
+    shown,
+)
 from refresher.emulator.grants import Account, Refusal
-from refresher.emulator.options import DEFAULT_SCOPE, EmulatorOptions
+from refresher.emulator.options import EmulatorOptions
 from refresher.emulator.record import AnyArrival
 from refresher.emulator.server import Emulator
 from refresher.emulator.world import new_pair
@@ -29,54 +37,7 @@ CHANGEABLE_OPTIONS: Final = tuple(
     each.name for each in fields(EmulatorOptions) if each.name not in FIXED_OPTIONS
 )
 SHOWN_REQUESTS: Final = 1000
-LONGEST_VALUE: Final = 100
-#: How a complaint of msgspec ends that knows the place.
-PLACE: Final = re.compile(r"(.*) - at `\$\.?(.+)`", re.DOTALL)
-
-Kind = TypeVar("Kind")
 Handler = Callable[..., object]
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
-Token = Annotated[str, Meta(pattern=r"^[!-~]+\Z")]
-Life = Annotated[float, Meta(ge=0)]
-
-
-class Refused(Exception):
-    """The request cannot be carried out; the message is the whole answer."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class NewAccount(msgspec.Struct, forbid_unknown_fields=True):
-    """A user who authorizes the app. Tokens that are left out are made up."""
-
-    access_token: Token | UnsetType = UNSET
-    #: Lives until revoked without it.
-    access_token_expires_in: Life | None = None
-    #: Null: there is none.
-    refresh_token: Token | UnsetType | None = UNSET
-    refresh_token_expires_in: Life | None = None
-    scope: str = DEFAULT_SCOPE
-    #: In addition to those that a known account has.
-    videos: list[Name] = []
-
-
-class NewRefusal(msgspec.Struct, forbid_unknown_fields=True):
-    code: Name
-    http_status: Annotated[int, Meta(ge=200, le=599)] = 403
-
-
-class AccountChange(msgspec.Struct, forbid_unknown_fields=True):
-    """What becomes of a user. Only what is named changes."""
-
-    access_token: Literal["revoked"] | UnsetType = UNSET
-    refresh_token: Literal["revoked"] | UnsetType = UNSET
-    #: Both.
-    consent: Literal["revoked"] | UnsetType = UNSET
-    scope: str | UnsetType = UNSET
-    #: Null ends it.
-    refusal: NewRefusal | UnsetType | None = UNSET
 
 
 class Control:
@@ -187,9 +148,7 @@ class Control:
 
     def record(self, _: object, last: str = str(SHOWN_REQUESTS)) -> object:
         """The last requests in order of arrival, and how many there were of each kind and code."""
-        if not last.isdecimal():
-            raise Refused(422, f"last: expected a whole number, not {shown(last)}")
-        arrivals = self._emulator.arrivals()
+        arrivals, count = self._emulator.arrivals(), _count("last", last)
         return {
             "totals": {
                 "query": self._emulator.record.totals,
@@ -197,8 +156,7 @@ class Control:
                 "revoke": self._emulator.revoke_record.totals,
             },
             "requests": [
-                _entry(each, self._to_unix)
-                for each in arrivals[max(0, len(arrivals) - int(last)) :]
+                _entry(each, self._to_unix) for each in arrivals[max(0, len(arrivals) - count) :]
             ],
         }
 
@@ -231,29 +189,11 @@ class Control:
         }
 
 
-def checked(kind: type[Kind], document: object) -> Kind:
-    """The document as that kind; raises `Refused` with one line that names the value."""
+def _count(name: str, text: str) -> int:
     try:
-        return msgspec.convert(document, kind)
-    except msgspec.ValidationError as error:
-        raise Refused(422, complaint(str(error), document)) from None
-
-
-def complaint(said: str, document: object) -> str:
-    """What msgspec says, with the value beside the place."""
-    match = PLACE.fullmatch(said)
-    if match is None:
-        return said
-    what, place = match.groups()
-    value: Any = document
-    for step in re.findall(r"\w+", place):
-        value = value[int(step)] if isinstance(value, list) else value[step]
-    return f"{place}: {what[:1].lower()}{what[1:]}: {shown(value)}"
-
-
-def shown(value: object) -> str:
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+        return msgspec.convert(text, Count, strict=False)
+    except msgspec.ValidationError:
+        raise Refused(422, f"{name}: expected a whole number, not {shown(text)}") from None
 
 
 def _refusal(new: NewRefusal | None) -> Refusal | None:
@@ -268,7 +208,8 @@ def _entry(arrival: AnyArrival, to_unix: float) -> dict[str, object]:
 
 
 def _answering(handler: Handler) -> Callable[[web.Request], Any]:
-    known = signature(handler).parameters
+    parameters = signature(handler).parameters.values()
+    known = [each.name for each in parameters if each.default is not each.empty]
 
     async def answer(request: web.Request) -> web.Response:
         try:
@@ -297,7 +238,7 @@ def _document(request: web.Request, body: bytes) -> object:
         raise Refused(400, f"Content-Type: expected application/json, not {request.content_type}")
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Refused(400, f"expected JSON: {error}") from None
 
 
