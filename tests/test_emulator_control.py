@@ -1,14 +1,17 @@
 """The emulator's control endpoint, as another program uses it over a socket."""
 
 import json
+import re
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
 
 from refresher.emulator.control import CHANGEABLE_OPTIONS, FIXED_OPTIONS, Control
+from refresher.emulator.control_bodies import AccountChange, NewAccount
 from refresher.emulator.options import EmulatorOptions
 from refresher.emulator.record import RECORD_LENGTH, Arrivals, RevokeArrival
 from refresher.emulator.server import Emulator
@@ -49,6 +52,24 @@ async def controlled(**options):
         aiohttp.ClientSession() as session,
     ):
         yield emulator, Controller(session, base_url)
+
+
+# --- The page ---
+
+
+def test_the_page_names_all_there_is():
+    """docs/emulator.md: every option, every resource, every field of a body."""
+    page = (Path(__file__).parents[1] / "docs/emulator.md").read_text()
+    options = page.split("### Options")[1].split("### Accounts")[0]
+    assert set(re.findall(r"`([a-z_]+)`", options)) == set(CHANGEABLE_OPTIONS)
+    named = re.findall(r"`([A-Z]+ /_control[^`]*)`", page)
+    assert {re.sub(r"OPEN_ID|VIDEO_ID", "{}", each) for each in named} == {
+        re.sub(r"{\w+}", "{}", each.method + " " + each.path)
+        for each in Control(Emulator()).routes()
+        if each.method != "*"
+    }
+    for field in (*NewAccount.__struct_fields__, *AccountChange.__struct_fields__):
+        assert field in page.split("### Accounts")[1]
 
 
 # --- Options ---

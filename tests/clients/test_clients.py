@@ -6,6 +6,7 @@ other applications, too. Each is a program of its own (.venv-clients), told only
 
 import json
 import subprocess
+import threading
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.conftest import free_port
+from tests.conftest import PATIENCE_SECONDS, free_port
 
 pytestmark = pytest.mark.clients
 
@@ -63,9 +64,12 @@ def running(name, *arguments):
     command = (PYTHON, HERE / f"{name}.py", *arguments)
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, text=True, **pipes) as process:
+        too_late = threading.Timer(PATIENCE_SECONDS, process.kill)  # ends a read, too
+        too_late.start()
         try:
             yield Program(process)
         finally:
+            too_late.cancel()
             process.kill()
 
 
@@ -84,7 +88,9 @@ def test_tiktok_studio_mcp(tiktok, tmp_path):
     port, stored = str(free_port()), tmp_path / "credentials.json"
     with running("studio", tiktok.url, port, stored) as client:
         browser_url = f"{client.page()}&{urlencode({'open_id': 'ana'})}"
-        with urllib.request.urlopen(browser_url) as answer:  # follows the redirect to the client
+        with urllib.request.urlopen(
+            browser_url, timeout=PATIENCE_SECONDS
+        ) as answer:  # follows the redirect to the client
             assert answer.read() == b"Authorization complete. You can close this tab."
         said = client.asked(*VIDEOS)["said"]
         assert all(video_id in said for video_id in VIDEOS)
