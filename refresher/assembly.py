@@ -15,6 +15,7 @@ from typing import Final
 
 from refresher import fetching
 from refresher.domain.cover_hosts import CoverHosts, local_origin
+from refresher.attachments import Attachments
 from refresher.domain.credentials import AppCredentials
 from refresher.domain.meter import Meter
 from refresher.flow.loop import Refresher
@@ -138,6 +139,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
                 chance=random.random,
                 clock=monotonic,
             ),
+            attachments=Attachments(pool),
         )
         yield App(
             settings=settings,

@@ -157,6 +157,19 @@ LEAD_LOWERED: Final = Event("lead.lowered", "info", ("host", "lead_seconds"))
 HOST_REFUSED: Final = Event("host.refused", "warning", ("host", "refused"))
 PROBES_FAILED: Final = Event("probes.failed", "warning", ("host", "reason"))
 
+#: Of tables that applications have attached.
+ATTACHMENT_APPLIED: Final = Event(
+    "attachment.applied", "info", ("attachment", "added", "removed", "unknown")
+)
+ATTACHMENT_MENDED: Final = Event("attachment.mended", "info", ("attachment", "added", "removed"))
+ATTACHMENT_FAILED: Final = Event(
+    "attachment.failed", "warning", ("attachment", "at", "reason", "retry_in_seconds")
+)
+ATTACHMENT_REFUSED: Final = Event(
+    "attachment.refused", "warning", ("attachment", "at", "account", "video_id", "reason")
+)
+COVERS_CARRIED: Final = Event("covers.carried", "info", ("attachment", "covers", "locked"))
+
 #: An operator has paused everything, and resumed it.
 FLEET_PAUSED: Final = Event("fleet.paused", "warning", ("since",))
 FLEET_RESUMED: Final = Event("fleet.resumed", "info", ("since",))
@@ -188,7 +201,9 @@ EVENTS: Final = {
 FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "abandoned_accounts": int,
+        "account": str,
         "accounts": dict[str, int],
+        "added": int,
         "address": str,
         "answered": int,
         "app_limit_per_minute": int | None,
@@ -203,7 +218,11 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
             "free",
             "forward",
             "ignored tokens",
+            "apply",
+            "carry",
+            "walk",
         ],
+        "attachment": str,
         "away_seconds": float,
         "base_url": str,
         "chunk_fill": float | None,
@@ -233,6 +252,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "limit": int,
         "limit_per_minute": int,
         "lives_seconds": float,
+        "locked": int,
         "log_id": str,
         "logger": str,
         "loop": Literal[
@@ -245,6 +265,9 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
             "probe",
             "tend tokens",
             "ignored tokens",
+            "told videos",
+            "told covers",
+            "attachments",
             "renew leases",
             "keep app limit",
         ],
@@ -267,6 +290,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "refused_by_host": dict[str, int],
         "refused_by_life_left": dict[str, int],
         "rejected": int,
+        "removed": int,
         "requests": int,
         "retry_in_seconds": float | None,
         "seconds": float,
@@ -285,14 +309,14 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "token_quota_per_minute": int | None,
         "took_seconds": float,
         "unchanged": int,
-        "uncovered": int,
         "unknown": int,
+        "uncovered": int,
         "unreachable": int,
         "valid": int,
         "valid_share_after_24_hours": float | None,
         "variables": list[str],
         "version": str,
-        "video_id": str,
+        "video_id": str | None,
         "videos": int,
         "waited_seconds": float,
         "wake_in_seconds": float | None,

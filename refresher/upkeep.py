@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 
 from refresher import events
+from refresher.attachments import TOLD_SECONDS, WALK_SECONDS, Attachments
 from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.domain.meter import Meter
 from refresher.domain.model import CHUNK_SIZE, OpenId
@@ -57,6 +58,8 @@ class Upkeep:
     #: What a forecast looks at: the settings, and how far ahead.
     plan: Plan
     probing: Probing
+    #: The tables that applications have attached.
+    attachments: Attachments
     #: The tally of the last summary.
     summarized: Tally = field(default_factory=Tally)
     #: How many requests TikTok had answered at the last heartbeat.
@@ -156,7 +159,7 @@ def begin(
     summary_seconds: float = SUMMARY_SECONDS,
     probes: bool = True,
 ) -> list[asyncio.Task[None]]:
-    """Start the loops; the first three begin at once. The caller cancels the tasks.
+    """Start the loops; those that need not wait begin at once. The caller cancels the tasks.
 
     `probes`: fetch covers, if the settings say so.
     """
@@ -168,6 +171,9 @@ def begin(
         ("forecast", FORECAST_SECONDS, asyncio.Event(), upkeep.forecast),
         ("audit", AUDIT_SECONDS, asyncio.Event(), upkeep.audit),
         ("ignored tokens", IGNORED_TOKENS_SECONDS, asyncio.Event(), upkeep.tell_ignored_tokens),
+        ("attachments", WALK_SECONDS, _at_once(), upkeep.attachments.walk),
+        ("told videos", TOLD_SECONDS, asyncio.Event(), upkeep.attachments.apply),
+        ("told covers", TOLD_SECONDS, asyncio.Event(), upkeep.attachments.carry),
     ]
     if probes and upkeep.probing.per_hour:
         probing = upkeep.probing

@@ -7,7 +7,7 @@ it. It makes tables of its own and locks no other.
 from alembic import op
 
 revision = "0016"
-down_revision = "0012"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 

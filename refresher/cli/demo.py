@@ -108,12 +108,16 @@ def emulator(
         str | None, typer.Option(help="The app's secret; without one any is accepted.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the faults.")] = 0,
+    control: Annotated[
+        bool, typer.Option("--control", help="Also serve /_control, docs/emulator.md.")
+    ] = False,
 ) -> None:
-    """Serve the TikTok emulator: the query and token endpoints, and the covers themselves.
+    """Serve the TikTok emulator: TikTok's endpoints that matter here, and the covers themselves.
 
     Example: refresher emulator --port 8090 --cover-ttl 60
     """
-    from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, populate, serve_emulator
+    from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, filling, serve_emulator
+    from refresher.emulator.control import Control
     from refresher.emulator.options import EmulatorOptions
     from refresher.emulator.server import Emulator
 
@@ -147,8 +151,10 @@ def emulator(
         # Typer has checked each option: only the sum of the shares can be too high.
         raise Misuse(f"--...-share: {error}") from None
     world = Emulator(options)
-    populate(world, accounts_file or SAMPLE_ACCOUNTS, videos_file or SAMPLE_VIDEOS)
-    serving = serve_emulator(world, host, port, on_start=lambda url: print(url, flush=True))
+    fill = filling(world, accounts_file or SAMPLE_ACCOUNTS, videos_file or SAMPLE_VIDEOS)
+    fill()
+    routes = Control(world, refill=fill).routes() if control else ()
+    serving = serve_emulator(world, host, port, lambda url: print(url, flush=True), routes)
     _serve(serving, host, port)
 
 

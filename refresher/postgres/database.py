@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Pooled = PoolConnectionProxy[asyncpg.Record]
 else:
     Pool = asyncpg.Pool
+    Pooled = asyncpg.pool.PoolConnectionProxy
 
 #: The session name of the daemon's connections, except of those that wait for a lock.
 APPLICATION_NAME: Final = "refresher"
