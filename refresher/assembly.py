@@ -14,8 +14,8 @@ from time import monotonic
 from typing import Final
 
 from refresher import fetching
-from refresher.domain.cover_hosts import CoverHosts, local_origin
 from refresher.attachments import Attachments
+from refresher.domain.cover_hosts import CoverHosts, local_origin
 from refresher.domain.credentials import AppCredentials
 from refresher.domain.meter import Meter
 from refresher.flow.loop import Refresher
