@@ -117,7 +117,13 @@ async def work(
     gc.freeze()  # what is loaded by now is never garbage
     app.schedule.every(app.settings.poll_seconds, app.refresher.wake)
     tasks = [
-        *begin(app.upkeep, app.schedule, app.outage, summary_seconds=summary_seconds),
+        *begin(
+            app.upkeep,
+            app.schedule,
+            app.outage,
+            summary_seconds=summary_seconds,
+            probes=finished is None,  # `once` asks for covers, and is gone
+        ),
         asyncio.create_task(_on_first(app.stop, app.refresher.stop)),
     ]
     try:

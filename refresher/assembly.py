@@ -13,6 +13,9 @@ from importlib.metadata import version
 from time import monotonic
 from typing import Final
 
+from refresher import fetching
+from refresher.attachments import Attachments
+from refresher.domain.cover_hosts import CoverHosts, local_origin
 from refresher.domain.credentials import AppCredentials
 from refresher.domain.meter import Meter
 from refresher.domain.webhooks import Target
@@ -38,6 +41,7 @@ from refresher.postgres.tokens import (
 )
 from refresher.postgres.vitals import read_stored_demand
 from refresher.postgres.write_back import WriteBack
+from refresher.probing import Probing
 from refresher.schedule import Schedule
 from refresher.settings import Settings, split_keys
 from refresher.simulation.plan import DAY_SECONDS, Plan, Ttl
@@ -68,6 +72,7 @@ class App:
     schedule: Schedule
     outage: Outage
     meter: Meter
+    hosts: CoverHosts
     #: The name of this process, in leases and in the log.
     replica: str
     #: Set by the first signal.
@@ -98,6 +103,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
     sealer = Sealer(split_keys(settings.token_keys))
     credentials = settings.app_credentials
     outage, meter = Outage(random.random, monotonic), Meter()
+    hosts = CoverHosts(local_origin(settings.tiktok_base_url))
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         pool = await enter(connected(database_url, application_name=APPLICATION_NAME))
@@ -109,6 +115,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             upstream=tiktok,
             outage=outage,
             meter=meter,
+            hosts=hosts,
             chance=random.random,
             clock=monotonic,
         )
@@ -126,6 +133,17 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             limit_per_minute=settings.rate_limit_per_token,
             plan=plan_of(settings, "hourly", DAY_SECONDS),
             webhooks=await enter(_webhooks(settings.webhook_target, pool)),
+            probing=Probing(
+                pool,
+                hosts,
+                settings.due_policy,
+                await enter(fetching.opened()),
+                per_hour=settings.probes_per_hour,
+                meter=meter,
+                chance=random.random,
+                clock=monotonic,
+            ),
+            attachments=Attachments(pool),
         )
         yield App(
             settings=settings,
@@ -136,6 +154,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             schedule=Schedule(),
             outage=outage,
             meter=meter,
+            hosts=hosts,
             replica=replica,
             stop=asyncio.Event(),
         )
@@ -190,6 +209,7 @@ def sources(app: App, ready: Callable[[], Awaitable[str | None]]) -> Sources:
         ready=ready,
         fleet=Shared(partial(read_snapshot, app.pool), monotonic, turn=reads),
         meter=app.meter,
+        hosts=app.hosts,
         stats=app.refresher.stats,
         settings=app.settings,
         version=app.upkeep.version,

@@ -146,6 +146,7 @@ async def _examine_schema(examination: Examination, pool: Pool, settings: Settin
     troubles = vitals.read_troubles(pool, managed=settings.renews_tokens)
     await examination.read(facts.Troubles, troubles)
     await examination.read(facts.Pause, vitals.read_pause(pool))
+    await examination.read(facts.CoverHosts, vitals.read_cover_hosts(pool))
     # Last what reads videos: it may wait for who has locked them.
     await _examine_plan(examination, pool, settings)
     await _examine_covers(examination, pool, settings.due_policy)

@@ -186,6 +186,7 @@ class Settings(BaseSettings):
     webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secrets)] | None = None
     log_format: Literal["json", "console", "auto"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    probes_per_hour: Annotated[int, Field(ge=0, le=3600)] = 6
 
     #: Names with our prefix that no setting has, with the place in a file.
     _ignored: tuple[str, ...] = PrivateAttr(default=())

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 
 from refresher import events
+from refresher.attachments import TOLD_SECONDS, WALK_SECONDS, Attachments
 from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.domain.meter import Meter
 from refresher.domain.model import CHUNK_SIZE, OpenId
@@ -24,6 +25,7 @@ from refresher.postgres.replicas import beat
 from refresher.postgres.sealing import Sealer, seal_all
 from refresher.postgres.status import count_isolated, read_quota, read_summary
 from refresher.postgres.tokens import consents_ending, free_waiting, ignored_tokens
+from refresher.probing import Probing
 from refresher.schedule import Schedule
 from refresher.simulation.plan import Plan
 from refresher.webhooks.delivery import DELIVER_SECONDS, TIDY_SECONDS, Delivery, tidy
@@ -59,6 +61,9 @@ class Upkeep:
     limit_per_minute: int
     #: What a forecast looks at: the settings, and how far ahead.
     plan: Plan
+    probing: Probing
+    #: The tables that applications have attached.
+    attachments: Attachments
     #: None: no webhook URL is set.
     webhooks: Delivery | None = None
     #: The tally of the last summary.
@@ -126,6 +131,11 @@ class Upkeep:
         """Give up old webhooks, and keep changes going to the outbox if we deliver them."""
         await tidy(self.pool, on=self.webhooks is not None)
 
+    async def share_hosts(self) -> None:
+        """Hear of hosts whose covers die early, and bring forward what was stored before."""
+        await self.probing.share_hosts()
+        await self.probing.bring_forward(_refused("forward"))
+
     async def _wake_waiting(self) -> None:
         """Changed credentials are tried at once: nobody waits for what is put right."""
         if self.fingerprint is None or not self.managed:
@@ -152,19 +162,34 @@ class Upkeep:
 
 
 def begin(
-    upkeep: Upkeep, schedule: Schedule, outage: Outage, *, summary_seconds: float = SUMMARY_SECONDS
+    upkeep: Upkeep,
+    schedule: Schedule,
+    outage: Outage,
+    *,
+    summary_seconds: float = SUMMARY_SECONDS,
+    probes: bool = True,
 ) -> list[asyncio.Task[None]]:
-    """Start the loops, some of them at once. The caller cancels the tasks."""
-    loops: tuple[Loop, ...] = (
+    """Start the loops; those that need not wait begin at once. The caller cancels the tasks.
+
+    `probes`: fetch covers, if the settings say so.
+    """
+    loops: list[Loop] = [
+        ("cover hosts", BEAT_SECONDS, _at_once(), upkeep.share_hosts),
         ("heartbeat", BEAT_SECONDS, _at_once(), upkeep.beat),
         ("tend tokens", TEND_TOKENS_SECONDS, _at_once(), upkeep.tend_tokens),
         ("summary", summary_seconds, asyncio.Event(), upkeep.summarize),
         ("forecast", FORECAST_SECONDS, asyncio.Event(), upkeep.forecast),
         ("audit", AUDIT_SECONDS, asyncio.Event(), upkeep.audit),
         ("ignored tokens", IGNORED_TOKENS_SECONDS, asyncio.Event(), upkeep.tell_ignored_tokens),
+        ("attachments", WALK_SECONDS, _at_once(), upkeep.attachments.walk),
+        ("told rows", TOLD_SECONDS, asyncio.Event(), upkeep.attachments.apply),
+        ("told covers", TOLD_SECONDS, asyncio.Event(), upkeep.attachments.carry),
         ("outbox", TIDY_SECONDS, _at_once(), upkeep.tidy_outbox),
         *_deliveries(upkeep.webhooks),
-    )
+    ]
+    if probes and upkeep.probing.per_hour:
+        probing = upkeep.probing
+        loops.append(("probe", probing.look_seconds, asyncio.Event(), probing.probe))
     return [
         asyncio.create_task(
             on_each(outage, name, schedule.every(seconds, tick), _told(upkeep.meter, name, unit))

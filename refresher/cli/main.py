@@ -14,6 +14,7 @@ import typer
 
 from refresher.cli import (
     accounts,
+    attach,
     daemon,
     demo,
     doctor,
@@ -76,6 +77,8 @@ app.command()(pause.pause)
 app.command()(pause.resume)
 app.command()(doctor.doctor)
 app.command(context_settings=explain.CONTEXT)(explain.explain)
+app.command()(attach.attach)
+app.command()(attach.detach)
 app.add_typer(accounts.accounts, name="accounts")
 app.add_typer(videos.videos, name="videos")
 app.add_typer(tokens.tokens, name="tokens")

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
+from refresher.domain.cover_hosts import CoverHosts
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed, is_away
 from refresher.domain.model import ChunkWrite, Holder, Sample
 from refresher.domain.reconcile import Reconciled
@@ -43,12 +44,14 @@ class Results:
         turns: Turns,
         *,
         under_way: UnderWay,
+        hosts: CoverHosts,
         stop: Stop,
         wake: asyncio.Event,
     ) -> None:
         #: Chunks that were answered and are not stored yet.
         self.unsaved = 0
         self._under_way = under_way
+        self._hosts = hosts
         self._wake = wake
         self._outage = outage = turns.outage
         give_up = stop.given_up
@@ -113,8 +116,10 @@ class Results:
             work.tally.refreshed = max(0, work.tally.refreshed - unwritten)
             emit(CHUNK_UNSAVED, open_id=claim.open_id, videos=unwritten)
         else:
-            new = [write.video_ids for write in reconciled.writes if write.urls]
-            work.samples += [Sample(video_ids[0], len(video_ids)) for video_ids in new]
+            new = [write for write in reconciled.writes if write.urls]
+            # One of each: those of an answer hardly ever come from different owners.
+            self._hosts.note(write.urls[0] for write in new)
+            work.samples += [Sample(w.video_ids[0], len(w.video_ids)) for w in new]
 
     async def _write(self, work: Work, write: ChunkWrite) -> int:
         """How many rows were written. What waits for a lock waits by itself."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from refresher.domain.clocks import Chance, Clock
+from refresher.domain.cover_hosts import CoverHosts
 from refresher.domain.meter import Meter
 from refresher.flow.app_rate import Accounts as Rated
 from refresher.flow.app_rate import AppRate
@@ -43,6 +44,8 @@ class Outside:
     outage: Outage
     #: Counts what is done.
     meter: Meter
+    #: Which hosts kill covers early. Hears of hosts that answers name.
+    hosts: CoverHosts
     #: Random numbers in [0, 1).
     chance: Chance
     #: Monotonic seconds.
@@ -73,7 +76,14 @@ def connect(outside: Outside, terms: Terms, wake: asyncio.Event) -> Parts:
     claiming = Claiming(outside.accounts, chance=chance, clock=clock)
     app_rate = AppRate(outside.accounts, outage=outage, stop=stop, clock=clock)
     turns = Turns(outside.write_back.holder, outage, stop.waits_over, clock)
-    results = Results(outside.write_back, turns, under_way=capacity.under_way, stop=stop, wake=wake)
+    results = Results(
+        outside.write_back,
+        turns,
+        under_way=capacity.under_way,
+        hosts=outside.hosts,
+        stop=stop,
+        wake=wake,
+    )
     leases = Leases(outside.accounts, turns, claiming=claiming, stop=stop, wake=wake, terms=terms)
     gate = Gate(
         outside.upstream,
@@ -84,6 +94,7 @@ def connect(outside: Outside, terms: Terms, wake: asyncio.Event) -> Parts:
         results=results,
         terms=terms,
         meter=outside.meter,
+        hosts=outside.hosts,
         clock=clock,
     )
     renewal = TokenRenewal(

@@ -46,12 +46,14 @@ CONSTANTS: Final[Mapping[str, float]] = {
     "credentials_waited_for_seconds": 2 * CLIENT_REFUSED_SECONDS + 30,
     "freed_at_once": FREED_AT_ONCE,
     "least_rate_share": LEAST_RATE_SHARE,
+    # A few dozen have been seen.
+    "most_cover_hosts": 500,
     # Videos that a claim may read in all. It takes no further account that would make it more: the
     # slowest claims were those that came to a large account after others.
     "most_rows_read": 1_500,
     "past_seconds": PAST_SECONDS,
-    # A probe chooses among twice as many accounts.
-    "probe_candidates": 500,
+    # A trial chooses among twice as many accounts.
+    "trial_candidates": 500,
     "rate_decrease": RATE_DECREASE,
     "rate_recovery_per_minute": RATE_RECOVERY_PER_MINUTE,
     "refused_seconds": REFUSED_SECONDS,

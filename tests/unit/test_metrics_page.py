@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from refresher.domain.cover_hosts import CoverHosts
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.meter import Meter, Stats
 from refresher.operations.metrics import metrics_handler
@@ -37,6 +38,7 @@ class World:
                 known=None,
                 meter=self.meter,
                 stats=lambda: STATS,
+                hosts=CoverHosts(),
                 settings=read_settings(database_url="postgresql://db/refresher"),
                 version="1",
                 clock=self.clock,

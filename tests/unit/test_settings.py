@@ -32,6 +32,7 @@ DEFAULTS = {
     "webhook_secret": None,
     "log_format": "auto",
     "log_level": "info",
+    "probes_per_hour": 6,
 }
 
 
@@ -93,6 +94,7 @@ def test_every_setting_is_read_from_its_variable(given):
         "webhook_secret": f"{SIGNING}, {SIGNING}",
         "log_format": "json",
         "log_level": "debug",
+        "probes_per_hour": 10,
     }
     given(**{name: str(value) for name, value in values.items()})
     read = read_settings()

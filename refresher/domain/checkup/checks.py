@@ -116,6 +116,12 @@ CHECKS: Final[tuple[Check[Any], ...]] = (
         "freshness.lead", "lead and spread against the lives of covers", facts.Lives, freshness.lead
     ),
     Check(
+        "freshness.hosts",
+        "hosts whose covers die sooner than they say",
+        facts.CoverHosts,
+        freshness.hosts,
+    ),
+    Check(
         "freshness.token_quota",
         "what the largest account needs against the limit of a token",
         Demand,

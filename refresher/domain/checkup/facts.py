@@ -1,6 +1,6 @@
 """What a check-up looks at. Times are seconds, sizes bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -199,6 +199,14 @@ class Lives:
     short_seconds: float
     usual_seconds: float
     policy: DuePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class CoverHosts:
+    """The hosts that covers come from."""
+
+    #: By how many seconds the lead of each has grown, as its covers die early.
+    grown: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
