@@ -39,7 +39,7 @@ test-compose: $(INSTALLED) ## docker-compose.yml, on a real Docker engine
 	  { echo 'error: no Docker engine with compose v2 answers: see docker info' >&2; exit 1; }
 	@$(BIN)/pytest -m compose tests/compose $(PYTEST_ARGS)
 
-test-clients: $(INSTALLED) .venv-clients/locked ## clients that others have written, against the emulator
+test-clients: $(INSTALLED) .venv-clients/locked $(if $(shell command -v npm),.node-clients/locked) ## clients and mappers that others have written
 	@$(BIN)/pytest -m clients tests/clients $(PYTEST_ARGS)
 
 chaos: $(INSTALLED) ## faults at random, invariants checked; SEED=1,2 CHAOS_SECONDS=60 CHAOS_RUNS=1
@@ -77,7 +77,7 @@ lock: ## the requirements*.lock files anew from pyproject.toml; LOCK_ARGS=--upgr
 	$(COMPILE) --group clients --output-file requirements-clients.lock
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-clients .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf .venv .venv-clients .node-clients .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache .coverage* build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -98,6 +98,14 @@ clean: ## remove what the other targets made
 .venv-clients/locked: requirements-clients.lock
 	@$(PYTHON) -m venv --clear .venv-clients
 	@.venv-clients/bin/pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
+# Prisma's tools look for an engine that only its migrations need, and which is in no package.
+.node-clients/locked: $(addprefix tests/clients/prisma_app/,package.json package-lock.json schema.prisma)
+	@mkdir -p .node-clients && cp $^ .node-clients
+	@cd .node-clients && npm ci --silent --no-audit --no-fund --ignore-scripts && \
+	  PRISMA_SCHEMA_ENGINE_BINARY=/bin/true node_modules/.bin/prisma generate \
+	    --schema schema.prisma >/dev/null
 	@touch $@
 
 $(INSTALLED): .venv/locked pyproject.toml

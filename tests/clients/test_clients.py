@@ -59,12 +59,15 @@ class Program:
         return self.told()
 
 
-@contextmanager
 def running(name, *arguments):
-    command = (PYTHON, HERE / f"{name}.py", *arguments)
+    return started(PYTHON, HERE / f"{name}.py", *arguments)
+
+
+@contextmanager
+def started(*command, env=None, seconds=PATIENCE_SECONDS):
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, text=True, **pipes) as process:
-        too_late = threading.Timer(PATIENCE_SECONDS, process.kill)  # ends a read, too
+    with subprocess.Popen(command, text=True, env=env, **pipes) as process:
+        too_late = threading.Timer(seconds, process.kill)  # ends a read, too
         too_late.start()
         try:
             yield Program(process)
