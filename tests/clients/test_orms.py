@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.clients.test_clients import HERE, PYTHON, started
-from tests.conftest import PATIENCE_SECONDS, eventually
+from tests.conftest import PATIENCE_SECONDS, administer, eventually
+from tests.documented import FENCED, PAGES
 
 pytestmark = pytest.mark.clients
 
@@ -55,19 +56,16 @@ TOKENS = (
     *("--access-token", "access_token", "--access-token-expires", "access_token_expires"),
     *("--where", "provider = 'tiktok' AND uid NOT LIKE '%there'"),
 )
-#: As docs/attach.md has it.
-MIGRATION = """
-from pathlib import Path
+#: One that Django runs in its own test database, which has no schema refresher.
+OWN_TESTS = """
+from django.test import TestCase
 
-from django.db import migrations
+from clips.models import User
 
 
-class Migration(migrations.Migration):
-    dependencies = [("clips", "0001_initial")]
-    operations = [
-        migrations.RunSQL(Path(__file__).with_name(f"{name}.sql").read_text())
-        for name in ("clips", "tokens")
-    ]
+class Users(TestCase):
+    def test_a_user_can_be_added(self):
+        User.objects.create(name="ann")
 """
 BEFORE = ("save_stale_rows", "save", "bulk", "update", "nest")
 AFTER = ("get_or_create", "delete")
@@ -89,7 +87,8 @@ class Site:
     async def managed(self, *words):
         """Run a command of Django. What it said."""
         process = await asyncio.create_subprocess_exec(
-            *(PYTHON, self.folder / "manage.py", *words),
+            *(PYTHON, "manage.py", *words),
+            cwd=self.folder,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=self.environment,
@@ -132,6 +131,22 @@ async def until_agreed(pool, what, disagreeing):
     await eventually(agreed, f"both sides to agree after: {what}")
 
 
+def block(language, beginning):
+    """The one block of docs/attach.md that begins so."""
+    found = [text for _, kind, text in FENCED.findall(PAGES["docs/attach.md"]) if kind == language]
+    (text,) = [text for text in found if text.startswith(beginning)]
+    return text
+
+
+FRAME, PYTHON_BLOCK = block("sql", "DO $attach$"), block("python", "from pathlib")
+
+
+def framed(script):
+    """As docs/attach.md has it, for a migration."""
+    assert FRAME.count("-- here the file\n") == 1
+    return FRAME.replace("-- here the file\n", script)
+
+
 async def each_agreed(pool, program, steps, disagreeing=DISAGREEING):
     for step in steps:
         assert await asyncio.to_thread(program.asked, step) == [step]
@@ -161,13 +176,17 @@ async def test_django(pool, world, start, refresher, site):
     await site.managed("makemigrations", "clips")
     await site.managed("migrate")
     migrations = site.folder / "clips/migrations"
-    for name, options in (("clips", CLIPS), ("tokens", TOKENS)):
+    before = "0001_initial"
+    for name, options in (("0002_attach_clips", CLIPS), ("0003_attach_tokens", TOKENS)):
         code, script, err = await refresher("attach", *options, "--print-sql", **EXTERNAL)
         assert (code, err) == (0, "")
-        (migrations / f"{name}.sql").write_text(script)
-    (migrations / "0002_attached.py").write_text(MIGRATION)
+        (migrations / f"{name}.sql").write_text(framed(script))
+        (migrations / f"{name}.py").write_text(PYTHON_BLOCK.replace("0001_initial", before))
+        before = name
+    (site.folder / "clips/tests.py").write_text(OWN_TESTS)
     await site.managed("migrate")
     assert await site.managed("makemigrations", "--check") == "No changes detected\n"
+    assert "\nOK\n" in await site.managed("test")
     daemon = await start(world, **EXTERNAL)
     command = (PYTHON, site.folder / "writes.py", json.dumps(add_videos(world)))
     with started(*command, env=site.environment, seconds=ALL_STEPS_SECONDS) as program:
@@ -234,15 +253,17 @@ PRISMA_STEPS = ("sign_up", "save_stale_rows", "bulk", "upsert", "transactions", 
 @pytest.mark.skipif(
     not (NODE_CLIENTS / "locked").exists(), reason="make test-clients installs it where npm is"
 )
-async def test_prisma(pool, database, world, start, refresher):
-    """Its client writes as it likes; both sides agree after each step."""
+async def test_prisma(pool, database, empty_database, world, start, refresher):
+    """Its client writes as it likes; both sides agree after each step. A shadow database is passed by."""
     await pool.execute(PRISMA_TABLES)
     for name in IDS:
         await pool.execute(
             "INSERT INTO refresher.accounts (open_id, access_token) VALUES ($1, 'act.' || $1)", name
         )
-    code, _, err = await refresher("attach", *VIDEOS)
+    code, script, err = await refresher("attach", *VIDEOS, "--print-sql")
     assert (code, err) == (0, "")
+    await administer(empty_database, PRISMA_TABLES, framed(script))
+    await pool.execute(framed(script))
     daemon = await start(world)
     found = os.environ | {"NODE_PATH": str(NODE_CLIENTS / "node_modules")}
     command = ("node", HERE / "prisma_app/writes.cjs", database, json.dumps(add_videos(world)))
