@@ -46,3 +46,17 @@ def commands() -> set[str]:
     return {line for page in PAGES for lines in scripts(page) for line in lines} | {
         line for page in PAGES for line in in_sentences(page)
     }
+
+
+def block(language: str, beginning: str) -> str:
+    """The one block of docs/attach.md that begins so."""
+    found = (text for _, kind, text in FENCED.findall(PAGES["docs/attach.md"]) if kind == language)
+    (text,) = (text for text in found if text.startswith(beginning))
+    return str(text)
+
+
+def framed(script: str) -> str:
+    """The SQL of `attach --print-sql`, as docs/attach.md has it for a migration."""
+    before, here, after = block("sql", "DO $attach$").partition("-- here the file\n")
+    assert here
+    return f"{before}{script}{after}"

@@ -3,10 +3,12 @@
 import asyncio
 import secrets
 
+import asyncpg
 import pytest
 
 from refresher.postgres.attached import read_attachments, walk_step
 from tests.conftest import administer
+from tests.documented import framed
 from tests.faults import programs
 from tests.test_attach import settled, store_covers
 
@@ -300,6 +302,21 @@ async def test_the_file_that_is_printed_attaches_and_may_be_run_again(pool, refr
     assert done.added == 3
     code, again, _ = await refresher("attach", *options, "--print-sql")
     assert again == out
+
+
+async def test_a_migration_passes_by_a_database_without_the_refresher(
+    pool, owner, database, empty_database, refresher
+):
+    """As tests and tools make one. Where the refresher is, a missing right is an error, not passed by."""
+    await pool.execute(LARAVEL)
+    _, script, _ = await refresher("attach", *words(SCHEMAS["Laravel"][1]), "--print-sql")
+    await administer(empty_database, LARAVEL, framed(script))
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await administer(database, f"SET ROLE {owner}", framed(script))
+    assert not await read_attachments(pool)
+    await administer(database, framed(script))
+    code, out, _ = await refresher("attach", "--check", "--table", "videos")
+    assert (code, out.count("✗")) == (0, 0), out
 
 
 async def test_a_table_that_has_changed_since_is_said(pool, database, start, refresher):

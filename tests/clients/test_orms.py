@@ -9,13 +9,14 @@ import asyncio
 import json
 import os
 import shutil
+from datetime import datetime
 
 import pytest
 from sqlalchemy import make_url
 
 from tests.clients.test_clients import HERE, PYTHON, started
 from tests.conftest import PATIENCE_SECONDS, administer, eventually
-from tests.documented import FENCED, PAGES
+from tests.documented import block, framed
 
 pytestmark = pytest.mark.clients
 
@@ -131,22 +132,6 @@ async def until_agreed(pool, what, disagreeing):
     await eventually(agreed, f"both sides to agree after: {what}")
 
 
-def block(language, beginning):
-    """The one block of docs/attach.md that begins so."""
-    found = [text for _, kind, text in FENCED.findall(PAGES["docs/attach.md"]) if kind == language]
-    (text,) = [text for text in found if text.startswith(beginning)]
-    return text
-
-
-FRAME, PYTHON_BLOCK = block("sql", "DO $attach$"), block("python", "from pathlib")
-
-
-def framed(script):
-    """As docs/attach.md has it, for a migration."""
-    assert FRAME.count("-- here the file\n") == 1
-    return FRAME.replace("-- here the file\n", script)
-
-
 async def each_agreed(pool, program, steps, disagreeing=DISAGREEING):
     for step in steps:
         assert await asyncio.to_thread(program.asked, step) == [step]
@@ -155,7 +140,10 @@ async def each_agreed(pool, program, steps, disagreeing=DISAGREEING):
 
 async def refreshed_but(pool, held):
     """All covers are refreshed; only the rows that the application holds keep their old ones."""
-    began = await pool.fetchval("UPDATE refresher.videos SET due_at = now() RETURNING now()")
+    # A second later, when URLs are other ones.
+    began = await pool.fetchval(
+        "UPDATE refresher.videos SET due_at = now() + interval '1 second' RETURNING now()"
+    )
 
     async def refreshed():
         return await pool.fetchval(DISAGREEING) == held and not await pool.fetchval(
@@ -171,6 +159,7 @@ async def clips_of(pool):
     return dict(tuple(each) for each in counts)
 
 
+@pytest.mark.long
 async def test_django(pool, world, start, refresher, site):
     """A migration of its own attaches; whatever Django then writes, both sides agree."""
     await site.managed("makemigrations", "clips")
@@ -181,7 +170,9 @@ async def test_django(pool, world, start, refresher, site):
         code, script, err = await refresher("attach", *options, "--print-sql", **EXTERNAL)
         assert (code, err) == (0, "")
         (migrations / f"{name}.sql").write_text(framed(script))
-        (migrations / f"{name}.py").write_text(PYTHON_BLOCK.replace("0001_initial", before))
+        (migrations / f"{name}.py").write_text(
+            block("python", "from pathlib").replace("0001_initial", before)
+        )
         before = name
     (site.folder / "clips/tests.py").write_text(OWN_TESTS)
     await site.managed("migrate")
@@ -247,6 +238,9 @@ WHERE (t.cover, t.expires)
       IS DISTINCT FROM (v.cover_image_url, date_trunc('second', v.cover_expires_at))
    OR t.expires IS NULL OR t.expires < now() OR t.cover NOT LIKE 'http%'
 """
+EXPIRIES = """
+SELECT date_trunc('second', cover_expires_at) AS expires FROM refresher.videos ORDER BY cover_expires_at
+"""
 PRISMA_STEPS = ("sign_up", "save_stale_rows", "bulk", "upsert", "transactions", "remove")
 
 
@@ -269,5 +263,9 @@ async def test_prisma(pool, database, empty_database, world, start, refresher):
     command = ("node", HERE / "prisma_app/writes.cjs", database, json.dumps(add_videos(world)))
     with started(*command, env=found, seconds=ALL_STEPS_SECONDS) as program:
         await each_agreed(pool, program, PRISMA_STEPS, PRISMA_DISAGREEING)
+        _, *moments = await asyncio.to_thread(program.asked, "expiries")
+    assert [datetime.fromisoformat(each) for each in moments] == [
+        row["expires"] for row in await pool.fetch(EXPIRIES)
+    ]
     assert await clips_of(pool) == {"ann": 11, "bob": 13}
     assert await daemon.stopped() == 0

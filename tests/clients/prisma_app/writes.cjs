@@ -81,12 +81,17 @@ const steps = {
     await prisma.video.deleteMany({ where: { id: { in: others.slice(0, 3).map((each) => each.id) } } });
     await prisma.user.delete({ where: { openId: "carl" } }); // the database cascades
   },
+
+  async expiries() {
+    const videos = await prisma.video.findMany({ where: { deletedAt: null }, orderBy: { coverExpiresAt: "asc" } });
+    return videos.map((each) => each.coverExpiresAt.toISOString());
+  },
 };
 
 async function main() {
   for await (const line of readline.createInterface({ input: process.stdin })) {
-    await steps[line]();
-    console.log(JSON.stringify([line]));
+    const said = await steps[line]();
+    console.log(JSON.stringify([line, ...(said ?? [])]));
   }
 }
 
