@@ -77,8 +77,8 @@ lock: ## the requirements*.lock files anew from pyproject.toml; LOCK_ARGS=--upgr
 	$(COMPILE) --group clients --output-file requirements-clients.lock
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-clients .node-clients .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis \
-	  .import_linter_cache .coverage* build dist
+	rm -rf .venv .venv-clients .node-clients .venv-lock .mypy_cache .ruff_cache .pytest_cache \
+	  .hypothesis .import_linter_cache .coverage* build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/locked: requirements-dev.lock
@@ -104,7 +104,7 @@ clean: ## remove what the other targets made
 .node-clients/locked: $(addprefix tests/clients/prisma_app/,package.json package-lock.json schema.prisma)
 	@mkdir -p .node-clients && cp $^ .node-clients
 	@cd .node-clients && npm ci --silent --no-audit --no-fund --ignore-scripts && \
-	  PRISMA_SCHEMA_ENGINE_BINARY=/bin/true node_modules/.bin/prisma generate \
+	  PRISMA_SCHEMA_ENGINE_BINARY=/usr/bin/env node_modules/.bin/prisma generate \
 	    --schema schema.prisma >/dev/null
 	@touch $@
 
