@@ -51,12 +51,21 @@ LASTING = {"refresher run": "daemon.started", "refresher emulator": "http://127.
 OPTIONAL = {"curl", "jq", "openssl", "lnav", "promtool"}
 
 DOCKER = "needs a Docker engine"
+SYSTEMD = "changes the machine, and needs systemd: tests/test_service_manager.py judges the unit"
 INDEX = "loads packages"
 LONG = "takes minutes"
 NAME = "the name of a command, without what it must be given"
 #: What is not run here, and why.
 ELSEWHERE = {
+    "(umask 077 && cat > /etc/refresher/credentials/database_url)": SYSTEMD,
     ". venv/bin/activate": INDEX,
+    "/opt/refresher/bin/pip install .": INDEX,
+    "cp ops/systemd/refresher.service /etc/systemd/system/": SYSTEMD,
+    "install -d -m 700 /etc/refresher/credentials": SYSTEMD,
+    "systemctl enable --now --no-block refresher": SYSTEMD,
+    "systemctl status refresher": SYSTEMD,
+    "systemd-run --pipe --wait -p DynamicUser=yes -p LoadCredential=refresher:/etc/refresher/credentials"
+    "   /opt/refresher/bin/refresher migrate": SYSTEMD,
     "curl -m 5": NAME,
     "docker compose": NAME,
     "docker compose --profile demo down --volumes": DOCKER,
@@ -106,6 +115,7 @@ ELSEWHERE = {
     "python -m benchmarks.start_up": LONG,
     "python -m benchmarks.write_back_triggers": LONG,
     "python -m refresher": NAME,
+    "python3 -m venv /opt/refresher": INDEX,
     "python3 -m venv venv": INDEX,
     "refresher accounts pause": NAME,
     "refresher accounts resume": NAME,
