@@ -14,7 +14,7 @@ SIDE_BY_SIDE := --numprocesses 8 --maxschedchunk 1
 UNIT := --numprocesses logical --maxschedchunk 1 tests/unit tests/flow tests/chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit coverage chaos test-compose test-clients lint format bench lock clean
+.PHONY: help demo test unit coverage chaos test-compose test-clients test-deploy sbom lint format bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,14 @@ test-compose: $(INSTALLED) ## docker-compose.yml, on a real Docker engine
 
 test-clients: $(INSTALLED) .venv-clients/locked ## clients that others have written, against the emulator
 	@$(BIN)/pytest -m clients tests/clients $(PYTEST_ARGS)
+
+test-deploy: $(INSTALLED) .venv-deploy/locked ## Kubernetes manifests and SBOM, by their schemas
+	@$(BIN)/pytest -m deploy tests/deploy $(PYTEST_ARGS)
+
+# Of the lock, not of an installation: the same on each machine. Licences stand in the packages.
+sbom: .venv-deploy/locked ## what is in the image, as CycloneDX: sbom.json, SBOM=... elsewhere
+	@.venv-deploy/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	  --output-file $(or $(SBOM),sbom.json) requirements.lock
 
 chaos: $(INSTALLED) ## faults at random, invariants checked; SEED=1,2 CHAOS_SECONDS=60 CHAOS_RUNS=1
 	@$(BIN)/python -m tests.chaos --seconds $(or $(CHAOS_SECONDS),60) --runs $(or $(CHAOS_RUNS),1) \
@@ -75,9 +83,10 @@ lock: ## the requirements*.lock files anew from pyproject.toml; LOCK_ARGS=--upgr
 	$(COMPILE) --group bench --constraint requirements-dev.lock \
 	  --output-file requirements-bench.lock
 	$(COMPILE) --group clients --output-file requirements-clients.lock
+	$(COMPILE) --group deploy --output-file requirements-deploy.lock
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-clients .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf .venv .venv-clients .venv-deploy .venv-lock sbom.json .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache .coverage* build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -98,6 +107,11 @@ clean: ## remove what the other targets made
 .venv-clients/locked: requirements-clients.lock
 	@$(PYTHON) -m venv --clear .venv-clients
 	@.venv-clients/bin/pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
+.venv-deploy/locked: requirements-deploy.lock
+	@$(PYTHON) -m venv --clear .venv-deploy
+	@.venv-deploy/bin/pip install --quiet --require-hashes --requirement $<
 	@touch $@
 
 $(INSTALLED): .venv/locked pyproject.toml

@@ -52,6 +52,7 @@ OPTIONAL = {"curl", "jq", "openssl", "lnav", "promtool"}
 
 DOCKER = "needs a Docker engine"
 SYSTEMD = "changes the machine, and needs systemd: tests/test_service_manager.py judges the unit"
+CLUSTER = "needs a cluster: tests/test_kubernetes.py and tests/deploy judge the manifests"
 INDEX = "loads packages"
 LONG = "takes minutes"
 NAME = "the name of a command, without what it must be given"
@@ -67,6 +68,7 @@ ELSEWHERE = {
     "systemd-run --pipe --wait -p DynamicUser=yes -p LoadCredential=refresher:/etc/refresher/credentials"
     "   /opt/refresher/bin/refresher migrate": SYSTEMD,
     "curl -m 5": NAME,
+    "docker build --tag registry.example.com/cover-refresher:0.1.0 .": DOCKER,
     "docker compose": NAME,
     "docker compose --profile demo down --volumes": DOCKER,
     "docker compose --profile demo up --build --wait": DOCKER,
@@ -84,8 +86,15 @@ ELSEWHERE = {
     "docker compose up --no-deps --wait refresher": DOCKER,
     "docker compose up --wait": DOCKER,
     "docker inspect": NAME,
+    "docker push registry.example.com/cover-refresher:0.1.0": DOCKER,
     "chmod 600": NAME,
     "kill -9": NAME,
+    "kubectl apply -f ops/kubernetes/migrate.yaml": CLUSTER,
+    "kubectl apply -k ops/kubernetes": CLUSTER,
+    "kubectl create secret generic refresher-secrets --from-file=secrets": CLUSTER,
+    "kubectl exec deploy/refresher -- refresher status": CLUSTER,
+    "kubectl rollout status deployment/refresher": CLUSTER,
+    "kubectl wait --for=condition=complete --timeout=10m job/refresher-migrate": CLUSTER,
     "lnav refresher.log": "opens a screen: tests/test_lnav.py",
     "make bench": LONG,
     "make bench PYTHON=/usr/bin/python3": LONG,
