@@ -45,10 +45,9 @@ test-clients: $(INSTALLED) .venv-clients/locked ## clients that others have writ
 test-deploy: $(INSTALLED) .venv-deploy/locked ## Kubernetes manifests and SBOM, by their schemas
 	@$(BIN)/pytest -m deploy tests/deploy $(PYTEST_ARGS)
 
-# Of the lock, not of an installation: the same on each machine. Licences stand in the packages.
-sbom: .venv-deploy/locked ## what is in the image, as CycloneDX: sbom.json, SBOM=... elsewhere
-	@.venv-deploy/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
-	  --output-file $(or $(SBOM),sbom.json) requirements.lock
+sbom: .venv-deploy/locked .venv-image/locked ## what the image holds, as CycloneDX: sbom.json, or SBOM=...
+	@.venv-deploy/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file $(or $(SBOM),sbom.json) .venv-image/bin/python
 
 chaos: $(INSTALLED) ## faults at random, invariants checked; SEED=1,2 CHAOS_SECONDS=60 CHAOS_RUNS=1
 	@$(BIN)/python -m tests.chaos --seconds $(or $(CHAOS_SECONDS),60) --runs $(or $(CHAOS_RUNS),1) \
@@ -86,7 +85,8 @@ lock: ## the requirements*.lock files anew from pyproject.toml; LOCK_ARGS=--upgr
 	$(COMPILE) --group deploy --output-file requirements-deploy.lock
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-clients .venv-deploy .venv-lock sbom.json .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf .venv .venv-clients .venv-deploy .venv-image .venv-lock sbom.json \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache .coverage* build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -112,6 +112,13 @@ clean: ## remove what the other targets made
 .venv-deploy/locked: requirements-deploy.lock
 	@$(PYTHON) -m venv --clear .venv-deploy
 	@.venv-deploy/bin/pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
+# As the Dockerfile makes it: the licences and dependencies of packages stand in them, not in the lock.
+.venv-image/locked: requirements.lock .venv-deploy/locked
+	@$(PYTHON) -m venv --clear --without-pip .venv-image
+	@.venv-deploy/bin/pip --python .venv-image install --quiet --only-binary :all: --require-hashes \
+	  --requirement $<
 	@touch $@
 
 $(INSTALLED): .venv/locked pyproject.toml

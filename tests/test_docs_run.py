@@ -68,7 +68,7 @@ ELSEWHERE = {
     "systemd-run --pipe --wait -p DynamicUser=yes -p LoadCredential=refresher:/etc/refresher/credentials"
     "   /opt/refresher/bin/refresher migrate": SYSTEMD,
     "curl -m 5": NAME,
-    "docker build --tag registry.example.com/cover-refresher:0.1.0 .": DOCKER,
+    'docker build --build-arg REVISION="$(git rev-parse HEAD)" --tag registry.example.com/cover-refresher:0.1.0 .': DOCKER,
     "docker compose": NAME,
     "docker compose --profile demo down --volumes": DOCKER,
     "docker compose --profile demo up --build --wait": DOCKER,
@@ -100,6 +100,8 @@ ELSEWHERE = {
     "make bench PYTHON=/usr/bin/python3": LONG,
     "make chaos SEED=… CHAOS_SECONDS=… CHAOS_RUNS=…": LONG,
     "make demo": "until Ctrl-C: tests/test_cli.py",
+    "make sbom": "tests/deploy/test_sbom.py",
+    "make sbom PYTHON=python3.13": INDEX,
     "make test": "runs this test",
     "pg_restore --disable-triggers": NAME,
     "pg_restore --no-owner": NAME,
