@@ -53,6 +53,11 @@ def count_script(mapping: AnyMapping, tables: Tables) -> str:
     return _drawn(f"count_{mapping.kind}.sql", **columns)
 
 
+def has_tokens_script(mapping: TokenMapping, table: Table) -> str:
+    """Asks whether the table has tokens of an open_id, its parameter. KeyError without a column."""
+    return _drawn("has_tokens.sql", **_of_tokens(mapping, table))
+
+
 def detach_script(name: str, tables: Sequence[str], *, last: bool) -> str:
     """Takes back what `attach_script` made, but for the rows. `last`: no other one carries.
 
