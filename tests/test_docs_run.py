@@ -20,10 +20,13 @@ from tests.unit.test_examples import example_of
 from tests.unit.test_reference import commands as help_of
 
 OPEN_ID, VIDEO_ID = "-000abc", "7077642457847994444"
+#: An account to be removed.
+LEAVING = "-000xyz"
 #: A key of the Fernet kind.
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 #: What stands in the docs for something else. The port and the URLs are added by each test.
 FILLED = {
+    "accounts remove OPEN_ID": f"accounts remove {LEAVING}",  # all other commands need the other
     "accounts import FILE.csv": "accounts import accounts.csv",
     "videos import FILE.csv": "videos import videos.csv",
     "--account OPEN_ID": f"--account {OPEN_ID}",
@@ -97,6 +100,7 @@ ELSEWHERE = {
     "python -m refresher": NAME,
     "python3 -m venv venv": INDEX,
     "refresher accounts pause": NAME,
+    "refresher accounts remove OPEN_ID": "asks on a terminal: tests/test_removal.py",
     "refresher accounts resume": NAME,
     "refresher simulate": NAME,
 }
@@ -196,7 +200,9 @@ def clone(tmp_path, monkeypatch):
     path = [str(Path(sys.executable).parent), str(programs()), os.environ["PATH"]]
     monkeypatch.setenv("PATH", os.pathsep.join(path))
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "accounts.csv").write_text(f"open_id,access_token\n{OPEN_ID},act.one\n")
+    (tmp_path / "accounts.csv").write_text(
+        f"open_id,access_token\n{OPEN_ID},act.one\n{LEAVING},act.two\n"
+    )
     (tmp_path / "videos.csv").write_text(f"open_id,video_id\n{OPEN_ID},{VIDEO_ID}\n")
     shutil.copy(ROOT / ".env.example", tmp_path)
     for rules in ("alerts.yml", "alerts_test.yml"):
@@ -213,11 +219,14 @@ async def terminal(clone, database, empty_database, refresher, start, serve):
     """A terminal with the settings of a daemon that has refreshed a cover."""
     world = await serve()
     world.emulator.add_account(OPEN_ID, "act.one")
+    world.emulator.add_account(LEAVING, "act.two")
     world.emulator.add_video(OPEN_ID, VIDEO_ID)
     settings = {
         "database_url": database,
         "tiktok_base_url": world.base_url,
         "token_keys": KEY,
+        "tiktok_client_key": "key-of-the-app",
+        "tiktok_client_secret": "secret-of-the-app",
         "http_listen": f"127.0.0.1:{free_port()}",
     }
     for kind in ("accounts", "videos"):

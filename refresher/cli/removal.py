@@ -80,11 +80,18 @@ def _refuse(plan: Plan, settings: Settings) -> None:
         raise unknown_account(plan.open_id)
     if not plan.deletes:
         raise Incomplete(_left(plan))
+    if plan.stored.forbidden:
+        tables = _named(plan.stored.forbidden)
+        raise Misuse(f"the role lacks DELETE on {tables}: run it as the owner of the tables")
     if plan.stored.state and plan.revokes and settings.app_credentials is None:
         raise Misuse(
             "REFRESHER_TIKTOK_CLIENT_KEY and REFRESHER_TIKTOK_CLIENT_SECRET are not set: they are "
             f"needed to revoke the consent; {KEEP_CONSENT}"
         )
+
+
+def _named(tables: Sequence[str]) -> str:
+    return ", ".join(f"refresher.{table}" for table in tables)
 
 
 def _told(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -131,7 +138,7 @@ async def _remove(pool: Pool, settings: Settings, plan: Plan) -> str:
     except DatabaseUnavailable as error:
         raise Incomplete(f"database: {error}; {consent}not all is deleted: {AGAIN}") from error
     if left.deletes:
-        tables = ", ".join(f"refresher.{table}" for table in left.deletes)
+        tables = _named(left.deletes)
         raise Incomplete(f"rows are left in {tables}: a trigger of yours, or new ones: {AGAIN}")
     done = f"{printable(plan.open_id)} removed: {consent}{counted(videos, 'video')} deleted"
     if left.found:

@@ -3,7 +3,7 @@
 Each step is a short transaction. What was interrupted is finished by doing it all again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
@@ -42,6 +42,8 @@ class Stored:
     worked_by: str | None
     #: Tables of schema refresher, and how many of their rows have to do with it.
     rows: Mapping[str, int]
+    #: Those of which the role may delete no rows.
+    forbidden: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,11 @@ async def read_stored(pool: Pool, open_id: str) -> Stored:
         rows = await connection.fetch(*STORED_OF_ACCOUNT(open_id=open_id), timeout=REPORT_SECONDS)
         row = await connection.fetchrow(*ACCOUNT_TO_REMOVE(open_id=open_id))
     account = dict(row) if row else {"state": None, "state_since": None, "worked_by": None}
-    return Stored(rows={each["holder"]: each["rows"] for each in rows}, **account)
+    return Stored(
+        rows={each["holder"]: each["rows"] for each in rows},
+        forbidden=[each["holder"] for each in rows if not each["may_delete"]],
+        **account,
+    )
 
 
 async def take(pool: Pool, sealer: Sealer, open_id: str, lease: timedelta) -> Taken | None:

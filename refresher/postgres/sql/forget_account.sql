@@ -23,7 +23,7 @@ WITH accounts AS (
 ), told_covers AS (
     DELETE FROM refresher.changed_covers
     WHERE :open_id = ANY (open_ids) AND :open_id = ALL (open_ids)
-))
+)
 UPDATE refresher.changed_covers
 SET (open_ids, video_ids) = (
     SELECT array_agg(open_id ORDER BY place), array_agg(video_id ORDER BY place)

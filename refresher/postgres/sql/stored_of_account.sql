@@ -1,6 +1,7 @@
--- A row: a table that still holds something of an account, and how many rows. A table that gets a
--- column of open_ids belongs here and, if it does not follow refresher.accounts, in forget_account.
-SELECT holder, rows
+-- A row: a table that still holds something of an account, how many rows, and whether the role may
+-- delete them. A table that gets a column of open_ids belongs here and, if it does not follow
+-- refresher.accounts, in forget_account.
+SELECT holder, rows, has_table_privilege('refresher.' || holder, 'DELETE') AS may_delete
 FROM (
     VALUES
         ('accounts', (SELECT count(*) FROM refresher.accounts WHERE open_id = :open_id)),
