@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from refresher.domain.due import account_spread
@@ -56,28 +56,36 @@ async def take_when_free(
     of a request. Raises `DatabaseUnavailable`.
     """
     lease = timedelta(seconds=REQUESTS * seconds + STORING_SECONDS)
-    first = await take(pool, sealer, open_id, lease)
-    if first is None or not first.renewing:
-        return first
-    on_wait(first.renewing.total_seconds())
+
+    def look() -> Coroutine[Any, Any, Taken | None]:
+        return take(pool, sealer, open_id, lease)
+
+    looking = asyncio.ensure_future(look())
     try:
-        taken = await _watched(pool, sealer, first, lease)
+        first = await asyncio.shield(looking)
+        if first is None or not first.renewing:
+            return first
+        on_wait(first.renewing.total_seconds())
+        return await _free(look, first, first.claim.time.now + first.renewing)
     except BaseException:
-        with suppress(DatabaseUnavailable):
-            await give_back(pool, first)
+        # What the first look has changed is known only when it is over.
+        await asyncio.wait([looking])
+        if not looking.exception() and (first := looking.result()):
+            with suppress(DatabaseUnavailable):
+                await give_back(pool, first)
         raise
-    # By then it is paused: it stood as the first look saw it.
-    return replace(taken, was=first.was, since=first.since) if taken else None
 
 
-async def _watched(pool: Pool, sealer: Sealer, first: Taken, lease: timedelta) -> Taken | None:
-    """The account as it is when its token request is over, or should be."""
+async def _free(
+    look: Callable[[], Coroutine[Any, Any, Taken | None]], first: Taken, ends_at: datetime
+) -> Taken | None:
+    """The account when its token request is over, or should be."""
     taken: Taken | None = first
-    ends_at = first.claim.time.now + (first.renewing or timedelta())
     while taken and taken.renewing and taken.claim.time.now <= ends_at:
         await asyncio.sleep(LOOK_SECONDS)
-        taken = await take(pool, sealer, first.claim.open_id, lease)
-    return taken
+        taken = await look()
+    # By then it is paused: it stood as the first look saw it.
+    return replace(taken, was=first.was, since=first.since) if taken else None
 
 
 @dataclass(frozen=True, slots=True)

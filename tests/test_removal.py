@@ -5,7 +5,6 @@ import os
 import pty
 import signal
 import sys
-import time
 
 import asyncpg
 import pytest
@@ -438,17 +437,41 @@ async def test_ctrl_c_while_it_waits_gives_the_account_back(world, start, pool):
     assert revocations(world) == []
 
 
-async def test_a_renewal_that_a_crash_left_open_is_waited_for(world, remove, pool):
+async def test_a_renewal_that_a_crash_left_open_is_waited_for(world, start, pool):
     """Until its time is over; then the tokens are tried."""
     await authorize(world, "ana", lives=600)
     await pool.execute(
-        "UPDATE refresher.accounts SET token_request_until = now() + interval '2 seconds'"
+        "UPDATE refresher.accounts SET token_request_until = now() + interval '1 hour'"
     )
-    began = time.monotonic()
-    code, _, err = await remove("ana")
-    assert (code, err.count("\n")) == (0, 1)
-    assert time.monotonic() - began > 1
+    command = await start(world, command="accounts remove ana --yes", **CLIENT)
+
+    async def waits():
+        return "waiting, " in command.output.read_text()
+
+    await eventually(waits, "the wait")
+    assert await standing(pool, "ana") == ("paused", "is being removed")
+    assert revocations(world) == []
+    await pool.execute("UPDATE refresher.accounts SET token_request_until = now()")
+    assert await command.ended() == 0
     assert revocations(world) == [("ana", "ok")]
+
+
+async def test_a_table_of_an_application_that_refers_to_the_account(world, remove, pool):
+    """It keeps the row: that is said, and what has become of the consent."""
+    await authorize(world, "ana")
+    await pool.execute(
+        "CREATE TABLE likes (open_id text REFERENCES refresher.accounts);"
+        " INSERT INTO likes VALUES ('ana')"
+    )
+    code, _, err = await remove("ana")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "violates foreign key constraint" in err
+    assert err.endswith("; the consent was revoked, not all is deleted: run the command again\n")
+    await pool.execute("DROP TABLE likes")
+    code, out, _ = await remove("ana")
+    assert (code, out.splitlines()[-1].split(": ")[1]) == (
+        0, "the consent had ended already, 0 videos deleted",
+    )  # fmt: skip
 
 
 async def test_a_pair_that_comes_late_finds_no_account(world, pool, remove):

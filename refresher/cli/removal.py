@@ -13,6 +13,7 @@ from refresher.cli.progress import progress
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.spans import counted, span
 from refresher.postgres.attaching.holding import Holder, read_holders
+from refresher.postgres.failures import ROWS_REFUSED, first_line
 from refresher.postgres.removal import Stored, Taken, forget, give_back, read_stored
 from refresher.postgres.tokens import TokenStore
 from refresher.removal import Consent, NotRevocableError, NotRevokedError, take_when_free
@@ -135,8 +136,10 @@ async def _remove(pool: Pool, settings: Settings, plan: Plan) -> str:
     try:
         videos = await _forget(pool, plan)
         left = await _planned(pool, plan.open_id, revokes=False)
-    except DatabaseUnavailable as error:
-        raise Incomplete(f"database: {error}; {consent}not all is deleted: {AGAIN}") from error
+    except (DatabaseUnavailable, *ROWS_REFUSED) as error:
+        raise Incomplete(
+            f"database: {first_line(error)}; {consent}not all is deleted: {AGAIN}"
+        ) from error
     if left.deletes:
         tables = _named(left.deletes)
         raise Incomplete(f"rows are left in {tables}: a trigger of yours, or new ones: {AGAIN}")

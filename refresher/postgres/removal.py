@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import Final
 
+from asyncpg import Record
+
 from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import Claim, OpenId, TokenStanding
 from refresher.domain.pacing import DatabaseTime
@@ -85,18 +87,17 @@ async def take(pool: Pool, sealer: Sealer, open_id: str, lease: timedelta) -> Ta
         row = await connection.fetchrow(*asked)
     if row is None:
         return None
+    claim = _claim(row, sealer, OpenId(open_id))
+    return Taken(claim, row["was"], row["since"], row["consent_ended"], row["renewing"])
+
+
+def _claim(row: Record, sealer: Sealer, open_id: OpenId) -> Claim:
     try:
         access_token, readable = sealer.unseal(row["access_token"]), True
     except TokenUnreadable:
         access_token, readable = None, False
-    token = TokenStanding(
-        generation=row["tokens_generation"],
-        renewable=row["renewable"],
-        dead=row["token_dead"],
-        readable=readable,
-    )
-    claim = Claim(
-        open_id=OpenId(open_id),
+    return Claim(
+        open_id=open_id,
         access_token=access_token,
         lease_epoch=row["lease_epoch"],
         lease_expires_at=row["lease_expires_at"] or row["now"],
@@ -105,9 +106,13 @@ async def take(pool: Pool, sealer: Sealer, open_id: str, lease: timedelta) -> Ta
         first_slot=row["now"],
         step_seconds=0.0,
         time=DatabaseTime(row["now"], monotonic()),
-        token=token,
+        token=TokenStanding(
+            generation=row["tokens_generation"],
+            renewable=row["renewable"],
+            dead=row["token_dead"],
+            readable=readable,
+        ),
     )
-    return Taken(claim, row["was"], row["since"], row["consent_ended"], row["renewing"])
 
 
 async def give_back(pool: Pool, taken: Taken) -> None:
