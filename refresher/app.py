@@ -18,12 +18,13 @@ from refresher.logs import emit
 from refresher.operations.server import served
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import (
-    POOL_SIZE,
+    CONNECTIONS,
     Pool,
     SchemaNotMigratedError,
     check_migrated,
 )
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.listening import WAKE_CHANNEL, Listener
 from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sealing import check_readable
@@ -85,7 +86,7 @@ async def _check_database(app: App) -> None:
     if restricted:
         emit(events.ROWS_RESTRICTED, tables=restricted)
     if limit is not None:
-        emit(events.CONNECTIONS_LIMITED, limit=limit, wanted=POOL_SIZE)
+        emit(events.CONNECTIONS_LIMITED, limit=limit, wanted=CONNECTIONS)
 
 
 def _warn_of_ignored(settings: Settings) -> None:
@@ -112,6 +113,7 @@ async def work(
     gc.freeze()  # what is loaded by now is never garbage
     app.schedule.every(app.settings.poll_seconds, app.refresher.wake)
     tasks = [
+        *_notifications(app, bounded=finished is not None),
         *begin(app.upkeep, app.schedule, app.outage, summary_seconds=summary_seconds),
         asyncio.create_task(_on_first(app.stop, app.refresher.stop)),
     ]
@@ -122,6 +124,25 @@ async def work(
         await cancelled(tasks)
         await _sign_off(app)
     emit(events.DAEMON_STOPPED, abandoned_accounts=abandoned)
+
+
+def _notifications(app: App, *, bounded: bool) -> list[asyncio.Task[None]]:
+    """Hear of accounts, unless the run is bounded, and tell of covers, if that is wished."""
+    tasks = []
+    if not bounded:
+        tasks.append(
+            asyncio.create_task(Listener(app.pool, app.refresher.hear, _say_whether_heard).run())
+        )
+    if app.changed_covers:
+        tasks.append(asyncio.create_task(app.changed_covers.run()))
+    return tasks
+
+
+def _say_whether_heard(reason: str | None) -> None:
+    if reason is None:
+        emit(events.NOTIFICATIONS_RECEIVED, channel=WAKE_CHANNEL)
+    else:
+        emit(events.NOTIFICATIONS_MISSED, reason=reason)
 
 
 async def _sign_off(app: App) -> None:

@@ -15,10 +15,13 @@ from typing import Final
 
 from refresher.domain.credentials import AppCredentials
 from refresher.domain.meter import Meter
+from refresher.events import COVERS_UNANNOUNCED
 from refresher.flow.loop import Refresher
 from refresher.flow.outage import Outage
+from refresher.flow.results import tell_nobody
 from refresher.flow.terms import Terms
 from refresher.flow.wiring import Outside
+from refresher.logs import emit
 from refresher.operations.checks import Known
 from refresher.operations.lists import Lists
 from refresher.operations.server import Sources
@@ -32,6 +35,7 @@ from refresher.postgres.database import (
 from refresher.postgres.details import Details, read_details
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.snapshot import read_snapshot
+from refresher.postgres.telling import ChangedCovers
 from refresher.postgres.tokens import (
     TokenStore,
 )
@@ -65,6 +69,8 @@ class App:
     schedule: Schedule
     outage: Outage
     meter: Meter
+    #: None: applications are not told of changed covers.
+    changed_covers: ChangedCovers | None
     #: The name of this process, in leases and in the log.
     replica: str
     #: Set by the first signal.
@@ -99,6 +105,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
         enter = stack.enter_async_context
         pool = await enter(connected(database_url, application_name=APPLICATION_NAME))
         tiktok = await enter(opened(settings.tiktok_base_url, settings.concurrency, credentials))
+        changed_covers = ChangedCovers(pool, _say_unannounced) if settings.notify_covers else None
         outside = Outside(
             accounts=_accounts(settings, pool, sealer, replica),
             tokens=_tokens(settings, pool, sealer, credentials),
@@ -108,6 +115,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             meter=meter,
             chance=random.random,
             clock=monotonic,
+            tell=changed_covers.note if changed_covers else tell_nobody,
         )
         refresher = Refresher(outside, _terms(settings))
         upkeep = Upkeep(
@@ -132,9 +140,14 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             schedule=Schedule(),
             outage=outage,
             meter=meter,
+            changed_covers=changed_covers,
             replica=replica,
             stop=asyncio.Event(),
         )
+
+
+def _say_unannounced(videos: int, reason: str) -> None:
+    emit(COVERS_UNANNOUNCED, videos=videos, reason=reason)
 
 
 def _accounts(settings: Settings, pool: Pool, sealer: Sealer, replica: str) -> Accounts:

@@ -1,12 +1,12 @@
 """Results on their way into the database."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed, is_away
-from refresher.domain.model import ChunkWrite, Holder, Sample
+from refresher.domain.model import ChunkWrite, Holder, OpenId, Sample, VideoId
 from refresher.domain.reconcile import Reconciled
 from refresher.events import CHUNK_UNSAVED, VIDEO_REJECTED
 from refresher.flow.batcher import LINGER_SECONDS, Batcher
@@ -34,6 +34,14 @@ class WriteBack(Protocol):
     async def holder(self, name: str) -> Holder | None: ...
 
 
+#: Hears of covers that were stored: the account, and its videos.
+Tell = Callable[[OpenId, Sequence[VideoId]], None]
+
+
+def tell_nobody(_open_id: OpenId, _video_ids: Sequence[VideoId]) -> None:
+    """For those who are not to be told."""
+
+
 class Results:
     """Writes back what was answered, many chunks at once."""
 
@@ -45,11 +53,13 @@ class Results:
         under_way: UnderWay,
         stop: Stop,
         wake: asyncio.Event,
+        tell: Tell,
     ) -> None:
         #: Chunks that were answered and are not stored yet.
         self.unsaved = 0
         self._under_way = under_way
         self._wake = wake
+        self._tell = tell
         self._outage = outage = turns.outage
         give_up = stop.given_up
         self._write_back = Batcher(
@@ -108,12 +118,15 @@ class Results:
             written = 0  # the grace time is over
         finally:
             self.unsaved -= 1
+        new = [write.video_ids for write in reconciled.writes if write.urls]
+        if written:
+            for video_ids in new:
+                self._tell(claim.open_id, video_ids)
         if unwritten := write.videos - written:
             work.unsaved = True
             work.tally.refreshed = max(0, work.tally.refreshed - unwritten)
             emit(CHUNK_UNSAVED, open_id=claim.open_id, videos=unwritten)
         else:
-            new = [write.video_ids for write in reconciled.writes if write.urls]
             work.samples += [Sample(video_ids[0], len(video_ids)) for video_ids in new]
 
     async def _write(self, work: Work, write: ChunkWrite) -> int:

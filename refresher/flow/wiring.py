@@ -19,7 +19,7 @@ from refresher.flow.leases import Leases
 from refresher.flow.lock_waits import Turns
 from refresher.flow.outage import Outage
 from refresher.flow.refresh import AccountRefresh
-from refresher.flow.results import Results, WriteBack
+from refresher.flow.results import Results, Tell, WriteBack, tell_nobody
 from refresher.flow.split import Split
 from refresher.flow.stop import Stop
 from refresher.flow.terms import Terms
@@ -47,6 +47,8 @@ class Outside:
     chance: Chance
     #: Monotonic seconds.
     clock: Clock
+    #: Hears of stored covers.
+    tell: Tell = tell_nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,14 @@ def connect(outside: Outside, terms: Terms, wake: asyncio.Event) -> Parts:
     claiming = Claiming(outside.accounts, chance=chance, clock=clock)
     app_rate = AppRate(outside.accounts, outage=outage, stop=stop, clock=clock)
     turns = Turns(outside.write_back.holder, outage, stop.waits_over, clock)
-    results = Results(outside.write_back, turns, under_way=capacity.under_way, stop=stop, wake=wake)
+    results = Results(
+        outside.write_back,
+        turns,
+        under_way=capacity.under_way,
+        stop=stop,
+        wake=wake,
+        tell=outside.tell,
+    )
     leases = Leases(outside.accounts, turns, claiming=claiming, stop=stop, wake=wake, terms=terms)
     gate = Gate(
         outside.upstream,
