@@ -14,7 +14,7 @@ SIDE_BY_SIDE := --numprocesses 8 --maxschedchunk 1
 UNIT := --numprocesses logical --maxschedchunk 1 tests/unit tests/flow tests/chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit coverage chaos test-compose lint format bench lock clean
+.PHONY: help demo test unit coverage chaos test-compose test-clients lint format bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test-compose: $(INSTALLED) ## docker-compose.yml, on a real Docker engine
 	@docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 || \
 	  { echo 'error: no Docker engine with compose v2 answers: see docker info' >&2; exit 1; }
 	@$(BIN)/pytest -m compose tests/compose $(PYTEST_ARGS)
+
+test-clients: $(INSTALLED) .venv-clients/locked ## clients that others have written, against the emulator
+	@$(BIN)/pytest -m clients tests/clients $(PYTEST_ARGS)
 
 chaos: $(INSTALLED) ## faults at random, invariants checked; SEED=1,2 CHAOS_SECONDS=60 CHAOS_RUNS=1
 	@$(BIN)/python -m tests.chaos --seconds $(or $(CHAOS_SECONDS),60) --runs $(or $(CHAOS_RUNS),1) \
@@ -71,9 +74,10 @@ lock: ## the requirements*.lock files anew from pyproject.toml; LOCK_ARGS=--upgr
 	  --constraint requirements-build.lock --output-file requirements-dev.lock
 	$(COMPILE) --group bench --constraint requirements-dev.lock \
 	  --output-file requirements-bench.lock
+	$(COMPILE) --group clients --output-file requirements-clients.lock
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf .venv .venv-clients .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache .coverage* build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -88,6 +92,12 @@ clean: ## remove what the other targets made
 
 .venv/bench: requirements-bench.lock $(INSTALLED)
 	@$(BIN)/pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
+# Apart from .venv: they are programs of others, which the tests run as such.
+.venv-clients/locked: requirements-clients.lock
+	@$(PYTHON) -m venv --clear .venv-clients
+	@.venv-clients/bin/pip install --quiet --require-hashes --requirement $<
 	@touch $@
 
 $(INSTALLED): .venv/locked pyproject.toml

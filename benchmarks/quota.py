@@ -31,7 +31,8 @@ from benchmarks.arguments import parser_of, real, whole
 from benchmarks.live import daemon, print_table, print_verdict
 from benchmarks.uneven_fleet import thinned
 from benchmarks.world import FIRST_ID, Server, module, postgres
-from refresher.emulator.record import RECORD_PATH
+from refresher.emulator.control import CONTROL_PATH
+from refresher.emulator.record import RECORD_LENGTH
 from refresher.postgres.migrate import migrate
 from refresher.simulation.steady_fleet import sizes
 
@@ -47,7 +48,7 @@ IMPORTS: Final = ("accounts", "videos")
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request as the emulator saw it; `at` is monotonic."""
+    """A request as the emulator saw it; `at` is Unix time."""
 
     at: float
     open_id: str
@@ -149,6 +150,7 @@ def _emulator(files: Mapping[str, Path], limit: int) -> Iterator[str]:
         "refresher",
         "emulator",
         "--port=0",
+        "--control",
         f"--rate-limit-per-token={limit}",
         f"--cover-ttl={COVER_TTL_SECONDS}",
         f"--latency={LATENCY_SECONDS}",
@@ -163,8 +165,8 @@ def _emulator(files: Mapping[str, Path], limit: int) -> Iterator[str]:
 
 
 def _arrivals(base_url: str) -> Sequence[Arrival]:
-    with urlopen(base_url + RECORD_PATH) as answer:
-        record = json.load(answer)
+    with urlopen(f"{base_url}{CONTROL_PATH}/record?last={RECORD_LENGTH}") as answer:
+        record = json.load(answer)["requests"]
     return [
         Arrival(entry["at"], entry["open_id"], len(entry["video_ids"]), entry["error_code"])
         for entry in record

@@ -25,6 +25,7 @@ from refresher.postgres.database import (
 )
 from refresher.postgres.failures import DatabaseRefusedError
 from refresher.postgres.listening import WAKE_CHANNEL, Listener
+from refresher.postgres.outbox import switch_on
 from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sealing import check_readable
@@ -75,6 +76,8 @@ async def run(settings: Settings, replica: str) -> None:
                 lead_seconds=settings.lead_seconds,
             )
             _warn_of_tokens(app)
+            if webhooks := app.upkeep.webhooks:
+                emit(events.WEBHOOKS_ENABLED, base_url=webhooks.origin)
             await work(app)
 
 
@@ -83,6 +86,8 @@ async def _check_database(app: App) -> None:
     restricted = await check_role(app.pool)
     limit = await connection_limit(app.pool)
     await check_readable(app.pool, app.sealer)
+    if app.upkeep.webhooks:
+        await switch_on(app.pool)  # before anything is changed that is told once
     if restricted:
         emit(events.ROWS_RESTRICTED, tables=restricted)
     if limit is not None:
@@ -114,7 +119,13 @@ async def work(
     app.schedule.every(app.settings.poll_seconds, app.refresher.wake)
     tasks = [
         *_notifications(app, bounded=finished is not None),
-        *begin(app.upkeep, app.schedule, app.outage, summary_seconds=summary_seconds),
+        *begin(
+            app.upkeep,
+            app.schedule,
+            app.outage,
+            summary_seconds=summary_seconds,
+            probes=finished is None,  # `once` asks for covers, and is gone
+        ),
         asyncio.create_task(_on_first(app.stop, app.refresher.stop)),
     ]
     try:
@@ -127,14 +138,14 @@ async def work(
 
 
 def _notifications(app: App, *, bounded: bool) -> list[asyncio.Task[None]]:
-    """Hear of accounts, unless the run is bounded, and tell of covers, if that is wished."""
+    """Hear of accounts, unless the run is bounded, and announce covers, if that is wished."""
     tasks = []
     if not bounded:
         tasks.append(
             asyncio.create_task(Listener(app.pool, app.refresher.hear, _say_whether_heard).run())
         )
-    if app.changed_covers:
-        tasks.append(asyncio.create_task(app.changed_covers.run()))
+    if app.announcer:
+        tasks.append(asyncio.create_task(app.announcer.run()))
     return tasks
 
 

@@ -2,17 +2,19 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from aiohttp.web import RouteDef
+
 from refresher import app as composition
 from refresher.assembly import App, assembled, replica_name
 from refresher.csv_files.complaints import BadFileError
-from refresher.csv_files.rows import read_accounts, read_videos
+from refresher.csv_files.rows import AccountRow, read_accounts, read_videos
 from refresher.embedded import folder_for_servers, served
 from refresher.emulator.options import DEFAULT_SCOPE, EmulatorOptions
 from refresher.emulator.server import Emulator
@@ -34,24 +36,40 @@ DEMO_SUMMARY_SECONDS: Final = 10.0
 
 def populate(emulator: Emulator, accounts_file: Path, videos_file: Path) -> None:
     """Add the accounts and videos of two import files. Raises `BadFileError`."""
-    known = set()
-    for account in read_accounts(accounts_file):
-        known.add(account.open_id)
-        emulator.add_account(
-            account.open_id,
-            account.access_token,
-            access_token_expires_at=_unix_time(account.access_token_expires_at),
-            refresh_token=account.refresh_token,
-            refresh_token_expires_at=_unix_time(account.refresh_token_expires_at),
-            scope=account.scope or DEFAULT_SCOPE,
-        )
+    filling(emulator, accounts_file, videos_file)()
+
+
+def filling(emulator: Emulator, accounts_file: Path, videos_file: Path) -> Callable[[], None]:
+    """Reads two import files, and adds what is in them each time. Raises `BadFileError` at once."""
+    accounts = list(read_accounts(accounts_file))
+    known = {account.open_id for account in accounts}
+    videos = []
     for video in read_videos(videos_file, datetime.now(UTC)):
         if video.open_id not in known:
             raise BadFileError(
                 f"{videos_file}:{video.line}: open_id: expected an account of "
                 f"{accounts_file.name}, not {video.open_id!r}"
             )
-        emulator.add_video(video.open_id, video.video_id)
+        videos.append((video.open_id, video.video_id))
+
+    def fill() -> None:
+        for account in accounts:
+            _add_account(emulator, account)
+        for open_id, video_id in videos:
+            emulator.add_video(open_id, video_id)
+
+    return fill
+
+
+def _add_account(emulator: Emulator, account: AccountRow) -> None:
+    emulator.add_account(
+        account.open_id,
+        account.access_token,
+        access_token_expires_at=_unix_time(account.access_token_expires_at),
+        refresh_token=account.refresh_token,
+        refresh_token_expires_at=_unix_time(account.refresh_token_expires_at),
+        scope=account.scope or DEFAULT_SCOPE,
+    )
 
 
 def _unix_time(moment: datetime | None) -> float | None:
@@ -59,13 +77,17 @@ def _unix_time(moment: datetime | None) -> float | None:
 
 
 async def serve_emulator(
-    emulator: Emulator, host: str, port: int, on_start: Callable[[str], None]
+    emulator: Emulator,
+    host: str,
+    port: int,
+    on_start: Callable[[str], None],
+    routes: Iterable[RouteDef] = (),
 ) -> None:
     """Serve until SIGTERM or SIGINT; `on_start` hears the base URL. OSError: port taken."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with emulator.serving(host, port) as base_url:
+    async with emulator.serving(host, port, routes) as base_url:
         on_start(base_url)
         await stop.wait()
 

@@ -137,6 +137,42 @@ FRESHNESS_SUMMARIZED: Final = Event(
     ),
 )
 
+FRESHNESS_PROBED: Final = Event(
+    "freshness.probed",
+    "info",
+    (
+        "served",
+        "refused",
+        "unknown",
+        "skipped",
+        "served_by_host",
+        "refused_by_host",
+        "served_by_life_left",
+        "refused_by_life_left",
+    ),
+)
+LEAD_GROWN: Final = Event(
+    "lead.grown",
+    "warning",
+    ("host", "early_seconds", "lead_seconds", "is_enough", "refused", "served"),
+)
+LEAD_LOWERED: Final = Event("lead.lowered", "info", ("host", "lead_seconds"))
+HOST_REFUSED: Final = Event("host.refused", "warning", ("host", "refused"))
+PROBES_FAILED: Final = Event("probes.failed", "warning", ("host", "reason"))
+
+#: Of tables that applications have attached.
+ATTACHMENT_APPLIED: Final = Event(
+    "attachment.applied", "info", ("attachment", "added", "removed", "unknown")
+)
+ATTACHMENT_MENDED: Final = Event("attachment.mended", "info", ("attachment", "added", "removed"))
+ATTACHMENT_FAILED: Final = Event(
+    "attachment.failed", "warning", ("attachment", "at", "reason", "retry_in_seconds")
+)
+ATTACHMENT_REFUSED: Final = Event(
+    "attachment.refused", "warning", ("attachment", "at", "account", "video_id", "reason")
+)
+COVERS_CARRIED: Final = Event("covers.carried", "info", ("attachment", "covers", "locked"))
+
 #: An operator has paused everything, and resumed it.
 FLEET_PAUSED: Final = Event("fleet.paused", "warning", ("since",))
 FLEET_RESUMED: Final = Event("fleet.resumed", "info", ("since",))
@@ -155,6 +191,28 @@ FORECAST_AT_RISK: Final = Event(
     ),
 )
 
+WEBHOOKS_ENABLED: Final = Event("webhooks.enabled", "info", ("base_url",))
+WEBHOOKS_DISABLED: Final = Event("webhooks.disabled", "warning", ("base_url", "retry_in_seconds"))
+WEBHOOK_DELIVERED: Final = Event(
+    "webhook.delivered", "info", ("webhook_id", "type", "open_id", "attempts")
+)
+WEBHOOK_FAILED: Final = Event(
+    "webhook.failed",
+    "warning",
+    (
+        "webhook_id",
+        "type",
+        "open_id",
+        "http_status",
+        "reason",
+        "attempts",
+        "retry_in_seconds",
+    ),
+)
+WEBHOOK_ABANDONED: Final = Event(
+    "webhook.abandoned", "warning", ("webhook_id", "type", "open_id", "attempts")
+)
+
 LIBRARY_WARNED: Final = Event("library.warned", "warning", ("logger", "message", "exception"))
 LIBRARY_FAILED: Final = Event("library.failed", "error", ("logger", "message", "exception"))
 
@@ -168,7 +226,9 @@ EVENTS: Final = {
 FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "abandoned_accounts": int,
+        "account": str,
         "accounts": dict[str, int],
+        "added": int,
         "address": str,
         "answered": int,
         "app_limit_per_minute": int | None,
@@ -181,8 +241,14 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
             "seal",
             "consent",
             "free",
+            "forward",
             "ignored tokens",
+            "apply",
+            "carry",
+            "walk",
         ],
+        "attachment": str,
+        "attempts": int,
         "away_seconds": float,
         "base_url": str,
         "channel": str,
@@ -191,6 +257,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "covers": int,
         "detail": str,
         "due": int,
+        "early_seconds": float,
         "ends_at": datetime,
         "exception": str,
         "expired": int,
@@ -200,9 +267,11 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "holder_application": str | None,
         "holder_pid": int | None,
         "holder_since": datetime | None,
+        "host": str,
         "hour_busiest": int,
         "hour_requests": int,
         "http_status": int,
+        "is_enough": bool,
         "isolated": int,
         "isolated_seconds": float,
         "lead_seconds": float,
@@ -210,6 +279,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "limit": int,
         "limit_per_minute": int,
         "lives_seconds": float,
+        "locked": int,
         "log_id": str,
         "logger": str,
         "loop": Literal[
@@ -218,8 +288,15 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
             "summary",
             "forecast",
             "audit",
+            "cover hosts",
+            "probe",
             "tend tokens",
             "ignored tokens",
+            "told rows",
+            "told covers",
+            "attachments",
+            "outbox",
+            "webhooks",
             "renew leases",
             "keep app limit",
         ],
@@ -238,12 +315,20 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "rate_per_minute": int,
         "reason": str,
         "refreshed": int,
+        "refused": int,
+        "refused_by_host": dict[str, int],
+        "refused_by_life_left": dict[str, int],
         "rejected": int,
+        "removed": int,
         "requests": int,
         "retry_in_seconds": float | None,
         "seconds": float,
+        "served": int,
+        "served_by_host": dict[str, int],
+        "served_by_life_left": dict[str, int],
         "signal": Literal["SIGTERM", "SIGINT"],
         "since": datetime,
+        "skipped": int,
         "state": Literal["needs_reauthorization", "needs_scope"],
         "stored": bool,
         "tables": list[str],
@@ -252,18 +337,21 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "token_quota_needed_per_minute": float,
         "token_quota_per_minute": int | None,
         "took_seconds": float,
+        "type": str,
         "unchanged": int,
+        "unknown": int,
         "uncovered": int,
         "unreachable": int,
         "valid": int,
         "valid_share_after_24_hours": float | None,
         "variables": list[str],
         "version": str,
-        "video_id": str,
+        "video_id": str | None,
         "videos": int,
         "waited_seconds": float,
         "wake_in_seconds": float | None,
         "wanted": int,
+        "webhook_id": str,
         "within_days": int,
         "writes": int,
     }
@@ -273,6 +361,12 @@ OPTIONAL: Final = frozenset({"exception"})
 
 
 def type_of(event: Event, field: str) -> Any:
-    """What this field of this event holds. `accounts` is a number in all events but the summary."""
-    counts_accounts = field == "accounts" and event is not FRESHNESS_SUMMARIZED
-    return int if counts_accounts else FIELDS[field]
+    """What this field of this event holds.
+
+    `accounts` is a number in all events but the summary; a webhook may concern all accounts.
+    """
+    if field == "accounts" and event is not FRESHNESS_SUMMARIZED:
+        return int
+    if field == "open_id" and event.name.startswith("webhook."):
+        return str | None
+    return FIELDS[field]

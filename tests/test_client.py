@@ -374,6 +374,75 @@ async def test_a_pair_that_got_lost_leaves_the_outcome_open(fault, code):
         assert not emulator.holds_refresh_token("ana", REFRESH_TOKEN)
 
 
+# --- The revoke endpoint ---
+
+
+async def test_an_authorization_is_ended():
+    """Access token and refresh token are dead; a second try finds nothing to revoke."""
+    async with renewing() as (emulator, client):
+        for number in range(10):  # an empty answer, or an empty object
+            emulator.add_account("ana", f"act.{number}", refresh_token=f"rft.{number}")
+            await client.revoke(f"act.{number}", LONG)
+            assert not emulator.holds_access_token("ana", f"act.{number}")
+            assert not emulator.holds_refresh_token("ana", f"rft.{number}")
+        with pytest.raises(AccessTokenRefused) as raised:
+            await client.revoke("act.9", LONG)
+        assert raised.value.code == "invalid_grant"
+        assert raised.value.log_id
+
+
+async def test_the_wrong_app_ends_nothing():
+    """The tokens go on working."""
+    async with renewing(AppCredentials("key-of-the-app", "another-secret")) as (emulator, client):
+        with pytest.raises(ClientRefused):
+            await client.revoke(TOKEN, LONG)
+        assert emulator.holds_access_token("ana", TOKEN)
+
+
+async def test_a_token_that_no_header_takes_is_not_sent_to_be_revoked():
+    """It was never TikTok's."""
+    async with renewing() as (emulator, client):
+        with pytest.raises(AccessTokenRefused, match="no_usable_access_token"):
+            await client.revoke("act ana", LONG)
+        assert not emulator.revoke_record
+
+
+async def test_without_the_apps_credentials_nothing_is_revoked():
+    """The caller's mistake, not the API's."""
+    async with renewing(None) as (emulator, client):
+        with pytest.raises(ValueError, match="expected the app's client key and secret"):
+            await client.revoke(TOKEN, LONG)
+        assert not emulator.revoke_record
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("token_timeout_share", "timed_out"),
+        ("token_cut_share", "connection_failed"),
+    ],
+)
+async def test_a_revocation_without_an_answer_leaves_the_outcome_open(fault, code):
+    """It was revoked, and nobody knows: to be tried again."""
+    async with renewing(**{fault: 1.0}) as (emulator, client):
+        with pytest.raises(UpstreamFailed) as raised:
+            await client.revoke(TOKEN, SHORT if code == "timed_out" else LONG)
+        assert (type(raised.value), raised.value.code) == (UpstreamFailed, code)
+        assert not emulator.holds_access_token("ana", TOKEN)
+
+
+async def test_a_failed_revocation_says_so():
+    """Nothing was revoked, and each way to say so is a failure to be tried again."""
+    async with renewing(token_failed_share=1.0) as (emulator, client):
+        for _ in range(20):
+            with pytest.raises(UpstreamFailed):
+                await client.revoke(TOKEN, LONG)
+        assert emulator.holds_access_token("ana", TOKEN)
+
+
+# --- Where requests go ---
+
+
 async def test_a_redirect_takes_no_secret_elsewhere():
     """Neither the refresh token nor the app's secret is sent anywhere else."""
     async with raw(head(length=len(OK)) + OK) as (elsewhere, other):

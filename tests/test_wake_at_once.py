@@ -12,6 +12,7 @@ import pytest
 
 from refresher.domain.model import Release
 from refresher.postgres import listening as listening_module
+from refresher.postgres.announcing import QUEUE_FULL
 from refresher.postgres.database import connected, opened_beside
 from refresher.postgres.listening import (
     LOST,
@@ -23,7 +24,6 @@ from refresher.postgres.listening import (
 )
 from refresher.postgres.migrate import migrate
 from refresher.postgres.status import pause_all, set_state
-from refresher.postgres.telling import QUEUE_FULL
 from tests import faults
 from tests.conftest import PATIENCE_SECONDS, administer, eventually
 from tests.documented import blocks

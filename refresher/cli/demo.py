@@ -66,6 +66,9 @@ def emulator(
     cover_ttl: Annotated[
         str, typer.Option(help="Seconds a cover lives, or hourly: to the full hour + 24 h.")
     ] = "21600",
+    covers_die_early: Annotated[
+        int, typer.Option(min=0, help="Seconds before their expiry that covers are refused.")
+    ] = 0,
     access_token_ttl: Annotated[int, typer.Option(min=1, help="Seconds.")] = 7200,
     refresh_token_rotation: Annotated[
         str, typer.Option(help="strict: the old refresh token dies at once; lenient: it lives on.")
@@ -105,18 +108,23 @@ def emulator(
         str | None, typer.Option(help="The app's secret; without one any is accepted.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the faults.")] = 0,
+    control: Annotated[
+        bool, typer.Option("--control", help="Also serve /_control, docs/emulator.md.")
+    ] = False,
 ) -> None:
-    """Serve the TikTok emulator: the query and token endpoints, and the covers themselves.
+    """Serve the TikTok emulator: TikTok's endpoints that matter here, and the covers themselves.
 
     Example: refresher emulator --port 8090 --cover-ttl 60
     """
-    from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, populate, serve_emulator
+    from refresher.demo import SAMPLE_ACCOUNTS, SAMPLE_VIDEOS, filling, serve_emulator
+    from refresher.emulator.control import Control
     from refresher.emulator.options import EmulatorOptions
     from refresher.emulator.server import Emulator
 
     try:
         options = EmulatorOptions(
             cover_ttl="hourly" if cover_ttl == "hourly" else whole("--cover-ttl", cover_ttl),
+            covers_die_early_seconds=covers_die_early,
             access_token_ttl_seconds=access_token_ttl,
             refresh_token_rotation=_rotation(refresh_token_rotation),
             old_access_tokens=_fate(old_access_tokens),
@@ -143,8 +151,10 @@ def emulator(
         # Typer has checked each option: only the sum of the shares can be too high.
         raise Misuse(f"--...-share: {error}") from None
     world = Emulator(options)
-    populate(world, accounts_file or SAMPLE_ACCOUNTS, videos_file or SAMPLE_VIDEOS)
-    serving = serve_emulator(world, host, port, on_start=lambda url: print(url, flush=True))
+    fill = filling(world, accounts_file or SAMPLE_ACCOUNTS, videos_file or SAMPLE_VIDEOS)
+    fill()
+    routes = Control(world, refill=fill).routes() if control else ()
+    serving = serve_emulator(world, host, port, lambda url: print(url, flush=True), routes)
     _serve(serving, host, port)
 
 

@@ -14,6 +14,7 @@ import typer
 
 from refresher.cli import (
     accounts,
+    attach,
     daemon,
     demo,
     doctor,
@@ -25,6 +26,7 @@ from refresher.cli import (
     status,
     tokens,
     videos,
+    webhooks,
 )
 from refresher.cli.output import Incomplete, Misuse, say
 
@@ -75,9 +77,12 @@ app.command()(pause.pause)
 app.command()(pause.resume)
 app.command()(doctor.doctor)
 app.command(context_settings=explain.CONTEXT)(explain.explain)
+app.command()(attach.attach)
+app.command()(attach.detach)
 app.add_typer(accounts.accounts, name="accounts")
 app.add_typer(videos.videos, name="videos")
 app.add_typer(tokens.tokens, name="tokens")
+app.add_typer(webhooks.webhooks, name="webhooks")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 from aiohttp import hdrs, web
 
+from refresher.emulator.grants import Refusal
 from refresher.emulator.options import Silence
 from refresher.tiktok.wire import LOG_ID_HEADER
 
@@ -89,8 +90,17 @@ def query_error(
     return Answer(code, reply(body, log_id, status=status, headers=headers))
 
 
-def token_error(code: str, log_id: str, status: int) -> Answer:
-    error = {"error": code, "error_description": _TOKEN_ERRORS[code], "log_id": log_id}
+def account_error(refusal: Refusal, log_id: str) -> Answer:
+    """Not documented: its words."""
+    message = "The request was refused for this user."
+    error = {"code": refusal.code, "message": message, "log_id": log_id}
+    body = msgspec.json.encode({"data": {}, "error": error})
+    return Answer(refusal.code, reply(body, log_id, status=refusal.http_status))
+
+
+def token_error(code: str, log_id: str, status: int, description: str | None = None) -> Answer:
+    description = description or _TOKEN_ERRORS[code]
+    error = {"error": code, "error_description": description, "log_id": log_id}
     return Answer(code, reply(msgspec.json.encode(error), log_id, status=status))
 
 

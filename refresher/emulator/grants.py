@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from refresher.emulator.options import WINDOW_SECONDS
 from refresher.emulator.record import token_digest
@@ -24,6 +25,13 @@ class SlidingWindow:
         self._arrivals.append(now)
 
 
+class Refusal(NamedTuple):
+    """What all queries of one user are refused with."""
+
+    code: str
+    http_status: int
+
+
 @dataclass(slots=True)
 class Account:
     """A user who authorized the app."""
@@ -33,6 +41,20 @@ class Account:
     scope: str
     #: IDs of the user's public videos.
     videos: set[str]
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What a user agreed to on the authorization page. The code for it is only ever a key."""
+
+    open_id: str
+    scope: str
+    redirect_uri: str
+    #: As the client sent it; empty without one.
+    code_challenge: str
+    #: Unix time.
+    expires_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +88,10 @@ class Tokens:
     def holds(self, open_id: str, token: str, now: float) -> bool:
         grant = self.get(token)
         return grant is not None and grant.account.open_id == open_id and grant.expires_at > now
+
+    def count(self, open_id: str, now: float) -> int:
+        """How many of the account's tokens are alive."""
+        return sum(self._grants[token].expires_at > now for token in self._held.get(open_id, ()))
 
     def drop(self, token: str) -> None:
         grant = self._grants.pop(token)

@@ -1,13 +1,15 @@
 """How the emulated TikTok behaves, and the faults that can be ordered."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from typing import Final, Literal, TypeVar
 
 WINDOW_SECONDS: Final = 60
 HOUR_SECONDS: Final = 3600
 DAY_SECONDS: Final = 24 * HOUR_SECONDS
 REFRESH_TOKEN_TTL_SECONDS: Final = 180 * DAY_SECONDS
+CODE_LIFE_SECONDS: Final = 300
 DEFAULT_SCOPE: Final = "user.info.basic,video.list"
 
 
@@ -28,6 +30,8 @@ class EmulatorOptions:
 
     cover_ttl: int | Literal["hourly"] = 21600
     """Seconds, or `hourly`: the time of the answer rounded down to the hour, plus a day."""
+    covers_die_early_seconds: int = 0
+    """Covers are served only until so long before `x-expires`. Not documented."""
     access_token_ttl_seconds: int = 2 * HOUR_SECONDS
     refresh_token_rotation: Literal["strict", "lenient"] = "strict"  # noqa: S105 - a mode
     """What becomes of a refresh token once used: strict, it dies; lenient, it goes on working."""
@@ -67,13 +71,18 @@ class EmulatorOptions:
     def __post_init__(self) -> None:
         if self.cover_ttl != "hourly" and self.cover_ttl < 1:
             raise ValueError(f"expected cover_ttl >= 1 or 'hourly', not {self.cover_ttl}")
-        for name in ("latency_seconds", "slow_seconds", "retry_after_seconds"):
+        if self.access_token_ttl_seconds < 1:
+            raise ValueError(
+                f"expected access_token_ttl_seconds >= 1, not {self.access_token_ttl_seconds}"
+            )
+        for name in NOT_NEGATIVE:
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"expected {name} >= 0, not {getattr(self, name)}")
-        _check_shares(self.missing_share)
-        _check_shares(self.slow_share)
-        _check_shares(*(share for _, share in self.faults))
-        _check_shares(*(share for _, share in self.token_faults))
+        for name in SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"expected {name} between 0 and 1, not {getattr(self, name)}")
+        _check_sum(share for _, share in self.faults)
+        _check_sum(share for _, share in self.token_faults)
 
     @property
     def faults(self) -> tuple[tuple[Fault, float], ...]:
@@ -94,10 +103,18 @@ class EmulatorOptions:
         )
 
 
-def _check_shares(*shares: float) -> None:
-    """Raise `ValueError` unless each is between 0 and 1, and their sum is, too."""
-    for share in shares:
-        if not 0 <= share <= 1:
-            raise ValueError(f"expected a share between 0 and 1, not {share}")
-    if math.fsum(shares) > 1:
-        raise ValueError(f"expected the faults to share at most 1, not {math.fsum(shares)}")
+NOT_NEGATIVE: Final = (
+    "covers_die_early_seconds",
+    "latency_seconds",
+    "slow_seconds",
+    "retry_after_seconds",
+    "rate_limit_per_token",
+    "rate_limit_per_app",
+)
+SHARES: Final = tuple(each.name for each in fields(EmulatorOptions) if each.name.endswith("_share"))
+
+
+def _check_sum(shares: Iterable[float]) -> None:
+    """Raise `ValueError` where the faults of one request share more than 1."""
+    if (total := math.fsum(shares)) > 1:
+        raise ValueError(f"expected the faults to share at most 1, not {total}")

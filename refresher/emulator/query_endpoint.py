@@ -8,6 +8,7 @@ from aiohttp import hdrs, web
 from refresher.emulator.answers import (
     NO_HEADERS,
     Answer,
+    account_error,
     envelope,
     gateway_error,
     page,
@@ -41,6 +42,8 @@ class QueryEndpoint:
             return query_error("unsupported_path", log_id)
         if grant is None or grant.expires_at <= now:
             return query_error("access_token_invalid", log_id)
+        if grant.account.refusal:
+            return account_error(grant.account.refusal, log_id)
         if refusal := self.refusal(query, grant, now):
             if refusal == "rate_limit_exceeded":
                 return self._throttled(log_id)

@@ -26,9 +26,6 @@ class Query:
     breach: str | None
 
 
-TOKEN_FORM: Final = ("client_key", "client_secret", "grant_type", "refresh_token")
-
-
 class _Filters(msgspec.Struct, forbid_unknown_fields=True):
     video_ids: list[str]
 

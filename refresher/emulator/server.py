@@ -8,31 +8,33 @@ format, so that both cannot hide the same misreading.
 import asyncio
 import hashlib
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Literal
 
-import msgspec
 from aiohttp import hdrs, web
 
 from refresher.emulator.answers import Answer, gateway_error, new_log_id, query_error
+from refresher.emulator.authorization import AUTHORIZE_PATH, AuthorizationPage
 from refresher.emulator.covers import COVER_JPEG, CoverSigner
 from refresher.emulator.faults import Chances
 from refresher.emulator.grants import Grant
+from refresher.emulator.oauth import OAuth
 from refresher.emulator.options import EmulatorOptions, Silence
 from refresher.emulator.query_endpoint import QueryEndpoint
 from refresher.emulator.record import (
-    RECORD_LENGTH,
-    RECORD_PATH,
+    AnyArrival,
     Arrival,
+    Arrivals,
+    RevokeArrival,
     TokenArrival,
     token_digest,
 )
 from refresher.emulator.requests import Query, bearer, read_form, read_query
+from refresher.emulator.revoke_endpoint import RevokeEndpoint
 from refresher.emulator.token_endpoint import TokenEndpoint
 from refresher.emulator.world import World
-from refresher.tiktok.wire import QUERY_PATH, TOKEN_PATH
+from refresher.tiktok.wire import QUERY_PATH, REVOKE_PATH, TOKEN_PATH
 
 
 class Emulator(World):
@@ -45,7 +47,8 @@ class Emulator(World):
     def __init__(
         self, options: EmulatorOptions | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
-        super().__init__(options or EmulatorOptions(), clock)
+        self._first_options = options or EmulatorOptions()
+        super().__init__(self._first_options, clock)
         self.answer_with: Callable[[Query], web.Response | Silence | None] | None = None
         """Asked first, before any check or limit: a new response, a silence, or None to go on."""
         self.answer_token_with: Callable[[Mapping[str, str]], web.Response | None] | None = None
@@ -55,13 +58,33 @@ class Emulator(World):
 
         This comes before anything else, the two above included: nothing counts or is renewed.
         """
-        self.record: deque[Arrival] = deque(maxlen=RECORD_LENGTH)
-        self.token_record: deque[TokenArrival] = deque(maxlen=RECORD_LENGTH)
-        seed = self.options.seed
-        self._chances = Chances(seed)
-        self._covers = CoverSigner(hashlib.sha256(f"covers {seed}".encode()).digest())
+        self._covers = CoverSigner(
+            hashlib.sha256(f"covers {self._first_options.seed}".encode()).digest()
+        )
+        self._begin_serving()
+
+    def _begin_serving(self) -> None:
+        """Nothing has been asked, and chance starts from the seed."""
+        self.record: Arrivals[Arrival] = Arrivals()
+        self.token_record: Arrivals[TokenArrival] = Arrivals()
+        self.revoke_record: Arrivals[RevokeArrival] = Arrivals()
+        self._chances = Chances(self._first_options.seed)
+        oauth = OAuth(self, self._chances)
         self.query_endpoint = QueryEndpoint(self, self._chances, self._covers)
-        self.token_endpoint = TokenEndpoint(self, self._chances)
+        self.token_endpoint = TokenEndpoint(self, oauth)
+        self.revoke_endpoint = RevokeEndpoint(self, oauth)
+        self.authorization_page = AuthorizationPage(self)
+
+    def begin_again(self) -> None:
+        """Forget accounts, tokens, record and changed options. Covers given out stay valid."""
+        self.options = self._first_options
+        self._begin()
+        self._begin_serving()
+
+    def arrivals(self) -> list[AnyArrival]:
+        """All that is in the three records, in order of arrival."""
+        every: list[AnyArrival] = [*self.record, *self.token_record, *self.revoke_record]
+        return sorted(every, key=lambda arrival: arrival.at)
 
     def application(self) -> web.Application:
         """The whole emulator to be run in a server; see `serving` for one.
@@ -75,17 +98,23 @@ class Emulator(World):
         for path in (QUERY_PATH, QUERY_PATH.rstrip("/")):
             app.router.add_route(hdrs.METH_ANY, path, self._serve_query)
         app.router.add_post(TOKEN_PATH, self._serve_token)
+        app.router.add_post(REVOKE_PATH, self._serve_revoke)
+        app.router.add_get(AUTHORIZE_PATH, self._serve_authorization)
         app.router.add_route(hdrs.METH_ANY, "/v2/{rest:.*}", self._serve_no_path)
-        app.router.add_get(RECORD_PATH, self._serve_record)
         app.router.add_get("/tos-{cover:.+}", self._serve_cover)
         return app
 
     @asynccontextmanager
-    async def serving(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-        """Serve and yield the base URL; port 0 takes a free one. Leaving waits for no client."""
-        runner = web.AppRunner(
-            self.application(), access_log=None, handler_cancellation=True, shutdown_timeout=1
-        )
+    async def serving(
+        self, host: str = "127.0.0.1", port: int = 0, routes: Iterable[web.RouteDef] = ()
+    ) -> AsyncIterator[str]:
+        """Serve and yield the base URL; port 0 takes a free one. Leaving waits for no client.
+
+        `routes` are served beside TikTok's.
+        """
+        app = self.application()
+        app.add_routes(routes)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
         await runner.setup()
         try:
             await web.TCPSite(runner, host, port).start()
@@ -124,7 +153,7 @@ class Emulator(World):
     async def _serve_token(self, request: web.Request) -> web.Response:
         form = await read_form(request)
         digest = token_digest(form.get("refresh_token", ""))
-        owner, used_before = self.origins.owner(digest), self.origins.used(digest)
+        owner, used_before = self._asker(form, digest), self.origins.used(digest)
         answer = self._answer_token(form)
         arrival = TokenArrival(
             time.monotonic(), owner, answer.status, answer.code, digest, used_before
@@ -133,6 +162,10 @@ class Emulator(World):
         await _wait(request, self.options.latency_seconds)
         arrival.answered = answer.is_whole and not _is_gone(request)
         return await _send(request, answer)
+
+    def _asker(self, form: Mapping[str, str], digest: str) -> str | None:
+        consent = self.consents.get(form.get("code", ""))
+        return consent.open_id if consent else self.origins.owner(digest)
 
     def _answer_token(self, form: Mapping[str, str]) -> Answer:
         now = self.clock()
@@ -143,6 +176,22 @@ class Emulator(World):
         if scripted is not None:
             return Answer("scripted", scripted)
         return self.token_endpoint.answer(form, log_id, now)
+
+    async def _serve_revoke(self, request: web.Request) -> web.Response:
+        form = await read_form(request)
+        at, now = time.monotonic(), self.clock()
+        grant = self.access_tokens.get(form.get("token", ""))
+        log_id = new_log_id(now)
+        answer = self._downtime(log_id) or self.revoke_endpoint.answer(form, log_id, now)
+        open_id = grant.account.open_id if grant else None
+        self.revoke_record.append(RevokeArrival(at, open_id, answer.status, answer.code))
+        await _wait(request, self.options.latency_seconds)
+        return await _send(request, answer)
+
+    async def _serve_authorization(self, request: web.Request) -> web.Response:
+        if down := self._downtime(new_log_id(self.clock())):
+            return await _send(request, down)
+        return self.authorization_page.answer(request.query)
 
     async def _serve_no_path(self, request: web.Request) -> web.Response:
         """Any other path beside the endpoints, and the token endpoint for another method."""
@@ -160,13 +209,10 @@ class Emulator(World):
                 return Answer("down", silence)
 
     async def _serve_cover(self, request: web.Request) -> web.Response:
-        if not self._covers.serves(request.raw_path, self.clock()):
+        early_seconds = self.options.covers_die_early_seconds
+        if not self._covers.serves(request.raw_path, self.clock(), early_seconds):
             return web.Response(status=403, text="Forbidden")
         return web.Response(body=COVER_JPEG, content_type="image/jpeg")
-
-    async def _serve_record(self, _: web.Request) -> web.Response:
-        body = msgspec.json.encode(list(self.record))
-        return web.Response(body=body, content_type="application/json")
 
 
 _STOPPING: Final = web.AppKey("stopping", asyncio.Event)

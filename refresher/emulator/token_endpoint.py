@@ -1,88 +1,99 @@
-"""The token endpoint: a new pair of tokens for a refresh token."""
+"""The token endpoint: a pair of tokens for a refresh token or for an authorization code."""
 
-from collections.abc import Mapping
-from typing import assert_never
+from typing import Final
 
 import msgspec
 
-from refresher.emulator.answers import Answer, gateway_error, reply, token_error
-from refresher.emulator.faults import Chances, drawn
-from refresher.emulator.grants import Grant
-from refresher.emulator.requests import TOKEN_FORM
+from refresher.emulator.answers import Answer
+from refresher.emulator.authorization import is_of_desktop, proves
+from refresher.emulator.grants import Account, Consent, Grant
+from refresher.emulator.oauth import Form, OAuth
+from refresher.emulator.options import REFRESH_TOKEN_TTL_SECONDS
 from refresher.emulator.world import World
+
+CREDENTIALS: Final = ("client_key", "client_secret", "grant_type")
+#: What else each grant type needs, as documented.
+NEEDED: Final = {
+    "refresh_token": ("refresh_token",),
+    "authorization_code": ("code", "redirect_uri"),
+}
+BAD_CODE: Final = "Authorization code is invalid or expired."
+BAD_VERIFIER: Final = "Code verifier or code challenge is invalid."
 
 
 class TokenEndpoint:
     """Answers token requests, with the faults that were ordered."""
 
-    def __init__(self, world: World, chances: Chances) -> None:
+    def __init__(self, world: World, oauth: OAuth) -> None:
         self._world = world
-        self._chances = chances
+        self._oauth = oauth
 
-    def answer(self, form: Mapping[str, str], log_id: str, now: float) -> Answer:
-        """A new pair, or what is wrong with the request."""
-        token = form.get("refresh_token", "")
-        grant = self._world.refresh_tokens.get(token)
-        error_code = self._error_code(form, grant, now)
-        if grant is None or error_code is not None:
-            return self._refusal(error_code or "invalid_grant", log_id)
-        return self._renewal(token, grant, log_id, now)
+    def answer(self, form: Form, log_id: str, now: float) -> Answer:
+        """A pair, or what is wrong with the request."""
+        if error_code := self._error_code(form):
+            return self._oauth.refusal(error_code, log_id)
+        if form["grant_type"] == "authorization_code":
+            return self._exchange(form, log_id, now)
+        return self._renewal(form["refresh_token"], log_id, now)
 
-    def _error_code(self, form: Mapping[str, str], grant: Grant | None, now: float) -> str | None:
+    def _error_code(self, form: Form) -> str | None:
         """Not documented: which of several errors comes first."""
-        if not all(form.get(name) for name in TOKEN_FORM):
+        grant_type = form.get("grant_type", "")
+        if not all(form.get(name) for name in (*CREDENTIALS, *NEEDED.get(grant_type, ()))):
             return "invalid_request"
-        if form["grant_type"] != "refresh_token":
+        if grant_type not in NEEDED:
             return "unsupported_grant_type"
-        if not self._knows_app(form):
-            return "invalid_client"
-        return "invalid_grant" if grant is None or grant.expires_at <= now else None
+        return None if self._oauth.knows_app(form) else "invalid_client"
 
-    def _knows_app(self, form: Mapping[str, str]) -> bool:
-        options = self._world.options
-        knows_key = options.client_key in (None, form["client_key"])
-        return knows_key and options.client_secret in (None, form["client_secret"])
+    def _renewal(self, token: str, log_id: str, now: float) -> Answer:
+        grant = self._world.refresh_tokens.get(token)
+        if grant is None or grant.expires_at <= now:
+            return self._oauth.refusal("invalid_grant", log_id)
+        return self._oauth.carried_out(lambda: self._new_pair(token, grant, now), log_id)
 
-    def _refusal(self, code: str, log_id: str) -> Answer:
-        """Not documented: the status. 200 has been seen, so half of the errors come with it."""
-        return token_error(code, log_id, self._chances.other.choice((200, 400)))
-
-    def _renewal(self, token: str, grant: Grant, log_id: str, now: float) -> Answer:
-        """The new pair, or a fault. Only `failed` leaves the old pair as it is."""
-        fault = drawn(self._chances.token_faults, self._world.options.token_faults)
-        if fault == "failed":
-            return self._failure(log_id)
-        body = self._new_pair(token, grant, now)
-        match fault:
-            case None:
-                return Answer("ok", reply(body, log_id))
-            case "timeout":
-                return Answer("no_answer", "hang")
-            case "cut":
-                return Answer("cut", "cut")
-            case "malformed":
-                return Answer("malformed", reply(body[: len(body) // 2], log_id))
-            case _:
-                assert_never(fault)
+    def _exchange(self, form: Form, log_id: str, now: float) -> Answer:
+        """Not documented: that any try spends the code. The error of a wrong verifier was seen."""
+        code, redirect_uri = form["code"], form["redirect_uri"]
+        consent = self._world.consents.get(code)
+        if consent is None or consent.expires_at <= now or consent.redirect_uri != redirect_uri:
+            self._world.consents.pop(code, None)
+            return self._oauth.refusal("invalid_grant", log_id, BAD_CODE)
+        if not _verified(consent, form.get("code_verifier", "")):
+            del self._world.consents[code]
+            return self._oauth.refusal("invalid_request", log_id, BAD_VERIFIER)
+        return self._oauth.carried_out(lambda: self._first_pair(code, consent, now), log_id)
 
     def _new_pair(self, used: str, grant: Grant, now: float) -> bytes:
-        access_token, refresh_token = self._world.renew(used, grant, now)
+        pair = self._world.renew(used, grant, now)
+        return self._body(pair, grant.account, grant.expires_at - now)
+
+    def _first_pair(self, code: str, consent: Consent, now: float) -> bytes:
+        del self._world.consents[code]
+        pair = self._world.exchange(consent, now)
+        account = self._world.accounts[consent.open_id]
+        return self._body(pair, account, REFRESH_TOKEN_TTL_SECONDS)
+
+    def _body(self, pair: tuple[str, str], account: Account, consent_seconds: float) -> bytes:
+        access_token, refresh_token = pair
         return msgspec.json.encode(
             {
                 "access_token": access_token,
                 "expires_in": self._world.options.access_token_ttl_seconds,
-                "open_id": grant.account.open_id,
-                "refresh_expires_in": int(grant.expires_at - now),
+                "open_id": account.open_id,
+                "refresh_expires_in": int(consent_seconds),
                 "refresh_token": refresh_token,
-                "scope": grant.account.scope,
+                "scope": account.scope,
                 "token_type": "Bearer",
             }
         )
 
-    def _failure(self, log_id: str) -> Answer:
-        """Not documented: the status that comes with either code."""
-        chance = self._chances.token_faults
-        code = chance.choice(("server_error", "temporarily_unavailable", None))
-        if code is None:
-            return gateway_error("server_error", log_id, chance.choice((502, 503)))
-        return token_error(code, log_id, chance.choice((200, 500, 503)))
+
+def _verified(consent: Consent, code_verifier: str) -> bool:
+    """Whether the verifier is the one of the challenge, where there must be one.
+
+    Documented for desktop apps alone. Not documented: what becomes of a web app's challenge. Here
+    nobody looks at it.
+    """
+    if not consent.code_challenge or not is_of_desktop(consent.redirect_uri):
+        return True
+    return proves(code_verifier, consent.code_challenge)

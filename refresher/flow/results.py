@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
+from refresher.domain.cover_hosts import CoverHosts
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed, is_away
 from refresher.domain.model import ChunkWrite, Holder, OpenId, Sample, VideoId
 from refresher.domain.reconcile import Reconciled
@@ -35,11 +36,11 @@ class WriteBack(Protocol):
 
 
 #: Hears of covers that were stored: the account, and its videos.
-Tell = Callable[[OpenId, Sequence[VideoId]], None]
+Announce = Callable[[OpenId, Sequence[VideoId]], None]
 
 
-def tell_nobody(_open_id: OpenId, _video_ids: Sequence[VideoId]) -> None:
-    """For those who are not to be told."""
+def announce_nothing(_open_id: OpenId, _video_ids: Sequence[VideoId]) -> None:
+    """Where nobody asked for it."""
 
 
 class Results:
@@ -51,15 +52,17 @@ class Results:
         turns: Turns,
         *,
         under_way: UnderWay,
+        hosts: CoverHosts,
         stop: Stop,
         wake: asyncio.Event,
-        tell: Tell,
+        announce: Announce,
     ) -> None:
         #: Chunks that were answered and are not stored yet.
         self.unsaved = 0
         self._under_way = under_way
+        self._hosts = hosts
         self._wake = wake
-        self._tell = tell
+        self._announce = announce
         self._outage = outage = turns.outage
         give_up = stop.given_up
         self._write_back = Batcher(
@@ -118,16 +121,17 @@ class Results:
             written = 0  # the grace time is over
         finally:
             self.unsaved -= 1
-        new = [write.video_ids for write in reconciled.writes if write.urls]
-        if written:
-            for video_ids in new:
-                self._tell(claim.open_id, video_ids)
+        new = [write for write in reconciled.writes if write.urls]
+        for each in new if written else ():
+            self._announce(claim.open_id, each.video_ids)
         if unwritten := write.videos - written:
             work.unsaved = True
             work.tally.refreshed = max(0, work.tally.refreshed - unwritten)
             emit(CHUNK_UNSAVED, open_id=claim.open_id, videos=unwritten)
         else:
-            work.samples += [Sample(video_ids[0], len(video_ids)) for video_ids in new]
+            # One of each: those of an answer hardly ever come from different owners.
+            self._hosts.note(write.urls[0] for write in new)
+            work.samples += [Sample(w.video_ids[0], len(w.video_ids)) for w in new]
 
     async def _write(self, work: Work, write: ChunkWrite) -> int:
         """How many rows were written. What waits for a lock waits by itself."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Pooled = PoolConnectionProxy[asyncpg.Record]
 else:
     Pool = asyncpg.Pool
+    Pooled = asyncpg.pool.PoolConnectionProxy
 
 #: The session name of the daemon's connections, except of those that wait for a lock.
 APPLICATION_NAME: Final = "refresher"
@@ -43,7 +44,7 @@ REPORT_SECONDS: Final = 60.0
 SCAN_SECONDS: Final = 86_400.0
 
 #: The revision this code was written for; a later one only adds (expand and contract).
-SCHEMA_REVISION: Final = "0013"
+SCHEMA_REVISION: Final = "0016"
 REVISION: Final = statement("revision")
 
 

@@ -27,6 +27,7 @@ from refresher.domain.errors import NotSent, UpstreamFailed
 from refresher.domain.model import TokenPair
 from refresher.tiktok.failures import read_error
 from refresher.tiktok.query_answer import read_answer
+from refresher.tiktok.revoke_answer import read_revocation
 from refresher.tiktok.times import sent_at
 from refresher.tiktok.token_answer import read_token_answer
 from refresher.tiktok.wire import (
@@ -34,6 +35,7 @@ from refresher.tiktok.wire import (
     LOG_ID_HEADER,
     Request,
     build_query,
+    build_revocation,
     build_token_request,
 )
 
@@ -89,11 +91,25 @@ class TikTok:
         kinds, leaves open whether the old refresh token is dead. ValueError without app
         credentials.
         """
-        app = self._credentials
-        if app is None:
-            raise ValueError("expected the app's client key and secret")
+        app = self._app()
         request = build_token_request(app.key, app.secret, refresh_token)
         return read_token_answer(*await self._send(request, timeout_seconds), time.time())
+
+    async def revoke(self, access_token: str, timeout_seconds: float) -> None:
+        """End the app's authorization by the token's user. Sent once.
+
+        Raises `UpstreamError`. `AccessTokenRefused`: the token was dead before, so nothing was
+        revoked by this. `UpstreamFailed` itself, not its kinds, leaves open whether it was.
+        ValueError without app credentials.
+        """
+        app = self._app()
+        request = build_revocation(app.key, app.secret, access_token)
+        read_revocation(*await self._send(request, timeout_seconds), time.time())
+
+    def _app(self) -> AppCredentials:
+        if self._credentials is None:
+            raise ValueError("expected the app's client key and secret")
+        return self._credentials
 
     async def greet(self, timeout_seconds: float) -> "Greeted":
         """How the API answers a request without a token, which costs nobody's quota.

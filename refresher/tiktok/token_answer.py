@@ -79,7 +79,7 @@ def read_token_answer(
         raise UpstreamFailed(MALFORMED_ANSWER, status=status, log_id=log_id)
     if isinstance(error, str):
         wish = retry_after(headers, now)
-        raise _token_failure(short(error), text(answer.error_description), status, log_id, wish)
+        raise token_failure(short(error), text(answer.error_description), status, log_id, wish)
     raise _unknown_outcome(failure(status, headers, read_error(body), now))
 
 
@@ -121,9 +121,10 @@ def _unknown_outcome(error: UpstreamError) -> UpstreamError:
     return UpstreamFailed(error.code, status=error.status, log_id=error.log_id)
 
 
-def _token_failure(
+def token_failure(
     code: str, description: str, status: int, log_id: str, wish: float | None
 ) -> UpstreamError:
+    """The error for a flat answer; `wish` is its `Retry-After` in seconds."""
     match code:
         case "invalid_grant" | "access_denied":
             return GrantRefused(code, status=status, log_id=log_id)

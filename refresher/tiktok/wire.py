@@ -15,6 +15,7 @@ from refresher.domain.model import UNUSABLE_TOKEN, usable_token
 
 QUERY_PATH: Final = "/v2/video/query/"
 TOKEN_PATH: Final = "/v2/oauth/token/"  # noqa: S105 - a path, not a password
+REVOKE_PATH: Final = "/v2/oauth/revoke/"
 MAX_VIDEO_IDS: Final = 20
 LOG_ID_HEADER: Final = "x-tt-logid"
 VIDEO_FIELDS: Final = (
@@ -34,6 +35,7 @@ VIDEO_FIELDS: Final = (
     "share_count",
     "view_count",
 )
+FORM: Final = "application/x-www-form-urlencoded"
 #: The ones that we need.
 ASKED_FIELDS: Final = "id,cover_image_url"
 
@@ -74,6 +76,22 @@ def build_query(access_token: str, video_ids: Sequence[str]) -> Request:
     )
 
 
+def build_revocation(client_key: str, client_secret: str, access_token: str) -> Request:
+    """The request that ends the app's authorization by the token's user.
+
+    After the page "Revoke a User Access Token" of 2 November 2026. Raises `AccessTokenRefused` for
+    a token that TikTok never gave.
+    """
+    if not usable_token(access_token):
+        raise AccessTokenRefused(UNUSABLE_TOKEN)
+    form = {"client_key": client_key, "client_secret": client_secret, "token": access_token}
+    return Request(
+        path_and_query=REVOKE_PATH,
+        headers={"Content-Type": FORM},
+        body=urlencode(form).encode(),
+    )
+
+
 def build_token_request(client_key: str, client_secret: str, refresh_token: str) -> Request:
     """The request for a new pair of tokens."""
     form = {
@@ -84,6 +102,6 @@ def build_token_request(client_key: str, client_secret: str, refresh_token: str)
     }
     return Request(
         path_and_query=TOKEN_PATH,
-        headers={"Content-Type": "application/x-www-form-urlencoded"},
+        headers={"Content-Type": FORM},
         body=urlencode(form).encode(),
     )

@@ -23,8 +23,9 @@ from refresher.domain.errors import (
 )
 from refresher.domain.model import TokenPair
 from refresher.tiktok.query_answer import read_answer
+from refresher.tiktok.revoke_answer import read_revocation
 from refresher.tiktok.token_answer import read_token_answer
-from refresher.tiktok.wire import LOG_ID_HEADER, build_query, build_token_request
+from refresher.tiktok.wire import LOG_ID_HEADER, build_query, build_revocation, build_token_request
 
 NOW = 1_790_000_000.0
 LOG_ID = "20260828021607B9B16EDC3EA4D6951B80"
@@ -463,3 +464,79 @@ def test_any_body_is_a_pair_or_an_upstream_error(status, body, cut):
         assert pair.access_token.isprintable()
         assert 0 < pair.access_token_lives_seconds < 1e10
         assert pair.refresh_token != ""
+
+
+# --- The revoke endpoint ---
+
+
+def test_a_revocation_is_sent_as_a_form():
+    """The credentials and the token, in no URL and no repr."""
+    request = build_revocation("key", "s&cret", "act.ana!4523.va")
+    assert request.path_and_query == "/v2/oauth/revoke/"
+    assert request.headers == {"Content-Type": "application/x-www-form-urlencoded"}
+    assert parse_qs(request.body.decode()) == {
+        "client_key": ["key"],
+        "client_secret": ["s&cret"],
+        "token": ["act.ana!4523.va"],
+    }
+    assert "act." not in repr(request)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b""),
+        (204, b""),
+        (200, b" \n"),
+        (200, b"{}"),
+        (200, b'{"error":{"code":"ok","message":"","log_id":"1"}}'),
+        (200, b'{"data":{},"error":{"code":"ok","message":"","log_id":"1"}}'),
+    ],
+)
+def test_an_empty_answer_is_a_revocation(status, body):
+    """The page says empty and shows an empty object; the envelope of other endpoints will do."""
+    read_revocation(status, {}, body, NOW)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "code"),
+    [
+        (200, b'{"error":"invalid_grant"}', AccessTokenRefused, "invalid_grant"),
+        (400, b'{"error":"invalid_client"}', ClientRefused, "invalid_client"),
+        (400, b'{"error":"invalid_request"}', TokenRequestFailed, "invalid_request"),
+        (200, b'{"error":"server_error"}', TokenRequestFailed, "server_error"),
+        (
+            401,
+            b'{"error":{"code":"access_token_invalid"}}',
+            AccessTokenRefused,
+            "access_token_invalid",
+        ),
+        (429, b'{"error":{"code":"rate_limit_exceeded"}}', Throttled, "rate_limit_exceeded"),
+        (429, b"", Throttled, "no_error_object"),
+        (500, b"", UpstreamFailed, "no_error_object"),
+        (502, b"<html>Bad Gateway</html>", UpstreamFailed, "no_error_object"),
+        (200, b"<html>Log in</html>", UpstreamFailed, "malformed_answer"),
+        (200, b"{", UpstreamFailed, "malformed_answer"),
+        (200, b"null", UpstreamFailed, "malformed_answer"),
+        (
+            200,
+            b'{"message":"error","data":{"error_code":10002}}',
+            UpstreamFailed,
+            "malformed_answer",
+        ),
+        (302, b"", UpstreamFailed, "no_error_object"),
+    ],
+)
+def test_anything_else_is_no_revocation(status, body, error, code):
+    """The error says whether the token was dead before, the app is refused, or nobody knows."""
+    with pytest.raises(UpstreamError) as raised:
+        read_revocation(status, {LOG_ID_HEADER: LOG_ID}, body, NOW)
+    assert (type(raised.value), raised.value.code) == (error, code)
+    assert raised.value.log_id == LOG_ID
+
+
+@given(st.binary(max_size=60), st.integers(100, 599))
+def test_no_answer_to_a_revocation_breaks_the_reader(body, status):
+    """Whatever comes is a revocation or one of the errors."""
+    with suppress(UpstreamError):
+        read_revocation(status, {}, body, NOW)

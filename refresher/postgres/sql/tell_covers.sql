@@ -1,5 +1,4 @@
--- Tells who listens which covers have changed; says how many payloads were sent. None while the
--- queue is half full, as somebody has listened and not read for long: full, it would refuse all.
-SELECT count(pg_notify('refresher_covers', payload))
-FROM unnest(:payloads::text[]) AS payload
-WHERE (SELECT pg_notification_queue_usage()) < 0.5
+-- As a write-back tells. Covers are always told by open_id.
+INSERT INTO refresher.changed_covers (attachment, open_ids, video_ids, told_at)
+SELECT :attachment, :open_ids::text[], :video_ids::text[], :told_at
+WHERE :accounts::text[] IS NULL

@@ -1,4 +1,4 @@
-"""What applications that listen are told: which covers have changed."""
+"""What is announced to applications that listen: which covers have changed."""
 
 import json
 from collections.abc import Iterator, Sequence

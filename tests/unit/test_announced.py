@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refresher.domain.changed_covers import MOST_BYTES, payloads
+from refresher.domain.announced import MOST_BYTES, payloads
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 

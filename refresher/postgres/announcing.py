@@ -1,6 +1,6 @@
-"""Tells applications that listen which covers have changed, beside the write-backs.
+"""Announces to applications that listen which covers have changed, beside the write-backs.
 
-At most once, and never at the expense of a write-back: what cannot be told is not told.
+At most once, and never at the expense of a write-back: what cannot be announced is not announced.
 """
 
 import asyncio
@@ -8,28 +8,28 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from refresher.domain.changed_covers import payloads
+from refresher.domain.announced import payloads
 from refresher.domain.model import OpenId, VideoId
 from refresher.postgres.database import Pool, acquired
 from refresher.postgres.failures import first_line
 from refresher.postgres.statements import statement
 
-#: At most so many changed covers wait to be told; what comes beyond is not told.
+#: At most so many changed covers wait to be announced; what comes beyond is not.
 MOST_WAITING: Final = 100_000
 #: For the statement. It may wait behind others who notify.
-TELL_SECONDS: Final = 5.0
+ANNOUNCE_SECONDS: Final = 5.0
 
 QUEUE_FULL: Final = "PostgreSQL's notification queue is half full: who listens and does not read?"
-TOO_MANY: Final = "more covers change than can be told"
+TOO_MANY: Final = "more covers change than can be announced"
 
-TELL_COVERS: Final = statement("tell_covers")
+ANNOUNCE_COVERS: Final = statement("announce_covers")
 
 
-class ChangedCovers:
-    """The covers that were stored and are still to be told."""
+class Announcer:
+    """The covers that were stored and are still to be announced."""
 
     def __init__(self, pool: Pool, failed: Callable[[int, str], None]) -> None:
-        """`failed` hears how many covers were not told and why, once until telling works again."""
+        """`failed` hears how many covers were not announced and why, once until it works again."""
         self._pool = pool
         self._failed = failed
         self._some = asyncio.Event()
@@ -47,7 +47,7 @@ class ChangedCovers:
         self._some.set()
 
     async def run(self) -> None:
-        """Tell, until cancelled. Raises nothing else."""
+        """Announce, until cancelled. Raises nothing else."""
         while True:
             await self._some.wait()
             self._some.clear()
@@ -55,18 +55,20 @@ class ChangedCovers:
             self._waiting, self._videos = defaultdict(list), 0
             texts = [text for each in waiting.items() for text in payloads(*each)]
             try:
-                told = await self._tell(texts)
-            except Exception as error:  # noqa: BLE001 - it must not end the telling
+                announced = await self._announce(texts)
+            except Exception as error:  # noqa: BLE001 - it must not end the others
                 self._fail(videos, first_line(error))
             else:
-                if told:
+                if announced:
                     self._said = False
                 else:
                     self._fail(videos, QUEUE_FULL)
 
-    async def _tell(self, texts: Sequence[str]) -> bool:
+    async def _announce(self, texts: Sequence[str]) -> bool:
         async with acquired(self._pool) as connection:
-            sent = await connection.fetchval(*TELL_COVERS(payloads=texts), timeout=TELL_SECONDS)
+            sent = await connection.fetchval(
+                *ANNOUNCE_COVERS(payloads=texts), timeout=ANNOUNCE_SECONDS
+            )
         return bool(sent) or not texts
 
     def _fail(self, videos: int, reason: str) -> None:

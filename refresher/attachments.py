@@ -1,0 +1,126 @@
+"""Beside the flow: keeps the tables that applications have attached and refresher.videos alike."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final
+
+from refresher import events
+from refresher.domain.clocks import Clock
+from refresher.domain.told import Told
+from refresher.logs import emit
+from refresher.postgres.attached import (
+    Attachment,
+    AttachmentUnfitError,
+    Changes,
+    Refused,
+    apply_told,
+    carry_told,
+    read_attachments,
+    walk_step,
+)
+from refresher.postgres.database import Pool
+from refresher.postgres.failures import first_line
+
+#: How often it is looked for what was told, where tables are attached.
+TOLD_SECONDS: Final = 1.0
+#: How often it is looked for tables, and a step of the walk through all accounts is done.
+WALK_SECONDS: Final = 10.0
+#: An attachment that does not fit its table is left alone for so long.
+REST_SECONDS: Final = 60.0
+
+Step = Callable[[Pool, Attachment, Refused], Awaitable[tuple[Changes, bool]]]
+
+
+@dataclass(slots=True)
+class Attachments:
+    """The attached tables. Each method is one turn, and raises `DatabaseUnavailable`."""
+
+    pool: Pool
+    clock: Clock = monotonic
+    _attached: Sequence[Attachment] = ()
+    #: Until when an attachment rests, by its name.
+    _rests: dict[str, float] = field(default_factory=dict)
+
+    async def apply(self) -> None:
+        """Take over what the tables have told of their videos."""
+        for attachment in self._attached:
+            done = await self._until_done("apply", attachment, apply_told)
+            if done.added or done.removed or done.unknown:
+                emit(
+                    events.ATTACHMENT_APPLIED,
+                    attachment=attachment.name,
+                    added=done.added,
+                    removed=done.removed,
+                    unknown=done.unknown,
+                )
+
+    async def carry(self) -> None:
+        """Write fresh covers into the tables that have columns for them."""
+        for attachment in self._attached:
+            if attachment.carries:
+                done = await self._until_done("carry", attachment, carry_told)
+                self._say_carried(attachment, done)
+
+    async def walk(self) -> None:
+        """Look for tables; look at the next accounts of each, whatever was told."""
+        self._attached = await read_attachments(self.pool)
+        for attachment in self._attached:
+            # The first walk adds what exists: without waiting between its steps.
+            first = attachment.walked_at is None
+            done = await self._until_done("walk", attachment, walk_step, once=not first)
+            if done.added or done.removed:
+                emit(
+                    events.ATTACHMENT_MENDED,
+                    attachment=attachment.name,
+                    added=done.added,
+                    removed=done.removed,
+                )
+
+    async def _until_done(
+        self, at: str, attachment: Attachment, step: Step, *, once: bool = False
+    ) -> Changes:
+        done, more = Changes(), self._rests.get(attachment.name, 0.0) <= self.clock()
+        while more:
+            try:
+                made, more = await step(self.pool, attachment, _refused(at, attachment))
+            except AttachmentUnfitError as error:
+                self._rest(at, attachment, error)
+                break
+            done, more = done.plus(made), more and not once
+        return done
+
+    def _rest(self, at: str, attachment: Attachment, error: Exception) -> None:
+        self._rests[attachment.name] = self.clock() + REST_SECONDS
+        emit(
+            events.ATTACHMENT_FAILED,
+            attachment=attachment.name,
+            at=at,
+            reason=first_line(error),
+            retry_in_seconds=REST_SECONDS,
+        )
+
+    def _say_carried(self, attachment: Attachment, done: Changes) -> None:
+        if done.carried or done.locked:
+            emit(
+                events.COVERS_CARRIED,
+                attachment=attachment.name,
+                covers=done.carried,
+                locked=done.locked,
+            )
+
+
+def _refused(at: str, attachment: Attachment) -> Refused:
+    """Says what cannot be done for one video or account, and why."""
+
+    def say(told: Told, error: Exception) -> None:
+        emit(
+            events.ATTACHMENT_REFUSED,
+            attachment=attachment.name,
+            at=at,
+            account=(told.open_ids or told.accounts or ("",))[0],
+            video_id=(told.video_ids or (None,))[0],
+            reason=first_line(error),
+        )
+
+    return say

@@ -1,0 +1,127 @@
+"""Is an attached table as it should be? Judged from what the catalogue and the rows say."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal, NamedTuple
+
+from refresher.domain.attachment import (
+    AnyMapping,
+    Tables,
+    costly_indexes,
+    obstacles,
+    triggers_of,
+)
+from refresher.domain.spans import since
+
+#: What was told is applied within seconds.
+SLOW_SECONDS: Final = 60.0
+#: A walk takes about an hour.
+WALK_LATE_SECONDS: Final = 3 * 3600.0
+NEW_FILE: Final = "run the file that attach --print-sql gives"
+
+
+class Judgement(NamedTuple):
+    outcome: Literal["ok", "warning", "problem"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of an attachment, as it is in the database."""
+
+    body: str
+    owner: str
+    #: Whether the role that asks may call it.
+    may_call: bool
+    #: Whether its owner may read the application's tables.
+    reads: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An attachment as it is."""
+
+    name: str
+    mapping: AnyMapping
+    tables: Tables
+    now: datetime
+    walked_at: datetime | None
+    #: Since when something that was told waits; None: nothing does.
+    told_rows: datetime | None
+    told_covers: datetime | None
+    #: By name.
+    functions: Mapping[str, Function]
+    #: What their bodies should be.
+    expected: Mapping[str, str]
+    covers_are_told: bool
+
+
+def judged(standing: Standing) -> Iterator[Judgement]:
+    """All that is to be said, the good as well."""
+    found = [Judgement("problem", text) for text in obstacles(standing.mapping, standing.tables)]
+    yield from found or [
+        Judgement("ok", "tables, columns, indexes and rights are as they should be")
+    ]
+    if found:
+        return
+    yield from _or_fine(_triggers(standing), "its triggers are there")
+    yield from _or_fine(_functions(standing), "its functions are those of this version")
+    yield from _progress(standing)
+    if standing.tables.table:
+        for text in costly_indexes(standing.mapping, standing.tables.table):
+            yield Judgement("warning", text)
+
+
+def _or_fine(problems: Iterator[str], fine: str) -> Iterator[Judgement]:
+    found = [Judgement("problem", text) for text in problems]
+    yield from found or [Judgement("ok", fine)]
+
+
+def _triggers(standing: Standing) -> Iterator[str]:
+    tables = standing.tables
+    present = {
+        name: (table, trigger)
+        for table in (tables.table, tables.accounts)
+        if table
+        for name, trigger in table.triggers.items()
+    }
+    for name in triggers_of(standing.name, joined=tables.accounts is not None):
+        if name not in present:
+            yield f"trigger {name} is missing: {NEW_FILE}"
+        elif not present[name][1].enabled:
+            table = present[name][0].quoted
+            yield f"trigger {name} is disabled: ALTER TABLE {table} ENABLE TRIGGER {name}"
+    if standing.mapping.carries and not standing.covers_are_told:
+        yield f"trigger videos_carried on refresher.videos is missing or disabled: {NEW_FILE}"
+
+
+def _functions(standing: Standing) -> Iterator[str]:
+    for name, body in standing.expected.items():
+        function = standing.functions.get(name)
+        if function is None:
+            yield f"function {name} is missing: {NEW_FILE}"
+        elif function.body.strip() != body.strip():
+            yield f"function {name} was made by another version or for other columns: {NEW_FILE}"
+        elif not function.reads:
+            yield f"function {name}: its owner {function.owner} may not read your tables"
+        elif name.endswith(("_apply", "_carry", "_next")) and not function.may_call:
+            yield f"function {name}: this role may not call it; if the daemon's may, all is well"
+
+
+def _progress(standing: Standing) -> Iterator[Judgement]:
+    for what, told_at in (("rows", standing.told_rows), ("covers", standing.told_covers)):
+        if told_at and (standing.now - told_at).total_seconds() > SLOW_SECONDS:
+            yield Judgement(
+                "problem",
+                f"changed {what} wait {since(standing.now, told_at)}: does a daemon run? Its log "
+                "says attachment.failed or attachment.refused where something stands in the way",
+            )
+    if standing.walked_at is None:
+        yield Judgement("warning", "the first walk through all accounts is not complete yet")
+    elif (standing.now - standing.walked_at).total_seconds() > WALK_LATE_SECONDS:
+        text = f"all accounts were last looked at {since(standing.now, standing.walked_at)} ago"
+        yield Judgement("warning", f"{text}: does a daemon run?")
+    else:
+        ago = since(standing.now, standing.walked_at)
+        yield Judgement("ok", f"all accounts were last looked at {ago} ago")

@@ -1,0 +1,87 @@
+"""What an attached table tells: which of its videos may have changed."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from refresher.domain.parts import parts_of
+
+#: Videos that one call looks at.
+VIDEOS_AT_ONCE: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Videos of one attachment, in one of three kinds.
+
+    `accounts` are values of the application's account column, with a video ID each; `open_ids`
+    come with a video ID each, or without `video_ids` all their videos are meant. No account at all
+    means every account.
+    """
+
+    id: int
+    told_at: datetime
+    accounts: Sequence[str] | None = None
+    open_ids: Sequence[str] | None = None
+    video_ids: Sequence[str] | None = None
+
+    @property
+    def size(self) -> int:
+        """Of how many it tells."""
+        return len(self.accounts or self.open_ids or ())
+
+    @property
+    def is_everything(self) -> bool:
+        return not self.size
+
+    def split(self) -> Sequence["Told"]:
+        """The same in some parts, to find out which of it cannot be applied."""
+        return [
+            replace(
+                self,
+                accounts=_picked(self.accounts, places),
+                open_ids=_picked(self.open_ids, places),
+                video_ids=_picked(self.video_ids, places),
+            )
+            for places in parts_of(range(self.size))
+        ]
+
+
+def together(told: Iterable[Told]) -> Iterator[Told]:
+    """The same in as few as may be: those of a kind as one, but no more than one call looks at."""
+    kinds: dict[tuple[bool, bool], list[Told]] = {}
+    for each in told:
+        kinds.setdefault((each.accounts is None, each.video_ids is None), []).append(each)
+    for alike in kinds.values():
+        yield from _joined(alike)
+
+
+def _joined(alike: Sequence[Told]) -> Iterator[Told]:
+    held: list[Told] = []
+    for each in alike:
+        if held and sum(one.size for one in held) + each.size > VIDEOS_AT_ONCE:
+            yield _one(held)
+            held = []
+        held.append(each)
+    if held:
+        yield _one(held)
+
+
+def _one(held: Sequence[Told]) -> Told:
+    return replace(
+        held[0],
+        accounts=_chained([each.accounts for each in held]),
+        open_ids=_chained([each.open_ids for each in held]),
+        video_ids=_chained([each.video_ids for each in held]),
+    )
+
+
+def _chained(lists: Sequence[Sequence[str] | None]) -> Sequence[str] | None:
+    if any(each is None for each in lists):
+        return None
+    return [value for each in lists if each is not None for value in each]
+
+
+def _picked(values: Sequence[str] | None, places: Sequence[int]) -> Sequence[str] | None:
+    return None if values is None else [values[place] for place in places]

@@ -1,0 +1,273 @@
+"""Keeps attached tables and refresher.videos alike: what is told, what is carried, a slow walk.
+
+The functions that `refresher attach` has made do the work. Here they are called, in bounded units,
+each in a short transaction of its own.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from asyncpg import PostgresError, Record
+
+from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.told import Told, together
+from refresher.postgres.audit import WALK_STEPS
+from refresher.postgres.database import REPORT_SECONDS, Pool, Pooled, acquired
+from refresher.postgres.failures import first_line
+from refresher.postgres.parts import in_parts
+from refresher.postgres.statements import Bound, Statement, statement
+
+#: Rows of what was told that one unit takes.
+TOLD_AT_ONCE: Final = 200
+#: For so long a unit that fails is tried in parts.
+SPLIT_SECONDS: Final = 5.0
+#: A table, column or function is missing or another one, or a right is lacking: no row's fault.
+UNFIT: Final = ("42", "3F")
+
+ATTACHMENTS: Final = statement("attachments")
+TOLD_ROWS: Final = statement("told_rows")
+TAKE_TOLD_ROWS: Final = statement("take_told_rows")
+TELL_ROWS: Final = statement("tell_rows")
+POSTPONE_ROWS: Final = statement("postpone_rows")
+TOLD_COVERS: Final = statement("told_covers")
+TAKE_TOLD_COVERS: Final = statement("take_told_covers")
+TELL_COVERS: Final = statement("tell_covers")
+TELL_COVERS_AGAIN: Final = statement("tell_covers_again")
+POSTPONE_COVERS: Final = statement("postpone_covers")
+ATTACHMENT_TURN: Final = statement("attachment_turn")
+ATTACHMENT_WALK: Final = statement("attachment_walk")
+ATTACHMENT_WALKED: Final = statement("attachment_walked")
+WALK_AGAIN: Final = statement("walk_again")
+
+
+class AttachmentUnfitError(Exception):
+    """The attachment does not fit its table any more; the message is the server's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An attached table."""
+
+    name: str
+    #: Covers are written into the table's own columns.
+    carries: bool
+    #: When all its accounts had last been looked at; None: that is under way.
+    walked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What was done for an attachment. Counts are of videos."""
+
+    added: int = 0
+    removed: int = 0
+    #: Of accounts that are not stored.
+    unknown: int = 0
+    #: With an ID that cannot be one.
+    unusable: int = 0
+    #: Rows of the application that got another cover.
+    carried: int = 0
+    #: And that did not, as the application holds them locked.
+    locked: int = 0
+
+    def plus(self, other: "Changes") -> "Changes":
+        return Changes(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
+#: Hears of what could not be done, and why.
+Refused = Callable[[Told, Exception], None]
+
+
+async def read_attachments(pool: Pool) -> Sequence[Attachment]:
+    """All attached tables. Raises `DatabaseUnavailable`, as every function here."""
+    async with acquired(pool) as connection:
+        return [Attachment(**dict(row)) for row in await connection.fetch(*ATTACHMENTS())]
+
+
+async def apply_told(pool: Pool, attachment: Attachment, refused: Refused) -> tuple[Changes, bool]:
+    """Bring refresher.videos to what the table says now of the videos that it has told of.
+
+    Returns what was done, and whether to go on at once. `refused` hears of what cannot be applied:
+    it is tried again later. Raises `AttachmentUnfitError`.
+    """
+    return await _emptied(pool, attachment, ROWS, refused)
+
+
+async def carry_told(pool: Pool, attachment: Attachment, refused: Refused) -> tuple[Changes, bool]:
+    """Write covers that have changed into the table. Otherwise as `apply_told`."""
+    return await _emptied(pool, attachment, COVERS, refused)
+
+
+async def walk_step(pool: Pool, attachment: Attachment, refused: Refused) -> tuple[Changes, bool]:
+    """Look at the next accounts, whatever was told. Returns what was mended; whether any are left.
+
+    `refused` hears of accounts that are passed over. Raises `AttachmentUnfitError`.
+    """
+    async with _connected(pool) as connection:
+        walk = await connection.fetchrow(
+            *ATTACHMENT_WALK(attachment=attachment.name, walk_steps=WALK_STEPS)
+        )
+        if walk is None:
+            return Changes(), False  # detached meanwhile
+        query = f"SELECT refresher.attached_{attachment.name}_next($1, $2)"
+        rows = await connection.fetch(query, walk["walked_to"], walk["step"])
+    open_ids = [row[0] for row in rows]
+    every = [Told(0, walk["now"], open_ids=[open_id]) for open_id in open_ids]
+
+    async def look_at(part: Sequence[Told]) -> Sequence[Changes]:
+        async with _connected(pool) as connection:
+            return [
+                done
+                for told in together(part)
+                for done in await _looked_at(connection, attachment, told)
+            ]
+
+    done = await in_parts(every, look_at, refused, SPLIT_SECONDS)
+    await _execute(
+        pool,
+        ATTACHMENT_WALKED(
+            attachment=attachment.name,
+            walked_from=walk["walked_to"],
+            walked_to=open_ids[-1] if open_ids else None,
+        ),
+    )
+    return _sum(done), bool(open_ids)
+
+
+async def _looked_at(connection: Pooled, attachment: Attachment, told: Told) -> Sequence[Changes]:
+    if not await connection.fetchval(*ATTACHMENT_TURN(attachment=attachment.name)):
+        return ()  # another replica is at it
+    return (await _apply(connection, attachment, told),)
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """What was told, in the order in which it was told."""
+
+    read: Statement
+    take: Statement
+    tell: Statement
+    postpone: Statement
+    #: Does what was told, in the transaction that takes it.
+    do: Callable[[Pooled, Attachment, Told], Awaitable[Changes]]
+
+
+async def _emptied(
+    pool: Pool, attachment: Attachment, queue: _Queue, refused: Refused
+) -> tuple[Changes, bool]:
+    async with acquired(pool) as connection:
+        rows = await connection.fetch(*queue.read(attachment=attachment.name, most=TOLD_AT_ONCE))
+    failed: list[tuple[Told, Exception]] = []
+    done = await in_parts(
+        [Told(**dict(row)) for row in rows],
+        lambda part: _unit(pool, attachment, queue, part),
+        lambda told, error: failed.append((told, error)),
+        SPLIT_SECONDS,
+    )
+    for told, error in failed:
+        await _put_back(pool, attachment, queue, told)
+        if told.size <= 1:
+            refused(told, error)
+    return _sum(done), len(rows) == TOLD_AT_ONCE and bool(done)
+
+
+async def _unit(
+    pool: Pool, attachment: Attachment, queue: _Queue, part: Sequence[Told]
+) -> Sequence[Changes]:
+    async with _connected(pool) as connection:
+        ids = [told.id for told in part]
+        taken = await connection.fetch(*queue.take(attachment=attachment.name, ids=ids))
+        return [
+            await queue.do(connection, attachment, told)
+            for told in together(Told(**dict(row)) for row in taken)
+        ]
+
+
+async def _put_back(pool: Pool, attachment: Attachment, queue: _Queue, told: Told) -> None:
+    """What failed is looked at again: in parts at once, or a single one later."""
+    if told.size <= 1:
+        await _execute(pool, queue.postpone(id=told.id))
+        return
+    async with _connected(pool) as connection:
+        if await connection.fetch(*queue.take(attachment=attachment.name, ids=[told.id])):
+            for part in told.split():
+                await _tell(connection, attachment, queue, part)
+
+
+async def _tell(connection: Pooled, attachment: Attachment, queue: _Queue, told: Told) -> None:
+    await connection.execute(
+        *queue.tell(
+            attachment=attachment.name,
+            accounts=told.accounts,
+            open_ids=told.open_ids,
+            video_ids=told.video_ids,
+            told_at=told.told_at,
+        )
+    )
+
+
+async def _apply(connection: Pooled, attachment: Attachment, told: Told) -> Changes:
+    if told.is_everything:
+        await connection.execute(*WALK_AGAIN(attachment=attachment.name))
+        return Changes()
+    row = await _called(
+        connection, f"{attachment.name}_apply", told.accounts, told.open_ids, told.video_ids
+    )
+    return Changes(**dict(row))
+
+
+async def _carry(connection: Pooled, attachment: Attachment, told: Told) -> Changes:
+    row = await _called(connection, f"{attachment.name}_carry", told.open_ids, told.video_ids)
+    locked = row["locked_open_ids"] or ()
+    if locked:
+        await connection.execute(
+            *TELL_COVERS_AGAIN(
+                attachment=attachment.name,
+                open_ids=locked,
+                video_ids=row["locked_video_ids"],
+                told_at=told.told_at,
+            )
+        )
+    return Changes(carried=row["carried"], locked=len(locked))
+
+
+async def _called(connection: Pooled, function: str, *arguments: Sequence[str] | None) -> Record:
+    """The row that a function of an attachment returns."""
+    places = ", ".join(f"${number}::text[]" for number in range(1, len(arguments) + 1))
+    # A constraint of refresher.attachments bounds its name to letters, digits and underscores.
+    query = f"SELECT * FROM refresher.attached_{function}({places})"
+    row = await connection.fetchrow(query, *arguments, timeout=REPORT_SECONDS)
+    assert row is not None  # noqa: S101 - it has OUT parameters
+    return row
+
+
+@asynccontextmanager
+async def _connected(pool: Pool) -> AsyncIterator[Pooled]:
+    """In a transaction. Raises `AttachmentUnfitError`."""
+    try:
+        async with acquired(pool) as connection, connection.transaction():
+            yield connection
+    except (DatabaseUnavailable, PostgresError) as error:
+        said_by_server = error if isinstance(error, PostgresError) else error.__cause__
+        if (getattr(said_by_server, "sqlstate", None) or "").startswith(UNFIT):
+            raise AttachmentUnfitError(first_line(error)) from error
+        raise
+
+
+async def _execute(pool: Pool, asked: Bound) -> None:
+    async with acquired(pool) as connection:
+        await connection.execute(*asked)
+
+
+def _sum(done: Sequence[Changes]) -> Changes:
+    total = Changes()
+    for each in done:
+        total = total.plus(each)
+    return total
+
+
+ROWS: Final = _Queue(TOLD_ROWS, TAKE_TOLD_ROWS, TELL_ROWS, POSTPONE_ROWS, _apply)
+COVERS: Final = _Queue(TOLD_COVERS, TAKE_TOLD_COVERS, TELL_COVERS, POSTPONE_COVERS, _carry)

@@ -1,0 +1,1 @@
+"""Attaches tables of applications: the catalogue is read, and SQL is made of it."""

@@ -1,0 +1,63 @@
+"""What the catalogue says of an application's tables."""
+
+import json
+from collections.abc import Sequence
+from typing import Final
+
+from asyncpg import Record
+
+from refresher.domain.attachment import AnyMapping, Column, Index, Table, Tables, Trigger
+from refresher.postgres.database import Pooled
+from refresher.postgres.statements import statement
+
+ATTACHED_TABLE: Final = statement("attached_table")
+
+
+async def read_tables(connection: Pooled, mapping: AnyMapping) -> Tables:
+    """The tables that a mapping names."""
+    accounts = mapping.account_table
+    return Tables(
+        await read_table(connection, mapping.table),
+        await read_table(connection, accounts) if accounts is not None else None,
+    )
+
+
+async def read_table(connection: Pooled, name: str) -> Table | None:
+    """The table of this name, which is taken as it is written; None if there is none."""
+    for spelled in _spellings(name):
+        row = await connection.fetchrow(*ATTACHED_TABLE(name=spelled))
+        if row:
+            return _table(row)
+    return None
+
+
+def _spellings(name: str) -> Sequence[str]:
+    """As written, with capitals; then as SQL reads it without quotes."""
+    parts = [part.strip('"') for part in name.split(".", 1)]
+    exact = ".".join(f'"{part.replace(chr(34), chr(34) * 2)}"' for part in parts)
+    return (exact, exact.lower())
+
+
+def _table(row: Record) -> Table:
+    columns, indexes, triggers = (
+        json.loads(row[name] or empty)
+        for name, empty in (("columns", "{}"), ("indexes", "[]"), ("triggers", "{}"))
+    )
+    return Table(
+        **{name: row[name] for name in _PLAIN},
+        columns={name: Column(**column) for name, column in columns.items()},
+        indexes=[Index(**index) for index in indexes],
+        triggers={name: Trigger(**trigger) for name, trigger in triggers.items()},
+    )
+
+
+_PLAIN: Final = (
+    "schema",
+    "name",
+    "quoted",
+    "kind",
+    "may_use",
+    "may_trigger",
+    "may_read",
+    "restricted",
+)

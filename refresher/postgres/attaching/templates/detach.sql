@@ -1,0 +1,14 @@
+{% for trigger, table in triggers -%}
+DROP TRIGGER IF EXISTS {{ trigger }} ON {{ table }};
+{% endfor -%}
+DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_told();
+DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_account_told();
+DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_apply(text[], text[], text[]);
+DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_carry(text[], text[]);
+DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_next(text, integer);
+{% if last -%}
+DROP TRIGGER IF EXISTS videos_carried ON refresher.videos;
+{% endif -%}
+DELETE FROM refresher.changed_rows WHERE attachment = {{ name | literal }};
+DELETE FROM refresher.changed_covers WHERE attachment = {{ name | literal }};
+UPDATE refresher.attachments SET detaching = true WHERE name = {{ name | literal }};

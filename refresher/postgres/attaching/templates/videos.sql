@@ -1,0 +1,295 @@
+-- {{ command }}
+--
+-- Attaches {{ table }} to the cover refresher: tells it of inserted, changed and deleted videos
+{%- if carries %}, and
+-- lets it write fresh covers into {{ cover }}
+{%- if expires %} and {{ expires }}{% endif %}
+{%- endif %}.
+-- Made by refresher {{ version }} for the columns as they are now: make it anew when they change.
+-- Run it in one transaction; to run it again does no harm. It reads no rows.
+
+{% from "_macros.sql" import live, telling, triggers with context -%}
+{% set function = "refresher.attached_" ~ name -%}
+{% set trigger = "refresher_" ~ name -%}
+{% set rows = live(table, where) -%}
+{% set accounts = live(account_table, account_where) if join -%}
+{% macro read(video_id) -%}
+{% if video_id_is_number -%}
+CASE WHEN {{ video_id }} ~ '^[1-9][0-9]{0,17}$' OR {{ video_id }} ~ '^[1-8][0-9]{18}$'
+                 THEN {{ video_id }}::{{ video_id_type }} END
+{%- else %}{{ video_id }}::{{ video_id_type }}{% endif %}
+{%- endmacro -%}
+{% macro columns(open_id, video_id) -%}
+{{ open_id }}::text AS open_id, {{ video_id }}::text AS video_id
+{%- if cover %},
+               r.{{ cover }}::text AS cover
+{%- endif %}
+{%- if expires %}, {{ expires_read }} AS expires_at
+{%- endif %}
+{%- endmacro -%}
+
+INSERT INTO refresher.attachments (name, kind, mapping, tables, carries)
+VALUES ({{ name | literal }}, 'videos', {{ mapping | literal }},
+        ARRAY[{{ table | literal }}{% if join %}, {{ account_table | literal }}{% endif %}],
+        {{ "true" if carries else "false" }})
+ON CONFLICT (name) DO UPDATE
+SET mapping = EXCLUDED.mapping, tables = EXCLUDED.tables, carries = EXCLUDED.carries;
+
+-- --- What the application changes is told. Its write neither fails nor waits for this ---
+
+{% macro told(source) -%}
+-- A row for each thousand videos.
+INSERT INTO refresher.changed_rows (attachment, accounts, video_ids)
+SELECT {{ name | literal }}, array_agg(account), array_agg(video_id)
+FROM (SELECT r.{{ account }}::text AS account, r.{{ video_id }}::text AS video_id,
+             row_number() OVER () / 1000 AS part
+      FROM {{ live(source, where) }} AS r) AS told
+GROUP BY part;
+{%- endmacro -%}
+{% macro told_differences() -%}
+INSERT INTO refresher.changed_rows (attachment, accounts, video_ids)
+WITH old_videos AS (
+    SELECT {{ told_columns }}
+    FROM {{ live("old_rows", where) }} AS r
+), new_videos AS (
+    SELECT {{ told_columns }}
+    FROM {{ live("new_rows", where) }} AS r
+)
+SELECT {{ name | literal }}, array_agg(account), array_agg(video_id)
+FROM (SELECT account, video_id, row_number() OVER () / 1000 AS part
+      FROM ((TABLE old_videos EXCEPT TABLE new_videos)
+            UNION ALL (TABLE new_videos EXCEPT TABLE old_videos)) AS changed) AS told
+GROUP BY part;
+{%- endmacro -%}
+{{ telling(function ~ "_told", name, told("new_rows"), told("old_rows"), told_differences()) }}
+
+{{ triggers(trigger, table, function ~ "_told", quiet=carries) }}
+
+CREATE OR REPLACE TRIGGER {{ trigger }}_truncated
+AFTER TRUNCATE ON {{ table }}
+FOR EACH STATEMENT EXECUTE FUNCTION {{ function }}_told();
+{% if join %}
+-- A user who gets an open_id, loses it or gets another one: all videos of both are looked at again.
+{% macro account_told(source) -%}
+INSERT INTO refresher.changed_rows (attachment, open_ids)
+SELECT {{ name | literal }}, array_agg(a.{{ account_open_id }}::text)
+FROM {{ live(source, account_where) }} AS a
+WHERE a.{{ account_open_id }} IS NOT NULL
+HAVING count(*) > 0;
+{%- endmacro -%}
+{% macro account_differences() -%}
+INSERT INTO refresher.changed_rows (attachment, open_ids)
+WITH old_accounts AS (
+    SELECT a.{{ account_key }} AS key, a.{{ account_open_id }}::text AS open_id
+    FROM {{ live("old_rows", account_where) }} AS a
+), new_accounts AS (
+    SELECT a.{{ account_key }} AS key, a.{{ account_open_id }}::text AS open_id
+    FROM {{ live("new_rows", account_where) }} AS a
+)
+SELECT {{ name | literal }}, array_agg(open_id)
+FROM ((TABLE old_accounts EXCEPT TABLE new_accounts)
+      UNION ALL (TABLE new_accounts EXCEPT TABLE old_accounts)) AS changed
+WHERE open_id IS NOT NULL
+HAVING count(*) > 0;
+{%- endmacro -%}
+{{ telling(function ~ "_account_told", name, account_told("new_rows"), account_told("old_rows"), account_differences()) }}
+
+{{ triggers(trigger ~ "_account", account_table, function ~ "_account_told") }}
+{% endif %}
+-- --- What the daemon calls ---
+
+-- Brings refresher.videos to what the application's table says now. `accounts` are values of its
+-- account column, with a video ID each; `open_ids` come with a video ID each, or mean all videos
+-- where there are no `video_ids`. Only videos that this attachment has added are taken away.
+CREATE OR REPLACE FUNCTION {{ function }}_apply(
+    told_accounts text[], told_open_ids text[], told_video_ids text[],
+    OUT added bigint, OUT removed bigint, OUT unknown bigint, OUT unusable bigint
+)
+LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
+AS $refresher$
+DECLARE
+    this smallint := (SELECT attachment FROM refresher.attachments
+                      WHERE attachments.name = {{ name | literal }});
+    whole text[] := CASE WHEN told_video_ids IS NULL THEN told_open_ids ELSE '{}' END;
+BEGIN
+    WITH named AS MATERIALIZED (
+        -- A row: a video that may have changed.
+{%- if join %}
+        SELECT a.{{ account_open_id }}::text AS open_id, t.video_id
+        FROM unnest(told_accounts, told_video_ids) AS t (account, video_id)
+        JOIN {{ accounts }} AS a ON a.{{ account_key }} = t.account::{{ account_key_type }}
+        WHERE a.{{ account_open_id }} IS NOT NULL
+{%- else %}
+        SELECT t.open_id, t.video_id
+        FROM unnest(told_accounts, told_video_ids) AS t (open_id, video_id)
+        WHERE t.open_id IS NOT NULL
+{%- endif %}
+          AND t.video_id IS NOT NULL
+        UNION
+        SELECT t.open_id, t.video_id
+        FROM unnest(told_open_ids, told_video_ids) AS t (open_id, video_id)
+        WHERE t.open_id IS NOT NULL AND t.video_id IS NOT NULL
+    ), present AS MATERIALIZED (
+        -- A row: a video as the application has it.
+{%- if join %}
+        SELECT {{ columns("n.open_id", "n.video_id") }}
+        FROM named AS n
+        JOIN {{ accounts }} AS a ON a.{{ account_open_id }} = n.open_id::{{ open_id_type }}
+        JOIN {{ rows }} AS r
+             ON r.{{ account }} = a.{{ account_key }}
+             AND r.{{ video_id }} = {{ read("n.video_id") }}
+        UNION ALL
+        SELECT {{ columns("a." ~ account_open_id, "r." ~ video_id) }}
+        FROM {{ accounts }} AS a
+        JOIN {{ rows }} AS r ON r.{{ account }} = a.{{ account_key }}
+        WHERE a.{{ account_open_id }} = ANY (whole::{{ open_id_type }}[])
+{%- else %}
+        SELECT {{ columns("n.open_id", "n.video_id") }}
+        FROM named AS n
+        JOIN {{ rows }} AS r
+             ON r.{{ account }} = n.open_id::{{ open_id_type }}
+             AND r.{{ video_id }} = {{ read("n.video_id") }}
+        UNION ALL
+        SELECT {{ columns("r." ~ account, "r." ~ video_id) }}
+        FROM {{ rows }} AS r
+        WHERE r.{{ account }} = ANY (whole::{{ open_id_type }}[])
+{%- endif %}
+          AND r.{{ video_id }} IS NOT NULL
+    ), insertion AS (
+        INSERT INTO refresher.videos
+               (open_id, video_id, attached_by
+               {%- if expires %}, cover_image_url, cover_expires_at, reserve{% endif %})
+        SELECT DISTINCT ON (p.open_id, p.video_id)
+               p.open_id, p.video_id, this
+               {%- if expires %},
+               CASE WHEN p.expires_at > now() THEN nullif(p.cover, '') END,
+               CASE WHEN p.expires_at > now() AND p.cover <> '' THEN p.expires_at END,
+               -- Keeps room for the first cover.
+               CASE WHEN p.expires_at > now() AND p.cover <> '' THEN NULL ELSE repeat('.', 340) END
+               {%- endif %}
+        FROM present AS p
+        WHERE length(p.video_id) BETWEEN 1 AND 20
+          AND EXISTS (SELECT FROM refresher.accounts AS k WHERE k.open_id = p.open_id)
+          AND NOT EXISTS (SELECT FROM refresher.videos AS v
+                          WHERE v.open_id = p.open_id AND v.video_id = p.video_id)
+        -- In one order, as any two writers of the same rows should.
+        ORDER BY p.open_id, p.video_id
+        ON CONFLICT DO NOTHING
+        RETURNING videos.open_id
+    ), absent AS MATERIALIZED (
+        -- A row: a video that the application has no more.
+        SELECT n.open_id, n.video_id FROM named AS n
+        UNION
+        SELECT v.open_id, v.video_id FROM refresher.videos AS v
+        WHERE v.open_id = ANY (whole) AND v.attached_by = this
+        EXCEPT
+        SELECT p.open_id, p.video_id FROM present AS p
+    ), removal AS (
+        DELETE FROM refresher.videos AS v
+        USING absent AS x
+        WHERE v.open_id = x.open_id AND v.video_id = x.video_id AND v.attached_by = this
+        RETURNING v.open_id, v.video_id
+    ), others_told AS (
+        -- Another attached table may have the same video.
+        INSERT INTO refresher.changed_rows (attachment, open_ids, video_ids)
+        SELECT o.name, array_agg(x.open_id), array_agg(x.video_id)
+        FROM removal AS x JOIN refresher.attachments AS o ON o.attachment <> this
+        GROUP BY o.name
+{%- if carries %}
+    ), covers_told AS (
+        -- The application has another cover than we: one that it has saved again, say.
+        INSERT INTO refresher.changed_covers (attachment, open_ids, video_ids)
+        SELECT {{ name | literal }}, array_agg(v.open_id), array_agg(v.video_id)
+        FROM present AS p JOIN refresher.videos AS v USING (open_id, video_id)
+        WHERE v.cover_image_url IS NOT NULL
+          AND (p.cover IS DISTINCT FROM v.cover_image_url
+{%- if expires %}
+               OR p.expires_at IS DISTINCT FROM date_trunc('second', v.cover_expires_at)
+{%- endif %})
+        HAVING count(*) > 0
+{%- endif %}
+    )
+    SELECT (SELECT count(*) FROM insertion), (SELECT count(*) FROM removal),
+           (SELECT count(*) FROM present AS p
+            WHERE NOT EXISTS (SELECT FROM refresher.accounts AS k WHERE k.open_id = p.open_id)),
+           (SELECT count(*) FROM present AS p WHERE NOT length(p.video_id) BETWEEN 1 AND 20)
+    INTO added, removed, unknown, unusable;
+END
+$refresher$;
+{% if carries %}
+-- Writes covers into the application's rows that have others. Says of which videos the application
+-- holds a row locked just now.
+CREATE OR REPLACE FUNCTION {{ function }}_carry(
+    told_open_ids text[], told_video_ids text[],
+    OUT carried bigint, OUT locked_open_ids text[], OUT locked_video_ids text[]
+)
+LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
+AS $refresher$
+BEGIN
+    -- So the trigger of the table does not answer our own echo. Not as a clause of the function: there
+    -- only a superuser may set a parameter of an extension's kind.
+    PERFORM set_config('refresher.carrying', 'on', true);
+    WITH fresh AS MATERIALIZED (
+        -- A row: a video with its cover.
+        SELECT DISTINCT v.open_id, v.video_id, v.cover_image_url, v.cover_expires_at
+        FROM unnest(told_open_ids, told_video_ids) AS t (open_id, video_id)
+        JOIN refresher.videos AS v USING (open_id, video_id)
+        WHERE v.cover_image_url IS NOT NULL
+    ), differing AS MATERIALIZED (
+        -- A row: a row of the application that has another cover.
+        SELECT f.open_id, f.video_id, r.ctid AS at, r.{{ account }} AS account,
+               r.{{ video_id }} AS video, f.cover_image_url AS cover
+               {%- if expires %}, {{ expires_written }} AS expires{% endif %}
+        FROM fresh AS f
+{%- if join %}
+        JOIN {{ accounts }} AS a ON a.{{ account_open_id }} = f.open_id::{{ open_id_type }}
+        JOIN (SELECT ctid, * FROM {{ table }}{{ " WHERE " ~ where if where }}) AS r
+             ON r.{{ account }} = a.{{ account_key }}
+{%- else %}
+        JOIN (SELECT ctid, * FROM {{ table }}{{ " WHERE " ~ where if where }}) AS r
+             ON r.{{ account }} = f.open_id::{{ open_id_type }}
+{%- endif %}
+             AND r.{{ video_id }} = {{ read("f.video_id") }}
+        WHERE r.{{ cover }} IS DISTINCT FROM f.cover_image_url
+{%- if expires %} OR r.{{ expires }} IS DISTINCT FROM {{ expires_written }}{% endif %}
+    ), free AS MATERIALIZED (
+        -- A row: such a row that nobody holds locked, now locked by us.
+        SELECT d.*
+        FROM differing AS d
+        JOIN {{ table }} AS r
+             ON r.{{ account }} = d.account AND r.{{ video_id }} = d.video AND r.ctid = d.at
+        FOR NO KEY UPDATE OF r SKIP LOCKED
+    ), written AS (
+        UPDATE {{ table }} AS r
+        SET {{ cover }} = f.cover{% if expires %}, {{ expires }} = f.expires{% endif %}
+        FROM free AS f
+        WHERE r.{{ account }} = f.account AND r.{{ video_id }} = f.video AND r.ctid = f.at
+        RETURNING f.open_id
+    ), locked AS (
+        SELECT open_id, video_id FROM differing EXCEPT SELECT open_id, video_id FROM free
+    )
+    SELECT (SELECT count(*) FROM written), array_agg(open_id), array_agg(video_id) FROM locked
+    INTO carried, locked_open_ids, locked_video_ids;
+    PERFORM set_config('refresher.carrying', '', true);
+END
+$refresher$;
+{% endif %}
+-- The accounts that the walk looks at next.
+CREATE OR REPLACE FUNCTION {{ function }}_next(after text, most integer) RETURNS SETOF text
+LANGUAGE sql STABLE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $refresher$
+    SELECT a.open_id FROM refresher.accounts AS a
+    WHERE a.open_id > after ORDER BY a.open_id LIMIT most
+$refresher$;
+
+{% include "_rights.sql" %}
+{% if carries %}
+-- Tells which covers a write-back has changed.
+CREATE OR REPLACE TRIGGER videos_carried
+AFTER UPDATE ON refresher.videos
+REFERENCING NEW TABLE AS written
+FOR EACH STATEMENT EXECUTE FUNCTION refresher.tell_of_covers();
+{% endif %}

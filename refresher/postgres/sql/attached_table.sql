@@ -1,0 +1,49 @@
+-- What the catalogue says of a table of an application, and what the role may do with it. One row,
+-- or none where there is no such table.
+SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name,
+       format('%I.%I', n.nspname, c.relname) AS quoted,
+       c.relkind::text AS kind,
+       has_schema_privilege(n.oid, 'USAGE') AS may_use,
+       has_table_privilege(c.oid, 'TRIGGER') AS may_trigger,
+       has_table_privilege(c.oid, 'SELECT') AS may_read,
+       row_security_active(c.oid) AS restricted,
+       (
+           SELECT jsonb_object_agg(a.attname, jsonb_build_object(
+               'quoted', quote_ident(a.attname),
+               -- Of a domain, the type below it.
+               'type', coalesce(b.typname, t.typname),
+               'shown', format_type(a.atttypid, a.atttypmod),
+               'length', CASE WHEN a.atttypmod > 4 AND t.typname IN ('varchar', 'bpchar')
+                              THEN a.atttypmod - 4 END,
+               'generated', a.attgenerated <> '' OR a.attidentity = 'a',
+               'may_write', has_column_privilege(c.oid, a.attnum, 'UPDATE')
+           ))
+           FROM pg_attribute AS a
+           JOIN pg_type AS t ON t.oid = a.atttypid
+           LEFT JOIN pg_type AS b ON b.oid = nullif(t.typbasetype, 0)
+           WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+       ) AS columns,
+       (
+           SELECT jsonb_agg(jsonb_build_object(
+               'name', i.indexrelid::regclass::text,
+               'unique', i.indisunique,
+               'partial', i.indpred IS NOT NULL,
+               'columns', (SELECT jsonb_agg(a.attname ORDER BY k.place)
+                           FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, place)
+                           LEFT JOIN pg_attribute AS a
+                                ON a.attrelid = c.oid AND a.attnum = k.attnum
+                           WHERE k.place <= i.indnkeyatts)
+           ))
+           FROM pg_index AS i
+           WHERE i.indrelid = c.oid AND i.indisvalid
+       ) AS indexes,
+       (
+           SELECT jsonb_object_agg(t.tgname, jsonb_build_object(
+               'calls', t.tgfoid::regproc::text, 'enabled', t.tgenabled <> 'D'
+           ))
+           FROM pg_trigger AS t
+           WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+       ) AS triggers
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass(:name)

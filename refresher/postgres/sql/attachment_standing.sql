@@ -1,0 +1,24 @@
+-- How an attachment stands. One row.
+SELECT walked_at, now() AS now,
+       (SELECT min(told_at) FROM refresher.changed_rows WHERE attachment = :name) AS told_rows,
+       (SELECT min(told_at) FROM refresher.changed_covers WHERE attachment = :name) AS told_covers,
+       (
+           SELECT jsonb_object_agg('refresher.' || p.proname, jsonb_build_object(
+               'body', p.prosrc,
+               'owner', r.rolname,
+               'may_call', has_function_privilege(p.oid, 'EXECUTE'),
+               'reads', (SELECT bool_and(has_table_privilege(p.proowner, t, 'SELECT'))
+                         FROM unnest(a.tables) AS t
+                         WHERE to_regclass(t) IS NOT NULL)
+           ))
+           FROM pg_proc AS p JOIN pg_roles AS r ON r.oid = p.proowner
+           WHERE p.pronamespace = 'refresher'::regnamespace
+             AND p.proname ~ ('^attached_' || a.name || '_[a-z_]+$')
+       ) AS functions,
+       EXISTS (
+           SELECT FROM pg_trigger
+           WHERE tgrelid = 'refresher.videos'::regclass AND tgname = 'videos_carried'
+             AND tgenabled <> 'D'
+       ) AS covers_are_told
+FROM refresher.attachments AS a
+WHERE name = :name

@@ -1,0 +1,5 @@
+-- The next step goes on from here; without accounts the walk is complete, and begins anew.
+UPDATE refresher.attachments
+SET walked_to = coalesce(:walked_to, ''),
+    walked_at = CASE WHEN :walked_to::text IS NULL THEN now() ELSE walked_at END
+WHERE name = :attachment AND walked_to = :walked_from

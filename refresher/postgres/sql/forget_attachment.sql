@@ -1,0 +1,1 @@
+DELETE FROM refresher.attachments WHERE name = :name

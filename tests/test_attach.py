@@ -1,0 +1,345 @@
+"""`attach`: an application keeps its own table, and its covers are kept alive there."""
+
+import secrets
+
+import pytest
+
+from refresher.postgres.attached import (
+    Changes,
+    apply_told,
+    carry_told,
+    read_attachments,
+    walk_step,
+)
+from tests.conftest import administer, eventually
+
+#: An application's tables, with a key that leads to the open_id.
+APPLICATION = """
+CREATE TABLE users (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, tiktok_open_id text UNIQUE, seen_at timestamptz
+);
+CREATE TABLE clips (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id bigint NOT NULL REFERENCES users ON DELETE CASCADE,
+    tiktok_id text NOT NULL,
+    title text,
+    cover_url text,
+    cover_expires timestamptz,
+    deleted_at timestamptz,
+    UNIQUE (user_id, tiktok_id)
+);
+"""
+MAPPING = {
+    "table": "public.clips",
+    "video-id": "tiktok_id",
+    "account": "user_id",
+    "account-table": "public.users",
+    "open-id": "tiktok_open_id",
+    "cover": "cover_url",
+    "expires": "cover_expires",
+    "where": "deleted_at IS NULL",
+}
+
+
+def attach(**changed):
+    """The command line; an option that is None is left out."""
+    options = MAPPING | {name.replace("_", "-"): value for name, value in changed.items()}
+    given = [(f"--{name}", value) for name, value in options.items() if value is not None]
+    return ("attach", *(word for pair in given for word in pair))
+
+
+async def add_user(pool, name, videos=(), *, known=True):
+    """A user of the application with clips; known to the refresher, too. The user's ID."""
+    user = await pool.fetchval("INSERT INTO users (tiktok_open_id) VALUES ($1) RETURNING id", name)
+    await add_clips(pool, user, videos)
+    if known:
+        await pool.execute(
+            "INSERT INTO refresher.accounts (open_id, access_token) VALUES ($1, 'act.x')", name
+        )
+    return user
+
+
+async def add_clips(pool, user, videos):
+    await pool.execute(
+        "INSERT INTO clips (user_id, tiktok_id) SELECT $1, unnest($2::text[])", user, list(videos)
+    )
+
+
+async def stored(pool):
+    return {
+        (row["open_id"], row["video_id"])
+        for row in await pool.fetch("SELECT open_id, video_id FROM refresher.videos")
+    }
+
+
+async def wanted(pool):
+    return {
+        (row["tiktok_open_id"], row["tiktok_id"])
+        for row in await pool.fetch(
+            "SELECT tiktok_open_id, tiktok_id FROM clips JOIN users ON users.id = user_id"
+            " WHERE deleted_at IS NULL AND tiktok_open_id IS NOT NULL"
+        )
+    }
+
+
+async def until_agreed(pool):
+    async def agreed():
+        return await stored(pool) == await wanted(pool)
+
+    await eventually(agreed, "the same videos on both sides")
+
+
+async def until_covered(pool):
+    """Each live clip has the cover of refresher.videos, and it is valid."""
+
+    async def covered():
+        return not await pool.fetchval(
+            "SELECT count(*) FROM clips JOIN users ON users.id = user_id"
+            " LEFT JOIN refresher.videos AS v ON v.open_id = tiktok_open_id"
+            " AND v.video_id = tiktok_id"
+            " WHERE deleted_at IS NULL AND tiktok_open_id IS NOT NULL"
+            " AND (cover_url, cover_expires) IS DISTINCT FROM"
+            " (v.cover_image_url, date_trunc('second', v.cover_expires_at))"
+            " OR cover_expires < now()"
+        )
+
+    await eventually(covered, "each clip with the cover that is stored")
+
+
+async def test_the_covers_of_a_table_are_kept_alive_in_its_own_columns(
+    pool, serve, start, refresher
+):
+    """What is there is added at once; what the application changes then follows."""
+    world = await serve(cover_ttl=7200)
+    await pool.execute(APPLICATION)
+    for name in ("ann", "bob"):
+        world.emulator.add_account(name, f"act.{name}")
+        ids = [str(next(world.ids)) for _ in range(30)]
+        for video_id in ids:
+            world.emulator.add_video(name, video_id)
+        await add_user(pool, name, ids[:20], known=False)
+        await pool.execute(
+            "INSERT INTO refresher.accounts (open_id, access_token) VALUES ($1, $2)",
+            name,
+            f"act.{name}",
+        )
+    code, out, err = await refresher(*attach())
+    assert (code, err) == (0, "")
+    assert out == (
+        "attached public.clips: 40 videos added;"
+        " the daemon writes covers into cover_url and cover_expires\n"
+    )
+    assert await stored(pool) == await wanted(pool)
+    daemon = await start(world)
+    await until_covered(pool)
+    await add_clips(pool, 1, ids[20:])
+    await pool.execute("DELETE FROM clips WHERE id <= 3")
+    await pool.execute("UPDATE clips SET deleted_at = now() WHERE id BETWEEN 4 AND 6")
+    await pool.execute(
+        "UPDATE clips SET cover_url = 'http://old', title = 'saved whole' WHERE id = 9"
+    )
+    await until_agreed(pool)
+    await until_covered(pool)
+    assert await daemon.stopped() == 0
+
+
+# --- What the application may do meanwhile ---
+
+
+async def settled(pool, database, *, carries=True):
+    """As a daemon does: everything that was told is applied and carried. What was done."""
+    total, refused = Changes(), []
+    for attachment in await read_attachments(pool):
+        for step in (apply_told, carry_told) if carries and attachment.carries else (apply_told,):
+            done, more = await step(pool, attachment, lambda *said: refused.append(said))
+            total = total.plus(done)
+            assert not more
+    return total, refused
+
+
+@pytest.fixture
+async def attached(pool, refresher):
+    """The application with two users and three clips each, attached."""
+    await pool.execute(APPLICATION)
+    await add_user(pool, "ann", ["1", "2", "3"])
+    await add_user(pool, "bob", ["1", "5", "6"])
+    code, _, err = await refresher(*attach())
+    assert (code, err) == (0, "")
+    return pool
+
+
+CHANGES = {
+    "insert": "INSERT INTO clips (user_id, tiktok_id) VALUES (1, '7'), (2, '8')",
+    "delete": "DELETE FROM clips WHERE tiktok_id = '1'",
+    "soft delete": "UPDATE clips SET deleted_at = now() WHERE id = 1",
+    "taken out of the bin": "UPDATE clips SET deleted_at = CASE id WHEN 1 THEN now() END",
+    "another ID": "UPDATE clips SET tiktok_id = 'x' || tiktok_id",
+    "another user": "UPDATE clips SET user_id = 3 - user_id WHERE tiktok_id <> '1'",
+    "merge": "MERGE INTO clips USING (VALUES (1, '1'), (1, '9')) AS n (u, t)"
+    " ON user_id = u AND tiktok_id = t WHEN MATCHED THEN DELETE"
+    " WHEN NOT MATCHED THEN INSERT (user_id, tiktok_id) VALUES (u, t)",
+    "upsert": "INSERT INTO clips (user_id, tiktok_id) VALUES (1, '1'), (2, '9')"
+    " ON CONFLICT (user_id, tiktok_id) DO UPDATE SET title = 'again'",
+    "a user's end": "DELETE FROM users WHERE id = 1",
+    "a user without TikTok": "UPDATE users SET tiktok_open_id = NULL WHERE id = 1",
+    "users who change places": "UPDATE users SET tiktok_open_id = NULL WHERE id = 1;"
+    "UPDATE users SET tiktok_open_id = 'ann' WHERE id = 2;"
+    "UPDATE users SET tiktok_open_id = 'bob' WHERE id = 1",
+    "truncate": "TRUNCATE clips",
+    "rolled back": "BEGIN; DELETE FROM clips; ROLLBACK",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_what_the_application_changes_follows(attached, database, change):
+    """Whatever the statement, both sides agree afterwards."""
+    await attached.execute(CHANGES[change])
+    await settled(attached, database)
+    for attachment in await read_attachments(attached):
+        if attachment.walked_at is None:  # after a TRUNCATE
+            await walk_step(attached, attachment, lambda *_: None)
+    assert await stored(attached) == await wanted(attached)
+
+
+UNTOLD = {
+    "another column": "UPDATE clips SET title = 'new'",
+    "saved whole": "UPDATE clips SET tiktok_id = tiktok_id, cover_url = cover_url",
+    "a user's own columns": "UPDATE users SET seen_at = now()",
+    "nothing": "DELETE FROM clips WHERE id = 0",
+}
+
+
+@pytest.mark.parametrize("change", UNTOLD)
+async def test_what_changes_nothing_is_not_told(attached, change):
+    """A statement that leaves videos, accounts and covers alone makes no work."""
+    await attached.execute("DELETE FROM refresher.changed_rows")
+    await attached.execute(UNTOLD[change])
+    assert not await attached.fetchval("SELECT count(*) FROM refresher.changed_rows")
+
+
+async def test_a_bulk_insert_is_told_in_a_few_rows(attached):
+    """A thousand videos a row."""
+    await attached.execute(
+        "INSERT INTO clips (user_id, tiktok_id) SELECT 1, 'b' || n FROM generate_series(1, 2500) n"
+    )
+    assert await attached.fetchval("SELECT count(*) FROM refresher.changed_rows") == 3
+
+
+async def test_covers_that_are_carried_are_no_news(attached, database):
+    """The daemon's own writes into the table are not told back."""
+    await store_covers(attached)
+    done, _ = await settled(attached, database)
+    assert done.carried == 6
+    assert not await attached.fetchval("SELECT count(*) FROM refresher.changed_rows")
+
+
+async def store_covers(pool):
+    """As a write-back does."""
+    await pool.execute(
+        "UPDATE refresher.videos SET cover_image_url = 'https://cdn.example/' || video_id"
+        " || '?x-expires=' || extract(epoch FROM date_trunc('second', now()) + interval '1 day')::int,"
+        " cover_expires_at = date_trunc('second', now()) + interval '1 day', refreshed_at = now(),"
+        " due_at = now() + interval '20 hours'"
+    )
+
+
+async def test_an_old_row_that_is_saved_again_gets_its_cover_back(attached, database):
+    """What an ORM had read before is no longer the cover."""
+    await store_covers(attached)
+    await settled(attached, database)
+    await attached.execute("UPDATE clips SET cover_url = NULL, cover_expires = NULL, title = 'x'")
+    done, _ = await settled(attached, database)
+    assert done.carried == 6
+
+
+async def test_a_row_that_the_application_holds_gets_its_cover_later(attached, database):
+    """The others get theirs at once."""
+    await store_covers(attached)
+    async with attached.acquire() as application, application.transaction():
+        await application.execute("UPDATE clips SET title = 'long' WHERE id = 1")
+        done, refused = await settled(attached, database)
+        assert (done.carried, done.locked, refused) == (5, 1, [])
+    await attached.execute("UPDATE refresher.changed_covers SET not_before = now()")
+    done, _ = await settled(attached, database)
+    assert (done.carried, done.locked) == (1, 0)
+
+
+async def test_a_trigger_of_the_application_that_refuses_a_cover_costs_that_row(attached, database):
+    """Its own cover alone is missing; it is said, and tried again later."""
+    await attached.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE 'not this one'; END $$;"
+        "CREATE TRIGGER refuse BEFORE UPDATE OF cover_url ON clips FOR EACH ROW"
+        " WHEN (OLD.id = 2) EXECUTE FUNCTION refuse()"
+    )
+    await store_covers(attached)
+    carried, said = 0, []
+    for _ in range(3):  # the rest of a batch that fails is told again in parts
+        done, refused = await settled(attached, database)
+        carried, said = carried + done.carried, said + refused
+    assert carried == 5
+    assert [(told.open_ids, told.video_ids, str(why)) for told, why in said] == [
+        (["ann"], ["2"], "not this one")
+    ]
+
+
+HINDRANCES = {
+    "the queue is locked": "BEGIN; LOCK TABLE refresher.changed_rows IN ACCESS EXCLUSIVE MODE",
+    "the queue is gone": "DROP TABLE refresher.changed_rows",
+    "a right is missing": "ALTER FUNCTION refresher.attached_clips_told() OWNER TO {role}",
+    "no function of its kind": "ALTER TABLE refresher.changed_rows RENAME video_ids TO ids",
+}
+
+
+@pytest.mark.parametrize("hindrance", HINDRANCES)
+async def test_an_application_writes_although_nothing_can_be_told(role, attached, hindrance):
+    """Its statement succeeds, and soon; the walk through all accounts adds the video."""
+    async with attached.acquire() as other, attached.acquire() as application:
+        await other.execute(HINDRANCES[hindrance].format(role=role))
+        await application.execute(
+            "INSERT INTO clips (user_id, tiktok_id) VALUES (1, 'new')", timeout=5
+        )
+        await other.execute("ROLLBACK")
+    if "gone" not in hindrance and "kind" not in hindrance:
+        (attachment,) = await read_attachments(attached)
+        done, _ = await walk_step(attached, attachment, lambda *_: None)
+        assert done.added == 1
+
+
+@pytest.fixture
+async def role(server):
+    name = f"other_{secrets.token_hex(4)}"
+    await administer(server, f"CREATE ROLE {name} LOGIN")
+    yield name
+    await administer(server, f"DROP ROLE {name}")
+
+
+async def test_two_transactions_in_another_order_do_not_wait_for_each_other(attached):
+    """Videos of two accounts, each transaction in the other's order: no lock, no deadlock."""
+    async with attached.acquire() as one, attached.acquire() as other:
+        for connection in (one, other):
+            await connection.execute("BEGIN; SET LOCAL lock_timeout = '1s'")
+        for connection, user, video in (
+            (one, 1, "a"),
+            (other, 2, "b"),
+            (one, 2, "c"),
+            (other, 1, "d"),
+        ):
+            await connection.execute(
+                "INSERT INTO clips (user_id, tiktok_id) VALUES ($1, $2)", user, video
+            )
+        for connection in (one, other):
+            await connection.execute("COMMIT")
+
+
+async def test_a_long_transaction_of_the_application_holds_up_no_account(attached, database):
+    """Its videos come when it commits; meanwhile the account is claimed, and other videos come."""
+    async with attached.acquire() as long, long.transaction():
+        await long.execute("INSERT INTO clips (user_id, tiktok_id) VALUES (1, 'long')")
+        await add_clips(attached, 1, ["short"])
+        done, _ = await settled(attached, database)
+        assert done.added == 1
+        locked = await attached.fetch("SELECT open_id FROM refresher.accounts FOR UPDATE NOWAIT")
+        assert len(locked) == 2
+    done, _ = await settled(attached, database)
+    assert done.added == 1

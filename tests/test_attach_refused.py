@@ -1,0 +1,192 @@
+"""What cannot be attached: one clear line, exit 2, and nothing is left behind."""
+
+import pytest
+
+from tests.test_attach import APPLICATION, add_user, attach
+
+OTHER = """
+CREATE VIEW shown AS SELECT * FROM clips;
+CREATE TABLE "Clip" (
+    "openId" varchar(64), "videoId" bigint, "coverUrl" varchar(255), "expiresAt" timestamp(3),
+    made text GENERATED ALWAYS AS ('made') STORED, UNIQUE ("openId", "videoId")
+);
+CREATE TABLE bare (open_id text, video_id text, cover text);
+CREATE TABLE odd (open_id uuid, video_id integer, expires date, UNIQUE (open_id, video_id));
+CREATE TABLE texts (user_id text, tiktok_id text, UNIQUE (user_id, tiktok_id));
+"""
+DIRECT = {"account_table": None, "open_id": None, "where": None, "cover": None, "expires": None}
+OF_CLIP = DIRECT | {"table": "public.Clip", "video_id": "videoId", "account": "openId"}
+
+REFUSED = {
+    "no such table": (
+        {"table": "public.clipz"},
+        "--table: expected a table, not 'public.clipz': there is none of this name",
+    ),
+    "a view": (
+        {"table": "shown"},
+        "--table: expected a table, not 'shown', which is something else, such as a view",
+    ),
+    "no such column": (
+        {"video_id": "tiktok"},
+        (
+            "--video-id: expected a column of public.clips, not 'tiktok'; it has cover_expires, cover_url,"
+            " deleted_at, id, tiktok_id, title, user_id"
+        ),
+    ),
+    "a video's ID of a wrong type": (
+        DIRECT | {"table": "odd", "video_id": "video_id", "account": "open_id"},
+        (
+            "--video-id: expected a type of text, varchar, bpchar, int8, numeric, not"
+            " public.odd.video_id: integer"
+        ),
+    ),
+    "an expiry of a wrong type": (
+        {"expires": "title"},
+        "--expires: expected a type of timestamptz, timestamp, not public.clips.title: text",
+    ),
+    "a join of two types": (
+        {"table": "texts", "where": None, "cover": None, "expires": None},
+        "--account: expected the type of public.users.id (bigint), not public.texts.user_id: text",
+    ),
+    "a column that is too short": (
+        OF_CLIP | {"cover": "coverUrl"},
+        (
+            "--cover: public.Clip.coverUrl is character varying(255), and covers are longer: ALTER TABLE"
+            ' public."Clip" ALTER "coverUrl" TYPE text'
+        ),
+    ),
+    "a generated column": (
+        OF_CLIP | {"cover": "made"},
+        "--cover: public.Clip.made is generated: nothing can be written to it",
+    ),
+    "not unique": (
+        DIRECT | {"table": "bare", "video_id": "video_id", "account": "open_id"},
+        (
+            "public.bare: expected a unique index over open_id, video_id, not none: CREATE UNIQUE INDEX"
+            " CONCURRENTLY ON public.bare (open_id, video_id)"
+        ),
+    ),
+    "a condition that is none": (
+        {"where": "platform = 'tiktok'"},
+        (
+            "--where: expected a condition over the columns of public.clips, not \"platform = 'tiktok'\":"
+            ' column "platform" does not exist'
+        ),
+    ),
+    "half a join": (
+        {"open_id": None},
+        "expected --account-table and --open-id together, or neither",
+    ),
+    "an expiry without a cover": ({"cover": None}, "--expires: expected --cover, too"),
+    "no columns": (
+        {"video_id": None},
+        "expected --video-id and --account; refresher attach --help says what they are",
+    ),
+    "videos and tokens": (
+        {"access_token": "title"},
+        "expected options of videos or of tokens: a table for each, a call for each",
+    ),
+}
+
+
+async def left_behind(pool):
+    """Functions, triggers, queues and attachments."""
+    return await pool.fetchval(
+        "SELECT (SELECT count(*) FROM pg_proc WHERE proname LIKE 'attached\\_%')"
+        " + (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'refresher\\_%')"
+        " + (SELECT count(*) FROM refresher.attachments)"
+        " + (SELECT count(*) FROM refresher.videos)"
+    )
+
+
+@pytest.fixture
+async def application(pool):
+    await pool.execute(APPLICATION + OTHER)
+    await add_user(pool, "ann", ["1", "2"])
+    return pool
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_a_mapping_that_does_not_fit_is_refused(application, refresher, case):
+    """One line that names the value, what was expected and where."""
+    changed, line = REFUSED[case]
+    assert await refresher(*attach(**changed)) == (2, "", f"refresher: {line}\n")
+    assert await left_behind(application) == 0
+
+
+async def test_a_user_without_an_open_id_is_named(application, refresher):
+    """With --skip-without-open-id the others are attached; they follow when they get one."""
+    user = await add_user(application, None, ["7", "8"], known=False)
+    assert await refresher(*attach()) == (
+        2,
+        "",
+        (
+            "refresher: public.clips: expected an open_id for each video, but 2 have none, for example of"
+            f" account '{user}'; --skip-without-open-id leaves them alone until they get one\n"
+        ),
+    )
+    assert await left_behind(application) == 0
+    code, out, err = await refresher(*attach(), "--skip-without-open-id")
+    assert (code, err) == (0, "")
+    assert out.startswith("attached public.clips: 2 videos added; 2 without an open_id left out;")
+
+
+async def test_a_video_that_two_users_of_one_account_have_is_named(application, refresher):
+    """The mapping must lead from a video to one row."""
+    await application.execute("ALTER TABLE users DROP CONSTRAINT users_tiktok_open_id_key")
+    await application.execute("CREATE INDEX ON users (tiktok_open_id)")
+    await add_user(application, "ann", ["2"], known=False)
+    assert await refresher(*attach()) == (
+        2,
+        "",
+        (
+            "refresher: public.clips: expected each video once, but 1 stand there more than once, for"
+            " example '2'\n"
+        ),
+    )
+    assert await left_behind(application) == 0
+
+
+async def test_a_trigger_of_the_same_name_is_not_replaced(application, refresher):
+    """It is named, with what it calls."""
+    await application.execute(
+        "CREATE FUNCTION mine() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        "CREATE TRIGGER refresher_clips_updated AFTER UPDATE ON clips EXECUTE FUNCTION mine()"
+    )
+    assert await refresher(*attach()) == (
+        2,
+        "",
+        (
+            "refresher: public.clips: expected no trigger refresher_clips_updated, but there is one, which"
+            " calls mine: rename it\n"
+        ),
+    )
+
+
+async def test_a_second_attach_and_a_second_detach_are_refused(application, refresher):
+    """Each says how things are, and changes nothing."""
+    assert (await refresher(*attach()))[0] == 0
+    code, out, err = await refresher(*attach(cover=None, expires=None))
+    assert (code, out) == (2, "")
+    assert err.startswith("refresher: public.clips is attached already: refresher attach --table")
+    assert err.endswith("; to change that, first: refresher detach --table public.clips\n")
+    assert (await refresher("detach", "--table", "public.clips"))[0] == 0
+    assert await refresher("detach", "--table", "public.clips") == (
+        2,
+        "",
+        "refresher: --table: expected an attached table, not 'public.clips': it is not attached\n",
+    )
+    assert await left_behind(application) == 0
+
+
+async def test_a_table_that_somebody_locks_is_not_waited_for(application, refresher):
+    """It says so after short tries; nothing is half done."""
+    async with application.acquire() as other, other.transaction():
+        await other.execute("LOCK TABLE clips IN ROW EXCLUSIVE MODE")
+        code, out, err = await refresher(*attach())
+    assert (code, out) == (2, "")
+    assert err == (
+        "refresher: somebody holds a lock on one of public.clips, public.users, refresher.videos:"
+        " try again, or end that transaction\n"
+    )
+    assert await left_behind(application) == 0
