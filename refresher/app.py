@@ -141,9 +141,12 @@ def _notifications(app: App, *, bounded: bool) -> list[asyncio.Task[None]]:
     """Hear of accounts, unless the run is bounded, and announce covers, if that is wished."""
     tasks = []
     if not bounded:
-        tasks.append(
-            asyncio.create_task(Listener(app.pool, app.refresher.hear, _say_whether_heard).run())
-        )
+
+        def hear() -> None:
+            app.refresher.hear()
+            app.upkeep.attachments.told.set()
+
+        tasks.append(asyncio.create_task(Listener(app.pool, hear, _say_whether_heard).run()))
     if app.announcer:
         tasks.append(asyncio.create_task(app.announcer.run()))
     return tasks
