@@ -18,12 +18,14 @@ from refresher.logs import emit
 from refresher.operations.server import served
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import (
-    POOL_SIZE,
+    CONNECTIONS,
     Pool,
     SchemaNotMigratedError,
     check_migrated,
 )
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.listening import WAKE_CHANNEL, Listener
+from refresher.postgres.outbox import switch_on
 from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sealing import check_readable
@@ -74,6 +76,8 @@ async def run(settings: Settings, replica: str) -> None:
                 lead_seconds=settings.lead_seconds,
             )
             _warn_of_tokens(app)
+            if webhooks := app.upkeep.webhooks:
+                emit(events.WEBHOOKS_ENABLED, base_url=webhooks.origin)
             await work(app)
 
 
@@ -82,10 +86,12 @@ async def _check_database(app: App) -> None:
     restricted = await check_role(app.pool)
     limit = await connection_limit(app.pool)
     await check_readable(app.pool, app.sealer)
+    if app.upkeep.webhooks:
+        await switch_on(app.pool)  # before anything is changed that is told once
     if restricted:
         emit(events.ROWS_RESTRICTED, tables=restricted)
     if limit is not None:
-        emit(events.CONNECTIONS_LIMITED, limit=limit, wanted=POOL_SIZE)
+        emit(events.CONNECTIONS_LIMITED, limit=limit, wanted=CONNECTIONS)
 
 
 def _warn_of_ignored(settings: Settings) -> None:
@@ -112,7 +118,14 @@ async def work(
     gc.freeze()  # what is loaded by now is never garbage
     app.schedule.every(app.settings.poll_seconds, app.refresher.wake)
     tasks = [
-        *begin(app.upkeep, app.schedule, app.outage, summary_seconds=summary_seconds),
+        *_notifications(app, bounded=finished is not None),
+        *begin(
+            app.upkeep,
+            app.schedule,
+            app.outage,
+            summary_seconds=summary_seconds,
+            probes=finished is None,  # `once` asks for covers, and is gone
+        ),
         asyncio.create_task(_on_first(app.stop, app.refresher.stop)),
     ]
     try:
@@ -122,6 +135,28 @@ async def work(
         await cancelled(tasks)
         await _sign_off(app)
     emit(events.DAEMON_STOPPED, abandoned_accounts=abandoned)
+
+
+def _notifications(app: App, *, bounded: bool) -> list[asyncio.Task[None]]:
+    """Hear of accounts, unless the run is bounded, and announce covers, if that is wished."""
+    tasks = []
+    if not bounded:
+
+        def hear() -> None:
+            app.refresher.hear()
+            app.upkeep.attachments.told.set()
+
+        tasks.append(asyncio.create_task(Listener(app.pool, hear, _say_whether_heard).run()))
+    if app.announcer:
+        tasks.append(asyncio.create_task(app.announcer.run()))
+    return tasks
+
+
+def _say_whether_heard(reason: str | None) -> None:
+    if reason is None:
+        emit(events.NOTIFICATIONS_RECEIVED, channel=WAKE_CHANNEL)
+    else:
+        emit(events.NOTIFICATIONS_MISSED, reason=reason)
 
 
 async def _sign_off(app: App) -> None:

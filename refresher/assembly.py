@@ -13,18 +13,25 @@ from importlib.metadata import version
 from time import monotonic
 from typing import Final
 
+from refresher import fetching
 from refresher.attachments import Attachments
+from refresher.domain.cover_hosts import CoverHosts, local_origin
 from refresher.domain.credentials import AppCredentials
 from refresher.domain.meter import Meter
+from refresher.domain.webhooks import Target
+from refresher.events import COVERS_UNANNOUNCED
 from refresher.flow.loop import Refresher
 from refresher.flow.outage import Outage
+from refresher.flow.results import announce_nothing
 from refresher.flow.terms import Terms
 from refresher.flow.wiring import Outside
+from refresher.logs import emit
 from refresher.operations.checks import Known
 from refresher.operations.lists import Lists
 from refresher.operations.server import Sources
 from refresher.operations.shared import Shared
 from refresher.postgres.accounts import Accounts
+from refresher.postgres.announcing import Announcer
 from refresher.postgres.database import (
     APPLICATION_NAME,
     Pool,
@@ -38,11 +45,14 @@ from refresher.postgres.tokens import (
 )
 from refresher.postgres.vitals import read_stored_demand
 from refresher.postgres.write_back import WriteBack
+from refresher.probing import Probing
 from refresher.schedule import Schedule
 from refresher.settings import Settings, split_keys
 from refresher.simulation.plan import DAY_SECONDS, Plan, Ttl
 from refresher.tiktok.client import opened
 from refresher.upkeep import Upkeep
+from refresher.webhooks import receiver
+from refresher.webhooks.delivery import AT_ONCE, Delivery
 
 #: Kept of the grace time for closing connections.
 CLOSING_SECONDS: Final = 1.0
@@ -66,6 +76,9 @@ class App:
     schedule: Schedule
     outage: Outage
     meter: Meter
+    #: None: applications are not told of changed covers.
+    announcer: Announcer | None
+    hosts: CoverHosts
     #: The name of this process, in leases and in the log.
     replica: str
     #: Set by the first signal.
@@ -96,10 +109,12 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
     sealer = Sealer(split_keys(settings.token_keys))
     credentials = settings.app_credentials
     outage, meter = Outage(random.random, monotonic), Meter()
+    hosts = CoverHosts(local_origin(settings.tiktok_base_url))
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         pool = await enter(connected(database_url, application_name=APPLICATION_NAME))
         tiktok = await enter(opened(settings.tiktok_base_url, settings.concurrency, credentials))
+        announcer = Announcer(pool, _say_unannounced) if settings.notify_covers else None
         outside = Outside(
             accounts=_accounts(settings, pool, sealer, replica),
             tokens=_tokens(settings, pool, sealer, credentials),
@@ -107,8 +122,10 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             upstream=tiktok,
             outage=outage,
             meter=meter,
+            hosts=hosts,
             chance=random.random,
             clock=monotonic,
+            announce=announcer.note if announcer else announce_nothing,
         )
         refresher = Refresher(outside, _terms(settings))
         upkeep = Upkeep(
@@ -123,6 +140,17 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             fingerprint=credentials.fingerprint if credentials else None,
             limit_per_minute=settings.rate_limit_per_token,
             plan=plan_of(settings, "hourly", DAY_SECONDS),
+            webhooks=await enter(_webhooks(settings.webhook_target, pool)),
+            probing=Probing(
+                pool,
+                hosts,
+                settings.due_policy,
+                await enter(fetching.opened()),
+                per_hour=settings.probes_per_hour,
+                meter=meter,
+                chance=random.random,
+                clock=monotonic,
+            ),
             attachments=Attachments(pool),
         )
         yield App(
@@ -134,9 +162,24 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             schedule=Schedule(),
             outage=outage,
             meter=meter,
+            announcer=announcer,
+            hosts=hosts,
             replica=replica,
             stop=asyncio.Event(),
         )
+
+
+def _say_unannounced(videos: int, reason: str) -> None:
+    emit(COVERS_UNANNOUNCED, videos=videos, reason=reason)
+
+
+@asynccontextmanager
+async def _webhooks(target: Target | None, pool: Pool) -> AsyncIterator[Delivery | None]:
+    if target is None:
+        yield None
+        return
+    async with receiver.opened(target, AT_ONCE) as opened_receiver:
+        yield Delivery(pool, opened_receiver, random.random, monotonic)
 
 
 def _accounts(settings: Settings, pool: Pool, sealer: Sealer, replica: str) -> Accounts:
@@ -179,6 +222,7 @@ def sources(app: App, ready: Callable[[], Awaitable[str | None]]) -> Sources:
         ready=ready,
         fleet=Shared(partial(read_snapshot, app.pool), monotonic, turn=reads),
         meter=app.meter,
+        hosts=app.hosts,
         stats=app.refresher.stats,
         settings=app.settings,
         version=app.upkeep.version,

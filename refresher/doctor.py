@@ -140,11 +140,13 @@ async def _examine_schema(examination: Examination, pool: Pool, settings: Settin
     await examination.read(facts.Snapshots, vitals.read_snapshots(pool))
     await examination.read(facts.Indexes, vitals.read_indexes(pool))
     await examination.read(facts.Replicas, vitals.read_fleet(pool, version("cover-refresher")))
+    await examination.read(facts.Webhooks, vitals.read_webhooks(pool))
     sealer, seconds = Sealer(split_keys(settings.token_keys)), TOKEN_SECONDS
     await examination.read(facts.Tokens, read_tokens(pool, sealer, seconds, monotonic))
     troubles = vitals.read_troubles(pool, managed=settings.renews_tokens)
     await examination.read(facts.Troubles, troubles)
     await examination.read(facts.Pause, vitals.read_pause(pool))
+    await examination.read(facts.CoverHosts, vitals.read_cover_hosts(pool))
     # Last what reads videos: it may wait for who has locked them.
     await _examine_plan(examination, pool, settings)
     await _examine_covers(examination, pool, settings.due_policy)

@@ -32,6 +32,9 @@ CLOCK_STEPPED: Final = Event("clock.stepped", "warning", ("seconds",))
 PARAMETERS_IGNORED: Final = Event("parameters.ignored", "warning", ("parameters",))
 ROWS_RESTRICTED: Final = Event("rows.restricted", "warning", ("tables",))
 CONNECTIONS_LIMITED: Final = Event("connections.limited", "warning", ("limit", "wanted"))
+NOTIFICATIONS_RECEIVED: Final = Event("notifications.received", "info", ("channel",))
+NOTIFICATIONS_MISSED: Final = Event("notifications.missed", "info", ("reason",))
+COVERS_UNANNOUNCED: Final = Event("covers.unannounced", "warning", ("videos", "reason"))
 OPERATIONS_SERVED: Final = Event("operations.served", "info", ("address",))
 
 DATABASE_LOST: Final = Event("database.lost", "error", ("reason",))
@@ -134,6 +137,29 @@ FRESHNESS_SUMMARIZED: Final = Event(
     ),
 )
 
+FRESHNESS_PROBED: Final = Event(
+    "freshness.probed",
+    "info",
+    (
+        "served",
+        "refused",
+        "unknown",
+        "skipped",
+        "served_by_host",
+        "refused_by_host",
+        "served_by_life_left",
+        "refused_by_life_left",
+    ),
+)
+LEAD_GROWN: Final = Event(
+    "lead.grown",
+    "warning",
+    ("host", "early_seconds", "lead_seconds", "is_enough", "refused", "served"),
+)
+LEAD_LOWERED: Final = Event("lead.lowered", "info", ("host", "lead_seconds"))
+HOST_REFUSED: Final = Event("host.refused", "warning", ("host", "refused"))
+PROBES_FAILED: Final = Event("probes.failed", "warning", ("host", "reason"))
+
 #: Of tables that applications have attached.
 ATTACHMENT_APPLIED: Final = Event(
     "attachment.applied", "info", ("attachment", "added", "removed", "unknown")
@@ -165,6 +191,28 @@ FORECAST_AT_RISK: Final = Event(
     ),
 )
 
+WEBHOOKS_ENABLED: Final = Event("webhooks.enabled", "info", ("base_url",))
+WEBHOOKS_DISABLED: Final = Event("webhooks.disabled", "warning", ("base_url", "retry_in_seconds"))
+WEBHOOK_DELIVERED: Final = Event(
+    "webhook.delivered", "info", ("webhook_id", "type", "open_id", "attempts")
+)
+WEBHOOK_FAILED: Final = Event(
+    "webhook.failed",
+    "warning",
+    (
+        "webhook_id",
+        "type",
+        "open_id",
+        "http_status",
+        "reason",
+        "attempts",
+        "retry_in_seconds",
+    ),
+)
+WEBHOOK_ABANDONED: Final = Event(
+    "webhook.abandoned", "warning", ("webhook_id", "type", "open_id", "attempts")
+)
+
 LIBRARY_WARNED: Final = Event("library.warned", "warning", ("logger", "message", "exception"))
 LIBRARY_FAILED: Final = Event("library.failed", "error", ("logger", "message", "exception"))
 
@@ -193,19 +241,23 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
             "seal",
             "consent",
             "free",
+            "forward",
             "ignored tokens",
             "apply",
             "carry",
             "walk",
         ],
         "attachment": str,
+        "attempts": int,
         "away_seconds": float,
         "base_url": str,
+        "channel": str,
         "chunk_fill": float | None,
         "code": str,
         "covers": int,
         "detail": str,
         "due": int,
+        "early_seconds": float,
         "ends_at": datetime,
         "exception": str,
         "expired": int,
@@ -215,9 +267,11 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "holder_application": str | None,
         "holder_pid": int | None,
         "holder_since": datetime | None,
+        "host": str,
         "hour_busiest": int,
         "hour_requests": int,
         "http_status": int,
+        "is_enough": bool,
         "isolated": int,
         "isolated_seconds": float,
         "lead_seconds": float,
@@ -234,11 +288,15 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
             "summary",
             "forecast",
             "audit",
+            "cover hosts",
+            "probe",
             "tend tokens",
             "ignored tokens",
-            "told videos",
+            "told rows",
             "told covers",
             "attachments",
+            "outbox",
+            "webhooks",
             "renew leases",
             "keep app limit",
         ],
@@ -257,13 +315,20 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "rate_per_minute": int,
         "reason": str,
         "refreshed": int,
+        "refused": int,
+        "refused_by_host": dict[str, int],
+        "refused_by_life_left": dict[str, int],
         "rejected": int,
         "removed": int,
         "requests": int,
         "retry_in_seconds": float | None,
         "seconds": float,
+        "served": int,
+        "served_by_host": dict[str, int],
+        "served_by_life_left": dict[str, int],
         "signal": Literal["SIGTERM", "SIGINT"],
         "since": datetime,
+        "skipped": int,
         "state": Literal["needs_reauthorization", "needs_scope"],
         "stored": bool,
         "tables": list[str],
@@ -272,6 +337,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "token_quota_needed_per_minute": float,
         "token_quota_per_minute": int | None,
         "took_seconds": float,
+        "type": str,
         "unchanged": int,
         "unknown": int,
         "uncovered": int,
@@ -285,6 +351,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "waited_seconds": float,
         "wake_in_seconds": float | None,
         "wanted": int,
+        "webhook_id": str,
         "within_days": int,
         "writes": int,
     }
@@ -294,6 +361,12 @@ OPTIONAL: Final = frozenset({"exception"})
 
 
 def type_of(event: Event, field: str) -> Any:
-    """What this field of this event holds. `accounts` is a number in all events but the summary."""
-    counts_accounts = field == "accounts" and event is not FRESHNESS_SUMMARIZED
-    return int if counts_accounts else FIELDS[field]
+    """What this field of this event holds.
+
+    `accounts` is a number in all events but the summary; a webhook may concern all accounts.
+    """
+    if field == "accounts" and event is not FRESHNESS_SUMMARIZED:
+        return int
+    if field == "open_id" and event.name.startswith("webhook."):
+        return str | None
+    return FIELDS[field]

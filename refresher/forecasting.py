@@ -36,9 +36,9 @@ async def warn_of_deaths(pool: Pool, plan: Plan, *, managed: bool, fingerprint: 
         today, need = await asyncio.to_thread(look_at_today, stored, plan, partial(_end_if, stop))
     finally:
         stop.set()
-    at_risk = today.first_death_at is not None
-    if await must_say(pool, at_risk=at_risk, again_after=RISK_SAID_AGAIN_AFTER):
-        _say_risk(today, need)
+    risk = _risk(today, need)
+    if await must_say(pool, risk, again_after=RISK_SAID_AGAIN_AFTER):
+        emit(events.FORECAST_AT_RISK, **(risk or {}))
 
 
 def _end_if(stop: threading.Event, _minutes: int) -> None:
@@ -47,16 +47,17 @@ def _end_if(stop: threading.Event, _minutes: int) -> None:
         raise InterruptedError
 
 
-def _say_risk(today: Prospect, need: Need) -> None:
-    assert today.first_death_at is not None  # noqa: S101 - it is at risk
-    emit(
-        events.FORECAST_AT_RISK,
-        first_death_at=datetime.fromtimestamp(today.first_death_at, UTC).isoformat(),
-        covers=today.most_dead,
-        accounts=today.accounts,
-        valid_share_after_24_hours=today.valid_share_after_24_hours,
-        quota_needed_per_minute=round(need.at_peak, 1),
-        quota_per_minute=today.limit_per_app or None,
-        token_quota_needed_per_minute=round(need.busiest_token, 1),
-        token_quota_per_minute=today.limit_per_token or None,
-    )
+def _risk(today: Prospect, need: Need) -> dict[str, object] | None:
+    """The fields of the event; None: no cover will die."""
+    if today.first_death_at is None:
+        return None
+    return {
+        "first_death_at": datetime.fromtimestamp(today.first_death_at, UTC).isoformat(),
+        "covers": today.most_dead,
+        "accounts": today.accounts,
+        "valid_share_after_24_hours": today.valid_share_after_24_hours,
+        "quota_needed_per_minute": round(need.at_peak, 1),
+        "quota_per_minute": today.limit_per_app or None,
+        "token_quota_needed_per_minute": round(need.busiest_token, 1),
+        "token_quota_per_minute": today.limit_per_token or None,
+    }

@@ -40,7 +40,8 @@ emitted: Final = Counter[str]()
 REDACTED: Final = "[redacted]"
 #: Names of secrets, alone or at the end of a longer name: PGPASSWORD, REFRESHER_TOKEN_KEYS.
 LONG_NAMES: Final = (
-    "access_token|refresh_token|client_secret|client_key|token_keys|password|passwd|secret"
+    "access_token|refresh_token|client_secret|client_key|token_keys|webhook_url|password|passwd"
+    "|secret"
 )
 #: Names of secrets that count only as whole words: "design" is no signature.
 SHORT_NAMES: Final = "authorization|x-signature|signature|sig"
@@ -55,7 +56,7 @@ SECRET_TEXT: Final = re.compile(
            | (?P<quote>\\*["'])(?:(?s:.*?)(?P=quote)|(?s:.*))
            | (?:(?i:bearer|basic)\s+)?[^\s"'&;)\]}}]+)
     | (?P<scheme>\b(?i:bearer|basic)\s+)[^\s"',;]+
-    | (?:\b|(?<=%[0-9A-Fa-f]{{2}}))(?:act|rft)\.[^\s"'&,;)}}]+
+    | (?:\b|(?<=%[0-9A-Fa-f]{{2}}))(?:(?:act|rft)\.|whsec_)[^\s"'&,;)}}]+
     | (?P<user>://[^\s:/]*:)(?!\d*(?:[/?\#\s]|$))(?:(?!://)\S)+(?=@)
     | (?P<row>\bDETAIL:)(?s:.*?)(?=\n(?:HINT|CONTEXT|Traceback|The\ above|During)|\n\s*\n|\Z)
     | (?P<context>\bCONTEXT:).*

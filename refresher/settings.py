@@ -1,5 +1,6 @@
 """The operator's settings: read once, checked at start, passed in."""
 
+import base64
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,7 @@ from refresher.domain.credentials import AppCredentials
 from refresher.domain.due import DuePolicy
 from refresher.domain.limits import HIGHEST_LIMIT, YEAR_SECONDS
 from refresher.domain.pacing import Pace, lease_seconds
+from refresher.domain.webhooks import Target
 from refresher.setting_files import BadSettingFileError, Found, read_env_file, read_secrets
 
 PREFIX: Final = "REFRESHER_"
@@ -32,6 +34,11 @@ HTTP_URL: Final = re.compile(
 )
 #: Stricter than Fernet itself, which ignores characters that are not base64.
 FERNET_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
+#: It may hold a user, a password and a query: receivers give out such URLs.
+WEBHOOK_URL: Final = re.compile(r"https?://(?![/?])[!\"$-~]+")
+WEBHOOK_SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what all of them begin with
+#: The standard's.
+WEBHOOK_SECRET_BYTES: Final = range(24, 65)
 ENV_FILE: Final = Path(".env")
 SECRETS_FOLDER: Final = Path("/run/secrets")
 
@@ -78,13 +85,53 @@ def _fernet_keys(value: SecretStr) -> SecretStr:
     return value
 
 
+def _webhook_url(value: SecretStr) -> SecretStr:
+    given = value.get_secret_value()
+    try:
+        parts = urlsplit(given)
+        usable = WEBHOOK_URL.fullmatch(given) and (parts.port or 1) and parts.hostname
+        (parts.hostname or "").encode("idna")  # as the socket would encode it
+    except ValueError:
+        usable = None
+    if not usable:
+        raise ValueError("expected http://host/path or https://host/path, in ASCII")
+    return value
+
+
+def _webhook_secrets(value: SecretStr) -> SecretStr:
+    secrets = split_keys(value)
+    if not secrets or not all(map(_is_webhook_secret, secrets)):
+        raise ValueError(
+            "expected whsec_ and 24 to 64 bytes in base64, several such secrets separated by commas"
+        )
+    return value
+
+
+def _is_webhook_secret(secret: str) -> bool:
+    """Stricter than the library, which drops characters that are not base64."""
+    text = secret.removeprefix(WEBHOOK_SECRET_PREFIX)
+    try:
+        key = base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    is_whole = text != secret and base64.b64encode(key).decode() == text
+    return is_whole and len(key) in WEBHOOK_SECRET_BYTES
+
+
 def split_keys(value: SecretStr | None) -> list[str]:
     """The keys of a comma-separated list, in its order."""
     keys = value.get_secret_value().split(",") if value else []
     return [key.strip() for key in keys if key.strip()]
 
 
-SECRETS: Final = {"database_url", "token_keys", "tiktok_client_key", "tiktok_client_secret"}
+SECRETS: Final = {
+    "database_url",
+    "token_keys",
+    "tiktok_client_key",
+    "tiktok_client_secret",
+    "webhook_url",
+    "webhook_secret",
+}
 LAST_PORT: Final = 65535
 Limit = Annotated[int, Field(ge=0, le=HIGHEST_LIMIT)]
 Seconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS)]
@@ -99,6 +146,7 @@ EXPECTED: Final = {
     "greater_than": "more than {gt:.10g}",
     "greater_than_equal": "{ge:.10g} or more",
     "less_than_equal": "{le:.10g} or less",
+    "bool_parsing": "true or false",
     "literal_error": "{expected}",
     "string_unicode": "text in UTF-8",
 }
@@ -134,9 +182,13 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
     shutdown_grace_seconds: SecondsOrZero = 20
     missing_limit: Annotated[int, Field(ge=1, le=1000)] = 5
+    notify_covers: bool = False
     http_listen: Annotated[str, AfterValidator(_listen)] | None = None
+    webhook_url: Annotated[SecretStr, AfterValidator(_webhook_url)] | None = None
+    webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secrets)] | None = None
     log_format: Literal["json", "console", "auto"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    probes_per_hour: Annotated[int, Field(ge=0, le=3600)] = 6
 
     #: Names with our prefix that no setting has, with the place in a file.
     _ignored: tuple[str, ...] = PrivateAttr(default=())
@@ -149,7 +201,19 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _credentials_are_whole(self) -> "Settings":
         if (self.tiktok_client_key is None) != (self.tiktok_client_secret is None):
-            raise ValueError("expected both or neither of the two")
+            raise ValueError(
+                f"{PREFIX}TIKTOK_CLIENT_KEY, {PREFIX}TIKTOK_CLIENT_SECRET: expected both or neither"
+                " of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _webhooks_are_signed(self) -> "Settings":
+        if self.webhook_url and not self.webhook_secret:
+            raise ValueError(
+                f"{PREFIX}WEBHOOK_SECRET is not set: expected whsec_ and 24 to 64 bytes in base64,"
+                f" as {PREFIX}WEBHOOK_URL is set"
+            )
         return self
 
     @property
@@ -178,6 +242,13 @@ class Settings(BaseSettings):
         if key is None or secret is None:
             return None
         return AppCredentials(key.get_secret_value(), secret.get_secret_value())
+
+    @property
+    def webhook_target(self) -> Target | None:
+        """Where webhooks go; None: nowhere."""
+        if self.webhook_url is None:
+            return None
+        return Target(self.webhook_url.get_secret_value(), split_keys(self.webhook_secret))
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -263,7 +334,7 @@ def unknown_variables(environment: Iterable[str]) -> list[str]:
 def _complaint(item: Mapping[str, Any]) -> str:
     field = str(item["loc"][0]) if item["loc"] else None
     if field is None:
-        return f"{PREFIX}TIKTOK_CLIENT_KEY, {PREFIX}TIKTOK_CLIENT_SECRET: {expected(item)}"
+        return expected(item)  # of several settings, which it names
     name = PREFIX + field.upper()
     if item["type"] == "missing":
         return f"{name} is not set: {EXPECTED_URL}"

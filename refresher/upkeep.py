@@ -1,7 +1,7 @@
-"""What a daemon does beside the flow: heartbeat, summary, tokens and audit, each on its tick."""
+"""What a daemon does beside the flow, each on its tick: heartbeat, summary, webhooks and more."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from math import inf
@@ -25,12 +25,17 @@ from refresher.postgres.replicas import beat
 from refresher.postgres.sealing import Sealer, seal_all
 from refresher.postgres.status import count_isolated, read_quota, read_summary
 from refresher.postgres.tokens import consents_ending, free_waiting, ignored_tokens
+from refresher.probing import Probing
 from refresher.schedule import Schedule
 from refresher.simulation.plan import Plan
+from refresher.webhooks.delivery import DELIVER_SECONDS, TIDY_SECONDS, Delivery, tidy
 
 SUMMARY_SECONDS: Final = 60.0
 TEND_TOKENS_SECONDS: Final = 3600.0
 IGNORED_TOKENS_SECONDS: Final = 10.0
+
+#: Its name, how often it turns, what sets it going, and what it does.
+Loop = tuple[str, float, asyncio.Event, Callable[[], Awaitable[None]]]
 
 
 @dataclass(slots=True)
@@ -56,8 +61,11 @@ class Upkeep:
     limit_per_minute: int
     #: What a forecast looks at: the settings, and how far ahead.
     plan: Plan
+    probing: Probing
     #: The tables that applications have attached.
     attachments: Attachments
+    #: None: no webhook URL is set.
+    webhooks: Delivery | None = None
     #: The tally of the last summary.
     summarized: Tally = field(default_factory=Tally)
     #: How many requests TikTok had answered at the last heartbeat.
@@ -119,6 +127,15 @@ class Upkeep:
             self.pool, self.plan, managed=self.managed, fingerprint=self.fingerprint
         )
 
+    async def tidy_outbox(self) -> None:
+        """Give up old webhooks, and keep changes going to the outbox if we deliver them."""
+        await tidy(self.pool, on=self.webhooks is not None)
+
+    async def share_hosts(self) -> None:
+        """Hear of hosts whose covers die early, and bring forward what was stored before."""
+        await self.probing.share_hosts()
+        await self.probing.bring_forward(_refused("forward"))
+
     async def _wake_waiting(self) -> None:
         """Changed credentials are tried at once: nobody waits for what is put right."""
         if self.fingerprint is None or not self.managed:
@@ -145,10 +162,19 @@ class Upkeep:
 
 
 def begin(
-    upkeep: Upkeep, schedule: Schedule, outage: Outage, *, summary_seconds: float = SUMMARY_SECONDS
+    upkeep: Upkeep,
+    schedule: Schedule,
+    outage: Outage,
+    *,
+    summary_seconds: float = SUMMARY_SECONDS,
+    probes: bool = True,
 ) -> list[asyncio.Task[None]]:
-    """Start the loops; those that need not wait begin at once. The caller cancels the tasks."""
-    loops = (
+    """Start the loops; those that need not wait begin at once. The caller cancels the tasks.
+
+    `probes`: fetch covers, if the settings say so.
+    """
+    loops: list[Loop] = [
+        ("cover hosts", BEAT_SECONDS, _at_once(), upkeep.share_hosts),
         ("heartbeat", BEAT_SECONDS, _at_once(), upkeep.beat),
         ("tend tokens", TEND_TOKENS_SECONDS, _at_once(), upkeep.tend_tokens),
         ("summary", summary_seconds, asyncio.Event(), upkeep.summarize),
@@ -156,15 +182,25 @@ def begin(
         ("audit", AUDIT_SECONDS, asyncio.Event(), upkeep.audit),
         ("ignored tokens", IGNORED_TOKENS_SECONDS, asyncio.Event(), upkeep.tell_ignored_tokens),
         ("attachments", WALK_SECONDS, _at_once(), upkeep.attachments.walk),
-        ("told videos", TOLD_SECONDS, asyncio.Event(), upkeep.attachments.apply),
+        ("told rows", TOLD_SECONDS, upkeep.attachments.told, upkeep.attachments.apply),
         ("told covers", TOLD_SECONDS, asyncio.Event(), upkeep.attachments.carry),
-    )
+        ("outbox", TIDY_SECONDS, _at_once(), upkeep.tidy_outbox),
+        *_deliveries(upkeep.webhooks),
+    ]
+    if probes and upkeep.probing.per_hour:
+        probing = upkeep.probing
+        loops.append(("probe", probing.look_seconds, asyncio.Event(), probing.probe))
     return [
         asyncio.create_task(
             on_each(outage, name, schedule.every(seconds, tick), _told(upkeep.meter, name, unit))
         )
         for name, seconds, tick, unit in loops
     ]
+
+
+def _deliveries(webhooks: Delivery | None) -> Iterator[Loop]:
+    if webhooks:
+        yield "webhooks", DELIVER_SECONDS, _at_once(), webhooks.deliver
 
 
 def _told(

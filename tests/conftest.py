@@ -37,7 +37,9 @@ hypothesis.settings.load_profile("suite")
 
 #: Long enough for a slow machine. No test asserts it.
 PATIENCE_SECONDS = 60.0
-SECRET = re.compile(r"\b(?:act|rft)\.\w|x-signature=(?!\[redacted\])|pass-word-of-the-tests")
+SECRET = re.compile(
+    r"\b(?:act|rft)\.\w|\bwhsec_\w{3}|x-signature=(?!\[redacted\])|pass-word-of-the-tests"
+)
 #: Reads a line of a log; refuses one that is not as ops/log-schema.json says.
 LINES = msgspec.json.Decoder(Line)
 
@@ -209,9 +211,9 @@ class World:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
     return port
 
 

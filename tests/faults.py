@@ -193,10 +193,10 @@ async def is_ready(port: int) -> bool:
 
 @asynccontextmanager
 async def lively(port: int) -> AsyncIterator[None]:
-    """Meanwhile, /livez always answers 200 within 2 s. /readyz is asked, too, as probes do."""
+    """Meanwhile, /livez always answers 200 within 2 s. /readyz is asked, too, as health checks do."""
     stop = asyncio.Event()
 
-    async def probe(session: aiohttp.ClientSession, path: str) -> Counter[int]:
+    async def ask(session: aiohttp.ClientSession, path: str) -> Counter[int]:
         answers: Counter[int] = Counter()
         while not stop.is_set():
             async with session.get(f"http://127.0.0.1:{port}/{path}") as response:
@@ -208,10 +208,10 @@ async def lively(port: int) -> AsyncIterator[None]:
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as impatient,
         aiohttp.ClientSession() as patient,
-        asyncio.TaskGroup() as probing,
+        asyncio.TaskGroup() as asking,
     ):
-        live = probing.create_task(probe(impatient, "livez"))
-        ready = probing.create_task(probe(patient, "readyz"))
+        live = asking.create_task(ask(impatient, "livez"))
+        ready = asking.create_task(ask(patient, "readyz"))
         try:
             yield
         finally:

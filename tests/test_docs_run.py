@@ -16,9 +16,20 @@ from refresher.cli import app
 from tests.conftest import PATIENCE_SECONDS, environment, free_port
 from tests.documented import PAGES, PROGRAM, ROOT, blocks, commands, in_sentences, scripts
 from tests.faults import programs
+from tests.receiver import SECRET, receiving
 from tests.unit.test_examples import example_of
 from tests.unit.test_reference import commands as help_of
 
+#: The tables of an application that docs/attach.md and the help speak of.
+APPLICATION = """
+CREATE TABLE users (id bigint PRIMARY KEY, tiktok_open_id text UNIQUE);
+CREATE TABLE clips (user_id bigint REFERENCES users, tiktok_id text, cover_url text,
+    cover_expires timestamptz, UNIQUE (user_id, tiktok_id));
+CREATE TABLE identities (uid text, provider text, access_token text, expires_at timestamptz,
+    refresh_token text, refresh_expires_at timestamptz, UNIQUE (provider, uid));
+CREATE TABLE videos (open_id text, tiktok_id text, PRIMARY KEY (open_id, tiktok_id));
+"""
+ATTACHED = "attach --table public.videos --video-id tiktok_id --account open_id"
 OPEN_ID, VIDEO_ID = "-000abc", "7077642457847994444"
 #: An account to be removed.
 LEAVING = "-000xyz"
@@ -102,6 +113,9 @@ ELSEWHERE = {
     "refresher accounts pause": NAME,
     "refresher accounts remove OPEN_ID": "asks on a terminal: tests/test_removal.py",
     "refresher accounts resume": NAME,
+    "refresher attach": NAME,
+    "refresher attach --check": NAME,
+    "refresher attach --print-sql": NAME,
     "refresher simulate": NAME,
 }
 
@@ -215,8 +229,15 @@ def clone(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-async def terminal(clone, database, empty_database, refresher, start, serve):
-    """A terminal with the settings of a daemon that has refreshed a cover."""
+async def receiver():
+    """Takes webhooks."""
+    async with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def terminal(clone, database, empty_database, refresher, start, serve, receiver):
+    """A terminal with the settings of a daemon that has refreshed a cover, and has a table attached."""
     world = await serve()
     world.emulator.add_account(OPEN_ID, "act.one")
     world.emulator.add_account(LEAVING, "act.two")
@@ -228,9 +249,13 @@ async def terminal(clone, database, empty_database, refresher, start, serve):
         "tiktok_client_key": "key-of-the-app",
         "tiktok_client_secret": "secret-of-the-app",
         "http_listen": f"127.0.0.1:{free_port()}",
+        "webhook_url": receiver.url,
+        "webhook_secret": SECRET,
     }
     for kind in ("accounts", "videos"):
         assert (await refresher(kind, "import", f"{kind}.csv", **settings))[0] == 0
+    await world.pool.execute(APPLICATION)
+    assert (await refresher(*ATTACHED.split(), **settings))[0] == 0
     daemon = await start(**settings)
     await daemon.until_event("account.refreshed")
     port = str(free_port())

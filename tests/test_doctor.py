@@ -644,6 +644,24 @@ async def test_how_scattered_the_videos_of_accounts_are(stored, pool):
     assert (await outcome(stored, check))[0] is OK
 
 
+# --- Webhooks ---
+
+
+async def test_webhooks(database, pool):
+    """One that waits is no trouble; one that has waited for an hour is."""
+    assert await outcome(database, "webhooks.delivered") == (OK, "no webhook waits")
+    await pool.execute(
+        "INSERT INTO refresher.outbox (open_id, place, type, data)"
+        " VALUES ('ana', 1, 'account.parked', '{}')"
+    )
+    assert (await outcome(database, "webhooks.delivered"))[0] is OK
+    await pool.execute("UPDATE refresher.outbox SET changed_at = now() - interval '61 minutes'")
+    assert await outcome(database, "webhooks.delivered") == (
+        WARNING,
+        "1 webhook not delivered, the oldest for 1 h 1 min",
+    )
+
+
 # --- Replicas ---
 
 

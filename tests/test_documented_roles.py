@@ -7,13 +7,17 @@ import asyncpg
 import pytest
 
 from refresher.domain.checkup.findings import Outcome
+from refresher.postgres.database import connected
 from refresher.postgres.migrate import migrate
+from refresher.postgres.outbox import end, put_off, take
+from refresher.webhooks.delivery import LEASE, tidy
 from tests import faults
-from tests.conftest import administer
+from tests.conftest import administer, eventually
 from tests.test_doctor import findings
 from tests.test_page import text_of, visited
 from tests.test_tokens import CLIENT
 
+ATTACH = (Path(__file__).parents[1] / "docs" / "attach.md").read_text()
 SECURITY = Path(__file__).parents[1] / "docs" / "security.md"
 ROLES, GRANTS = re.findall(
     r"```sql\n(.*?)```", SECURITY.read_text().partition("## Database roles")[2], re.DOTALL
@@ -100,6 +104,29 @@ async def test_who_may_remove_an_account(as_role, refresher, serve):
     assert len(world.emulator.revoke_record) == 1
 
 
+async def test_an_applications_changes_go_to_the_outbox(as_role):
+    """Though it may not read it; the daemon takes them and ends them."""
+    application = await asyncpg.connect(as_role("refresher_app"))
+    async with connected(as_role("refresher_daemon"), application_name="tests") as daemon:
+        await tidy(daemon, on=True)
+        await application.execute(
+            """
+            INSERT INTO refresher.accounts (open_id, access_token) VALUES ('ana', 'act.1');
+            UPDATE refresher.accounts SET state = 'needs_scope' WHERE open_id = 'ana';
+            UPDATE refresher.accounts SET access_token = 'act.2' WHERE open_id = 'ana';
+            """
+        )
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await application.fetch("SELECT * FROM refresher.outbox")
+        types = []
+        while taken := await take(daemon, 8, LEASE):
+            types += [one.webhook.type for one in taken]
+            await put_off(daemon, taken[0], LEASE)
+            await end(daemon, taken[0])
+        assert types == ["account.parked", "account.recovered"]
+    await application.close()
+
+
 async def test_doctor_finds_all_rights_with_them(as_role, own_server):
     """And names each that is missing."""
     found = await findings(as_role("refresher_daemon"))
@@ -145,7 +172,8 @@ async def test_rows_that_are_hidden_and_connections_that_are_few(as_role, own_se
 async def test_with_the_grants_of_before_only_the_replicas_are_not_known(as_role):
     """Page and metrics show all the rest, and say what is missing."""
     await administer(
-        as_role("refresher_owner"), "REVOKE ALL ON refresher.replicas FROM refresher_daemon"
+        as_role("refresher_owner"),
+        "REVOKE ALL ON refresher.replicas, refresher.outbox FROM refresher_daemon",
     )
     async with visited(as_role("refresher_daemon")) as browser:
         page = await text_of(browser, "/")
@@ -154,3 +182,57 @@ async def test_with_the_grants_of_before_only_the_replicas_are_not_known(as_role
     assert "No video of an active account is stored." in page
     assert "refresher_due_videos 0" in metrics
     assert "# TYPE refresher_replicas " not in metrics
+    assert "# TYPE refresher_waiting_webhooks " not in metrics
+
+
+async def test_the_owner_attaches_a_table_of_the_application(
+    as_role, own_server, serve, start, refresher
+):
+    """With the grants of docs/attach.md; the daemon's role then writes covers into the table."""
+    beside = await serve(cover_ttl=7200)
+    async with faults.looking(beside, own_server.url_of("refresher")) as world:
+        for name in ("ana", "bo"):
+            world.emulator.add_account(name, f"act.{name}")
+            world.emulator.add_video(name, "7")
+        await world.pool.execute(
+            """
+            CREATE SCHEMA app;
+            CREATE TABLE app.users (id bigint PRIMARY KEY, tiktok_open_id text UNIQUE);
+            CREATE TABLE app.clips (user_id bigint, tiktok_id text, cover_url text,
+                cover_expires timestamptz, PRIMARY KEY (user_id, tiktok_id));
+            INSERT INTO app.users VALUES (1, 'ana'), (2, 'bo');
+            INSERT INTO app.clips VALUES (1, '7');
+            GRANT ALL ON SCHEMA app TO refresher_app;
+            GRANT ALL ON app.clips TO refresher_app;
+            """
+        )
+        (grants,) = re.findall(r"```sql\n(GRANT USAGE ON SCHEMA public.*?)```", ATTACH, re.DOTALL)
+        named = grants.replace("public", "app").replace("clips", "app.clips")
+        await world.pool.execute(named.replace("users", "app.users"))
+        await world.pool.execute(
+            "INSERT INTO refresher.accounts (open_id, access_token)"
+            " VALUES ('ana', 'act.ana'), ('bo', 'act.bo')"
+        )
+        code, out, err = await refresher(
+            *("attach", "--table", "app.clips", "--video-id", "tiktok_id", "--account", "user_id"),
+            *("--account-table", "app.users", "--open-id", "tiktok_open_id"),
+            *("--cover", "cover_url", "--expires", "cover_expires"),
+            url=as_role("refresher_owner"),
+        )
+        assert (code, err) == (0, ""), out
+        daemon = await start(world, database_url=as_role("refresher_daemon"))
+        application = await asyncpg.connect(as_role("refresher_app"))
+        await application.execute("INSERT INTO app.clips VALUES (2, '7')")
+
+        async def covered():
+            living = "SELECT count(*) FROM app.clips WHERE cover_expires > now()"
+            return await application.fetchval(living) == 2
+
+        await eventually(covered, "covers in the application's own rows")
+        await application.close()
+        assert not daemon.events("loop.failed")
+        assert await daemon.stopped() == 0
+        detach = ("detach", "--table", "app.clips")
+        refused = await refresher(*detach, url=as_role("refresher_owner"))
+        assert refused == (2, "", "refresher: database: must be owner of relation clips\n")
+        assert (await refresher(*detach, url=own_server.url_of("refresher")))[0] == 0

@@ -382,6 +382,18 @@ async def test_a_cover_is_an_image_until_it_expires():
         assert (await client.get(url))[0] == 403
 
 
+async def test_covers_can_be_ordered_to_die_early():
+    """They name the same expiry as ever, and are refused before it."""
+    clock = Clock()
+    async with served(clock, cover_ttl=60, covers_die_early_seconds=20) as (_, client):
+        url = await cover_of(client)
+        assert f"x-expires={int(NOW) + 60}&" in url
+        clock.now = int(NOW) + 39.999
+        assert (await client.get(url))[0] == 200
+        clock.now = int(NOW) + 40
+        assert (await client.get(url))[0] == 403
+
+
 async def test_a_cover_url_must_stay_byte_for_byte():
     """Re-encoding the URL, altering the signature, moving the expiry or the path: all 403."""
     async with served() as (_, client):

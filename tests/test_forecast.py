@@ -320,6 +320,8 @@ def upkeep(pool, limit_per_app):
         fingerprint=None,
         limit_per_minute=600,
         plan=plan_of(settings, "hourly", DAY_SECONDS),
+        probing=None,
+        attachments=None,
     )
 
 

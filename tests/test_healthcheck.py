@@ -1,4 +1,4 @@
-"""`healthcheck`, as the probe of a container calls it."""
+"""`healthcheck`, as the health check of a container calls it."""
 
 from tests.conftest import free_port
 

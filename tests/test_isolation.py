@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from benchmarks.bad_accounts import KINDS, Run, measure, show
-from refresher.domain.breaker import LOST_PROBES
+from refresher.domain.breaker import LOST_TRIALS
 from refresher.domain.claiming import chunks_of
 from refresher.domain.cohorts import Cohort, Fleet
 from refresher.domain.conclude import Whose
@@ -277,7 +277,7 @@ def test_an_account_that_fails_by_itself_is_isolated_in_the_end(failures, by_its
 
 @given(failures=st.integers(0, 2), tries=st.integers(1, 500), chance=chances)
 def test_an_outage_puts_nobody_on_the_long_ladder(failures, tries, chance):
-    """However often an account is a probe: seconds after it, it is asked again."""
+    """However often an account is a trial: seconds after it, it is asked again."""
     for _ in range(tries):
         after = back_off(failures, chance, nobody_answered=True, by_itself=failures > 5)
         failures = after.failures
@@ -628,7 +628,7 @@ async def test_a_standing_begins_once_and_ends_with_an_answer(pool):
     assert await count_isolated(pool) == 0
 
 
-async def test_a_probe_goes_round_the_accounts(pool):
+async def test_a_trial_goes_round_the_accounts(pool):
     """Not to one that was tried, nor to one that was not well, while there are others; in no order."""
     for name in ("ana", "ben", "cem", "dan"):
         await add(pool, name, 5)
@@ -652,7 +652,7 @@ async def test_a_probe_goes_round_the_accounts(pool):
     assert firsts == {"ana", "ben", "cem"}
 
 
-async def test_a_probe_may_ask_for_what_is_not_due(pool):
+async def test_a_trial_may_ask_for_what_is_not_due(pool):
     """Where all that is due may be bad; that it is early counts no miss."""
     await add(pool, "bad", 5)
     await add(pool, "good", 50, due=timedelta(hours=1))
@@ -663,11 +663,11 @@ async def test_a_probe_may_ask_for_what_is_not_due(pool):
     (taken,) = await replica(pool).claim(1, tried=["bad"])
     assert (taken.open_id, len(taken.videos)) == ("good", 20)
     assert not any(video.due for video in taken.videos)
-    assert [one.open_id for one in await replica(pool).claim(1)] == ["bad"], "no probe: what is due"
+    assert [one.open_id for one in await replica(pool).claim(1)] == ["bad"], "no trial: what is due"
 
 
-async def test_a_probe_finds_whose_trigger_stands_in_its_way(pool):
-    """One that is not due, too: it is left alone, and the others are probes."""
+async def test_a_trial_finds_whose_trigger_stands_in_its_way(pool):
+    """One that is not due, too: it is left alone, and the others are trials."""
     for name in ("tried", "refusing"):
         await add(pool, name, 5)
     await make_well(pool, "refusing")
@@ -991,8 +991,8 @@ async def test_an_outage_that_meets_isolated_accounts_is_found_and_outlasted(ser
         "UPDATE refresher.accounts SET wake_at = now() WHERE isolated_since IS NULL"
     )
     await daemon.until_event("upstream.lost")
-    # All that was in flight, and the probes.
-    assert len(world.emulator.record) - sent <= 25 + 2 * LOST_PROBES
+    # All that was in flight, and the trials.
+    assert len(world.emulator.record) - sent <= 25 + 2 * LOST_TRIALS
     assert await daemon.stopped() == 0
     daemon = await start(world)
     await daemon.until_event("upstream.lost")

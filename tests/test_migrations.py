@@ -85,12 +85,23 @@ async def test_no_index_covers_what_a_refresh_writes(pool):
         "accounts_pkey",
         "accounts_wake_at",
         "accounts_tokens_ignored",
+        "outbox_pkey",
+        "outbox_next_attempt_at",
+        "outbox_open_id",
         "used_tokens_pkey",
         "videos_pkey",
         "app_pkey",
         "audit_pkey",
         "replicas_pkey",
+        "cover_hosts_pkey",
+        "probes_probed_at",
+        "probing_pkey",
         "alembic_version_pkc",
+        "attachments_pkey",
+        "attachments_name_key",
+        "attached_tokens_pkey",
+        "changed_rows_pkey",
+        "changed_covers_pkey",
     }
     (key,) = [row["indexdef"] for row in rows if row["indexname"] == "videos_pkey"]
     assert key.endswith("(open_id, video_id)")

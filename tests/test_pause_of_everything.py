@@ -102,7 +102,7 @@ async def test_a_pause_that_begins_during_once_ends_it(start, serve, pool):
 
 
 async def test_no_claim_of_any_kind_takes_an_account_during_a_pause(pool):
-    """Claims, probes and the search for an account that stands in the way; by no look at accounts."""
+    """Claims, trials and the search for an account that stands in the way; by no look at accounts."""
     await pool.execute(
         "INSERT INTO refresher.accounts (open_id, access_token) VALUES ('ana', 'act.x')"
     )

@@ -15,6 +15,7 @@ import pytest
 
 from refresher import upkeep
 from refresher.assembly import assembled
+from refresher.domain.due import DuePolicy
 from refresher.domain.model import (
     ChunkWrite,
     OpenId,
@@ -26,13 +27,19 @@ from refresher.domain.model import (
     Write,
 )
 from refresher.domain.pacing import Pace
-from refresher.postgres import partitioning
+from refresher.postgres import partitioning, probes
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.audit import AUDIT, AUDIT_SECONDS, WALK_STEPS, audit_step
 from refresher.postgres.claims import CLAIM
 from refresher.postgres.connector import Connector
 from refresher.postgres.database import SCAN_SECONDS
 from refresher.postgres.details import Wanted, list_troubled, read_details
+from refresher.postgres.probes import (
+    ACCOUNTS_SAMPLED,
+    FORWARD_ACCOUNTS,
+    next_forwarding,
+    probe_candidates,
+)
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.status import ISOLATED, QUOTA, SUMMARY, read_summary
 from refresher.postgres.tokens import TokenStore, consents_ending, ignored_tokens
@@ -162,6 +169,8 @@ async def hot_path(connection):
     pair = TokenPair("act.y", 86400.0, "rft.y", None, None)
     used = RefreshToken("rft.x", interrupted=False)
     step = ACCOUNTS // WALK_STEPS + 1
+    await connection.execute(FORWARDED)
+    work = await next_forwarding(OneConnection(connection))
     acts = [
         (lambda _: claims.claim(128), Bound(2 * DUE, DUE)),
         (partial(write, WRITE_BACK, chunks), Bound(LEASED, 20 * LEASED)),
@@ -185,12 +194,19 @@ async def hot_path(connection):
         (lambda pool: read_details(pool, pace, managed=True), Bound(ACCOUNTS)),
         (lambda pool: list_troubled(pool, Wanted(), 101, managed=True), Bound(ACCOUNTS)),
         (ignored_tokens, Bound(0)),
+        (probe_candidates, Bound(2 * ACCOUNTS_SAMPLED, ACCOUNTS_SAMPLED + PARTITIONS)),
+        (next_forwarding, Bound(FORWARD_ACCOUNTS)),
+        (partial(bring_forward, work=work, policy=POLICY), Bound(0, 2 * len(work.open_ids))),
     ]
     return [
         (statement, values, bound)
         for act, bound in acts
         for statement, values in await sent(connection, act)
     ]
+
+
+async def bring_forward(pool, work, policy):
+    await probes.bring_forward(pool, work, "https://c", policy, pytest.fail)
 
 
 async def ctids_of(connection, open_id):
@@ -204,6 +220,14 @@ async def write(statement, chunks, pool):
     """By a statement of a write-back."""
     await _write(pool, statement, chunks)
 
+
+#: A host whose lead has grown.
+FORWARDED = """
+INSERT INTO refresher.cover_hosts (host, grown_seconds, grown_at, forward_to)
+VALUES ('c', 900, now() - interval '1 minute', 'account-1')
+ON CONFLICT DO NOTHING
+"""
+POLICY = DuePolicy(timedelta(hours=1), timedelta(minutes=30), timedelta(hours=6), 5)
 
 # Those of a table that was never analyzed; undone with the rest.
 FORGET_STATISTICS = """

@@ -48,7 +48,7 @@ def test_help_loads_nothing_heavy(arguments):
     assert done.stderr == "loaded:\n"
 
 
-def test_a_probe_loads_nothing_heavy():
+def test_a_health_check_loads_nothing_heavy():
     """It comes every few seconds."""
     script = (
         "import sys\n"

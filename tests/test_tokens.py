@@ -109,7 +109,7 @@ async def in_a_hurry(pool, condition, what):
     await eventually(hurried, what)
 
 
-async def several_polls(world, name="probe"):
+async def several_polls(world, name="polls"):
     """Shown by an account whose new videos are asked for, three times, one after the other."""
     if not await row_of(world.pool, name):
         await world.add_account(name)

@@ -11,7 +11,7 @@ from tests.conftest import eventually, free_port, until
 @pytest.mark.long
 @pytest.mark.parametrize("mode", ["failed", "cut", "hang"])
 async def test_an_outage_costs_few_calls(serve, start, mode):
-    """Down for 20 s, 5,000 covers due: nine calls and seven probes at most; fresh 30 s after."""
+    """Down for 20 s, 5,000 covers due: nine calls and seven trials at most; fresh 30 s after."""
     world = await serve(latency_seconds=0.02)
     for number in range(50):
         await world.add_account(f"account-{number}", videos=100)

@@ -7,7 +7,7 @@ application's table tells they know nothing, and covers that they write are carr
 from alembic import op
 
 revision = "0015"
-down_revision = "0012"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 

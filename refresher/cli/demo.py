@@ -66,6 +66,9 @@ def emulator(
     cover_ttl: Annotated[
         str, typer.Option(help="Seconds a cover lives, or hourly: to the full hour + 24 h.")
     ] = "21600",
+    covers_die_early: Annotated[
+        int, typer.Option(min=0, help="Seconds before their expiry that covers are refused.")
+    ] = 0,
     access_token_ttl: Annotated[int, typer.Option(min=1, help="Seconds.")] = 7200,
     refresh_token_rotation: Annotated[
         str, typer.Option(help="strict: the old refresh token dies at once; lenient: it lives on.")
@@ -121,6 +124,7 @@ def emulator(
     try:
         options = EmulatorOptions(
             cover_ttl="hourly" if cover_ttl == "hourly" else whole("--cover-ttl", cover_ttl),
+            covers_die_early_seconds=covers_die_early,
             access_token_ttl_seconds=access_token_ttl,
             refresh_token_rotation=_rotation(refresh_token_rotation),
             old_access_tokens=_fate(old_access_tokens),

@@ -8,7 +8,7 @@ import typer
 
 from refresher.cli.output import Incomplete
 
-#: Below the time-out that a container usually gives its probe.
+#: Below the time-out that a container usually gives its health check.
 ANSWER_SECONDS: Final = 4.0
 #: What a daemon that listens on all addresses is asked at.
 ON_ALL: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not ours
@@ -35,7 +35,7 @@ def healthcheck(
 
 def _address() -> str:
     """Where the daemon listens. Raises `SettingsError`."""
-    # To read all settings takes several times as long as the rest, and probes come every few
+    # To read all settings takes several times as long as the rest, and checks come every few
     # seconds.
     given = os.environ.get(LISTEN, "")
     if given.rpartition(":")[2].isdecimal():

@@ -26,6 +26,7 @@ from refresher.cli import (
     status,
     tokens,
     videos,
+    webhooks,
 )
 from refresher.cli.output import Incomplete, Misuse, say
 
@@ -81,6 +82,7 @@ app.command()(attach.detach)
 app.add_typer(accounts.accounts, name="accounts")
 app.add_typer(videos.videos, name="videos")
 app.add_typer(tokens.tokens, name="tokens")
+app.add_typer(webhooks.webhooks, name="webhooks")
 
 
 def main() -> None:

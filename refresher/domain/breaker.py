@@ -14,12 +14,12 @@ IDLE_SECONDS: Final = 10.0
 #: itself has its own back-off.
 RUN: Final = 5
 ACCOUNTS: Final = 2
-#: The longest pause before the first probe, before the second, and so on. Short ones come first, so
+#: The longest pause before the first trial, before the second, and so on. Short ones come first, so
 #: that we soon tell an outage from bad luck.
-PROBE_SECONDS: Final = (1.0, 1.5, 3.0, 6.0, 8.0)
-#: After so many failed probes, each of another account, the API counts as away. If one account in
+TRIAL_SECONDS: Final = (1.0, 1.5, 3.0, 6.0, 8.0)
+#: After so many failed trials, each of another account, the API counts as away. If one account in
 #: five is bad and the bad ones come first, all four are bad by chance once in two thousand times.
-LOST_PROBES: Final = 4
+LOST_TRIALS: Final = 4
 
 
 class Breaker:
@@ -39,8 +39,8 @@ class Breaker:
         self._opened_at: float | None = None
         self._open_seconds = 0.0
         self._paused_until = -inf
-        self._probing = False
-        self._failed_probes = 0
+        self._in_trial = False
+        self._failed_trials = 0
 
     @property
     def is_open(self) -> bool:
@@ -49,10 +49,10 @@ class Breaker:
     @property
     def is_lost(self) -> bool:
         """Open, and shown not to be the fault of single accounts."""
-        return self.is_open and self._failed_probes >= LOST_PROBES
+        return self.is_open and self._failed_trials >= LOST_TRIALS
 
     def window(self, now: float) -> int:
-        """How many requests may be in flight; open: 0 during the pause, then 1, a probe."""
+        """How many requests may be in flight; open: 0 during the pause, then 1, a trial."""
         if self.is_open:
             return int(now >= self._paused_until)
         # Each further account that has just failed makes the window smaller, until one is answered.
@@ -60,7 +60,7 @@ class Breaker:
         return max(1, self._closed_window(now) - doubts)
 
     def pause_left(self, now: float) -> float:
-        """Seconds until a probe may be sent; 0 if it may be now, or if closed."""
+        """Seconds until a trial may be sent; 0 if it may be now, or if closed."""
         return max(0.0, self._paused_until - now) if self.is_open else 0.0
 
     def open_seconds(self, now: float) -> float:
@@ -69,7 +69,7 @@ class Breaker:
 
     def sent(self, now: float) -> None:
         if self.is_open:
-            self._probing = True
+            self._in_trial = True
         else:
             self._window = self._closed_window(now)
         self._last_sent = now
@@ -96,7 +96,7 @@ class Breaker:
         `news`: the account is known to fail by itself.
         """
         if self.is_open:
-            return self._probe_failed(now, news=news)
+            return self._trial_failed(now, news=news)
         if news and sent >= self.last_success:
             self._run.append(account)
         if len(self._run) == RUN and len(set(self._run)) >= ACCOUNTS:
@@ -109,20 +109,20 @@ class Breaker:
 
     def _open(self, now: float) -> None:
         self._opened_at = now
-        self._failed_probes = 0
+        self._failed_trials = 0
         self._pause(now)
 
-    def _probe_failed(self, now: float, *, news: bool) -> bool:
-        # A probe is sent when nothing else is in flight. So a failure before it belongs to a
-        # request from before the opening and says nothing new; a failure after it is the probe's.
-        if not self._probing:
+    def _trial_failed(self, now: float, *, news: bool) -> bool:
+        # A trial is sent when nothing else is in flight. So a failure before it belongs to a
+        # request from before the opening and says nothing new; a failure after it is the trial's.
+        if not self._in_trial:
             return False
-        self._failed_probes += news
+        self._failed_trials += news
         self._pause(now)
-        return news and self._failed_probes == LOST_PROBES
+        return news and self._failed_trials == LOST_TRIALS
 
     def _pause(self, now: float) -> None:
-        """Pause for half to all of the time, so that replicas do not probe together."""
-        self._probing = False
-        longest = PROBE_SECONDS[min(self._failed_probes, len(PROBE_SECONDS) - 1)]
+        """Pause for half to all of the time, so that replicas do not try together."""
+        self._in_trial = False
+        longest = TRIAL_SECONDS[min(self._failed_trials, len(TRIAL_SECONDS) - 1)]
         self._paused_until = now + longest * (1 + self._chance()) / 2

@@ -48,22 +48,36 @@ def stable_fraction(text: str) -> float:
 
 
 def due_after_refresh(
-    policy: DuePolicy, account_spread: float, answered_at: datetime, expires_at: datetime
+    policy: DuePolicy,
+    account_spread: float,
+    answered_at: datetime,
+    expires_at: datetime,
+    grown_seconds: float = 0.0,
 ) -> datetime:
     """When to refresh a cover: `seconds_ahead` of its expiry. `account_spread` is the account's."""
     life_seconds = (expires_at - answered_at).total_seconds()
-    return expires_at - timedelta(seconds=seconds_ahead(policy, account_spread, life_seconds))
+    ahead = seconds_ahead(policy, account_spread, life_seconds, grown_seconds)
+    return expires_at - timedelta(seconds=ahead)
 
 
-def seconds_ahead(policy: DuePolicy, account_spread: float, life_seconds: float) -> float:
-    """How long before its expiry a cover is asked for: the account's lead and spread.
+def seconds_ahead(
+    policy: DuePolicy, account_spread: float, life_seconds: float, grown_seconds: float = 0.0
+) -> float:
+    """How long before its expiry a cover is asked for: the lead, and the account's spread.
 
-    If lead and spread together are more than a third of the cover's life, both shrink by the same
-    factor, so that short-lived covers keep their spread.
+    The lead is the operator's and what that of the cover's host has grown by. If lead and spread
+    together are more than a third of the cover's life, both shrink by the same factor, so that
+    short-lived covers keep their spread.
     """
-    lead, spread = policy.lead.total_seconds(), policy.spread.total_seconds()
-    longest, ahead, allowed = lead + spread, lead + spread * account_spread, life_seconds / 3
+    lead, spread = policy.lead.total_seconds() + grown_seconds, policy.spread.total_seconds()
+    longest, ahead = lead + spread, lead + spread * account_spread
+    allowed = longest_ahead(life_seconds)
     return ahead * (allowed / longest) if longest > allowed > 0 else ahead
+
+
+def longest_ahead(life_seconds: float) -> float:
+    """The last third of a cover's life: nothing is asked for before it."""
+    return life_seconds / 3
 
 
 def wait_after_miss(misses: int, *, present: bool) -> timedelta:

@@ -20,6 +20,7 @@ from refresher.domain.errors import (
     UpstreamError,
     UpstreamFailed,
 )
+from refresher.domain.probing import Outcome
 
 VIDEO_QUERY: Final = "video_query"
 TOKEN: Final = "token"  # noqa: S105 - an endpoint
@@ -98,6 +99,8 @@ class Meter:
     throttles: Counter[str] = field(default_factory=lambda: _none_of(SCOPES))
     #: Token renewals by outcome.
     renewals: Counter[str] = field(default_factory=lambda: _none_of(RENEWALS))
+    #: Covers that were fetched to see whether they live, by outcome.
+    probes: Counter[str] = field(default_factory=lambda: _none_of(tuple(Outcome)))
     #: When each loop last came to the end of a turn, in monotonic seconds.
     turned_at: dict[str, float] = field(default_factory=dict)
 

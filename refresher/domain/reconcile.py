@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Final
 
+from refresher.domain.cover_hosts import host_of
 from refresher.domain.due import (
     DuePolicy,
     account_spread,
@@ -17,6 +19,8 @@ from refresher.domain.errors import CoverUnusable
 from refresher.domain.expiry import all_url_characters, read_cover, usual_expiry
 from refresher.domain.model import OpenId, Video, VideoId, Write
 
+#: As long as all covers live as long as they say.
+NONE_GROWN: Final[Mapping[str, float]] = MappingProxyType({})
 MOST_MISSES: Final = 10_000  # the column is a smallint
 
 
@@ -38,16 +42,20 @@ def reconcile(
     asked: Sequence[Video],
     answer: Mapping[str, object],
     now: datetime,
+    *,
+    grown: Mapping[str, float] = NONE_GROWN,
 ) -> Reconciled:
     """Compare an answer (video ID to cover URL) with the videos asked for.
 
     Videos that nobody asked for are ignored. A write holds a cover only if it lives longer than the
     stored one, so nothing stored is emptied or shortened. Where nothing changes there is no write.
+    `grown`: by how many seconds the lead of a host has grown.
     """
     spread = account_spread(open_id)
     result = Reconciled()
     answered_at, fallback_seconds = now.timestamp(), policy.fallback_ttl.total_seconds()
-    alike: dict[float, Write] = {}  # covers of an answer mostly die in the same second
+    # Covers of an answer mostly die in the same second.
+    alike: dict[float | tuple[float, float], Write] = {}
     usual = answer if all_url_characters(answer) else {}
     for video in asked:
         url = usual.get(video.video_id)
@@ -60,11 +68,13 @@ def reconcile(
                 continue
             url, expires_at = cover
         result.refreshed += 1
-        write = alike.get(expires_at)
+        more = grown.get(host_of(url), 0.0) if grown else 0.0
+        key = (expires_at, more) if more else expires_at
+        write = alike.get(key)
         if write is None:
             moment = datetime.fromtimestamp(expires_at, UTC)
-            due_at = due_after_refresh(policy, spread, now, moment)
-            write = alike[expires_at] = Write([], due_at, moment)
+            due_at = due_after_refresh(policy, spread, now, moment, more)
+            write = alike[key] = Write([], due_at, moment)
             result.writes.append(write)
         write.video_ids.append(video.video_id)
         write.urls.append(url)

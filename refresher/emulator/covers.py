@@ -41,8 +41,10 @@ class CoverSigner:
         )
         return f"{base_url}{path}?{query}"
 
-    def serves(self, raw_target: str, now: float) -> bool:
+    def serves(self, raw_target: str, now: float, early_seconds: float = 0) -> bool:
         """Whether this request target, exactly as sent, is signed and not yet expired.
+
+        It dies `early_seconds` before it says so.
 
         Not documented: real URLs are known to break when `%2F` is re-encoded, hence the
         comparison without any decoding. Parameters other than these two are not looked at.
@@ -50,7 +52,8 @@ class CoverSigner:
         path, _, query = raw_target.partition("?")
         values = {key: value for key, _, value in (p.partition("=") for p in query.split("&"))}
         expires = values.get("x-expires", "")
-        return values.get("x-signature") == self._signature(path, expires) and now < int(expires)
+        is_signed = values.get("x-signature") == self._signature(path, expires)
+        return is_signed and now < int(expires) - early_seconds
 
     def _signature(self, path: str, expires: str) -> str:
         """Always contains a %2F, so that no URL survives re-encoding by luck."""

@@ -30,6 +30,8 @@ class EmulatorOptions:
 
     cover_ttl: int | Literal["hourly"] = 21600
     """Seconds, or `hourly`: the time of the answer rounded down to the hour, plus a day."""
+    covers_die_early_seconds: int = 0
+    """Covers are served only until so long before `x-expires`. Not documented."""
     access_token_ttl_seconds: int = 2 * HOUR_SECONDS
     refresh_token_rotation: Literal["strict", "lenient"] = "strict"  # noqa: S105 - a mode
     """What becomes of a refresh token once used: strict, it dies; lenient, it goes on working."""
@@ -102,6 +104,7 @@ class EmulatorOptions:
 
 
 NOT_NEGATIVE: Final = (
+    "covers_die_early_seconds",
     "latency_seconds",
     "slow_seconds",
     "retry_after_seconds",

@@ -209,7 +209,8 @@ class Emulator(World):
                 return Answer("down", silence)
 
     async def _serve_cover(self, request: web.Request) -> web.Response:
-        if not self._covers.serves(request.raw_path, self.clock()):
+        early_seconds = self.options.covers_die_early_seconds
+        if not self._covers.serves(request.raw_path, self.clock(), early_seconds):
             return web.Response(status=403, text="Forbidden")
         return web.Response(body=COVER_JPEG, content_type="image/jpeg")
 

@@ -111,7 +111,7 @@ class Capacity:
     async def take_permit(self, load: "Load") -> bool:
         """For `Permit`."""
         if self._health.is_down or self._has_permit():
-            # What was claimed before the outage is no probe.
+            # What was claimed before the outage is no trial.
             is_old = self._health.is_down and load.times_down < self.times_down
             permitted = self._has_permit() and not is_old
             self._permits += permitted

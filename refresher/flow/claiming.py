@@ -102,7 +102,7 @@ class Claiming:
     ) -> Sequence[Claim]:
         """Claim some accounts that can be claimed. Where there are any, there may be more."""
         self.more = False
-        if tried is not None:  # a probe: whom it asks for goes before
+        if tried is not None:  # a trial: whom it asks for goes before
             self._parts.clear()
             return await self._claim(chunk_budget, tried) or await self._claim_again(chunk_budget)
         claims = await self._search(chunk_budget)

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 from refresher.domain.answers import Affects, Failure, Reaction, understood
 from refresher.domain.clocks import Clock
 from refresher.domain.conclude import Whose
+from refresher.domain.cover_hosts import CoverHosts
 from refresher.domain.errors import AccessTokenRefused, NotSent, UpstreamError
 from refresher.domain.meter import TOKEN, VIDEO_QUERY, Meter
 from refresher.domain.model import UNUSABLE_TOKEN, RefreshToken, TokenPair, Video, usable_token
@@ -46,6 +47,7 @@ class Gate:
         results: Results,
         terms: Terms,
         meter: Meter,
+        hosts: CoverHosts,
         clock: Clock,
     ) -> None:
         self._upstream = upstream
@@ -57,6 +59,7 @@ class Gate:
         self._policy = terms.policy
         self._request_timeout_seconds = terms.request_timeout_seconds
         self._meter = meter
+        self._hosts = hosts
         self._clock = clock
         self._querying: set[asyncio.Task[None]] = set()
 
@@ -81,7 +84,8 @@ class Gate:
             self._note_failure(work, videos, answer)
             return answer if self._is_taken_apart(work, videos, answer) else None
         work.answered = True
-        return reconcile(self._policy, work.claim.open_id, videos, answer, work.now())
+        grown = self._hosts.grown
+        return reconcile(self._policy, work.claim.open_id, videos, answer, work.now(), grown=grown)
 
     async def ask_for_token(self, work: Work, refresh_token: RefreshToken) -> TokenPair | Failure:
         """A new pair, or why there is none."""

@@ -43,15 +43,15 @@ class Health:
 
     @property
     def is_down(self) -> bool:
-        """Nobody is answered just now, and only probes are sent."""
+        """Nobody is answered just now, and only trials are sent."""
         return self._breaker.is_open
 
     def window(self) -> int:
-        """How many requests may be in flight; while TikTok is down 0, or 1 for a probe."""
+        """How many requests may be in flight; while TikTok is down 0, or 1 for a trial."""
         return self._breaker.window(self._clock())
 
     def pause_left(self) -> float:
-        """Seconds until TikTok may be probed; 0 while it answers."""
+        """Seconds until TikTok may be tried; 0 while it answers."""
         return self._breaker.pause_left(self._clock())
 
     def away_seconds(self) -> float:
@@ -99,7 +99,7 @@ class Health:
             self._token_troubles.failed(request.open_id, (), now)
 
     def is_set_aside(self, request: SentRequest) -> bool:
-        """Whether a late request no longer counts: others are answered, or only probes are sent."""
+        """Whether a late request no longer counts: others are answered, or only trials are sent."""
         return self.is_down or request.sent_at < self._breaker.last_success
 
     def fails_by_itself(self, open_id: str) -> bool:

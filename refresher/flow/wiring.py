@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from refresher.domain.clocks import Chance, Clock
+from refresher.domain.cover_hosts import CoverHosts
 from refresher.domain.meter import Meter
 from refresher.flow.app_rate import Accounts as Rated
 from refresher.flow.app_rate import AppRate
@@ -19,7 +20,7 @@ from refresher.flow.leases import Leases
 from refresher.flow.lock_waits import Turns
 from refresher.flow.outage import Outage
 from refresher.flow.refresh import AccountRefresh
-from refresher.flow.results import Results, WriteBack
+from refresher.flow.results import Announce, Results, WriteBack, announce_nothing
 from refresher.flow.split import Split
 from refresher.flow.stop import Stop
 from refresher.flow.terms import Terms
@@ -43,10 +44,14 @@ class Outside:
     outage: Outage
     #: Counts what is done.
     meter: Meter
+    #: Which hosts kill covers early. Hears of hosts that answers name.
+    hosts: CoverHosts
     #: Random numbers in [0, 1).
     chance: Chance
     #: Monotonic seconds.
     clock: Clock
+    #: Hears of stored covers.
+    announce: Announce = announce_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,15 @@ def connect(outside: Outside, terms: Terms, wake: asyncio.Event) -> Parts:
     claiming = Claiming(outside.accounts, chance=chance, clock=clock)
     app_rate = AppRate(outside.accounts, outage=outage, stop=stop, clock=clock)
     turns = Turns(outside.write_back.holder, outage, stop.waits_over, clock)
-    results = Results(outside.write_back, turns, under_way=capacity.under_way, stop=stop, wake=wake)
+    results = Results(
+        outside.write_back,
+        turns,
+        under_way=capacity.under_way,
+        hosts=outside.hosts,
+        stop=stop,
+        wake=wake,
+        announce=outside.announce,
+    )
     leases = Leases(outside.accounts, turns, claiming=claiming, stop=stop, wake=wake, terms=terms)
     gate = Gate(
         outside.upstream,
@@ -84,6 +97,7 @@ def connect(outside: Outside, terms: Terms, wake: asyncio.Event) -> Parts:
         results=results,
         terms=terms,
         meter=outside.meter,
+        hosts=outside.hosts,
         clock=clock,
     )
     renewal = TokenRenewal(

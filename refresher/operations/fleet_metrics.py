@@ -13,6 +13,7 @@ from refresher.domain.clocks import Clock
 from refresher.domain.pacing import SILENT_SECONDS
 from refresher.operations.families import gauge, gauges, moment
 from refresher.operations.shared import Shared
+from refresher.postgres.outbox import Outbox
 from refresher.postgres.replicas import Replica
 from refresher.postgres.snapshot import Consents, Kind, Snapshot
 from refresher.postgres.status import Quota, Summary
@@ -57,6 +58,8 @@ def fleet_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _app(snapshot)
     if snapshot.replicas is not None:
         yield _replicas(snapshot.taken_at, snapshot.replicas)
+    if snapshot.outbox is not None:
+        yield from _outbox(snapshot.outbox)
 
 
 def _freshness(summary: Summary) -> Iterator[Metric]:
@@ -150,6 +153,17 @@ def _app(snapshot: Snapshot) -> Iterator[Metric]:
     )
     yield from gauge(
         "refresher_paused", f"1: everything is paused. {FLEET}", int(app.paused_since is not None)
+    )
+
+
+def _outbox(outbox: Outbox) -> Iterator[Metric]:
+    yield from gauge(
+        "refresher_waiting_webhooks", f"Webhooks that wait to be delivered. {FLEET}", outbox.waiting
+    )
+    yield from gauge(
+        "refresher_oldest_webhook_seconds",
+        f"For how long the oldest of them has waited. {FLEET}",
+        outbox.oldest_seconds,
     )
 
 

@@ -34,6 +34,7 @@ class ReplicaCollector(Collector):
         yield from _requests(sources.meter)
         yield _slot_waits(sources.meter)
         yield from _limits_and_renewals(sources.meter)
+        yield from _probes(sources)
         yield from counters(
             "refresher_log_events", "Events by name, whatever the log level.", "event", emitted
         )
@@ -131,4 +132,18 @@ def _limits_and_renewals(meter: Meter) -> Iterator[Metric]:
         "Attempts to get a new pair of tokens.",
         "outcome",
         meter.renewals,
+    )
+
+
+def _probes(sources: Sources) -> Iterator[Metric]:
+    yield from counters(
+        "refresher_probes",
+        "Covers fetched to see whether they live, by outcome.",
+        "outcome",
+        sources.meter.probes,
+    )
+    yield from gauge(
+        "refresher_lead_grown_seconds",
+        "By how much the lead of a host has grown at most, as its covers die early.",
+        max(sources.hosts.grown.values(), default=0.0),
     )

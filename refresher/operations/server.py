@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from refresher.domain.clocks import Clock
+from refresher.domain.cover_hosts import CoverHosts
 from refresher.domain.meter import Meter, Stats
 from refresher.domain.quota import Demand
 from refresher.events import OPERATIONS_SERVED
@@ -38,6 +39,7 @@ class Sources:
     #: What this replica has counted, and how it is just now.
     meter: Meter
     stats: Callable[[], Stats]
+    hosts: CoverHosts
     settings: Settings
     version: str
     #: Of the times in `meter`.
@@ -92,7 +94,7 @@ def _application(sources: Sources) -> "web.Application":
     answers: list[tuple[float, str | None]] = []
 
     async def readyz(_request: web.Request) -> web.Response:
-        # One check at a time, valid for a second: probes must not crowd a slow database.
+        # One check at a time, valid for a second: checks must not crowd a slow database.
         async with one_at_a_time:
             if not answers or monotonic() > answers[-1][0] + ANSWER_SECONDS:
                 answers[:] = [(monotonic(), await sources.ready())]

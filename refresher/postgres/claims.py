@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 ROWS_READ: Final = 1_000
 
 CLAIM: Final = statement("claim")
-PROBE: Final = statement("probe")
+TRIAL: Final = statement("trial")
 CLAIMABLE: Final = statement("claimable")
-PROBEABLE: Final = statement("probeable")
+TRIABLE: Final = statement("triable")
 RESERVE: Final = statement("reserve")
 
 
@@ -88,7 +88,7 @@ class Claims:
         """Lease the due accounts that have waited longest, at most `chunk_budget` chunks in all.
 
         More may be due. Accounts in `skipped` are skipped; with `only`, all others are. With
-        `tried` it is a probe: other accounts come first, and of these first the ones that were
+        `tried` it is a trial: other accounts come first, and of these first the ones that were
         well.
         """
         async with acquired(self._pool) as connection:
@@ -96,7 +96,7 @@ class Claims:
             ahead = self._lateness.ahead_seconds(sent)
             values = {**self._values(chunk_budget, ahead), "skipped": skipped, "only": only}
             rows = await connection.fetch(
-                *(CLAIM(**values) if tried is None else PROBE(**values, tried=list(tried)))
+                *(CLAIM(**values) if tried is None else TRIAL(**values, tried=list(tried)))
             )
             # Other rows tell of the claim as a whole, or of a lease undone.
             leased = [row for row in rows if row["open_id"] is not None]
@@ -152,7 +152,7 @@ class Claims:
         asked = (
             CLAIMABLE(**values, accounts=self._usual.accounts_for(chunk_budget))
             if tried is None
-            else PROBEABLE(**values, tried=list(tried))
+            else TRIABLE(**values, tried=list(tried))
         )
         async with acquired(self._pool) as connection:
             rows = await connection.fetch(*asked)

@@ -20,9 +20,12 @@ from refresher.domain.pacing import (
     WINDOW_SECONDS,
     step_seconds,
 )
+from refresher.domain.webhooks import TRIED_FOR_HOURS
 
 #: Accounts of one statement that ends waiting.
 FREED_AT_ONCE: Final = 500
+#: Webhooks of one statement that gives them up.
+GIVEN_UP_AT_ONCE: Final = 500
 #: The distance of two slots of a throttled account for which no limit is configured.
 ASSUMED_STEP_SECONDS: Final = step_seconds(600)
 
@@ -43,12 +46,14 @@ CONSTANTS: Final[Mapping[str, float]] = {
     "credentials_waited_for_seconds": 2 * CLIENT_REFUSED_SECONDS + 30,
     "freed_at_once": FREED_AT_ONCE,
     "least_rate_share": LEAST_RATE_SHARE,
+    # A few dozen have been seen.
+    "most_cover_hosts": 500,
     # Videos that a claim may read in all. It takes no further account that would make it more: the
     # slowest claims were those that came to a large account after others.
     "most_rows_read": 1_500,
     "past_seconds": PAST_SECONDS,
-    # A probe chooses among twice as many accounts.
-    "probe_candidates": 500,
+    # A trial chooses among twice as many accounts.
+    "trial_candidates": 500,
     "rate_decrease": RATE_DECREASE,
     "rate_recovery_per_minute": RATE_RECOVERY_PER_MINUTE,
     "refused_seconds": REFUSED_SECONDS,
@@ -68,4 +73,8 @@ CONSTANTS: Final[Mapping[str, float]] = {
     "turn_due": int(Turn.DUE),
     "turn_alone": int(Turn.ALONE),
     "turn_top_up": int(Turn.TOP_UP),
+    "webhooks_given_up_at_once": GIVEN_UP_AT_ONCE,
+    # As long as they are tried: all daemons may be away for so long, and no change is lost.
+    "webhooks_on_for_hours": TRIED_FOR_HOURS,
+    "webhooks_tried_for_hours": TRIED_FOR_HOURS,
 }

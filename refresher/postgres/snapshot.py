@@ -1,18 +1,21 @@
 """The fleet in one reading, for metrics and the status page."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from asyncpg import Record
 
 from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.domain.pacing import REFUSED_SECONDS
 from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
+from refresher.postgres.outbox import Outbox, read_outbox
 from refresher.postgres.replicas import Replica, seen_replicas
 from refresher.postgres.statements import Statement, statement
 from refresher.postgres.status import Quota, Summary, read_now, read_quota, read_summary
+
+T = TypeVar("T")
 
 TROUBLED_ACCOUNTS: Final = statement("troubled_accounts")
 CONSENTS: Final = statement("consents")
@@ -76,6 +79,8 @@ class Snapshot:
     app: AppState
     #: None: the database did not tell, for lack of a right on their table for one.
     replicas: Sequence[Replica] | None
+    #: What waits to be told to the application; None as above.
+    outbox: Outbox | None
 
 
 async def read_snapshot(pool: Pool) -> Snapshot:
@@ -87,14 +92,15 @@ async def read_snapshot(pool: Pool) -> Snapshot:
         kinds=[Kind(**dict(row)) for row in await _rows(pool, TROUBLED_ACCOUNTS)],
         consents=Consents(**dict((await _rows(pool, CONSENTS))[0])),
         app=AppState(**dict((await _rows(pool, APP_STATE))[0])),
-        replicas=await _replicas(pool),
+        replicas=await _if_allowed(seen_replicas(pool)),
+        outbox=await _if_allowed(read_outbox(pool)),
     )
 
 
-async def _replicas(pool: Pool) -> Sequence[Replica] | None:
-    # Their table is new: a role may lack its grant, and all the rest can be read.
+async def _if_allowed(reading: Awaitable[T]) -> T | None:
+    # The table is new: a role may lack its grant, and all the rest can be read.
     try:
-        return await seen_replicas(pool)
+        return await reading
     except DatabaseUnavailable as error:
         if is_away(error):
             raise

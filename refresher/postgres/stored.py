@@ -1,5 +1,6 @@
 """Reads what a forecast needs: a small fleet whole, of a large one a bounded sample."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -174,7 +175,13 @@ async def take_forecast(pool: Pool, every: timedelta) -> bool:
         return await connection.fetchval(*TAKE(every=every)) is not None
 
 
-async def must_say(pool: Pool, *, at_risk: bool, again_after: timedelta) -> bool:
-    """Note whether covers will die. Whether that is to be said: it is new, or said long ago."""
+async def must_say(
+    pool: Pool, risk: Mapping[str, object] | None, *, again_after: timedelta
+) -> bool:
+    """Note which covers will die; None: none will.
+
+    Whether that is to be said: it is new, or was said long ago.
+    """
+    noted = None if risk is None else json.dumps(risk)
     async with acquired(pool) as connection:
-        return bool(await connection.fetchval(*SAY_RISK(at_risk=at_risk, again_after=again_after)))
+        return bool(await connection.fetchval(*SAY_RISK(risk=noted, again_after=again_after)))

@@ -18,7 +18,7 @@ from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.pacing import Pace
 from refresher.domain.quota import Demand
 from refresher.postgres.database import (
-    POOL_SIZE,
+    CONNECTIONS,
     REPORT_SECONDS,
     SCHEMA_REVISION,
     Pool,
@@ -27,8 +27,11 @@ from refresher.postgres.database import (
 )
 from refresher.postgres.details import read_missing
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.outbox import read_outbox
+from refresher.postgres.probes import read_hosts
 from refresher.postgres.replicas import seen_replicas
 from refresher.postgres.role import check_role, connection_limit
+from refresher.postgres.sampling import sample_percent
 from refresher.postgres.statements import statement
 from refresher.postgres.status import read_now, read_paused_since, read_summary
 
@@ -40,8 +43,6 @@ COVERS_SAMPLED: Final = 2_000
 ACCOUNTS_SAMPLED: Final = 50
 #: Videos read of each of these: as many as a claim of several chunks reads.
 VIDEOS_OF_ACCOUNT: Final = 200
-#: From fewer pages, a sample may happen to bring nothing.
-PAGES_SAMPLED: Final = 20
 
 PROCESS: Final = statement("process")
 SESSION: Final = statement("session")
@@ -51,7 +52,6 @@ AUTOVACUUM: Final = statement("autovacuum")
 OLD_SNAPSHOTS: Final = statement("old_snapshots")
 HIDDEN_SESSIONS: Final = statement("hidden_sessions")
 HARMFUL_INDEXES: Final = statement("harmful_indexes")
-SIZES: Final = statement("sizes")
 SCATTER: Final = statement("scatter")
 LIVES: Final = statement("lives")
 TROUBLES: Final = statement("troubles")
@@ -102,7 +102,7 @@ async def read_role(pool: Pool) -> facts.Role:
     except DatabaseRefusedError as error:
         refused = str(error)
     limit = await connection_limit(pool)
-    return facts.Role(lacking, refused, restricted, limit, POOL_SIZE)
+    return facts.Role(lacking, refused, restricted, limit, CONNECTIONS)
 
 
 async def read_schema(pool: Pool) -> facts.Schema:
@@ -143,10 +143,15 @@ async def read_pause(pool: Pool) -> facts.Pause:
 async def read_lives(pool: Pool, policy: DuePolicy) -> facts.Lives:
     """How long covers live."""
     async with acquired(pool) as connection:
-        percent = await _percent(connection, "refresher.videos", COVERS_SAMPLED)
+        percent = await sample_percent(connection, "refresher.videos", COVERS_SAMPLED)
         asked = LIVES(percent=percent, rows=COVERS_SAMPLED)
         (row,) = await connection.fetch(*asked, timeout=REPORT_SECONDS)
     return facts.Lives(**dict(row), policy=policy)
+
+
+async def read_cover_hosts(pool: Pool) -> facts.CoverHosts:
+    """The hosts of covers, and which of them kill covers early."""
+    return facts.CoverHosts(await read_hosts(pool))
 
 
 async def read_demand(pool: Pool, lives: facts.Lives, pace: Pace, app: facts.App) -> Demand:
@@ -199,7 +204,7 @@ async def read_indexes(pool: Pool) -> facts.Indexes:
 async def read_scatter(pool: Pool) -> facts.Scatter:
     """How far apart the videos of some accounts lie."""
     async with acquired(pool) as connection:
-        percent = await _percent(connection, "refresher.accounts", ACCOUNTS_SAMPLED)
+        percent = await sample_percent(connection, "refresher.accounts", ACCOUNTS_SAMPLED)
         (row,) = await connection.fetch(
             *SCATTER(percent=percent, accounts=ACCOUNTS_SAMPLED, rows=VIDEOS_OF_ACCOUNT)
         )
@@ -220,8 +225,7 @@ async def read_fleet(pool: Pool, version: str) -> facts.Replicas:
     )
 
 
-async def _percent(connection: "Pooled", table: str, rows: int) -> float:
-    """The share of a table's pages that brings about so many rows, or more."""
-    (size,) = await connection.fetch(*SIZES(table=table), timeout=REPORT_SECONDS)
-    share: float = max(rows / max(1.0, size["rows"]), PAGES_SAMPLED / max(1.0, size["pages"]))
-    return min(100.0, 100.0 * share)
+async def read_webhooks(pool: Pool) -> facts.Webhooks:
+    """What waits in the outbox."""
+    outbox = await read_outbox(pool)
+    return facts.Webhooks(outbox.waiting, outbox.oldest_seconds)

@@ -84,7 +84,7 @@ class Application:
 
     async def add_account(self, videos: int) -> None:
         open_id = f"account-{next(self._accounts)}"
-        tokens = self._stored[open_id] = self._authorized(open_id)
+        tokens = self._stored[open_id] = self.authorized(open_id)
         self.videos[open_id] = []
         await self.world.transact((INSERT_ACCOUNT, open_id, *tokens))
         await self.add_videos(open_id, videos)
@@ -100,7 +100,7 @@ class Application:
             return
         self._authorizing.add(open_id)
         try:
-            tokens = self._stored[open_id] = self._authorized(open_id)
+            tokens = self._stored[open_id] = self.authorized(open_id)
             await self.world.transact((UPDATE_ACCOUNT, open_id, *tokens))
         finally:
             self._authorizing.discard(open_id)
@@ -124,11 +124,15 @@ class Application:
         await self.world.transact((EMPTY_VIDEOS, open_id, list(ids)))
 
     async def add_videos(self, open_id: str, number: int, *, exist: bool = True) -> None:
+        await self.insert(open_id, self.new_videos(open_id, number, exist=exist))
+
+    def new_videos(self, open_id: str, number: int, *, exist: bool = True) -> list[str]:
+        """IDs of videos that only TikTok has, if they `exist` there."""
         ids = [str(next(self._ids)) for _ in range(number)]
         self.world.owners.update(dict.fromkeys(ids, open_id))
         for video_id in ids if exist else ():
             self.world.emulator.add_video(open_id, video_id)
-        await self.insert(open_id, ids)
+        return ids
 
     async def insert(self, open_id: str, ids: Sequence[str]) -> None:
         if open_id in self.videos:
@@ -156,7 +160,7 @@ class Application:
         )
         return [row["open_id"] for row in rows or ()]
 
-    def _authorized(self, open_id: str) -> tuple[str, datetime, str, datetime, str]:
+    def authorized(self, open_id: str) -> tuple[str, datetime, str, datetime, str]:
         access_token, refresh_token = new_token("act"), new_token("rft")
         expires_at = time.time() + ACCESS_TOKEN_TTL_SECONDS
         self.world.journal.note("authorized", open_id)

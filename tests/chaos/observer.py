@@ -18,7 +18,7 @@ from tests.chaos.replicas import BREATH_SECONDS, Replica
 from tests.chaos.world import RATE_LIMIT, World
 
 LOOK_SECONDS = 0.5
-PROBE_SECONDS = 2.0
+LIVEZ_SECONDS = 2.0
 #: If our own loop is later than this, the time of arrival of a request is not known.
 LATE_SECONDS = 0.25
 
@@ -47,12 +47,12 @@ class Observer:
     async def watch(self, stop: asyncio.Event) -> None:
         """Look every half a second until `stop`."""
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROBE_SECONDS)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LIVEZ_SECONDS)) as session,
             asyncio.TaskGroup() as group,
         ):
             group.create_task(self._measure(stop))
             for replica in self.world.replicas:
-                group.create_task(self._probe(session, replica.name, stop))
+                group.create_task(self._ask_livez(session, replica.name, stop))
             while not stop.is_set():
                 await self.look()
                 with suppress(TimeoutError):
@@ -207,12 +207,14 @@ class Observer:
         rows = await self.world.fetch("SELECT breach FROM chaos.breaches ORDER BY number")
         return [row["breach"] for row in rows or ()]
 
-    async def _probe(self, session: aiohttp.ClientSession, name: str, stop: asyncio.Event) -> None:
+    async def _ask_livez(
+        self, session: aiohttp.ClientSession, name: str, stop: asyncio.Event
+    ) -> None:
         replica = next(replica for replica in self.world.replicas if replica.name == name)
         while not stop.is_set():
             is_alive = False
             with suppress(aiohttp.ClientError, TimeoutError, OSError):
-                async with session.get(self.world.probes[name]) as response:
+                async with session.get(self.world.livez_urls[name]) as response:
                     is_alive = response.status == 200
             replica.answered(is_alive=is_alive)
             with suppress(TimeoutError):

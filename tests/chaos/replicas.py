@@ -135,7 +135,7 @@ class Replica:
             await self._ended()
 
     def answered(self, *, is_alive: bool) -> None:
-        """Take the result of a probe of /livez. Report a process that does not answer for long."""
+        """Take the result of a look at /livez. Report a process that does not answer for long."""
         now = monotonic()
         if is_alive or not self.steady:
             self._unanswered_since = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import sys
 import tempfile
 from collections import Counter
@@ -10,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 
 from tests.chaos.application import Application
+from tests.chaos.attached import Attached
 from tests.chaos.mischief import inflict
 from tests.chaos.observer import Observer
 from tests.chaos.plan import Fault, Plan, make_plan
@@ -96,17 +98,24 @@ async def _run_in(world: World, observer: Observer, plan: Plan) -> float | None:
     """Work until the end. How long it took to settle after the last fault; None for never."""
     application = Application(world, plan.seed)
     await application.populate()
+    attached = Attached(world, application, random.Random(f"attached {plan.seed}"))
+    await attached.populate()
     for replica in world.replicas:
         await replica.start()
     stop, quiet = asyncio.Event(), asyncio.Event()
     watching = asyncio.create_task(observer.watch(stop))
-    tending = asyncio.create_task(application.reauthorize_parked(quiet))
+    tending = [
+        asyncio.create_task(application.reauthorize_parked(quiet)),
+        *attached.begin(quiet),
+    ]
     began = monotonic()
     await _inflict_all(world, application, plan, began)
     quiet.set()
-    await tending
+    await asyncio.gather(*tending)
+    await attached.at_last()
     await world.transact(*AN_HOUR_LATER)
-    settled_after = await _settle(world, observer, began + plan.seconds)
+    settled_after = await _settle(world, observer, attached, began + plan.seconds)
+    say(f"attached tables: {attached.transactions} transactions, {attached.statements} statements")
     await asyncio.gather(*(replica.terminate() for replica in world.replicas))
     stop.set()
     await watching
@@ -125,12 +134,15 @@ async def _inflict_all(world: World, application: Application, plan: Plan, began
             group.create_task(inflict_in_time(fault), name=str(fault))
 
 
-async def _settle(world: World, observer: Observer, earliest_end: float) -> float | None:
+async def _settle(
+    world: World, observer: Observer, attached: Attached, earliest_end: float
+) -> float | None:
     """Wait for the end of the run, and until nothing is unsettled."""
     began = monotonic()
     settled_since: float | None = None
     while True:
         unsettled = await observer.unsettled()
+        unsettled += [("8 attached tables", what) for what in await attached.disagreements()]
         now = monotonic()
         settled_since = None if unsettled else settled_since or now
         if settled_since and now >= max(earliest_end, settled_since + STAYS_SETTLED_SECONDS):

@@ -115,7 +115,7 @@ class World:
     proxies: list[Network]  # to the database, one for each replica
     replicas: list[Replica]
     ports: Mapping[int, Replica]  # by their ports of the emulator
-    probes: Mapping[str, str]  # the URL of /livez by name of replica
+    livez_urls: Mapping[str, str]  # the URL of /livez by name of replica
     sealer: Sealer
     folder: Path  # of the logs
     owners: dict[str, str] = field(default_factory=dict)  # open_id by video ID
@@ -176,7 +176,7 @@ async def built(folder: Path) -> AsyncIterator[World]:
         emulator, journal, key = WatchedEmulator(CALM), Journal(), Fernet.generate_key().decode()
         world = World(server, emulator, journal, [], [], {}, {}, Sealer([key]), folder)
         ports: dict[int, Replica] = {}
-        probes: dict[str, str] = {}
+        livez_urls: dict[str, str] = {}
         for number in range(REPLICAS):
             proxy = Network("127.0.0.1", server.port)
             proxy.port = kept_port()
@@ -195,8 +195,8 @@ async def built(folder: Path) -> AsyncIterator[World]:
             world.proxies.append(proxy)
             world.replicas.append(replica)
             ports[int(base_url.rpartition(":")[2])] = replica
-            probes[replica.name] = f"http://{listen}/livez"
-        world.ports, world.probes = ports, probes
+            livez_urls[replica.name] = f"http://{listen}/livez"
+        world.ports, world.livez_urls = ports, livez_urls
         yield world
 
 
@@ -237,8 +237,8 @@ def kept_port() -> int:
     """A free port that the system gives to nobody else while nobody listens."""
     while True:
         port = random.randrange(*BELOW_THE_EPHEMERAL)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
             return port
 
 

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from refresher.domain.cover_hosts import CoverHosts
 from refresher.domain.due import DuePolicy
 from refresher.domain.meter import Meter
 from refresher.domain.model import Claim, Release, Released, TokenStanding, Video
@@ -204,6 +205,7 @@ class Run:
         self.api = api
         self.outage = Outage(lambda: 0.5, now)
         self.meter = Meter()
+        self.hosts = CoverHosts()
         outside = Outside(
             accounts=self.store,
             tokens=None,
@@ -211,6 +213,7 @@ class Run:
             upstream=api,
             outage=self.outage,
             meter=self.meter,
+            hosts=self.hosts,
             chance=lambda: 0.5,
             clock=now,
         )

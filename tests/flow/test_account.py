@@ -44,6 +44,15 @@ async def test_what_is_due_is_asked_for_in_full_chunks_each_in_its_slot():
 
 
 @virtual
+async def test_the_hosts_of_covers_that_were_stored_are_learned():
+    """From an answer of TikTok, not from what an application has stored."""
+    account = Account(ids(45), step_seconds=0.5)
+    async with running({"ana": account}, Api()) as run:
+        await released(account)
+    assert run.hosts.news() == ["p16.tiktokcdn.com"]
+
+
+@virtual
 async def test_a_slot_missed_by_too_much_is_given_up():
     """The loop was held up for seconds: sent now, the chunks would bunch up."""
     account = Account(ids(60), step_seconds=1.0)

@@ -16,9 +16,9 @@ from refresher.domain.breaker import (
     ACCOUNTS,
     FIRST_WINDOW,
     IDLE_SECONDS,
-    LOST_PROBES,
-    PROBE_SECONDS,
+    LOST_TRIALS,
     RUN,
+    TRIAL_SECONDS,
     Breaker,
 )
 
@@ -42,13 +42,13 @@ def opened(now=0.0, chance=0.0):
 
 
 def lost(now=0.0):
-    """One whose probes have failed until the API was taken to be away."""
+    """One whose trials have failed until the API was taken to be away."""
     lost = opened(now)
-    for number in range(LOST_PROBES):
+    for number in range(LOST_TRIALS):
         now += lost.pause_left(now)
         lost.sent(now)
         assert (
-            lost.failed(f"probe-{number}", now, now) == lost.is_lost == (number == LOST_PROBES - 1)
+            lost.failed(f"trial-{number}", now, now) == lost.is_lost == (number == LOST_TRIALS - 1)
         )
     return lost, now
 
@@ -139,7 +139,7 @@ def test_the_window_stays_within_its_bounds(most, steps):
         window, pause = under_test.window(now), under_test.pause_left(now)
         assert 0 <= window <= (1 if under_test.is_open else most)
         assert (window == 0) == (pause > 0)
-        assert pause <= PROBE_SECONDS[-1]
+        assert pause <= TRIAL_SECONDS[-1]
 
 
 def test_the_window_starts_small_and_grows_with_each_success():
@@ -227,20 +227,20 @@ def test_an_account_alone_never_opens_it(times, most):
     assert under_test.window(0.0) == min(most, FIRST_WINDOW)
 
 
-@given(chance=chances, probes=st.integers(0, 8))
-def test_the_pause_grows_with_each_failed_probe(chance, probes):
+@given(chance=chances, trials=st.integers(0, 8))
+def test_the_pause_grows_with_each_failed_trial(chance, trials):
     """Half to all of a second at first, of eight at last."""
-    assert PROBE_SECONDS == (1.0, 1.5, 3.0, 6.0, 8.0)
+    assert TRIAL_SECONDS == (1.0, 1.5, 3.0, 6.0, 8.0)
     now, under_test = 0.0, opened(chance=chance)
-    for _ in range(probes):
+    for _ in range(trials):
         now += under_test.pause_left(now)
         under_test.sent(now)
         under_test.failed("account", now, now)
-    longest = PROBE_SECONDS[min(probes, 4)]
+    longest = TRIAL_SECONDS[min(trials, 4)]
     assert under_test.pause_left(now) == pytest.approx(longest * (1 + chance) / 2)
 
 
-def test_one_probe_goes_when_the_pause_is_over():
+def test_one_trial_goes_when_the_pause_is_over():
     """None before, and while it is in flight no second one."""
     under_test = opened(chance=0.5)
     assert under_test.window(0.75 - HAIR) == 0
@@ -249,18 +249,18 @@ def test_one_probe_goes_when_the_pause_is_over():
     assert (under_test.window(3.0), under_test.pause_left(3.0)) == (1, 0)
 
 
-def test_a_probe_that_was_dropped_is_replaced():
+def test_a_trial_that_was_dropped_is_replaced():
     """A request whose end is never told blocks nothing."""
     under_test = opened()
     under_test.sent(1.0)
     assert under_test.window(2.0) == 1
     under_test.sent(2.0)
     under_test.failed("account", 2.0, 2.0)
-    assert under_test.pause_left(2.0) == PROBE_SECONDS[1] / 2
+    assert under_test.pause_left(2.0) == TRIAL_SECONDS[1] / 2
 
 
 def test_late_failures_do_not_lengthen_the_pause():
-    """They were sent before it opened: only a probe's failure is news."""
+    """They were sent before it opened: only a trial's failure is news."""
     under_test = opened()
     for late in range(200):
         assert not under_test.failed(f"account-{late}", 0.0, 0.3)
@@ -269,15 +269,15 @@ def test_late_failures_do_not_lengthen_the_pause():
     under_test.failed("account", 0.5, 0.5)
     for late in range(200):
         assert not under_test.failed(f"account-{late}", 0.0, 0.6)
-    assert under_test.pause_left(0.5) == PROBE_SECONDS[1] / 2
+    assert under_test.pause_left(0.5) == TRIAL_SECONDS[1] / 2
 
 
 def test_a_success_closes_it_with_a_window_of_one():
-    """Said once, whoever brought it, a probe or a late one; then it grows again."""
-    for is_probe in (True, False):
+    """Said once, whoever brought it, a trial or a late one; then it grows again."""
+    for is_trial in (True, False):
         under_test, now = lost()
         now += 8.0
-        if is_probe:
+        if is_trial:
             under_test.sent(now)
         assert under_test.succeeded(now)
         assert not under_test.is_open
@@ -287,7 +287,7 @@ def test_a_success_closes_it_with_a_window_of_one():
 
 
 def test_an_api_that_was_there_after_all_is_used_as_at_first():
-    """Nothing was said of it, and nothing is said as a probe is answered."""
+    """Nothing was said of it, and nothing is said as a trial is answered."""
     under_test = grown()
     for number in range(RUN):
         under_test.failed(f"account-{number}", 1.0, 1.0)
@@ -296,7 +296,7 @@ def test_an_api_that_was_there_after_all_is_used_as_at_first():
     assert under_test.window(2.0) == FIRST_WINDOW
 
 
-def test_probes_of_accounts_that_fail_by_themselves_say_nothing():
+def test_trials_of_accounts_that_fail_by_themselves_say_nothing():
     """However many: they pause it, and the API is not lost by them."""
     under_test, now = opened(), 0.0
     for number in range(20):
@@ -317,7 +317,7 @@ def test_a_new_opening_starts_with_a_short_pause():
     for account in "abcde":
         assert not under_test.failed(account, 10.0, 10.0)
     assert under_test.is_open
-    assert under_test.pause_left(10.0) == PROBE_SECONDS[0] / 2
+    assert under_test.pause_left(10.0) == TRIAL_SECONDS[0] / 2
 
 
 def test_how_long_it_was_open():
@@ -336,7 +336,7 @@ def test_how_long_it_was_open():
     accounts=st.just(0) | st.integers(2, 50),
 )
 def test_an_api_that_is_down_costs_few_requests(most, latencies, chances, accounts):
-    """At most two first windows until it opens and seven probes: 23 requests in 20 s, from idle."""
+    """At most two first windows until it opens and seven trials: 23 requests in 20 s, from idle."""
     waits = cycle(latencies)
     down = world(most, lambda _: (True, next(waits)), accounts=accounts, chances=chances)
     down.run(until=20.0)
@@ -354,7 +354,7 @@ def test_an_api_that_is_down_costs_few_requests(most, latencies, chances, accoun
     round_trip=st.floats(0.05, 2),
 )
 def test_an_api_that_is_back_is_soon_used_in_full(most, latencies, chances, back_at, round_trip):
-    """A probe within the longest pause of the last failure, then twice as many each round trip."""
+    """A trial within the longest pause of the last failure, then twice as many each round trip."""
     waits = cycle(latencies)
 
     def meets(now):
@@ -366,9 +366,9 @@ def test_an_api_that_is_back_is_soon_used_in_full(most, latencies, chances, back
     api.run(done=lambda: api.successes)
     first_success = api.now
     api.run(done=lambda: api.breaker.window(api.now) == most and api.now >= last_failure)
-    assert first_success <= last_failure + PROBE_SECONDS[-1] + round_trip + HAIR
+    assert first_success <= last_failure + TRIAL_SECONDS[-1] + round_trip + HAIR
     round_trips = 1 + ceil(log2(most))
-    assert api.now <= last_failure + PROBE_SECONDS[-1] + round_trips * round_trip + HAIR
+    assert api.now <= last_failure + TRIAL_SECONDS[-1] + round_trips * round_trip + HAIR
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -117,6 +117,16 @@ def test_an_old_server():
     assert (finding.outcome, finding.text) == (PROBLEM, "PostgreSQL 14.9 is too old")
 
 
+def test_hosts_whose_covers_die_early_are_named():
+    """With how much earlier they are asked for; the others are not."""
+    (finding,) = freshness.hosts(facts.CoverHosts({"a.example": 0.0, "b.example": 3600.0}))
+    assert finding.outcome is WARNING
+    assert "b.example" in finding.text
+    assert "1 h earlier" in finding.text
+    (finding,) = freshness.hosts(facts.CoverHosts({"a.example": 0.0}))
+    assert finding.outcome is OK
+
+
 def test_a_fleet_without_videos():
     """Nothing is needed, and no table was updated."""
     policy = DuePolicy(timedelta(hours=1), timedelta(minutes=30), timedelta(hours=6), 3)

@@ -187,7 +187,7 @@ async def test_what_was_leased_is_kept_when_the_database_goes_away(clock, statem
     assert sorted(returned) == sorted(leased) == fleet(16)
 
 
-@pytest.mark.parametrize("tried", [None, ()], ids=["all", "probe"])
+@pytest.mark.parametrize("tried", [None, ()], ids=["all", "trial"])
 async def test_what_is_leased_waits_for_no_lock(clock, tried):
     """However many others wait for one: it is handed over at the instant, and soon."""
     bad = {name: DatabaseBusy("lock") for name in fleet(20)}

@@ -114,3 +114,13 @@ def test_a_wait_is_bounded_and_never_shrinks(misses, present):
     wait, next_wait = (wait_after_miss(n, present=present) for n in (misses, misses + 1))
     longest = LONGEST_WAIT_WHILE_PRESENT if present else LONGEST_WAIT
     assert timedelta(0) < wait <= next_wait <= longest
+
+
+@given(share=shares, life=lives, grown=st.floats(0, 400 * 86_400))
+def test_a_grown_lead_keeps_to_the_last_third_of_a_life(share, life, grown):
+    """It makes a cover due earlier, and never before two thirds of its life."""
+    usual = due_after_refresh(DEFAULT, share, NOW, NOW + life)
+    due_at = due_after_refresh(DEFAULT, share, NOW, NOW + life, grown)
+    assert NOW + life * 2 / 3 - ROUNDING <= due_at <= NOW + life
+    if life >= 3 * (DEFAULT.lead + DEFAULT.spread):
+        assert due_at <= usual + ROUNDING

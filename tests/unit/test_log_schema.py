@@ -50,7 +50,7 @@ def changed(event):
         if name not in OPTIONAL:
             yield {key: value for key, value in good.items() if key != name}
         yield good | {name: [{}]}
-        if NoneType not in get_args(FIELDS[name]):
+        if NoneType not in get_args(type_of(event, name)):
             yield good | {name: None}
 
 

@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from refresher.domain.cover_hosts import CoverHosts
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.meter import Meter, Stats
 from refresher.operations.metrics import metrics_handler
 from refresher.operations.server import Sources
 from refresher.operations.shared import Shared
+from refresher.postgres.outbox import Outbox
 from refresher.postgres.snapshot import AppState, Consents, Snapshot
 from refresher.postgres.status import Quota, Summary
 from refresher.settings import read_settings
@@ -36,6 +38,7 @@ class World:
                 known=None,
                 meter=self.meter,
                 stats=lambda: STATS,
+                hosts=CoverHosts(),
                 settings=read_settings(database_url="postgresql://db/refresher"),
                 version="1",
                 clock=self.clock,
@@ -56,6 +59,7 @@ class World:
             Consents(0, 0, 0, 0, None),
             AppState(None, None, None, None, None),
             [],
+            Outbox(2, 60.0),
         )
 
     async def asked(self, **headers):

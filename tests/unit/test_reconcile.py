@@ -67,6 +67,19 @@ def test_a_later_expiry_is_stored(asked):
     assert outcome(asked, {ID: url(24 * HOUR)}) == (["refreshed"], write)
 
 
+def test_a_cover_of_a_host_whose_lead_has_grown_is_due_earlier():
+    """By so much; those of other hosts in the same answer are not."""
+    other, life = VideoId("7400000000000000002"), 24 * HOUR
+    answer = {ID: url(life), other: url(life).replace("example.com", "example.net")}
+    grown = {"example.net": HOUR.total_seconds()}
+    result = reconcile(POLICY, ANA, [video(), video(other)], answer, NOW, grown=grown)
+    usual = due_after_refresh(POLICY, account_spread(ANA), NOW, NOW + life)
+    assert [(write.video_ids, write.due_at) for write in result.writes] == [
+        ([ID], usual),
+        ([other], usual - HOUR),
+    ]
+
+
 @pytest.mark.parametrize("life", [HOUR, HOUR / 2], ids=["the-same", "earlier"])
 def test_an_expiry_that_is_not_later_changes_only_the_due_time(life):
     """The stored cover stays, and the video waits instead of being asked for at once."""

@@ -9,6 +9,7 @@ from refresher.settings import SettingsError, read_settings, unknown_variables
 
 URL = "postgresql://refresher@db:5432/refresher"
 KEY = Fernet.generate_key().decode()
+SIGNING = f"whsec_{'MTIz' * 8}"
 DEFAULTS = {
     "tiktok_base_url": "https://open.tiktokapis.com",
     "tiktok_client_key": None,
@@ -26,9 +27,13 @@ DEFAULTS = {
     "lease_seconds": 60,
     "shutdown_grace_seconds": 20,
     "missing_limit": 5,
+    "notify_covers": False,
     "http_listen": None,
+    "webhook_url": None,
+    "webhook_secret": None,
     "log_format": "auto",
     "log_level": "info",
+    "probes_per_hour": 6,
 }
 
 
@@ -85,9 +90,13 @@ def test_every_setting_is_read_from_its_variable(given):
         "lease_seconds": 8,
         "shutdown_grace_seconds": 0,
         "missing_limit": 9,
+        "notify_covers": True,
         "http_listen": "0.0.0.0:8080",
+        "webhook_url": "https://ana:pass@host:8443/a%2Fb?key=1",
+        "webhook_secret": f"{SIGNING}, {SIGNING}",
         "log_format": "json",
         "log_level": "debug",
+        "probes_per_hour": 10,
     }
     given(**{name: str(value) for name, value in values.items()})
     read = read_settings()
@@ -309,3 +318,81 @@ def test_tokens_are_refreshed_where_it_is_ours_and_possible(given, values, refre
     """Managed, and with the app's own credentials."""
     given(**values)
     assert read_settings().renews_tokens is refreshes
+
+
+# --- Webhooks ---
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://host/hush",
+        "host/hush",
+        "https://",
+        "https:///hush",
+        "https://host:99999/hush",
+        "https://a host/hush",
+        "https://host/hush#part",
+        "https://host..name/hush",
+        "https://[/hush",
+        "https://hüsh/",
+        "https://user:hush@/path",
+    ],
+)
+def test_a_webhook_url_that_is_none_is_not_shown(given, url):
+    """It may hold credentials, so the message only says what was expected."""
+    given(webhook_url=url, webhook_secret=SIGNING)
+    assert complaint() == (
+        "REFRESHER_WEBHOOK_URL: expected http://host/path or https://host/path, in ASCII,"
+        " not the value given"
+    )
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "hush",
+        SIGNING.removeprefix("whsec_"),
+        f"whsec_{'MTIz' * 7}",
+        f"whsec_{'MTIz' * 22}",
+        f"whsec_{'MT-_' * 8}",
+        f"{SIGNING}=",
+        f"{SIGNING},hush",
+        f"{SIGNING} {SIGNING}",
+        ",",
+    ],
+    ids=[
+        "word", "no prefix", "short", "long", "URL-safe", "padding", "second", "blank", "none",
+    ],
+)  # fmt: skip
+def test_a_webhook_secret_that_is_none_is_not_shown(given, secret):
+    """The library would take some of these, and sign with another key than the receiver's."""
+    given(webhook_url="https://host", webhook_secret=secret)
+    assert complaint() == (
+        "REFRESHER_WEBHOOK_SECRET: expected whsec_ and 24 to 64 bytes in base64, several such"
+        " secrets separated by commas, not the value given"
+    )
+
+
+def test_a_webhook_url_needs_a_secret(given):
+    """Nothing goes out unsigned."""
+    given(webhook_url="https://host/hush")
+    assert complaint() == (
+        "REFRESHER_WEBHOOK_SECRET is not set: expected whsec_ and 24 to 64 bytes in base64, as"
+        " REFRESHER_WEBHOOK_URL is set"
+    )
+
+
+def test_webhooks_are_off_without_a_url(given):
+    """A secret may stay where it is."""
+    given(webhook_secret=SIGNING)
+    assert read_settings().webhook_target is None
+
+
+def test_a_target_shows_only_where_it_is(given):
+    """Scheme, host and port; the repr not even these."""
+    given(webhook_url="https://ana:hush@host:8443/hush?key=hush", webhook_secret=SIGNING)
+    target = read_settings().webhook_target
+    assert target.origin == "https://host:8443"
+    assert "hush" not in repr(read_settings()) + repr(target)
+    assert target.secrets == [SIGNING]

@@ -12,6 +12,7 @@ from refresher.domain.quota import CROWDED, Demand, enough, limits_for
 from refresher.operations.checks import Extra, Known
 from refresher.operations.verdicts import headline, judge
 from refresher.postgres.details import Aged, Details
+from refresher.postgres.outbox import Outbox
 from refresher.postgres.replicas import Replica
 from refresher.postgres.snapshot import AppState, Consents, Kind, Snapshot
 from refresher.postgres.status import Quota, Summary
@@ -28,6 +29,7 @@ WELL = Snapshot(
     consents=Consents(0, 0, 0, 0, None),
     app=AppState(None, None, None, None, None),
     replicas=[RUNS],
+    outbox=Outbox(0, 0.0),
 )
 KNOWN = Known("a", 3600.0, 600, 0, lacks_credentials=False, fingerprint="f")
 

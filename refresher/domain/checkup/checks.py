@@ -13,6 +13,7 @@ from refresher.domain.checkup import (
     server,
     settings,
     storage,
+    webhooks,
 )
 from refresher.domain.checkup.findings import Finding, Outcome, skipped, unchecked
 from refresher.domain.quota import Demand
@@ -115,6 +116,12 @@ CHECKS: Final[tuple[Check[Any], ...]] = (
         "freshness.lead", "lead and spread against the lives of covers", facts.Lives, freshness.lead
     ),
     Check(
+        "freshness.hosts",
+        "hosts whose covers die sooner than they say",
+        facts.CoverHosts,
+        freshness.hosts,
+    ),
+    Check(
         "freshness.token_quota",
         "what the largest account needs against the limit of a token",
         Demand,
@@ -147,6 +154,12 @@ CHECKS: Final[tuple[Check[Any], ...]] = (
         "how far apart the videos of an account lie",
         facts.Scatter,
         storage.scatter,
+    ),
+    Check(
+        "webhooks.delivered",
+        "how long webhooks have waited",
+        facts.Webhooks,
+        webhooks.delivered,
     ),
     Check("replicas.alive", "each replica was heard of lately", facts.Replicas, fleet.alive),
     Check("replicas.versions", "all replicas run this version", facts.Replicas, fleet.versions),

@@ -1,6 +1,6 @@
 """What a check-up looks at. Times are seconds, sizes bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -202,6 +202,14 @@ class Lives:
 
 
 @dataclass(frozen=True, slots=True)
+class CoverHosts:
+    """The hosts that covers come from."""
+
+    #: By how many seconds the lead of each has grown, as its covers die early.
+    grown: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """A table, with its partitions."""
 
@@ -265,6 +273,14 @@ class Scatter:
     #: Of all videos; and what the server takes to be cached.
     table_bytes: int
     cache_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Webhooks:
+    """What waits to be told to the application."""
+
+    waiting: int
+    oldest_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from refresher.domain.checkup.facts import Covers, Lives, Pause
+from refresher.domain.checkup.facts import CoverHosts, Covers, Lives, Pause
 from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
 from refresher.domain.quota import (
     CROWDED,
@@ -49,6 +49,18 @@ def paused(pause: Pause) -> Iterator[Finding]:
     told = f"everything has been paused for {span(pause.seconds)}: no cover is asked for"
     tell = problem if pause.expired else warning
     yield tell(told, "refresher resume --all lets the work go on")
+
+
+def hosts(hosts: CoverHosts) -> Iterator[Finding]:
+    """What probes have found so far; without probes nothing."""
+    early = {host: seconds for host, seconds in hosts.grown.items() if seconds}
+    for host, seconds in sorted(early.items()):
+        yield warning(
+            f"covers of {host} die before their expiry: they are asked for {span(seconds)} earlier",
+            "refreshing takes more quota; docs/runbook.md says more under lead.grown",
+        )
+    if not early:
+        yield fine("no host is known to kill covers before their expiry")
 
 
 def lead(lives: Lives) -> Iterator[Finding]:

@@ -248,21 +248,20 @@ async def _present(pool: Pool, tables: Sequence[str]) -> Sequence[str]:
 
 
 async def _under_locks(pool: Pool, tables: Sequence[str], script: str) -> None:
-    """Run the script with the tables locked against writers, in one transaction.
+    """Run the script in one transaction, which locks the tables against writers.
 
     In short tries: while we wait for a lock, everybody who writes the table waits behind us.
     """
-    locked = ", ".join(dict.fromkeys((*tables, "refresher.videos")))
     for left in reversed(range(LOCK_TRIES)):
         try:
             async with acquired(pool) as connection, connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
-                await connection.execute(f"LOCK TABLE {locked} IN SHARE ROW EXCLUSIVE MODE")
                 await connection.execute(script, timeout=SCAN_SECONDS)
                 return
         except DatabaseBusy as error:
             if not left:
                 raise AttachRefusedError(
-                    f"somebody holds a lock on one of {locked}: try again, or end that transaction"
+                    f"somebody holds a lock on one of {', '.join((*tables, 'refresher.videos'))}: "
+                    "try again, or end that transaction"
                 ) from error
             await asyncio.sleep(BREATH_SECONDS)

@@ -119,6 +119,18 @@ def _of_videos(mapping: VideoMapping, videos: Table) -> dict[str, Any]:
         "expires_written": _at_zone("date_trunc('second', f.cover_expires_at)", expires),
         "expires_read": _moment(expires),
         "told_columns": ", ".join(told),
+        # The keys are compared so that one can be looked up by the other.
+        "same_columns": " AND ".join(
+            [
+                f"o.{account.quoted} = r.{account.quoted}",
+                f"o.{video_id.quoted} = r.{video_id.quoted}",
+                *(
+                    f"o.{each.quoted} IS NOT DISTINCT FROM r.{each.quoted}"
+                    for each in (cover, expires)
+                    if each
+                ),
+            ]
+        ),
     }
 
 

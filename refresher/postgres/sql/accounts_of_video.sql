@@ -1,6 +1,6 @@
 -- The accounts of one part, of four, under which a video is stored. The primary key begins with
--- open_id, so it is probed once for each account: LATERAL with LIMIT keeps the planner from reading all
--- videos instead.
+-- open_id, so it is looked up once for each account: LATERAL with LIMIT keeps the planner from
+-- reading all videos instead.
 SELECT a.open_id
 FROM refresher.accounts AS a
 CROSS JOIN LATERAL (

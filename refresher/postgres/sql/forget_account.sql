@@ -5,6 +5,11 @@ WITH accounts AS (
 ), used_tokens AS (
     -- The account's trigger deletes them, too: these are left of an account that is gone.
     DELETE FROM refresher.used_tokens WHERE open_id = :open_id
+), probes AS (
+    DELETE FROM refresher.probes WHERE open_id = :open_id
+), outbox AS (
+    -- As used_tokens.
+    DELETE FROM refresher.outbox WHERE open_id = :open_id
 ), attached_tokens AS (
     DELETE FROM refresher.attached_tokens WHERE open_id = :open_id AND NOT :keep_attached
 ), told_rows AS (

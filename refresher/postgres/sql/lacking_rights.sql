@@ -8,6 +8,13 @@ WITH ours AS (
            ('app', ARRAY['SELECT', 'UPDATE']),
            ('audit', ARRAY['SELECT', 'UPDATE']),
            ('replicas', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+           ('outbox', ARRAY['SELECT', 'UPDATE', 'DELETE']),
+           ('cover_hosts', ARRAY['SELECT', 'INSERT', 'UPDATE']),
+           ('probes', ARRAY['SELECT', 'INSERT', 'DELETE']),
+           ('probing', ARRAY['SELECT', 'INSERT', 'UPDATE']),
+           ('attachments', ARRAY['SELECT', 'UPDATE']),
+           ('changed_rows', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+           ('changed_covers', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
            ('alembic_version', ARRAY['SELECT'])
 )
 SELECT 'USAGE on schema ' || nspname AS lacking

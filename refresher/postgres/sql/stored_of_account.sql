@@ -12,6 +12,8 @@ FROM (
         ('changed_rows',
          (SELECT count(*) FROM refresher.changed_rows WHERE :open_id = ANY (open_ids))),
         ('changed_covers',
-         (SELECT count(*) FROM refresher.changed_covers WHERE :open_id = ANY (open_ids)))
+         (SELECT count(*) FROM refresher.changed_covers WHERE :open_id = ANY (open_ids))),
+        ('probes', (SELECT count(*) FROM refresher.probes WHERE open_id = :open_id)),
+        ('outbox', (SELECT count(*) FROM refresher.outbox WHERE open_id = :open_id))
 ) AS held (holder, rows)
 WHERE rows > 0

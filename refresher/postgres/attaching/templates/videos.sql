@@ -47,6 +47,18 @@ FROM (SELECT r.{{ account }}::text AS account, r.{{ video_id }}::text AS video_i
 GROUP BY part;
 {%- endmacro -%}
 {% macro told_differences() -%}
+-- Soon done where nothing of ours has changed, as is usual.
+IF (SELECT count(*) FROM {{ live("old_rows", where) }} AS r)
+   = (SELECT count(*) FROM {{ live("new_rows", where) }} AS r)
+   AND NOT EXISTS (
+       SELECT FROM {{ live("new_rows", where) }} AS r
+       WHERE NOT EXISTS (
+           SELECT FROM {{ live("old_rows", where) }} AS o
+           WHERE {{ same_columns }}
+       )
+   ) THEN
+    RETURN NULL;
+END IF;
 INSERT INTO refresher.changed_rows (attachment, accounts, video_ids)
 WITH old_videos AS (
     SELECT {{ told_columns }}
@@ -226,10 +238,11 @@ CREATE OR REPLACE FUNCTION {{ function }}_carry(
 )
 LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
--- So the trigger of the table does not answer its own echo.
-SET refresher.carrying = 'on'
 AS $refresher$
 BEGIN
+    -- So the trigger of the table does not answer our own echo. Not as a clause of the function: there
+    -- only a superuser may set a parameter of an extension's kind.
+    PERFORM set_config('refresher.carrying', 'on', true);
     WITH fresh AS MATERIALIZED (
         -- A row: a video with its cover.
         SELECT DISTINCT v.open_id, v.video_id, v.cover_image_url, v.cover_expires_at
@@ -271,6 +284,7 @@ BEGIN
     )
     SELECT (SELECT count(*) FROM written), array_agg(open_id), array_agg(video_id) FROM locked
     INTO carried, locked_open_ids, locked_video_ids;
+    PERFORM set_config('refresher.carrying', '', true);
 END
 $refresher$;
 {% endif %}

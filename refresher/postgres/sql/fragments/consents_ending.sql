@@ -1,5 +1,5 @@
--- Accounts whose consent ends soon. Each warning is given once for all replicas, and once more
--- after a new authorization.
+-- Accounts whose consent ends soon or has ended. Each warning is given once for all replicas, and
+-- once more after a new authorization.
     SELECT open_id
     FROM refresher.accounts
     WHERE state IN ('active', 'paused')
@@ -7,4 +7,5 @@
       AND (consent_warned_days IS NULL
            OR (consent_warned_days > {{ consent_last_days }}
                AND refresh_token_expires_at
-                   <= now() + interval '{{ consent_last_days }} days'))
+                   <= now() + interval '{{ consent_last_days }} days')
+           OR (consent_warned_days > 0 AND refresh_token_expires_at <= now()))

@@ -1,0 +1,1 @@
+SELECT host, grown_seconds FROM refresher.cover_hosts

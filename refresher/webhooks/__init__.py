@@ -1,0 +1,1 @@
+"""Tells the application, by signed HTTP requests, what only it can mend."""
