@@ -20,12 +20,13 @@ from refresher.logs import emit
 from refresher.operations.server import served
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import (
-    POOL_SIZE,
+    CONNECTIONS,
     Pool,
     SchemaNotMigratedError,
     check_migrated,
 )
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.listening import WAKE_CHANNEL, Listener
 from refresher.postgres.outbox import switch_on
 from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
@@ -135,7 +136,7 @@ async def _check_database(app: App) -> None:
     if restricted:
         emit(events.ROWS_RESTRICTED, tables=restricted)
     if limit is not None:
-        emit(events.CONNECTIONS_LIMITED, limit=limit, wanted=POOL_SIZE)
+        emit(events.CONNECTIONS_LIMITED, limit=limit, wanted=CONNECTIONS)
 
 
 def _warn_of_ignored(settings: Settings) -> None:
@@ -162,6 +163,7 @@ async def work(
     gc.freeze()  # what is loaded by now is never garbage
     app.schedule.every(app.settings.poll_seconds, app.refresher.wake)
     tasks = [
+        *_notifications(app, bounded=finished is not None),
         *begin(
             app.upkeep,
             app.schedule,
@@ -178,6 +180,28 @@ async def work(
         await cancelled(tasks)
         await _sign_off(app)
     emit(events.DAEMON_STOPPED, abandoned_accounts=abandoned)
+
+
+def _notifications(app: App, *, bounded: bool) -> list[asyncio.Task[None]]:
+    """Hear of accounts, unless the run is bounded, and announce covers, if that is wished."""
+    tasks = []
+    if not bounded:
+
+        def hear() -> None:
+            app.refresher.hear()
+            app.upkeep.attachments.told.set()
+
+        tasks.append(asyncio.create_task(Listener(app.pool, hear, _say_whether_heard).run()))
+    if app.announcer:
+        tasks.append(asyncio.create_task(app.announcer.run()))
+    return tasks
+
+
+def _say_whether_heard(reason: str | None) -> None:
+    if reason is None:
+        emit(events.NOTIFICATIONS_RECEIVED, channel=WAKE_CHANNEL)
+    else:
+        emit(events.NOTIFICATIONS_MISSED, reason=reason)
 
 
 async def _sign_off(app: App) -> None:

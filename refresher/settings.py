@@ -148,6 +148,7 @@ EXPECTED: Final = {
     "greater_than": "more than {gt:.10g}",
     "greater_than_equal": "{ge:.10g} or more",
     "less_than_equal": "{le:.10g} or less",
+    "bool_parsing": "true or false",
     "literal_error": "{expected}",
     "string_unicode": "text in UTF-8",
 }
@@ -184,6 +185,7 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
     shutdown_grace_seconds: SecondsOrZero = 20
     missing_limit: Annotated[int, Field(ge=1, le=1000)] = 5
+    notify_covers: bool = False
     http_listen: Annotated[str, AfterValidator(_listen)] | None = None
     webhook_url: Annotated[SecretStr, AfterValidator(_webhook_url)] | None = None
     webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secrets)] | None = None

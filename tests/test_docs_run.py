@@ -31,10 +31,13 @@ CREATE TABLE videos (open_id text, tiktok_id text, PRIMARY KEY (open_id, tiktok_
 """
 ATTACHED = "attach --table public.videos --video-id tiktok_id --account open_id"
 OPEN_ID, VIDEO_ID = "-000abc", "7077642457847994444"
+#: An account to be removed.
+LEAVING = "-000xyz"
 #: A key of the Fernet kind.
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 #: What stands in the docs for something else. The port and the URLs are added by each test.
 FILLED = {
+    "accounts remove OPEN_ID": f"accounts remove {LEAVING}",  # all other commands need the other
     "accounts import FILE.csv": "accounts import accounts.csv",
     "videos import FILE.csv": "videos import videos.csv",
     "--account OPEN_ID": f"--account {OPEN_ID}",
@@ -134,6 +137,7 @@ ELSEWHERE = {
     "python3 -m venv /opt/refresher-VERSION": INDEX,
     "python3 -m venv venv": INDEX,
     "refresher accounts pause": NAME,
+    "refresher accounts remove OPEN_ID": "asks on a terminal: tests/test_removal.py",
     "refresher accounts resume": NAME,
     "refresher attach": NAME,
     "refresher attach --check": NAME,
@@ -236,7 +240,9 @@ def clone(tmp_path, monkeypatch):
     path = [str(Path(sys.executable).parent), str(programs()), os.environ["PATH"]]
     monkeypatch.setenv("PATH", os.pathsep.join(path))
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "accounts.csv").write_text(f"open_id,access_token\n{OPEN_ID},act.one\n")
+    (tmp_path / "accounts.csv").write_text(
+        f"open_id,access_token\n{OPEN_ID},act.one\n{LEAVING},act.two\n"
+    )
     (tmp_path / "videos.csv").write_text(f"open_id,video_id\n{OPEN_ID},{VIDEO_ID}\n")
     shutil.copy(ROOT / ".env.example", tmp_path)
     for rules in ("alerts.yml", "alerts_test.yml"):
@@ -260,11 +266,14 @@ async def terminal(clone, database, empty_database, refresher, start, serve, rec
     """A terminal with the settings of a daemon that has refreshed a cover, and has a table attached."""
     world = await serve()
     world.emulator.add_account(OPEN_ID, "act.one")
+    world.emulator.add_account(LEAVING, "act.two")
     world.emulator.add_video(OPEN_ID, VIDEO_ID)
     settings = {
         "database_url": database,
         "tiktok_base_url": world.base_url,
         "token_keys": KEY,
+        "tiktok_client_key": "key-of-the-app",
+        "tiktok_client_secret": "secret-of-the-app",
         "http_listen": f"127.0.0.1:{free_port()}",
         "webhook_url": receiver.url,
         "webhook_secret": SECRET,
