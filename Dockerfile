@@ -26,3 +26,10 @@ USER 10001:10001
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["refresher"]
 CMD ["run"]
+# Last: another commit changes nothing above.
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="cover-refresher" \
+      org.opencontainers.image.description="Keeps every stored TikTok cover_image_url alive: a background daemon over PostgreSQL" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="MIT"

@@ -14,7 +14,7 @@ SIDE_BY_SIDE := --numprocesses 8 --maxschedchunk 1
 UNIT := --numprocesses logical --maxschedchunk 1 tests/unit tests/flow tests/chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit coverage chaos test-compose test-clients lint format bench lock clean
+.PHONY: help demo test unit coverage chaos test-compose test-clients test-deploy sbom lint format bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,13 @@ test-compose: $(INSTALLED) ## docker-compose.yml, on a real Docker engine
 
 test-clients: $(INSTALLED) .venv-clients/locked $(if $(shell command -v npm),.node-clients/locked) ## clients and mappers that others have written
 	@$(BIN)/pytest -m clients tests/clients $(PYTEST_ARGS)
+
+test-deploy: $(INSTALLED) .venv-deploy/locked ## Kubernetes manifests and SBOM, by their schemas
+	@$(BIN)/pytest -m deploy tests/deploy $(PYTEST_ARGS)
+
+sbom: .venv-deploy/locked .venv-image/locked ## what the image holds, as CycloneDX: sbom.json, or SBOM=...
+	@.venv-deploy/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file $(or $(SBOM),sbom.json) .venv-image/bin/python
 
 chaos: $(INSTALLED) ## faults at random, invariants checked; SEED=1,2 CHAOS_SECONDS=60 CHAOS_RUNS=1
 	@$(BIN)/python -m tests.chaos --seconds $(or $(CHAOS_SECONDS),60) --runs $(or $(CHAOS_RUNS),1) \
@@ -75,10 +82,11 @@ lock: ## the requirements*.lock files anew from pyproject.toml; LOCK_ARGS=--upgr
 	$(COMPILE) --group bench --constraint requirements-dev.lock \
 	  --output-file requirements-bench.lock
 	$(COMPILE) --group clients --output-file requirements-clients.lock
+	$(COMPILE) --group deploy --output-file requirements-deploy.lock
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-clients .node-clients .venv-lock .mypy_cache .ruff_cache .pytest_cache \
-	  .hypothesis .import_linter_cache .coverage* build dist
+	rm -rf .venv .venv-clients .venv-deploy .venv-image .venv-lock .node-clients sbom.json \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/locked: requirements-dev.lock
@@ -106,6 +114,18 @@ clean: ## remove what the other targets made
 	@cd .node-clients && npm ci --silent --no-audit --no-fund --ignore-scripts && \
 	  PRISMA_SCHEMA_ENGINE_BINARY=/usr/bin/env node_modules/.bin/prisma generate \
 	    --schema schema.prisma >/dev/null
+	@touch $@
+
+.venv-deploy/locked: requirements-deploy.lock
+	@$(PYTHON) -m venv --clear .venv-deploy
+	@.venv-deploy/bin/pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
+# As the Dockerfile makes it: the licences and dependencies of packages stand in them, not in the lock.
+.venv-image/locked: requirements.lock .venv-deploy/locked
+	@$(PYTHON) -m venv --clear --without-pip .venv-image
+	@.venv-deploy/bin/pip --python .venv-image install --quiet --only-binary :all: --require-hashes \
+	  --requirement $<
 	@touch $@
 
 $(INSTALLED): .venv/locked pyproject.toml

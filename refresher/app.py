@@ -4,31 +4,35 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from refresher import events
 from refresher.assembly import CLOSING_SECONDS, App, assembled, sources
 from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.meter import Stats
 from refresher.flow.stop import cancelled
 from refresher.logs import emit
 from refresher.operations.server import served
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import (
-    POOL_SIZE,
+    CONNECTIONS,
     Pool,
     SchemaNotMigratedError,
     check_migrated,
 )
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.listening import WAKE_CHANNEL, Listener
 from refresher.postgres.outbox import switch_on
 from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sealing import check_readable
 from refresher.postgres.status import any_left, count_due, read_now, read_paused_since
+from refresher.service_manager import ServiceManager
 from refresher.settings import Settings
 from refresher.upkeep import SUMMARY_SECONDS, begin
 
@@ -37,6 +41,8 @@ READY_SECONDS: Final = 2.0
 ONCE_FAILURES: Final = 3
 #: And gives up when the API has been down for so long.
 ONCE_AWAY_SECONDS: Final = 15.0
+#: A turn of the claims takes less, waits for a poll aside: statements and pauses have their ends.
+LONGEST_TURN_SECONDS: Final = 120.0
 
 
 class EverythingPausedError(Exception):
@@ -53,7 +59,8 @@ async def run(settings: Settings, replica: str) -> None:
     A database that is away is waited for. Raises `SchemaNotMigratedError`, `DatabaseRefusedError`,
     and OSError for an operations address that cannot be had.
     """
-    async with assembled(settings, replica) as app:
+    started = asyncio.Event()
+    async with assembled(settings, replica) as app, _managed(app, started):
         stop_on_signals(app)
         _warn_of_ignored(settings)
         async with served(settings.http_listen, sources(app, partial(_what_is_missing, app.pool))):
@@ -77,7 +84,46 @@ async def run(settings: Settings, replica: str) -> None:
             _warn_of_tokens(app)
             if webhooks := app.upkeep.webhooks:
                 emit(events.WEBHOOKS_ENABLED, base_url=webhooks.origin)
+            started.set()
             await work(app)
+
+
+@asynccontextmanager
+async def _managed(app: App, started: asyncio.Event) -> AsyncIterator[None]:
+    """Meanwhile, the service manager hears how the daemon is."""
+    manager = ServiceManager(os.environ, os.getpid())
+    manager.waits()
+
+    async def attend() -> None:
+        await started.wait()
+        since = monotonic()
+        await manager.attend(
+            lambda: _is_turning(app, since), lambda: _status(app.refresher.stats())
+        )
+
+    tasks = [
+        asyncio.create_task(_on_first(app.stop, manager.stops)),
+        asyncio.create_task(attend()),
+    ]
+    try:
+        yield
+    finally:
+        await cancelled(tasks)
+
+
+def _is_turning(app: App, since: float) -> bool:
+    """Whether claims go on. A stop ends them, and its own time."""
+    claimed_at = max(since, app.meter.turned_at.get("claim", since))
+    longest = 2 * app.settings.poll_seconds + LONGEST_TURN_SECONDS
+    return app.stop.is_set() or monotonic() - claimed_at < longest
+
+
+def _status(stats: Stats) -> str:
+    if not stats.database_up:
+        return "the database is away"
+    if not stats.upstream_up:
+        return "TikTok is away"
+    return f"{stats.in_flight} requests in flight, {stats.asked} videos asked for so far"
 
 
 async def _check_database(app: App) -> None:
@@ -90,7 +136,7 @@ async def _check_database(app: App) -> None:
     if restricted:
         emit(events.ROWS_RESTRICTED, tables=restricted)
     if limit is not None:
-        emit(events.CONNECTIONS_LIMITED, limit=limit, wanted=POOL_SIZE)
+        emit(events.CONNECTIONS_LIMITED, limit=limit, wanted=CONNECTIONS)
 
 
 def _warn_of_ignored(settings: Settings) -> None:
@@ -117,6 +163,7 @@ async def work(
     gc.freeze()  # what is loaded by now is never garbage
     app.schedule.every(app.settings.poll_seconds, app.refresher.wake)
     tasks = [
+        *_notifications(app, bounded=finished is not None),
         *begin(
             app.upkeep,
             app.schedule,
@@ -133,6 +180,28 @@ async def work(
         await cancelled(tasks)
         await _sign_off(app)
     emit(events.DAEMON_STOPPED, abandoned_accounts=abandoned)
+
+
+def _notifications(app: App, *, bounded: bool) -> list[asyncio.Task[None]]:
+    """Hear of accounts, unless the run is bounded, and announce covers, if that is wished."""
+    tasks = []
+    if not bounded:
+
+        def hear() -> None:
+            app.refresher.hear()
+            app.upkeep.attachments.told.set()
+
+        tasks.append(asyncio.create_task(Listener(app.pool, hear, _say_whether_heard).run()))
+    if app.announcer:
+        tasks.append(asyncio.create_task(app.announcer.run()))
+    return tasks
+
+
+def _say_whether_heard(reason: str | None) -> None:
+    if reason is None:
+        emit(events.NOTIFICATIONS_RECEIVED, channel=WAKE_CHANNEL)
+    else:
+        emit(events.NOTIFICATIONS_MISSED, reason=reason)
 
 
 async def _sign_off(app: App) -> None:

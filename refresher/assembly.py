@@ -19,15 +19,19 @@ from refresher.domain.cover_hosts import CoverHosts, local_origin
 from refresher.domain.credentials import AppCredentials
 from refresher.domain.meter import Meter
 from refresher.domain.webhooks import Target
+from refresher.events import COVERS_UNANNOUNCED
 from refresher.flow.loop import Refresher
 from refresher.flow.outage import Outage
+from refresher.flow.results import announce_nothing
 from refresher.flow.terms import Terms
 from refresher.flow.wiring import Outside
+from refresher.logs import emit
 from refresher.operations.checks import Known
 from refresher.operations.lists import Lists
 from refresher.operations.server import Sources
 from refresher.operations.shared import Shared
 from refresher.postgres.accounts import Accounts
+from refresher.postgres.announcing import Announcer
 from refresher.postgres.database import (
     APPLICATION_NAME,
     Pool,
@@ -72,6 +76,8 @@ class App:
     schedule: Schedule
     outage: Outage
     meter: Meter
+    #: None: applications are not told of changed covers.
+    announcer: Announcer | None
     hosts: CoverHosts
     #: The name of this process, in leases and in the log.
     replica: str
@@ -108,6 +114,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
         enter = stack.enter_async_context
         pool = await enter(connected(database_url, application_name=APPLICATION_NAME))
         tiktok = await enter(opened(settings.tiktok_base_url, settings.concurrency, credentials))
+        announcer = Announcer(pool, _say_unannounced) if settings.notify_covers else None
         outside = Outside(
             accounts=_accounts(settings, pool, sealer, replica),
             tokens=_tokens(settings, pool, sealer, credentials),
@@ -118,6 +125,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             hosts=hosts,
             chance=random.random,
             clock=monotonic,
+            announce=announcer.note if announcer else announce_nothing,
         )
         refresher = Refresher(outside, _terms(settings))
         upkeep = Upkeep(
@@ -154,10 +162,15 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
             schedule=Schedule(),
             outage=outage,
             meter=meter,
+            announcer=announcer,
             hosts=hosts,
             replica=replica,
             stop=asyncio.Event(),
         )
+
+
+def _say_unannounced(videos: int, reason: str) -> None:
+    emit(COVERS_UNANNOUNCED, videos=videos, reason=reason)
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """Beside the flow: keeps the tables that applications have attached and refresher.videos alike."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -38,6 +39,8 @@ class Attachments:
 
     pool: Pool
     clock: Clock = monotonic
+    #: Set when something may have been told.
+    told: asyncio.Event = field(default_factory=asyncio.Event)
     _attached: Sequence[Attachment] = ()
     #: Until when an attachment rests, by its name.
     _rests: dict[str, float] = field(default_factory=dict)

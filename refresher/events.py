@@ -32,6 +32,9 @@ CLOCK_STEPPED: Final = Event("clock.stepped", "warning", ("seconds",))
 PARAMETERS_IGNORED: Final = Event("parameters.ignored", "warning", ("parameters",))
 ROWS_RESTRICTED: Final = Event("rows.restricted", "warning", ("tables",))
 CONNECTIONS_LIMITED: Final = Event("connections.limited", "warning", ("limit", "wanted"))
+NOTIFICATIONS_RECEIVED: Final = Event("notifications.received", "info", ("channel",))
+NOTIFICATIONS_MISSED: Final = Event("notifications.missed", "info", ("reason",))
+COVERS_UNANNOUNCED: Final = Event("covers.unannounced", "warning", ("videos", "reason"))
 OPERATIONS_SERVED: Final = Event("operations.served", "info", ("address",))
 
 DATABASE_LOST: Final = Event("database.lost", "error", ("reason",))
@@ -248,6 +251,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
         "attempts": int,
         "away_seconds": float,
         "base_url": str,
+        "channel": str,
         "chunk_fill": float | None,
         "code": str,
         "covers": int,

@@ -41,6 +41,8 @@ WEBHOOK_SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what all of them begin w
 WEBHOOK_SECRET_BYTES: Final = range(24, 65)
 ENV_FILE: Final = Path(".env")
 SECRETS_FOLDER: Final = Path("/run/secrets")
+#: Names the folder in which systemd puts a service's credentials.
+CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 
 
 class SettingsError(Exception):
@@ -146,14 +148,16 @@ EXPECTED: Final = {
     "greater_than": "more than {gt:.10g}",
     "greater_than_equal": "{ge:.10g} or more",
     "less_than_equal": "{le:.10g} or less",
+    "bool_parsing": "true or false",
     "literal_error": "{expected}",
     "string_unicode": "text in UTF-8",
 }
 
 
 class Settings(BaseSettings):
-    """Environment variables `REFRESHER_*`, then `.env`, then files in /run/secrets.
+    """Environment variables `REFRESHER_*`, then `.env`, then files of secrets.
 
+    The files lie in the folder of systemd's credentials or in /run/secrets.
     `read_settings` makes one.
     """
 
@@ -181,6 +185,7 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
     shutdown_grace_seconds: SecondsOrZero = 20
     missing_limit: Annotated[int, Field(ge=1, le=1000)] = 5
+    notify_covers: bool = False
     http_listen: Annotated[str, AfterValidator(_listen)] | None = None
     webhook_url: Annotated[SecretStr, AfterValidator(_webhook_url)] | None = None
     webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secrets)] | None = None
@@ -273,14 +278,16 @@ def read_settings(**overrides: object) -> Settings:
 
     Raises `SettingsError`, which names the variable, what was expected and what was given.
     """
-    env_file, secrets = _read_files()
-    # The last source wins.
-    given = {**_fields(secrets), **_fields(env_file), **EnvSettingsSource(Settings)(), **overrides}
+    files = _read_files()
+    given: dict[str, Any] = {}
+    for found in reversed(files):  # the last one wins
+        given |= _fields(found)
+    given |= {**EnvSettingsSource(Settings)(), **overrides}
     try:
         settings = Settings(**given)
     except ValidationError as error:
         raise SettingsError("; ".join(map(_complaint, error.errors()))) from None
-    settings._ignored = _unknown(env_file, secrets)  # noqa: SLF001 - nobody else may set it
+    settings._ignored = _unknown(*files)  # noqa: SLF001 - nobody else may set it
     return settings
 
 
@@ -295,13 +302,18 @@ def unknown_names() -> tuple[str, ...]:
         return _unknown()
 
 
-def _read_files() -> tuple[Found, Found]:
-    """`.env` and the files of secrets. Raises `SettingsError`."""
+def _read_files() -> list[Found]:
+    """`.env` and the folders of secrets, in the order in which they count.
+
+    Raises `SettingsError`.
+    """
+    credentials = os.environ.get(CREDENTIALS_VARIABLE)
+    folders = [*([Path(credentials)] if credentials else []), SECRETS_FOLDER]
     try:
-        return (
+        return [
             read_env_file(ENV_FILE, _is_known, PREFIX),
-            read_secrets(SECRETS_FOLDER, _is_known, PREFIX),
-        )
+            *(read_secrets(folder, _is_known, PREFIX) for folder in folders),
+        ]
     except BadSettingFileError as error:
         raise SettingsError(str(error)) from None
 

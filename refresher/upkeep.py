@@ -182,7 +182,7 @@ def begin(
         ("audit", AUDIT_SECONDS, asyncio.Event(), upkeep.audit),
         ("ignored tokens", IGNORED_TOKENS_SECONDS, asyncio.Event(), upkeep.tell_ignored_tokens),
         ("attachments", WALK_SECONDS, _at_once(), upkeep.attachments.walk),
-        ("told rows", TOLD_SECONDS, asyncio.Event(), upkeep.attachments.apply),
+        ("told rows", TOLD_SECONDS, upkeep.attachments.told, upkeep.attachments.apply),
         ("told covers", TOLD_SECONDS, asyncio.Event(), upkeep.attachments.carry),
         ("outbox", TIDY_SECONDS, _at_once(), upkeep.tidy_outbox),
         *_deliveries(upkeep.webhooks),

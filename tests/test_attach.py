@@ -343,3 +343,23 @@ async def test_a_long_transaction_of_the_application_holds_up_no_account(attache
         assert len(locked) == 2
     done, _ = await settled(attached, database)
     assert done.added == 1
+
+
+async def test_a_video_of_an_attached_table_is_asked_for_at_once(pool, serve, start, refresher):
+    """The table's trigger notifies the daemon, which has a poll of an hour."""
+    world = await serve(cover_ttl=7200)
+    await pool.execute(APPLICATION)
+    world.emulator.add_account("ann", "act.ann")
+    world.emulator.add_video("ann", "7")
+    await add_user(pool, "ann", known=False)
+    await pool.execute(
+        "INSERT INTO refresher.accounts (open_id, access_token) VALUES ('ann', 'act.ann')"
+    )
+    assert (await refresher(*attach()))[0] == 0
+    daemon = await start(world, poll_seconds=3600)
+    await daemon.until_event("notifications.received")
+    await add_clips(pool, 1, ["7"])
+    await until_covered(pool)
+    applied = await daemon.until_event("attachment.applied")
+    assert (applied["attachment"], applied["added"]) == ("clips", 1)
+    assert await daemon.stopped() == 0

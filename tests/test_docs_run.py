@@ -31,10 +31,13 @@ CREATE TABLE videos (open_id text, tiktok_id text, PRIMARY KEY (open_id, tiktok_
 """
 ATTACHED = "attach --table public.videos --video-id tiktok_id --account open_id"
 OPEN_ID, VIDEO_ID = "-000abc", "7077642457847994444"
+#: An account to be removed.
+LEAVING = "-000xyz"
 #: A key of the Fernet kind.
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 #: What stands in the docs for something else. The port and the URLs are added by each test.
 FILLED = {
+    "accounts remove OPEN_ID": f"accounts remove {LEAVING}",  # all other commands need the other
     "accounts import FILE.csv": "accounts import accounts.csv",
     "videos import FILE.csv": "videos import videos.csv",
     "--account OPEN_ID": f"--account {OPEN_ID}",
@@ -51,13 +54,27 @@ LASTING = {"refresher run": "daemon.started", "refresher emulator": "http://127.
 OPTIONAL = {"curl", "jq", "openssl", "lnav", "promtool"}
 
 DOCKER = "needs a Docker engine"
+SYSTEMD = "changes the machine, and needs systemd: tests/test_service_manager.py judges the unit"
+CLUSTER = "needs a cluster: tests/test_kubernetes.py and tests/deploy judge the manifests"
 INDEX = "loads packages"
 LONG = "takes minutes"
 NAME = "the name of a command, without what it must be given"
 #: What is not run here, and why.
 ELSEWHERE = {
+    "(umask 077 && cat > /etc/refresher/credentials/database_url)": SYSTEMD,
     ". venv/bin/activate": INDEX,
+    "/opt/refresher-VERSION/bin/pip install .": INDEX,
+    "cp ops/systemd/refresher.service /etc/systemd/system/": SYSTEMD,
+    "install -d -m 700 /etc/refresher/credentials": SYSTEMD,
+    "systemctl enable --now --no-block refresher": SYSTEMD,
+    "systemctl restart refresher": SYSTEMD,
+    "systemctl status refresher": SYSTEMD,
+    "systemd-run --pipe --wait -p DynamicUser=yes -p LoadCredential=refresher:/etc/refresher/credentials"
+    "   /opt/refresher/bin/refresher migrate": SYSTEMD,
+    "systemd-run --pipe --wait -p DynamicUser=yes -p LoadCredential=refresher:/etc/refresher/credentials"
+    "   /opt/refresher-VERSION/bin/refresher migrate": SYSTEMD,
     "curl -m 5": NAME,
+    'docker build --build-arg REVISION="$(git rev-parse HEAD)" --tag registry.example.com/cover-refresher:0.1.0 .': DOCKER,
     "docker compose": NAME,
     "docker compose --profile demo down --volumes": DOCKER,
     "docker compose --profile demo up --build --wait": DOCKER,
@@ -75,13 +92,24 @@ ELSEWHERE = {
     "docker compose up --no-deps --wait refresher": DOCKER,
     "docker compose up --wait": DOCKER,
     "docker inspect": NAME,
+    "docker push registry.example.com/cover-refresher:0.1.0": DOCKER,
     "chmod 600": NAME,
     "kill -9": NAME,
+    "kubectl apply -f ops/kubernetes/migrate.yaml": CLUSTER,
+    "kubectl apply -k ops/kubernetes": CLUSTER,
+    "kubectl delete --ignore-not-found -f ops/kubernetes/migrate.yaml": CLUSTER,
+    "kubectl create secret generic refresher-secrets --from-file=secrets": CLUSTER,
+    "kubectl exec deploy/refresher -- refresher status": CLUSTER,
+    "kubectl rollout status deployment/refresher": CLUSTER,
+    "kubectl wait --for=condition=complete --timeout=10m job/refresher-migrate": CLUSTER,
+    "ln -sfn /opt/refresher-VERSION /opt/refresher": SYSTEMD,
     "lnav refresher.log": "opens a screen: tests/test_lnav.py",
     "make bench": LONG,
     "make bench PYTHON=/usr/bin/python3": LONG,
     "make chaos SEED=… CHAOS_SECONDS=… CHAOS_RUNS=…": LONG,
     "make demo": "until Ctrl-C: tests/test_cli.py",
+    "make sbom": "tests/deploy/test_sbom.py",
+    "make sbom PYTHON=python3.13": INDEX,
     "make test": "runs this test",
     "pg_restore --disable-triggers": NAME,
     "pg_restore --no-owner": NAME,
@@ -95,8 +123,10 @@ ELSEWHERE = {
     "python -m benchmarks.doctor": LONG,
     "python -m benchmarks.flat": LONG,
     "python -m benchmarks.hot_updates": LONG,
+    "python -m benchmarks.attached_writes": LONG,
     "python -m benchmarks.insert_to_claim": LONG,
     "python -m benchmarks.insert_to_claim --inserting 2": LONG,
+    "python -m benchmarks.insert_to_cover --against FOLDER": LONG,
     "python -m benchmarks.operations_load": LONG,
     "python -m benchmarks.operators": LONG,
     "python -m benchmarks.partitions": LONG,
@@ -106,8 +136,10 @@ ELSEWHERE = {
     "python -m benchmarks.start_up": LONG,
     "python -m benchmarks.write_back_triggers": LONG,
     "python -m refresher": NAME,
+    "python3 -m venv /opt/refresher-VERSION": INDEX,
     "python3 -m venv venv": INDEX,
     "refresher accounts pause": NAME,
+    "refresher accounts remove OPEN_ID": "asks on a terminal: tests/test_removal.py",
     "refresher accounts resume": NAME,
     "refresher attach": NAME,
     "refresher attach --check": NAME,
@@ -210,7 +242,9 @@ def clone(tmp_path, monkeypatch):
     path = [str(Path(sys.executable).parent), str(programs()), os.environ["PATH"]]
     monkeypatch.setenv("PATH", os.pathsep.join(path))
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "accounts.csv").write_text(f"open_id,access_token\n{OPEN_ID},act.one\n")
+    (tmp_path / "accounts.csv").write_text(
+        f"open_id,access_token\n{OPEN_ID},act.one\n{LEAVING},act.two\n"
+    )
     (tmp_path / "videos.csv").write_text(f"open_id,video_id\n{OPEN_ID},{VIDEO_ID}\n")
     shutil.copy(ROOT / ".env.example", tmp_path)
     for rules in ("alerts.yml", "alerts_test.yml"):
@@ -234,11 +268,14 @@ async def terminal(clone, database, empty_database, refresher, start, serve, rec
     """A terminal with the settings of a daemon that has refreshed a cover, and has a table attached."""
     world = await serve()
     world.emulator.add_account(OPEN_ID, "act.one")
+    world.emulator.add_account(LEAVING, "act.two")
     world.emulator.add_video(OPEN_ID, VIDEO_ID)
     settings = {
         "database_url": database,
         "tiktok_base_url": world.base_url,
         "token_keys": KEY,
+        "tiktok_client_key": "key-of-the-app",
+        "tiktok_client_secret": "secret-of-the-app",
         "http_listen": f"127.0.0.1:{free_port()}",
         "webhook_url": receiver.url,
         "webhook_secret": SECRET,

@@ -15,6 +15,7 @@ from tests import faults
 from tests.conftest import administer, eventually
 from tests.test_doctor import findings
 from tests.test_page import text_of, visited
+from tests.test_tokens import CLIENT
 
 ATTACH = (Path(__file__).parents[1] / "docs" / "attach.md").read_text()
 SECURITY = Path(__file__).parents[1] / "docs" / "security.md"
@@ -76,6 +77,31 @@ async def test_the_daemon_and_the_application_can_do_their_work(as_role, own_ser
             await application.execute("UPDATE refresher.videos SET cover_image_url = ''")
         await application.execute("DELETE FROM refresher.accounts WHERE open_id = 'ana'")
         await application.close()
+
+
+async def test_who_may_remove_an_account(as_role, refresher, serve):
+    """The owner; for any other role nothing is begun, so no consent is revoked in vain."""
+    world = await serve()
+    world.emulator.add_account("ana", "act.ana")
+    owner, daemon = as_role("refresher_owner"), as_role("refresher_daemon")
+    await administer(
+        owner, "INSERT INTO refresher.accounts (open_id, access_token) VALUES ('ana', 'act.ana')"
+    )
+    command = ("accounts", "remove", "ana", "--yes")
+    settings = {**CLIENT, "tiktok_base_url": world.base_url}
+    code, _, err = await refresher(*command, url=daemon, **settings)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "permission denied" in err
+    await administer(
+        owner, "GRANT SELECT, UPDATE ON ALL TABLES IN SCHEMA refresher TO refresher_daemon"
+    )
+    code, _, err = await refresher(*command, url=daemon, **settings)
+    expected = "the role lacks DELETE on refresher.accounts: run it as the owner of the tables"
+    assert (code, err) == (2, f"refresher: {expected}\n")
+    assert not world.emulator.revoke_record
+    code, _, err = await refresher(*command, url=owner, **settings)
+    assert (code, err) == (0, "")
+    assert len(world.emulator.revoke_record) == 1
 
 
 async def test_an_applications_changes_go_to_the_outbox(as_role):

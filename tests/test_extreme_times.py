@@ -42,8 +42,10 @@ SELECT c.relname, a.attname
 FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
 WHERE c.relnamespace = 'refresher'::regnamespace AND c.relkind = 'r'
   AND a.atttypid = 'timestamptz'::regtype AND a.attnum > 0 AND NOT a.attisdropped
-  -- Of no account: the daemons that run, and a pause of everything, at whatever time it began.
-  AND c.relname <> 'replicas' AND a.attname <> 'paused_since'
+  -- Of no account: the daemons that run, what is probed and attached, a pause of everything, at
+  -- whatever time it began, and until when webhooks are written.
+  AND c.relname IN ('accounts', 'videos', 'app', 'audit')
+  AND a.attname NOT IN ('paused_since', 'webhooks_until')
 ORDER BY 1, 2
 """
 HOUR = timedelta(hours=1)

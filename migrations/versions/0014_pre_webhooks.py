@@ -7,7 +7,7 @@ rows, and only while a daemon with a webhook URL has said lately that it will de
 from alembic import op
 
 revision = "0014"
-down_revision = "0012"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 

@@ -1,4 +1,4 @@
-"""`accounts`: import, list, pause and resume."""
+"""`accounts`: import, list, show, pause, resume and remove."""
 
 from __future__ import annotations
 
@@ -142,6 +142,25 @@ def resume(open_id: OneAccount) -> None:
     Example: refresher accounts resume -000abc
     """
     _set_state(open_id, "active", None)
+
+
+@accounts.command(context_settings=TAKES_HYPHENS)
+def remove(
+    open_id: OneAccount,
+    keep_consent: Annotated[
+        bool, typer.Option("--keep-consent", help="Do not revoke the consent at TikTok.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Revoke a user's consent, and delete all that is stored of the account.
+
+    It says what it will do, and asks. Run it again where it was interrupted.
+
+    Example: refresher accounts remove -000xyz --yes
+    """
+    from refresher.cli.removal import remove_account
+
+    remove_account(open_id, keep_consent=keep_consent, yes=yes)
 
 
 def _set_state(open_id: str, state: str, reason: str | None) -> None:

@@ -22,6 +22,9 @@ from refresher.logs import emit
 #: so long, then after twice that, and so on.
 LOOK_AGAIN_SECONDS: Final = 0.05
 LONGEST_LOOK_SECONDS: Final = 1.0
+#: After what was heard: of transactions that commit together one notifies, and the others may come
+#: a moment later. So the looks that follow cover a third of a second.
+LOOKS_AFTER_HEARD: Final = 3
 #: What can become of a video that was asked for.
 RESULTS: Final = ("refreshed", "unchanged", "missing", "rejected")
 #: A bounded run gives up on accounts that have waited for so long, when nothing else is left.
@@ -66,6 +69,10 @@ class Refresher:
             asked=tally.ids,
             results={name: getattr(tally, name) for name in RESULTS},
         )
+
+    def hear(self) -> None:
+        """Accounts may have become due: look at once, or a moment after the last look."""
+        self._looks.heard()
 
     def given_up(self) -> Collection[OpenId]:
         """Accounts that a lock, a trigger or a constraint has stopped for long."""
@@ -131,6 +138,7 @@ class Refresher:
         self._waits_for_room = not budget
         if not budget:
             return False
+        self._looks.begins()
         claiming, health = self._parts.claiming, self._parts.health
         # While nobody is answered, accounts that were well go first and none has two turns.
         tried = health.tried() if health.is_down else None
@@ -146,7 +154,7 @@ class Refresher:
         self._note_pause(claiming.paused_since)
         for claim in claims:
             self._start(claim)
-        self._looks.claimed(some_left=claiming.some_left and not claims)
+        self._looks.claimed(nobody=not claims, some_left=claiming.some_left)
         if claiming.more:
             self.wake.set()
         return bool(claims)
@@ -212,20 +220,39 @@ class Refresher:
 
 
 class _Looks:
-    """Looks again for due accounts that a claim has left: soon at first, then later."""
+    """Looks for due accounts that a claim has left, or that were heard of: soon, then later."""
 
     def __init__(self, wake: asyncio.Event) -> None:
         self._wake = wake
         self._times = 0
+        self._more = 0  # looks still to come for what was heard
+        self._looks = False
+        self._looked_at = -LOOK_AGAIN_SECONDS
         self._timer: asyncio.TimerHandle | None = None
 
-    def claimed(self, *, some_left: bool) -> None:
-        """After a claim. `some_left`: it claimed nobody, but has left due accounts."""
+    def heard(self) -> None:
+        """Accounts may have become due. Many calls in a moment cost one look."""
+        self._times, self._more = 0, LOOKS_AFTER_HEARD
+        if not self._looks:  # else the look under way is followed by another
+            self._in(self._looked_at + LOOK_AGAIN_SECONDS - asyncio.get_running_loop().time())
+
+    def begins(self) -> None:
+        """Before a claim."""
+        self._looks = True
+
+    def claimed(self, *, nobody: bool, some_left: bool) -> None:
+        """After a claim. `some_left`: it has left due accounts."""
+        self._looks, self._looked_at = False, asyncio.get_running_loop().time()
         if self._timer:
             self._timer.cancel()  # one at a time
-        if not some_left:
+        if not nobody or not (some_left or self._more):
             self._times = 0
             return
-        seconds = min(LOOK_AGAIN_SECONDS * (1 << min(self._times, 8)), LONGEST_LOOK_SECONDS)
+        self._more = max(0, self._more - 1)
+        self._in(min(LOOK_AGAIN_SECONDS * (1 << min(self._times, 8)), LONGEST_LOOK_SECONDS))
         self._times += 1
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._wake.set)
+
+    def _in(self, seconds: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._wake.set)

@@ -1,13 +1,13 @@
 """Results on their way into the database."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
 from refresher.domain.cover_hosts import CoverHosts
 from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable, StatementFailed, is_away
-from refresher.domain.model import ChunkWrite, Holder, Sample
+from refresher.domain.model import ChunkWrite, Holder, OpenId, Sample, VideoId
 from refresher.domain.reconcile import Reconciled
 from refresher.events import CHUNK_UNSAVED, VIDEO_REJECTED
 from refresher.flow.batcher import LINGER_SECONDS, Batcher
@@ -35,6 +35,14 @@ class WriteBack(Protocol):
     async def holder(self, name: str) -> Holder | None: ...
 
 
+#: Hears of covers that were stored: the account, and its videos.
+Announce = Callable[[OpenId, Sequence[VideoId]], None]
+
+
+def announce_nothing(_open_id: OpenId, _video_ids: Sequence[VideoId]) -> None:
+    """Where nobody asked for it."""
+
+
 class Results:
     """Writes back what was answered, many chunks at once."""
 
@@ -47,12 +55,14 @@ class Results:
         hosts: CoverHosts,
         stop: Stop,
         wake: asyncio.Event,
+        announce: Announce,
     ) -> None:
         #: Chunks that were answered and are not stored yet.
         self.unsaved = 0
         self._under_way = under_way
         self._hosts = hosts
         self._wake = wake
+        self._announce = announce
         self._outage = outage = turns.outage
         give_up = stop.given_up
         self._write_back = Batcher(
@@ -111,12 +121,14 @@ class Results:
             written = 0  # the grace time is over
         finally:
             self.unsaved -= 1
+        new = [write for write in reconciled.writes if write.urls]
+        for each in new if written else ():
+            self._announce(claim.open_id, each.video_ids)
         if unwritten := write.videos - written:
             work.unsaved = True
             work.tally.refreshed = max(0, work.tally.refreshed - unwritten)
             emit(CHUNK_UNSAVED, open_id=claim.open_id, videos=unwritten)
         else:
-            new = [write for write in reconciled.writes if write.urls]
             # One of each: those of an answer hardly ever come from different owners.
             self._hosts.note(write.urls[0] for write in new)
             work.samples += [Sample(w.video_ids[0], len(w.video_ids)) for w in new]

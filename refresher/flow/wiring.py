@@ -20,7 +20,7 @@ from refresher.flow.leases import Leases
 from refresher.flow.lock_waits import Turns
 from refresher.flow.outage import Outage
 from refresher.flow.refresh import AccountRefresh
-from refresher.flow.results import Results, WriteBack
+from refresher.flow.results import Announce, Results, WriteBack, announce_nothing
 from refresher.flow.split import Split
 from refresher.flow.stop import Stop
 from refresher.flow.terms import Terms
@@ -50,6 +50,8 @@ class Outside:
     chance: Chance
     #: Monotonic seconds.
     clock: Clock
+    #: Hears of stored covers.
+    announce: Announce = announce_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ def connect(outside: Outside, terms: Terms, wake: asyncio.Event) -> Parts:
         hosts=outside.hosts,
         stop=stop,
         wake=wake,
+        announce=outside.announce,
     )
     leases = Leases(outside.accounts, turns, claiming=claiming, stop=stop, wake=wake, terms=terms)
     gate = Gate(

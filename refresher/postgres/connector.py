@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final
+from weakref import WeakSet
 
 from refresher.domain.clocks import Clock
 from refresher.domain.connection_string import (
@@ -39,6 +40,7 @@ class Connector:
         self._clock = clock
         self._full_until = 0.0
         self._opening: set[asyncio.Future[None]] = set()
+        self._beside: WeakSet[Connection] = WeakSet()
         self.lookout: Final = Lookout(self._hosts, clock)
         #: How many connections the pool has.
         self.pool_size: Callable[[], int] = int
@@ -54,6 +56,8 @@ class Connector:
                     await set_time_codec(connection)
         except ConnectionsUsedUpError:
             self._full_until = self._clock() + FULL_SECONDS
+            if not self.pool_size():
+                self._give_up_beside()
             raise
         return connection
 
@@ -71,6 +75,16 @@ class Connector:
         """Wait until every connection that is being opened now is open or has failed."""
         if self._opening:
             await asyncio.wait(set(self._opening), timeout=seconds)
+
+    async def beside(self) -> Connection:
+        """A connection beside the pool's, which gives it up when it has none and gets none."""
+        connection = await self._hosts.connect(self._opener.fitting, {})
+        self._beside.add(connection)
+        return connection
+
+    def _give_up_beside(self) -> None:
+        for connection in list(self._beside):
+            connection.terminate()
 
     async def plain(self, **options: Any) -> Connection:
         """A connection that every server and pooler understands. `options` are asyncpg's."""

@@ -16,7 +16,7 @@ from refresher.postgres.failures import (
     available,
     is_lost,
 )
-from refresher.postgres.opening import ACQUIRE_SECONDS, RELEASE_SECONDS
+from refresher.postgres.opening import ACQUIRE_SECONDS, RELEASE_SECONDS, Connection
 from refresher.postgres.statements import statement
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ APPLICATION_NAME: Final = "refresher"
 #: operators read, one statement at a time, and for what waits for a lock. These and statements
 #: about a single account wait for their turn.
 POOL_SIZE: Final = 7
+#: Of a replica at most: the pool's, and the one that listens.
+CONNECTIONS: Final = POOL_SIZE + 1
 #: How long between two tries to get a connection that was given back.
 TURN_SECONDS: Final = 0.05
 #: For statements that read what all accounts store.
@@ -113,6 +115,19 @@ async def _acquire(pool: Pool, seconds: float) -> "Pooled":
             if not pool.get_size() or monotonic() > ends_at:
                 raise
         await asyncio.sleep(TURN_SECONDS)
+
+
+async def opened_beside(pool: Pool) -> Connection:
+    """A connection of its own to where the pool's lead. The caller terminates it.
+
+    It is terminated, too, when the pool has no connection and is given none. Raises
+    `DatabaseUnavailable`.
+    """
+    connector = _connector(pool)
+    if connector is None:
+        raise DatabaseUnavailable("the pool opens its connections itself")
+    with available():
+        return await connector.beside()
 
 
 def _watch(pool: Pool, connection: "Pooled") -> "asyncio.Task[None] | None":

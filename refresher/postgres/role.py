@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from refresher.postgres.database import POOL_SIZE, Pool, acquired
+from refresher.postgres.database import CONNECTIONS, Pool, acquired
 from refresher.postgres.failures import DatabaseRefusedError
 from refresher.postgres.hosts import LASTING_READ_ONLY, READ_ONLY
 from refresher.postgres.statements import statement
@@ -36,4 +36,4 @@ async def connection_limit(pool: Pool) -> int | None:
     """
     async with acquired(pool) as connection:
         limit: int | None = await connection.fetchval(*CONNECTION_LIMIT())
-    return limit if limit is not None and limit < POOL_SIZE else None
+    return limit if limit is not None and limit < CONNECTIONS else None

@@ -18,7 +18,7 @@ from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.pacing import Pace
 from refresher.domain.quota import Demand
 from refresher.postgres.database import (
-    POOL_SIZE,
+    CONNECTIONS,
     REPORT_SECONDS,
     SCHEMA_REVISION,
     Pool,
@@ -102,7 +102,7 @@ async def read_role(pool: Pool) -> facts.Role:
     except DatabaseRefusedError as error:
         refused = str(error)
     limit = await connection_limit(pool)
-    return facts.Role(lacking, refused, restricted, limit, POOL_SIZE)
+    return facts.Role(lacking, refused, restricted, limit, CONNECTIONS)
 
 
 async def read_schema(pool: Pool) -> facts.Schema:

@@ -84,6 +84,8 @@ def taken(field):
     """What a setting takes, where its type says it; None for text, which the page explains."""
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
+    if field.annotation is bool:
+        return "`true`, `false`"
     if field.annotation not in KINDS:
         return None
     bounds = {name: getattr(rule, name) for rule in field.metadata for name in rule.__slots__}
@@ -93,6 +95,8 @@ def taken(field):
 def default_of(field):
     if field.is_required():
         return "required"
+    if isinstance(field.default, bool):
+        return str(field.default).lower()
     return "none" if field.default is None else str(field.default)
 
 

@@ -22,6 +22,7 @@ def nowhere(monkeypatch, tmp_path):
         monkeypatch.delenv(f"REFRESHER_{field.upper()}", raising=False)
     monkeypatch.setenv("REFRESHER_DATABASE_URL", URL)
     monkeypatch.setenv("REFRESHER_TIKTOK_CLIENT_KEY", "key")
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     monkeypatch.setattr(settings, "SECRETS_FOLDER", tmp_path / "secrets")
     (tmp_path / "secrets").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -259,6 +260,34 @@ def test_a_secret_may_be_a_link(tmp_path):
     (tmp_path / "elsewhere").write_text("s3cret\n")
     (tmp_path / "secrets" / SECRET.lower()).symlink_to(tmp_path / "elsewhere")
     assert client_secret() == "s3cret"
+
+
+@pytest.mark.parametrize(
+    ("credential", "secret", "value"),
+    [("a", "b", "a"), (None, "b", "b"), ("", "b", "b"), ("a", None, "a")],
+)
+def test_a_credential_of_systemd_comes_before_a_file_of_secrets(
+    tmp_path, monkeypatch, credential, secret, value
+):
+    """In the folder that systemd names, under the same names. Other credentials are not ours."""
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    (folder / "another").write_text("x")
+    (folder / "refresher_token_key").write_text("x")
+    for place, content in ((folder, credential), (tmp_path / "secrets", secret)):
+        if content is not None:
+            (place / SECRET.lower()).write_text(content)
+    assert client_secret() == value
+    assert read_settings().ignored == (str(folder / "refresher_token_key"),)
+
+
+def test_an_environment_without_credentials_has_no_folder_of_them(tmp_path, monkeypatch):
+    """An empty name is not the current folder."""
+    (tmp_path / SECRET.lower()).write_text("x")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "")
+    monkeypatch.delenv("REFRESHER_TIKTOK_CLIENT_KEY")
+    assert client_secret() is None
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ CHECKS: Final[tuple[Check[Any], ...]] = (
     Check("settings.valid", "every setting can be read", facts.Configured, settings.valid),
     Check(
         "settings.known",
-        "names in the environment, .env and /run/secrets that no setting has",
+        "names in the environment, .env and files of secrets that no setting has",
         facts.Configured,
         settings.known,
     ),

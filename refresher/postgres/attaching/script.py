@@ -53,6 +53,11 @@ def count_script(mapping: AnyMapping, tables: Tables) -> str:
     return _drawn(f"count_{mapping.kind}.sql", **columns)
 
 
+def has_tokens_script(mapping: TokenMapping, table: Table) -> str:
+    """Asks whether the table has tokens of an open_id, its parameter. KeyError without a column."""
+    return _drawn("has_tokens.sql", **_of_tokens(mapping, table))
+
+
 def detach_script(name: str, tables: Sequence[str], *, last: bool) -> str:
     """Takes back what `attach_script` made, but for the rows. `last`: no other one carries.
 
@@ -114,6 +119,18 @@ def _of_videos(mapping: VideoMapping, videos: Table) -> dict[str, Any]:
         "expires_written": _at_zone("date_trunc('second', f.cover_expires_at)", expires),
         "expires_read": _moment(expires),
         "told_columns": ", ".join(told),
+        # The keys are compared so that one can be looked up by the other.
+        "same_columns": " AND ".join(
+            [
+                f"o.{account.quoted} = r.{account.quoted}",
+                f"o.{video_id.quoted} = r.{video_id.quoted}",
+                *(
+                    f"o.{each.quoted} IS NOT DISTINCT FROM r.{each.quoted}"
+                    for each in (cover, expires)
+                    if each
+                ),
+            ]
+        ),
     }
 
 

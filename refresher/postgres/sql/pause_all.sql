@@ -5,4 +5,4 @@ WITH app_before AS MATERIALIZED (
 UPDATE refresher.app
 SET paused_since = CASE WHEN :paused THEN coalesce(app.paused_since, now()) END
 FROM app_before
-RETURNING app_before.paused_since
+RETURNING app_before.paused_since, CASE WHEN NOT :paused THEN refresher.tell_daemons() END

@@ -6,6 +6,9 @@ WITH account_before AS MATERIALIZED (
     FROM refresher.accounts
     WHERE open_id = :open_id
     FOR NO KEY UPDATE
+),
+told AS MATERIALIZED (
+    SELECT CASE WHEN :state = 'active' THEN refresher.tell_daemons() END
 )
 UPDATE refresher.accounts AS a
 SET state = :state,
@@ -24,6 +27,7 @@ SET state = :state,
     wake_at = CASE WHEN a.lease_expires_at > now() THEN a.wake_at ELSE least(a.wake_at, now()) END
 FROM account_before
 WHERE a.open_id = account_before.open_id
+  AND (SELECT count(*) FROM told) > 0
 RETURNING account_before.state AS was, a.state AS is_, account_before.state_since AS since,
           now() AS now,
           coalesce(a.lease_expires_at > now(), false) AS leased,

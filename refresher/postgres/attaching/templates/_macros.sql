@@ -19,6 +19,9 @@ BEGIN
         -- After a TRUNCATE all accounts are looked at again.
         INSERT INTO refresher.changed_rows (attachment, open_ids) VALUES ({{ what | literal }}, '{}');
     END IF;
+    IF FOUND THEN
+        PERFORM refresher.tell_daemons();
+    END IF;
     RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
     -- The application's write does not fail for this: the walk through all accounts mends it.

@@ -47,6 +47,18 @@ FROM (SELECT r.{{ account }}::text AS account, r.{{ video_id }}::text AS video_i
 GROUP BY part;
 {%- endmacro -%}
 {% macro told_differences() -%}
+-- Soon done where nothing of ours has changed, as is usual.
+IF (SELECT count(*) FROM {{ live("old_rows", where) }} AS r)
+   = (SELECT count(*) FROM {{ live("new_rows", where) }} AS r)
+   AND NOT EXISTS (
+       SELECT FROM {{ live("new_rows", where) }} AS r
+       WHERE NOT EXISTS (
+           SELECT FROM {{ live("old_rows", where) }} AS o
+           WHERE {{ same_columns }}
+       )
+   ) THEN
+    RETURN NULL;
+END IF;
 INSERT INTO refresher.changed_rows (attachment, accounts, video_ids)
 WITH old_videos AS (
     SELECT {{ told_columns }}

@@ -1,0 +1,2 @@
+-- Notifies who listens to the channel: NOTIFY takes no parameters.
+SELECT pg_notify(:channel, '')
