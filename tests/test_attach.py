@@ -363,3 +363,24 @@ async def test_a_video_of_an_attached_table_is_asked_for_at_once(pool, serve, st
     applied = await daemon.until_event("attachment.applied")
     assert (applied["attachment"], applied["added"]) == ("clips", 1)
     assert await daemon.stopped() == 0
+
+
+async def test_what_another_is_at_is_not_passed_over(attached):
+    """A step of the walk that gets no turn comes again."""
+    await attached.execute("DELETE FROM refresher.videos")
+    await attached.execute("UPDATE refresher.attachments SET walked_at = NULL")
+    (attachment,) = await read_attachments(attached)
+    async with attached.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM refresher.attachments FOR UPDATE")
+        done, more = await walk_step(attached, attachment, lambda *_: None)
+        assert (done.added, more) == (0, False)
+    done, more = await walk_step(attached, attachment, lambda *_: None)
+    assert (done.added, more) == (6, True)
+
+
+async def test_a_truncate_among_other_news_is_heard(attached, database):
+    """All accounts are looked at again, whatever else was told."""
+    await attached.execute("TRUNCATE clips; UPDATE users SET tiktok_open_id = 'neu' WHERE id = 1")
+    await settled(attached, database)
+    (attachment,) = await read_attachments(attached)
+    assert attachment.walked_at is None

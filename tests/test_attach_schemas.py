@@ -6,7 +6,7 @@ import secrets
 import asyncpg
 import pytest
 
-from refresher.postgres.attached import read_attachments, walk_step
+from refresher.postgres.attached import AttachmentUnfitError, read_attachments, walk_step
 from tests.conftest import administer
 from tests.documented import framed
 from tests.faults import programs
@@ -234,7 +234,7 @@ async def owner(server, database):
     name = f"owner_{secrets.token_hex(4)}"
     await administer(server, f"CREATE ROLE {name} LOGIN")
     yield name
-    await administer(database, f"DROP OWNED BY {name}")
+    await administer(database, f"DROP OWNED BY {name} CASCADE")
     await administer(server, f"DROP ROLE {name}")
 
 
@@ -270,6 +270,31 @@ async def test_a_role_that_sees_some_rows_only_is_refused(pool, owner, database,
     ):
         assert await refresher("attach", *words(DIRECT), url=url) == (2, "", f"refresher: {line}\n")
         await pool.execute(remedy)
+
+
+async def test_rows_that_policies_hide_later_are_not_taken_for_deleted(
+    pool, owner, database, server, refresher
+):
+    """Row-level security that begins after the attach: it fails, and what is stored stays."""
+    await pool.execute(SECURED.replace("ALTER TABLE videos ENABLE ROW LEVEL SECURITY;", ""))
+    await pool.execute("INSERT INTO refresher.accounts (open_id) VALUES ('ann'), ('bob')")
+    await pool.execute(
+        f"GRANT ALL ON SCHEMA refresher TO {owner};"
+        f"GRANT ALL ON ALL TABLES IN SCHEMA refresher TO {owner};"
+        f"GRANT ALL ON videos TO {owner}"
+    )
+    script = (await refresher("attach", *words(DIRECT), "--print-sql"))[1]
+    async with pool.acquire() as connection:
+        made = script.partition("-- Tells which covers")[0]
+        await connection.execute(f"SET ROLE {owner}; {made}; RESET ROLE")
+    (attachment,) = await read_attachments(pool)
+    done, _ = await walk_step(pool, attachment, lambda *said: pytest.fail(str(said)))
+    assert done.added == 3
+    await pool.execute("ALTER TABLE videos ENABLE ROW LEVEL SECURITY")
+    await pool.execute("UPDATE refresher.attachments SET walked_to = ''")
+    with pytest.raises(AttachmentUnfitError, match="row-level security"):
+        await walk_step(pool, attachment, lambda *said: pytest.fail(str(said)))
+    assert await pool.fetchval("SELECT count(*) FROM refresher.videos") == 3
 
 
 async def test_an_application_needs_no_right_to_the_refresher(pool, owner, database, refresher):

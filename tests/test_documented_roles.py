@@ -104,6 +104,14 @@ async def test_who_may_remove_an_account(as_role, refresher, serve):
     assert len(world.emulator.revoke_record) == 1
 
 
+async def test_an_application_cannot_read_tokens_through_a_function(as_role):
+    """Not of its own and not of others, unless somebody grants it that."""
+    application = await asyncpg.connect(as_role("refresher_app"))
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await application.fetch("SELECT * FROM refresher.access_token('ana')")
+    await application.close()
+
+
 async def test_an_applications_changes_go_to_the_outbox(as_role):
     """Though it may not read it; the daemon takes them and ends them."""
     application = await asyncpg.connect(as_role("refresher_app"))

@@ -24,7 +24,9 @@ def upgrade() -> None:
         ACCESS_TOKEN_RIGHTS,
         TELL_OF_ACCOUNTS,
         ACCOUNTS_TOLD,
+        TELL_OF_ACCOUNTS_RIGHTS,
         TELL_OF_COVERS,
+        TELL_OF_COVERS_RIGHTS,
     ):
         # Straight to the driver: no parameter syntax to escape in plain SQL.
         op.get_bind().exec_driver_sql(statement)
@@ -91,7 +93,7 @@ CREATE TABLE refresher.changed_rows (
     accounts   text[],
     open_ids   text[],
     video_ids  text[],
-    told_at    timestamptz NOT NULL DEFAULT now(),
+    told_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- What could not be done is tried again then.
     not_before timestamptz NOT NULL DEFAULT '-infinity',
     CHECK ((accounts IS NULL) <> (open_ids IS NULL))
@@ -104,7 +106,7 @@ CREATE TABLE refresher.changed_covers (
     attachment text        NOT NULL,
     open_ids   text[]      NOT NULL,
     video_ids  text[]      NOT NULL,
-    told_at    timestamptz NOT NULL DEFAULT now(),
+    told_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     not_before timestamptz NOT NULL DEFAULT '-infinity'
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)
 """
@@ -165,6 +167,8 @@ REFERENCING NEW TABLE AS inserted
 FOR EACH STATEMENT EXECUTE FUNCTION refresher.tell_of_accounts()
 """
 
+TELL_OF_ACCOUNTS_RIGHTS = "REVOKE EXECUTE ON FUNCTION refresher.tell_of_accounts() FROM PUBLIC"
+
 # `attach` makes the trigger when the first attachment carries covers, and `detach` drops it with
 # the last: so it costs nothing where nobody needs it.
 TELL_OF_COVERS = """
@@ -187,3 +191,4 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$
 """
+TELL_OF_COVERS_RIGHTS = "REVOKE EXECUTE ON FUNCTION refresher.tell_of_covers() FROM PUBLIC"

@@ -36,7 +36,8 @@ OF_TOKENS: Final = frozenset(
         "scope",
     }
 )
-OF_BOTH: Final = frozenset({"table", "open_id", "where"})
+#: Before a step that a daemon is at is tried again.
+BREATH_SECONDS: Final = 0.2
 
 
 def column(option: str, text: str) -> Any:
@@ -258,19 +259,29 @@ def _refuse_rows(planned: Plan, counts: Counts, *, skip_without_open_id: bool) -
 
 async def _add(pool: Pool, planned: Plan, expected: int) -> int:
     """Walk through all accounts once; how many rows were added."""
+    import asyncio
+
     from refresher.cli.progress import progress
-    from refresher.postgres.attached import Attachment, AttachmentUnfitError, walk_step
+    from refresher.postgres.attached import (
+        Attachment,
+        AttachmentUnfitError,
+        is_walked,
+        walk_step,
+    )
 
     attachment = Attachment(planned.name, carries=planned.mapping.carries, walked_at=None)
-    added, more = 0, True
+    added, complete = 0, False
     with progress(planned.table.shown, expected) as on_progress:
-        while more:
+        while not complete:
             try:
                 done, more = await walk_step(pool, attachment, _say_refused)
             except AttachmentUnfitError as error:
                 raise Misuse(f"{planned.table.shown}: {error}") from error
             added += done.added
             on_progress(added, None)
+            complete = not more and await is_walked(pool, attachment)
+            if not more and not complete:
+                await asyncio.sleep(BREATH_SECONDS)  # a daemon is at it
     return added
 
 

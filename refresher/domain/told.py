@@ -50,9 +50,10 @@ class Told:
 
 def together(told: Iterable[Told]) -> Iterator[Told]:
     """The same in as few as may be: those of a kind as one, but no more than one call looks at."""
-    kinds: dict[tuple[bool, bool], list[Told]] = {}
+    kinds: dict[tuple[bool, bool, bool], list[Told]] = {}
     for each in told:
-        kinds.setdefault((each.accounts is None, each.video_ids is None), []).append(each)
+        kind = (each.accounts is None, each.video_ids is None, each.is_everything)
+        kinds.setdefault(kind, []).append(each)
     for alike in kinds.values():
         yield from _joined(alike)
 

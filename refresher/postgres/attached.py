@@ -87,6 +87,12 @@ async def read_attachments(pool: Pool) -> Sequence[Attachment]:
         return [Attachment(**dict(row)) for row in await connection.fetch(*ATTACHMENTS())]
 
 
+async def is_walked(pool: Pool, attachment: Attachment) -> bool:
+    """Whether all its accounts were looked at since it was attached; also if it was detached."""
+    stored = {each.name: each for each in await read_attachments(pool)}
+    return attachment.name not in stored or stored[attachment.name].walked_at is not None
+
+
 async def apply_told(pool: Pool, attachment: Attachment, refused: Refused) -> tuple[Changes, bool]:
     """Bring refresher.videos to what the table says now of the videos that it has told of.
 
@@ -117,15 +123,13 @@ async def walk_step(pool: Pool, attachment: Attachment, refused: Refused) -> tup
     open_ids = [row[0] for row in rows]
     every = [Told(0, walk["now"], open_ids=[open_id]) for open_id in open_ids]
 
-    async def look_at(part: Sequence[Told]) -> Sequence[Changes]:
+    async def look_at(part: Sequence[Told]) -> Sequence[Changes | None]:
         async with _connected(pool) as connection:
-            return [
-                done
-                for told in together(part)
-                for done in await _looked_at(connection, attachment, told)
-            ]
+            return [await _looked_at(connection, attachment, told) for told in together(part)]
 
     done = await in_parts(every, look_at, refused, SPLIT_SECONDS)
+    if None in done:
+        return _sum(done), False  # another replica was at it: the same step comes again
     await _execute(
         pool,
         ATTACHMENT_WALKED(
@@ -137,10 +141,11 @@ async def walk_step(pool: Pool, attachment: Attachment, refused: Refused) -> tup
     return _sum(done), bool(open_ids)
 
 
-async def _looked_at(connection: Pooled, attachment: Attachment, told: Told) -> Sequence[Changes]:
+async def _looked_at(connection: Pooled, attachment: Attachment, told: Told) -> Changes | None:
+    """None: another replica is at work on this attachment."""
     if not await connection.fetchval(*ATTACHMENT_TURN(attachment=attachment.name)):
-        return ()  # another replica is at it
-    return (await _apply(connection, attachment, told),)
+        return None
+    return await _apply(connection, attachment, told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,10 +267,10 @@ async def _execute(pool: Pool, asked: Bound) -> None:
         await connection.execute(*asked)
 
 
-def _sum(done: Sequence[Changes]) -> Changes:
+def _sum(done: Sequence[Changes | None]) -> Changes:
     total = Changes()
     for each in done:
-        total = total.plus(each)
+        total = total.plus(each) if each else total
     return total
 
 

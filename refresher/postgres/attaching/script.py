@@ -24,8 +24,8 @@ from refresher.domain.attachment import (
 #: What an application's columns without a time zone are taken for.
 ZONE: Final = "UTC"
 NO_TEXT: Final = "NULL::text"
-#: The functions of an attachment that the daemon calls.
-CALLABLES: Final = ("apply", "carry", "next")
+#: The functions of an attachment: the daemon calls the first three, triggers the others.
+CALLABLES: Final = ("apply", "carry", "next", "told", "account_told")
 FUNCTION: Final = re.compile(
     r"CREATE OR REPLACE FUNCTION (refresher\.\w+)\(.*?\$refresher\$(.*?)\$refresher\$", re.DOTALL
 )
@@ -119,18 +119,6 @@ def _of_videos(mapping: VideoMapping, videos: Table) -> dict[str, Any]:
         "expires_written": _at_zone("date_trunc('second', f.cover_expires_at)", expires),
         "expires_read": _moment(expires),
         "told_columns": ", ".join(told),
-        # The keys are compared so that one can be looked up by the other.
-        "same_columns": " AND ".join(
-            [
-                f"o.{account.quoted} = r.{account.quoted}",
-                f"o.{video_id.quoted} = r.{video_id.quoted}",
-                *(
-                    f"o.{each.quoted} IS NOT DISTINCT FROM r.{each.quoted}"
-                    for each in (cover, expires)
-                    if each
-                ),
-            ]
-        ),
     }
 
 

@@ -9,6 +9,9 @@
 -- Made by refresher {{ version }} for the columns as they are now: make it anew when they change.
 -- Run it in one transaction; to run it again does no harm. It reads no rows.
 
+-- While it waits for a lock, everybody who writes the table waits behind it.
+DO $refresher$ BEGIN PERFORM set_config('lock_timeout', '2s', true); END $refresher$;
+
 {% from "_macros.sql" import live, telling, triggers with context -%}
 {% set function = "refresher.attached_" ~ name -%}
 {% set trigger = "refresher_" ~ name -%}
@@ -16,7 +19,8 @@
 INSERT INTO refresher.attachments (name, kind, mapping, tables, carries)
 VALUES ({{ name | literal }}, 'tokens', {{ mapping | literal }}, ARRAY[{{ table | literal }}], false)
 ON CONFLICT (name) DO UPDATE
-SET mapping = EXCLUDED.mapping, tables = EXCLUDED.tables, carries = EXCLUDED.carries;
+SET mapping = EXCLUDED.mapping, tables = EXCLUDED.tables, carries = EXCLUDED.carries,
+    walked_to = '', walked_at = NULL, detaching = false;
 
 -- --- What the application changes is told. Its write neither fails nor waits for this ---
 
@@ -60,6 +64,8 @@ CREATE OR REPLACE FUNCTION {{ function }}_apply(
 )
 LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
+-- Where policies would hide rows it fails: rows that are hidden look like deleted ones.
+SET row_security = off
 AS $refresher$
 BEGIN
     WITH present AS MATERIALIZED (
@@ -141,7 +147,7 @@ $refresher$;
 -- The accounts that the walk looks at next: those of the table, and those that it no longer has.
 CREATE OR REPLACE FUNCTION {{ function }}_next(after text, most integer) RETURNS SETOF text
 LANGUAGE sql STABLE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off
 AS $refresher$
     SELECT open_id
     FROM (

@@ -8,6 +8,9 @@
 -- Made by refresher {{ version }} for the columns as they are now: make it anew when they change.
 -- Run it in one transaction; to run it again does no harm. It reads no rows.
 
+-- While it waits for a lock, everybody who writes the table waits behind it.
+DO $refresher$ BEGIN PERFORM set_config('lock_timeout', '2s', true); END $refresher$;
+
 {% from "_macros.sql" import live, telling, triggers with context -%}
 {% set function = "refresher.attached_" ~ name -%}
 {% set trigger = "refresher_" ~ name -%}
@@ -33,7 +36,8 @@ VALUES ({{ name | literal }}, 'videos', {{ mapping | literal }},
         ARRAY[{{ table | literal }}{% if join %}, {{ account_table | literal }}{% endif %}],
         {{ "true" if carries else "false" }})
 ON CONFLICT (name) DO UPDATE
-SET mapping = EXCLUDED.mapping, tables = EXCLUDED.tables, carries = EXCLUDED.carries;
+SET mapping = EXCLUDED.mapping, tables = EXCLUDED.tables, carries = EXCLUDED.carries,
+    walked_to = '', walked_at = NULL, detaching = false;
 
 -- --- What the application changes is told. Its write neither fails nor waits for this ---
 
@@ -47,18 +51,6 @@ FROM (SELECT r.{{ account }}::text AS account, r.{{ video_id }}::text AS video_i
 GROUP BY part;
 {%- endmacro -%}
 {% macro told_differences() -%}
--- Soon done where nothing of ours has changed, as is usual.
-IF (SELECT count(*) FROM {{ live("old_rows", where) }} AS r)
-   = (SELECT count(*) FROM {{ live("new_rows", where) }} AS r)
-   AND NOT EXISTS (
-       SELECT FROM {{ live("new_rows", where) }} AS r
-       WHERE NOT EXISTS (
-           SELECT FROM {{ live("old_rows", where) }} AS o
-           WHERE {{ same_columns }}
-       )
-   ) THEN
-    RETURN NULL;
-END IF;
 INSERT INTO refresher.changed_rows (attachment, accounts, video_ids)
 WITH old_videos AS (
     SELECT {{ told_columns }}
@@ -119,6 +111,8 @@ CREATE OR REPLACE FUNCTION {{ function }}_apply(
 )
 LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
+-- Where policies would hide rows it fails: rows that are hidden look like deleted ones.
+SET row_security = off
 AS $refresher$
 DECLARE
     this smallint := (SELECT attachment FROM refresher.attachments
@@ -206,7 +200,9 @@ BEGIN
         -- Another attached table may have the same video.
         INSERT INTO refresher.changed_rows (attachment, open_ids, video_ids)
         SELECT o.name, array_agg(x.open_id), array_agg(x.video_id)
-        FROM removal AS x JOIN refresher.attachments AS o ON o.attachment <> this
+        FROM removal AS x
+        JOIN refresher.attachments AS o
+             ON o.attachment <> this AND o.kind = 'videos' AND NOT o.detaching
         GROUP BY o.name
 {%- if carries %}
     ), covers_told AS (
@@ -237,7 +233,7 @@ CREATE OR REPLACE FUNCTION {{ function }}_carry(
     OUT carried bigint, OUT locked_open_ids text[], OUT locked_video_ids text[]
 )
 LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' SET row_security = off
 AS $refresher$
 BEGIN
     -- So the trigger of the table does not answer our own echo. Not as a clause of the function: there
