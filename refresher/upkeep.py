@@ -181,10 +181,10 @@ def begin(
         ("forecast", FORECAST_SECONDS, asyncio.Event(), upkeep.forecast),
         ("audit", AUDIT_SECONDS, asyncio.Event(), upkeep.audit),
         ("ignored tokens", IGNORED_TOKENS_SECONDS, asyncio.Event(), upkeep.tell_ignored_tokens),
-        ("attachments", WALK_SECONDS, _at_once(), upkeep.attachments.walk),
+        ("attachments", WALK_SECONDS, asyncio.Event(), upkeep.attachments.walk),
         ("told rows", TOLD_SECONDS, upkeep.attachments.told, upkeep.attachments.apply),
         ("told covers", TOLD_SECONDS, asyncio.Event(), upkeep.attachments.carry),
-        ("outbox", TIDY_SECONDS, _at_once(), upkeep.tidy_outbox),
+        ("outbox", TIDY_SECONDS, asyncio.Event(), upkeep.tidy_outbox),
         *_deliveries(upkeep.webhooks),
     ]
     if probes and upkeep.probing.per_hour:
