@@ -41,13 +41,14 @@ class Attachments:
     clock: Clock = monotonic
     #: Set when something may have been told.
     told: asyncio.Event = field(default_factory=asyncio.Event)
-    _attached: Sequence[Attachment] = ()
+    #: None: it was not looked for tables yet.
+    _attached: Sequence[Attachment] | None = None
     #: Until when an attachment rests, by its name.
     _rests: dict[str, float] = field(default_factory=dict)
 
     async def apply(self) -> None:
         """Take over what the tables have told of their videos."""
-        for attachment in self._attached:
+        for attachment in await self._known():
             done = await self._until_done("apply", attachment, apply_told)
             if done.added or done.removed or done.unknown:
                 emit(
@@ -60,7 +61,7 @@ class Attachments:
 
     async def carry(self) -> None:
         """Write fresh covers into the tables that have columns for them."""
-        for attachment in self._attached:
+        for attachment in await self._known():
             if attachment.carries:
                 done = await self._until_done("carry", attachment, carry_told)
                 self._say_carried(attachment, done)
@@ -79,6 +80,12 @@ class Attachments:
                     added=done.added,
                     removed=done.removed,
                 )
+
+    async def _known(self) -> Sequence[Attachment]:
+        """The tables as they were last looked for: what is told is not told to nobody."""
+        if self._attached is None:
+            self._attached = await read_attachments(self.pool)
+        return self._attached
 
     async def _until_done(
         self, at: str, attachment: Attachment, step: Step, *, once: bool = False
