@@ -222,7 +222,7 @@ def detach(
 
 
 async def _attach(pool: Pool, planned: Plan, *, skip_without_open_id: bool) -> None:
-    from refresher.domain.attachment import costly_indexes
+    from refresher.domain.attachment_obstacles import costly_indexes, exposed_rights
     from refresher.postgres.attaching.attach import attach as attach_planned
     from refresher.postgres.attaching.attach import count
 
@@ -231,7 +231,11 @@ async def _attach(pool: Pool, planned: Plan, *, skip_without_open_id: bool) -> N
     await attach_planned(pool, planned)
     added = await _add(pool, planned, counts.rows - counts.without_open_id)
     print("; ".join(_told(planned, counts, added)))
-    for note in costly_indexes(planned.mapping, planned.table):
+    table = planned.table
+    for note in (
+        *costly_indexes(planned.mapping, table),
+        *exposed_rights(table, table.role, is_superuser=table.role_is_superuser),
+    ):
         say(note)
 
 

@@ -45,6 +45,7 @@ def _table(row: Record) -> Table:
     )
     return Table(
         **{name: row[name] for name in _PLAIN},
+        partition_keys=row["partition_keys"] or (),
         columns={name: Column(**column) for name, column in columns.items()},
         indexes=[Index(**index) for index in indexes],
         triggers={name: Trigger(**trigger) for name, trigger in triggers.items()},
@@ -60,4 +61,7 @@ _PLAIN: Final = (
     "may_trigger",
     "may_read",
     "restricted",
+    "owner",
+    "role",
+    "role_is_superuser",
 )

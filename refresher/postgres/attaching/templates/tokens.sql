@@ -16,6 +16,7 @@ DO $refresher$ BEGIN PERFORM set_config('lock_timeout', '2s', true); END $refres
 {% set function = "refresher.attached_" ~ name -%}
 {% set trigger = "refresher_" ~ name -%}
 
+{% include "_taken.sql" %}
 INSERT INTO refresher.attachments (name, kind, mapping, tables, carries)
 VALUES ({{ name | literal }}, 'tokens', {{ mapping | literal }}, ARRAY[{{ table | literal }}], false)
 ON CONFLICT (name) DO UPDATE

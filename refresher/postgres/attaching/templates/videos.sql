@@ -31,6 +31,7 @@ CASE WHEN {{ video_id }} ~ '^[1-9][0-9]{0,17}$' OR {{ video_id }} ~ '^[1-8][0-9]
 {%- endif %}
 {%- endmacro -%}
 
+{% include "_taken.sql" %}
 INSERT INTO refresher.attachments (name, kind, mapping, tables, carries)
 VALUES ({{ name | literal }}, 'videos', {{ mapping | literal }},
         ARRAY[{{ table | literal }}{% if join %}, {{ account_table | literal }}{% endif %}],
@@ -183,6 +184,7 @@ BEGIN
         ORDER BY p.open_id, p.video_id
         ON CONFLICT DO NOTHING
         RETURNING videos.open_id
+{%- include "_adoption.sql" %}
     ), absent AS MATERIALIZED (
         -- A row: a video that the application has no more.
         SELECT n.open_id, n.video_id FROM named AS n
