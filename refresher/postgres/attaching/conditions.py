@@ -9,6 +9,7 @@ from typing import Final
 import asyncpg
 
 from refresher.domain.attachment import AnyMapping, Condition, Table, Tables
+from refresher.postgres.attaching.catalog import on_one_line
 from refresher.postgres.database import Pooled
 from refresher.postgres.failures import AWAY, BUSY, first_line
 from refresher.postgres.statements import statement
@@ -22,6 +23,8 @@ TRIED_ROWS: Final = 1_000
 QUOTE: Final = "$refresher$"
 #: There is no table, function or operator, or type of this name.
 UNKNOWN_NAME: Final = ("42P01", "42883", "42704")
+#: In a function the server writes the table's name before each column.
+ROW: Final = "refresher_row"
 #: As the server begins it, on a line of its own.
 WHERE: Final = re.compile(r"\n\s+WHERE ")
 #: Made and undone in one transaction.
@@ -65,7 +68,7 @@ async def _read(connection: Pooled, table: Table, given: str) -> Condition:
     await connection.fetch(f"SELECT ARRAY[{given}] FROM {rows} LIMIT 0")
     await connection.fetch(
         f"CREATE FUNCTION {TRIAL} RETURNS void BEGIN ATOMIC"
-        f" SELECT FROM {table.quoted} WHERE ({given}); END"
+        f" SELECT FROM {table.quoted} AS {ROW} WHERE ({given}); END"
     )
     # As indexes and whoever creates one have it.
     await connection.fetchval("SELECT set_config('search_path', $1, true)", path)
@@ -82,9 +85,9 @@ async def _read(connection: Pooled, table: Table, given: str) -> Condition:
 
 
 def _shown(body: str) -> str:
-    """The condition of the function that was made of it, on one line."""
+    """The condition of the function that was made of it, as an index has it."""
     after = WHERE.split(body, maxsplit=1)[1].rpartition(";")[0]
-    return " ".join(after.split())
+    return on_one_line(after.replace(f"{ROW}.", ""))
 
 
 def _reason(error: asyncpg.PostgresError) -> str:

@@ -8,6 +8,7 @@ CREATE OR REPLACE FUNCTION {{ function }}() RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms'
 AS $refresher$
+#variable_conflict use_column
 BEGIN
     IF TG_OP = 'INSERT' THEN
 {{ inserted | indent(8, true) }}

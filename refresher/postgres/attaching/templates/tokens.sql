@@ -68,6 +68,7 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms
 -- Where policies would hide rows it fails: rows that are hidden look like deleted ones.
 SET row_security = off
 AS $refresher$
+#variable_conflict use_column
 BEGIN
     WITH present AS MATERIALIZED (
         -- A row: an account with the tokens that the application has.

@@ -115,6 +115,7 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms
 -- Where policies would hide rows it fails: rows that are hidden look like deleted ones.
 SET row_security = off
 AS $refresher$
+#variable_conflict use_column
 DECLARE
     this smallint := (SELECT attachment FROM refresher.attachments
                       WHERE attachments.name = {{ name | literal }});
@@ -237,6 +238,7 @@ CREATE OR REPLACE FUNCTION {{ function }}_carry(
 LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' SET row_security = off
 AS $refresher$
+#variable_conflict use_column
 BEGIN
     -- So the trigger of the table does not answer our own echo. Not as a clause of the function: there
     -- only a superuser may set a parameter of an extension's kind.
