@@ -18,9 +18,7 @@ WRONG = {
     "clips IS NOT NULL": 'column "clips" does not exist',
     "new_rows.deleted_at IS NULL": f'missing FROM-clause entry for table "new_rows" {NO_SUCH}',
     "ctid IS NOT NULL": 'column "ctid" does not exist',
-    "is_live(deleted_at)": (
-        f"function is_live(timestamp with time zone) does not exist {NO_SUCH}"
-    ),
+    "is_live(deleted_at)": (f"function is_live(timestamp with time zone) does not exist {NO_SUCH}"),
     "public.is_shown(deleted_at)": (
         f"function is_live(timestamp with time zone) does not exist {NO_SUCH}"
     ),
@@ -34,7 +32,7 @@ WRONG = {
     ),
     "true --": "syntax error at end of input",
     "true /*": 'unterminated /* comment at or near "/*] FROM',
-    "title = '": 'unterminated quoted string at or near "\'] FROM',
+    "title = '": "unterminated quoted string at or near \"'] FROM",
     "title": "argument of WHERE must be type boolean, not type text",
     "true, true": "argument of WHERE must be type boolean, not type record",
     "count(*) > 0": "aggregate functions are not allowed in WHERE",

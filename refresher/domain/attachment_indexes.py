@@ -8,6 +8,8 @@ from refresher.domain.attachment import Condition, Index, Table, Tables, TokenMa
 
 #: Access methods by which rows of a value are found.
 LOOKUPS: Final = ("btree", "hash")
+#: A constant, as the server writes it.
+VALUE: Final = r"(?:'(?:[^']|'')*'::[\w .\"]+|\d+)"
 
 
 def lacking_indexes(mapping: VideoMapping | TokenMapping, tables: Tables) -> Iterator[str]:
@@ -69,7 +71,7 @@ def _serves(index: Index, wanted: Sequence[str], table: Table, condition: Condit
     """Whether all rows that are attached are in the index, and are found by it."""
     if index.method not in LOOKUPS:
         return False
-    if index.where is None or (condition and index.where == condition.shown):
+    if index.where is None or index.where in _parts(condition):
         return True
     # Rows without an account or a video ID are never asked for.
     return index.where in {f"({table.columns[name].quoted} IS NOT NULL)" for name in wanted}
@@ -77,14 +79,36 @@ def _serves(index: Index, wanted: Sequence[str], table: Table, condition: Condit
 
 def _pinned(table: Table, condition: Condition | None) -> set[str | None]:
     """Columns that have one value in all rows of the condition, as in `provider = 'tiktok'`."""
-    shown = (condition and condition.shown) or ""
-    if " OR " in shown or "NOT " in shown:
-        return set()
+    parts = _parts(condition)
     return {
         name
         for name, column in table.columns.items()
-        if re.search(rf"\({re.escape(column.quoted)}\)?(::[\w ]+)? = '", shown)
+        if any(_is_one_value(column.quoted, part) for part in parts)
     }
+
+
+def _is_one_value(column: str, part: str) -> bool:
+    cast = r"\)?(?:::[\w .\"]+)?"
+    return bool(re.fullmatch(rf"\({{1,2}}{re.escape(column)}{cast} = {VALUE}\)", part))
+
+
+def _parts(condition: Condition | None) -> Sequence[str]:
+    """The condition, and those that must all be true for it to be, as the server writes them."""
+    shown = (condition and condition.shown) or ""
+    if not (shown.startswith("(") and shown.endswith(")")):
+        return [shown]
+    parts, start, depth, quote = [shown], 1, 0, ""
+    for place, character in enumerate(shown):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in {"'", '"'}:
+            quote = character
+        elif depth == 1 and shown.startswith(" AND ", place):
+            parts.append(shown[start:place])
+            start = place + len(" AND ")
+        else:
+            depth += {"(": 1, ")": -1}.get(character, 0)
+    return [*parts, shown[start:-1]]
 
 
 def _none(
