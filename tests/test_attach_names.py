@@ -5,8 +5,6 @@ import secrets
 import asyncpg
 import pytest
 
-from refresher.domain.attachment import VideoMapping
-from refresher.postgres.attaching.attach import plan, read_stored
 from tests.conftest import administer
 from tests.test_attach import APPLICATION, add_user, attach, settled, stored, unnoted
 
