@@ -75,7 +75,7 @@ async def test_a_renamed_table_is_known_by_its_triggers(application, refresher):
                 " public.clips has its name or its triggers: refresher detach --table public.clips\n"
             ),
         )
-    with pytest.raises(asyncpg.RaiseError, match="the attachment of public.clips has the name"):
+    with pytest.raises(asyncpg.RaiseError, match=r"the attachment of .* has the name"):
         await application.execute(file)
     code, _, err = await refresher("detach", "--table", "public.films", "--keep-videos")
     assert (code, err) == (0, "")
@@ -104,7 +104,7 @@ async def test_a_file_is_refused_where_its_name_is_taken(application, refresher)
     for _ in range(2):
         await application.execute(file)
     await application.execute("UPDATE refresher.attachments SET tables[1] = 'other.clips'")
-    with pytest.raises(asyncpg.RaiseError, match="the attachment of public.clips has the name"):
+    with pytest.raises(asyncpg.RaiseError, match=r"the attachment of .* has the name"):
         await application.execute(file)
 
 

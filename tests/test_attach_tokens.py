@@ -1,5 +1,6 @@
 """`attach` of a table of tokens: each authorization is taken once, and no consent is lost."""
 
+import asyncio
 import secrets
 
 import pytest
@@ -292,3 +293,139 @@ async def test_a_renewed_pair_is_that_of_the_emulator(application, serve, start,
 
     await eventually(lives, "a living pair")
     assert await daemon.stopped() == 0
+
+
+# --- Two tables with tokens of one account ---
+
+SECOND = """
+CREATE TABLE brands (uid text UNIQUE, act text, rft text, expires timestamptz, title text)
+"""
+OF_BRANDS = (
+    *("attach", "--table", "public.brands", "--open-id", "uid", "--access-token", "act"),
+    *("--refresh-token", "rft"),
+)
+
+
+async def store_brand(pool, name, access, refresh):
+    await pool.execute(
+        "INSERT INTO brands (uid, act, rft) VALUES ($1, $2, $3)"
+        " ON CONFLICT (uid) DO UPDATE SET act = $2, rft = $3",
+        name,
+        access,
+        refresh,
+    )
+
+
+async def walked(pool):
+    """As a daemon does within an hour."""
+    for attachment in await read_attachments(pool):
+        more = True
+        while more:
+            _, more = await walk_step(pool, attachment, lambda *said: pytest.fail(str(said)))
+
+
+@pytest.fixture
+async def two(application, refresher):
+    """Ann has the same pair in both tables, and both are attached."""
+    tokens = pair("ann")
+    await application.execute(SECOND)
+    await sign_in(application, "ann", *tokens)
+    await store_brand(application, "ann", *tokens)
+    assert (await refresher(*ATTACH))[0] == 0
+    assert (await refresher(*OF_BRANDS))[0] == 0
+    return application
+
+
+async def test_the_newest_authorization_of_two_tables_wins_and_each_is_taken_once(two):
+    """However often either table is looked at, and however many come after an old one."""
+    assert await applied(two) == 0
+    for _ in range(3):
+        newest = pair("ann")
+        await store_brand(two, "ann", *newest)
+        assert await applied(two) == 1
+        await walked(two)
+        assert (await row_of(two, "ann"))["refresh_token"] == newest[1]
+    newest = pair("ann")
+    await sign_in(two, "ann", *newest)
+    assert await applied(two) == 1
+    for _ in range(40):  # more than are remembered of an account
+        newest = pair("ann")
+        await store_brand(two, "ann", *newest)
+        assert await applied(two) == 1
+        await walked(two)
+    await two.execute('UPDATE "Account" SET refresh_token = refresh_token, scope = NULL')
+    await applied(two)
+    assert (await row_of(two, "ann"))["refresh_token"] == newest[1]
+
+
+async def test_an_account_is_paused_when_no_table_has_it_any_more(two):
+    """And neither table then changes what the other one has said."""
+    newest = pair("ann")
+    await store_brand(two, "ann", *newest)
+    await applied(two)
+    await two.execute("DELETE FROM brands")
+    for _ in range(2):
+        await applied(two)
+        await walked(two)
+        assert await standing(two, "ann") == ("active", None)
+    assert (await row_of(two, "ann"))["refresh_token"] == newest[1]
+    await two.execute('DELETE FROM "Account"')
+    await applied(two)
+    assert await standing(two, "ann") == ("paused", "deleted_by_application")
+    await walked(two)
+    assert await standing(two, "ann") == ("paused", "deleted_by_application")
+    await store_brand(two, "ann", *newest)
+    await applied(two)
+    await walked(two)
+    assert await standing(two, "ann") == ("active", None)
+
+
+async def test_accounts_of_a_detached_table_are_those_of_the_other(two, refresher):
+    """What is deleted there pauses the account, as before the detach."""
+    assert (await refresher("detach", "--table", "public.Account"))[0] == 0
+    await walked(two)
+    await two.execute("DELETE FROM brands")
+    await applied(two)
+    assert await standing(two, "ann") == ("paused", "deleted_by_application")
+
+
+async def test_two_tables_that_bring_one_pair_at_once_bring_it_once(two):
+    """The second waits for the first, and then finds that it was taken."""
+    newest = pair("ann")
+    await store_brand(two, "ann", *newest)
+    await sign_in(two, "ann", *newest)
+    apply = "SELECT added FROM refresher.{}(NULL, ARRAY['ann'], NULL)"
+    names = [f"attached_{each.name}_apply" for each in await read_attachments(two)]
+    async with two.acquire() as one, two.acquire() as other:
+        async with one.transaction():
+            assert await one.fetchval(apply.format(names[0])) == 1
+            second = asyncio.create_task(other.fetchval(apply.format(names[1])))
+            await eventually(lambda: waits_for_a_lock(two), "the second waits")
+        assert await second == 0
+    assert (await row_of(two, "ann"))["refresh_token"] == newest[1]
+
+
+async def waits_for_a_lock(pool):
+    return await pool.fetchval(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+
+
+async def test_a_table_with_other_tokens_of_an_account_is_refused(application, refresher):
+    """Which of the two are newer, nobody can say."""
+    await application.execute(SECOND)
+    await sign_in(application, "ann", *pair("ann"))
+    await store_brand(application, "ann", *pair("ann"))
+    await store_brand(application, "bob", *pair("bob"))
+    assert (await refresher(*ATTACH))[0] == 0
+    assert await refresher(*OF_BRANDS) == (
+        2,
+        "",
+        (
+            "refresher: public.brands: expected accounts of which no attached table has tokens, but of"
+            " 1 one has others, for example 'ann': which are newer, nobody can say; leave them out"
+            " with --where, or detach the other table\n"
+        ),
+    )
+    assert (await refresher(*OF_BRANDS, "--where", "uid <> 'ann'"))[0] == 0

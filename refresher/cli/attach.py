@@ -252,6 +252,12 @@ def _refuse_rows(planned: Plan, counts: Counts, *, skip_without_open_id: bool) -
             f"{shown}: expected each {one} once, but {counts.repeated:,} stand there more than "
             f"once, for example {counts.repeated_one!r}"
         )
+    if counts.held:
+        raise Misuse(
+            f"{shown}: expected accounts of which no attached table has tokens, but of "
+            f"{counts.held:,} one has others, for example {counts.held_one!r}: which are newer, "
+            "nobody can say; leave them out with --where, or detach the other table"
+        )
     if counts.without_open_id and not skip_without_open_id:
         example = counts.without_open_id_one
         those = f", for example of account {example!r}" if example else ""

@@ -71,6 +71,9 @@ class Counts:
     #: Videos of accounts that refresher.accounts does not have, and these accounts.
     waiting_rows: int
     waiting_accounts: int
+    #: Accounts of which another attached table has brought other tokens, and one of them.
+    held: int
+    held_one: str | None
 
 
 @dataclass(frozen=True, slots=True)

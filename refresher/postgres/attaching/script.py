@@ -49,7 +49,8 @@ def count_script(mapping: AnyMapping, tables: Tables) -> str:
     """Counts what the table holds, in one row."""
     assert tables.table is not None  # noqa: S101 - an obstacle
     columns = _columns(mapping, tables.table, tables.accounts)
-    return _drawn(f"count_{mapping.kind}.sql", **columns)
+    name = name_of(tables.table)
+    return _drawn(f"count_{mapping.kind}.sql", name=name, **columns)
 
 
 def has_tokens_script(mapping: TokenMapping, table: Table) -> str:
