@@ -1,12 +1,14 @@
 """Names of attachments: no two tables make the same function or trigger, and renamed tables are known."""
 
+import re
 import secrets
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from tests.conftest import administer
-from tests.test_attach import APPLICATION, add_user, attach, settled, stored, unnoted
+from tests.test_attach import APPLICATION, add_user, attach, settled, store_covers, stored, unnoted
 
 ALIKE = """
 CREATE SCHEMA shop;
@@ -140,3 +142,37 @@ async def test_whose_rights_the_functions_have_is_said(application, owner, datab
     await application.execute(f"GRANT USAGE, CREATE ON SCHEMA public TO {owner}")
     await application.execute(f"ALTER TABLE clips OWNER TO {owner}")
     assert "belong to" not in (await refresher(*check))[1]
+
+
+SECURITY = (Path(__file__).parents[1] / "docs" / "security.md").read_text()
+
+
+async def test_a_tables_owner_attaches_with_the_grants_that_are_documented(
+    application, owner, database, refresher
+):
+    """Nothing is to be warned of, and no token is granted. Only dropping the common trigger is not its own."""
+    (grants,) = re.findall(
+        r"```sql\n( *GRANT USAGE, CREATE ON SCHEMA ref.*?)```", SECURITY, re.DOTALL
+    )
+    await application.execute(
+        f"ALTER TABLE clips OWNER TO {owner}; ALTER TABLE users OWNER TO {owner};"
+        f"GRANT USAGE ON SCHEMA public TO {owner};" + grants.replace("my_app_owner", owner)
+    )
+    url = database.replace("postgres:", f"{owner}:").replace("postgres@", f"{owner}@")
+    assert await refresher(*attach(), url=url) == (
+        0,
+        (
+            "attached public.clips: 2 videos added; the daemon writes covers into cover_url and"
+            " cover_expires\n"
+        ),
+        "",
+    )
+    code, out, _ = await refresher("attach", "--check", "--table", "public.clips", url=url)
+    assert (code, out.count("✗")) == (0, 0), out
+    await application.execute("INSERT INTO clips (user_id, tiktok_id) VALUES (1, '3')")
+    await store_covers(application)
+    done, _ = await settled(application, database)
+    assert (done.added, done.carried) == (1, 2)
+    assert not await application.fetchval(
+        "SELECT has_column_privilege($1, 'refresher.accounts', 'access_token', 'SELECT')", owner
+    )
