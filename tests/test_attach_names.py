@@ -134,7 +134,7 @@ async def test_whose_rights_the_functions_have_is_said(application, owner, datab
     assert (code, err) == (0, f"refresher: {line}\n")
     assert f" {line}\n" in (await refresher(*check))[1]
     functions = "refresher.attached_clips"
-    for kind in ("apply", "carry", "next", "told", "account_told"):
+    for kind in ("apply", "look_at", "carry", "next", "told", "account_told"):
         await application.execute(f"ALTER FUNCTION {functions}_{kind} OWNER TO {owner}")
     line = f"{whose.format(owner)}best attach as postgres, who owns the table"
     assert f" {line}\n" in (await refresher(*check))[1]

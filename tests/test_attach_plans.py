@@ -157,6 +157,7 @@ async def test_videos_are_found_by_the_indexes_that_attach_demands(pool, databas
     connection = await asyncpg.connect(database)
     await filled(connection, account)
     apply = f"SELECT added, removed FROM refresher.attached_{name}_apply($1, $2, $3)"
+    look = f"SELECT added, removed FROM refresher.attached_{name}_look_at($1)"
     for accounts, videos in ((1, 1), (20, 1), (20, 10)):
         values, open_ids, ids = told(account, accounts, videos)
         whole = sorted(set(open_ids))
@@ -166,7 +167,7 @@ async def test_videos_are_found_by_the_indexes_that_attach_demands(pool, databas
             async with counted(connection, ROWS_EACH * len(ids)):
                 assert tuple(await connection.fetchrow(apply, None, open_ids, ids)) == (0, 0)
             async with counted(connection, ROWS_EACH * len(whole) * VIDEOS_EACH):
-                assert tuple(await connection.fetchrow(apply, None, whole, None)) == (0, 0)
+                assert tuple(await connection.fetchrow(look, whole)) == (0, 0)
         for _ in range(TIMES):
             await connection.execute(
                 "UPDATE refresher.videos SET cover_image_url = cover_image_url || 'x'"
@@ -192,14 +193,14 @@ async def test_tokens_are_found_by_the_index_that_attach_demands(pool, database,
     name = await attached(pool, f"{TOKENS}; {made}; ANALYZE users", mapping)
     connection = await asyncpg.connect(database)
     await connection.execute("ANALYZE")
-    apply = f"SELECT added FROM refresher.attached_{name}_apply(NULL, $1, NULL)"
+    look = f"SELECT added FROM refresher.attached_{name}_look_at($1)"
     every = [f"account-{n}" for n in range(1, ACCOUNTS + 1)]
-    await connection.fetchval(apply, every)
+    await connection.fetchval(look, every)
     await connection.execute("ANALYZE")
     for _ in range(TIMES):
         for some in (every[:1], every[:50]):
             async with counted(connection, ROWS_EACH * len(some)):
-                assert await connection.fetchval(apply, some) == 0
+                assert await connection.fetchval(look, some) == 0
         async with counted(connection, 300):
             await connection.fetch(f"SELECT refresher.attached_{name}_next('account-3', 50)")
     await connection.close()

@@ -218,6 +218,29 @@ async def test_an_application_gets_a_living_access_token(application, refresher)
     assert granted is False
 
 
+async def test_of_two_rows_of_an_account_the_new_tokens_are_taken(application, refresher):
+    """Once the index is another: an empty row, or an old one, stands in nobody's way."""
+    assert (await refresher(*ATTACH))[0] == 0
+    await application.execute(
+        'ALTER TABLE "Account" DROP CONSTRAINT "Account_provider_providerAccountId_key";'
+        'CREATE UNIQUE INDEX ON "Account" (provider, "providerAccountId", "userId")'
+    )
+    first = pair("ann")
+    add = (
+        'INSERT INTO "Account" ("userId", provider, "providerAccountId", access_token,'
+        " refresh_token) VALUES ($1, 'tiktok', 'ann', $2, $3)"
+    )
+    await application.execute(add, "empty", None, None)
+    await application.execute(add, "first", *first)
+    await applied(application)
+    assert (await row_of(application, "ann"))["refresh_token"] == first[1]
+    for user in ("another", "zoe"):
+        new = pair("ann")
+        await application.execute(add, user, *new)
+        await applied(application)
+        assert (await row_of(application, "ann"))["refresh_token"] == new[1]
+
+
 TOKEN_COLUMNS = {
     "no refresh token": (
         ("--open-id", "providerAccountId", "--access-token", "access_token"),
@@ -394,12 +417,12 @@ async def test_two_tables_that_bring_one_pair_at_once_bring_it_once(two):
     newest = pair("ann")
     await store_brand(two, "ann", *newest)
     await sign_in(two, "ann", *newest)
-    apply = "SELECT added FROM refresher.{}(NULL, ARRAY['ann'], NULL)"
-    names = [f"attached_{each.name}_apply" for each in await read_attachments(two)]
+    look = "SELECT added FROM refresher.attached_{}_look_at(ARRAY['ann'])"
+    names = [each.name for each in await read_attachments(two)]
     async with two.acquire() as one, two.acquire() as other:
         async with one.transaction():
-            assert await one.fetchval(apply.format(names[0])) == 1
-            second = asyncio.create_task(other.fetchval(apply.format(names[1])))
+            assert await one.fetchval(look.format(names[0])) == 1
+            second = asyncio.create_task(other.fetchval(look.format(names[1])))
             await eventually(lambda: waits_for_a_lock(two), "the second waits")
         assert await second == 0
     assert (await row_of(two, "ann"))["refresh_token"] == newest[1]

@@ -14,7 +14,7 @@ SELECT walked_at, now() AS now,
            ))
            FROM pg_proc AS p JOIN pg_roles AS r ON r.oid = p.proowner
            WHERE p.pronamespace = 'refresher'::regnamespace
-             AND p.proname ~ ('^attached_' || a.name || '_(apply|carry|next|(account_)?told)$')
+             AND p.proname ~ ('^attached_' || a.name || '_(apply|look_at|carry|next|(account_)?told)$')
        ) AS functions,
        (
            SELECT array_agg(DISTINCT f.attached || ' is called ' || n.now || ' now')
