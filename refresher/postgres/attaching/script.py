@@ -18,7 +18,6 @@ from refresher.domain.attachment import (
     TokenMapping,
     VideoMapping,
     name_of,
-    triggers_of,
 )
 
 #: What an application's columns without a time zone are taken for.
@@ -50,7 +49,8 @@ def count_script(mapping: AnyMapping, tables: Tables) -> str:
     """Counts what the table holds, in one row."""
     assert tables.table is not None  # noqa: S101 - an obstacle
     columns = _columns(mapping, tables.table, tables.accounts)
-    return _drawn(f"count_{mapping.kind}.sql", **columns)
+    name = name_of(tables.table)
+    return _drawn(f"count_{mapping.kind}.sql", name=name, **columns)
 
 
 def has_tokens_script(mapping: TokenMapping, table: Table) -> str:
@@ -58,20 +58,12 @@ def has_tokens_script(mapping: TokenMapping, table: Table) -> str:
     return _drawn("has_tokens.sql", **_of_tokens(mapping, table))
 
 
-def detach_script(name: str, tables: Sequence[str], *, last: bool) -> str:
+def detach_script(name: str, triggers: Sequence[Sequence[str]], *, last: bool) -> str:
     """Takes back what `attach_script` made, but for the rows. `last`: no other one carries.
 
-    `tables` are the attached one and, where there is one, the accounts', as SQL writes their names.
+    `triggers` come with the table that each is on, as SQL writes their names.
     """
-    on_table = triggers_of(name, joined=False)
-    on_accounts = triggers_of(name, joined=True)[len(on_table) :]
-    dropped = zip((on_table, on_accounts), tables, strict=False)
-    return _drawn(
-        "detach.sql",
-        name=name,
-        last=last,
-        triggers=[(trigger, table) for triggers, table in dropped for trigger in triggers],
-    )
+    return _drawn("detach.sql", name=name, last=last, triggers=triggers)
 
 
 def bodies(script: str) -> Mapping[str, str]:

@@ -45,6 +45,7 @@ CASE WHEN {{ video_id }} ~ '^[1-9][0-9]{0,17}$' OR {{ video_id }} ~ '^[1-8][0-9]
 {%- endif %})
 {%- endmacro -%}
 
+{% include "_taken.sql" %}
 INSERT INTO refresher.attachments (name, kind, mapping, tables, carries)
 VALUES ({{ name | literal }}, 'videos', {{ mapping | literal }},
         ARRAY[{{ table | literal }}{% if join %}, {{ account_table | literal }}{% endif %}],
