@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
+from asyncpg import PostgresError
+
 from refresher import events
 from refresher.domain.clocks import Clock
+from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.domain.told import Told
 from refresher.logs import emit
 from refresher.postgres.attached import (
@@ -17,6 +20,7 @@ from refresher.postgres.attached import (
     Refused,
     apply_told,
     carry_told,
+    give_up_told,
     read_attachments,
     walk_step,
 )
@@ -43,13 +47,12 @@ class Attachments:
     told: asyncio.Event = field(default_factory=asyncio.Event)
     #: None: it was not looked for tables yet.
     _attached: Sequence[Attachment] | None = None
-    #: Until when an attachment rests, by its name.
-    _rests: dict[str, float] = field(default_factory=dict)
+    #: Until when an attachment is left alone, by its name and by what failed.
+    _rests: dict[tuple[str, str], float] = field(default_factory=dict)
 
     async def apply(self) -> None:
-        """Take over what the tables have told of their videos."""
-        for attachment in await self._known():
-            done = await self._until_done("apply", attachment, apply_told)
+        """Take over what the tables have told of their videos and tokens."""
+        for attachment, done in await self._in_turns("apply", apply_told, await self._known()):
             if done.added or done.removed or done.unknown:
                 emit(
                     events.ATTACHMENT_APPLIED,
@@ -61,18 +64,20 @@ class Attachments:
 
     async def carry(self) -> None:
         """Write fresh covers into the tables that have columns for them."""
-        for attachment in await self._known():
-            if attachment.carries:
-                done = await self._until_done("carry", attachment, carry_told)
-                self._say_carried(attachment, done)
+        carrying = [each for each in await self._known() if each.carries]
+        for attachment, done in await self._in_turns("carry", carry_told, carrying):
+            if done.carried or done.locked:
+                emit(
+                    events.COVERS_CARRIED,
+                    attachment=attachment.name,
+                    covers=done.carried,
+                    locked=done.locked,
+                )
 
     async def walk(self) -> None:
         """Look for tables; look at the next accounts of each, whatever was told."""
         self._attached = await read_attachments(self.pool)
-        for attachment in self._attached:
-            # The first walk adds what exists: without waiting between its steps.
-            first = attachment.walked_at is None
-            done = await self._until_done("walk", attachment, walk_step, once=not first)
+        for attachment, done in await self._in_turns("walk", walk_step, self._attached):
             if done.added or done.removed:
                 emit(
                     events.ATTACHMENT_MENDED,
@@ -87,21 +92,38 @@ class Attachments:
             self._attached = await read_attachments(self.pool)
         return self._attached
 
-    async def _until_done(
-        self, at: str, attachment: Attachment, step: Step, *, once: bool = False
-    ) -> Changes:
-        done, more = Changes(), self._rests.get(attachment.name, 0.0) <= self.clock()
-        while more:
-            try:
-                made, more = await step(self.pool, attachment, _refused(at, attachment))
-            except AttachmentUnfitError as error:
-                self._rest(at, attachment, error)
-                break
-            done, more = done.plus(made), more and not once
-        return done
+    async def _in_turns(
+        self, at: str, step: Step, attachments: Sequence[Attachment]
+    ) -> Sequence[tuple[Attachment, Changes]]:
+        """Do a step for each until nothing is left of any: none waits for all of another."""
+        done = {each.name: Changes() for each in attachments}
+        left = [each for each in attachments if self._rests.get((each.name, at), 0) <= self.clock()]
+        while left:
+            going_on = []
+            for attachment in left:
+                made, more = await self._tried(at, step, attachment)
+                done[attachment.name] = done[attachment.name].plus(made)
+                # The first walk adds what exists: without waiting between its steps.
+                if more and (step is not walk_step or attachment.walked_at is None):
+                    going_on.append(attachment)
+            left = going_on
+        return [(each, done[each.name]) for each in attachments]
+
+    async def _tried(self, at: str, step: Step, attachment: Attachment) -> tuple[Changes, bool]:
+        """A step. What is the fault of this attachment stops no other one."""
+        try:
+            return await step(self.pool, attachment, _refused(at, attachment))
+        except AttachmentUnfitError as error:
+            self._rest(at, attachment, error)
+            await give_up_told(self.pool, attachment)
+        except (DatabaseUnavailable, PostgresError) as error:
+            if is_away(error):
+                raise
+            self._rest(at, attachment, error)
+        return Changes(), False
 
     def _rest(self, at: str, attachment: Attachment, error: Exception) -> None:
-        self._rests[attachment.name] = self.clock() + REST_SECONDS
+        self._rests[attachment.name, at] = self.clock() + REST_SECONDS
         emit(
             events.ATTACHMENT_FAILED,
             attachment=attachment.name,
@@ -109,15 +131,6 @@ class Attachments:
             reason=first_line(error),
             retry_in_seconds=REST_SECONDS,
         )
-
-    def _say_carried(self, attachment: Attachment, done: Changes) -> None:
-        if done.carried or done.locked:
-            emit(
-                events.COVERS_CARRIED,
-                attachment=attachment.name,
-                covers=done.carried,
-                locked=done.locked,
-            )
 
 
 def _refused(at: str, attachment: Attachment) -> Refused:

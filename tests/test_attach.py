@@ -4,6 +4,7 @@ import secrets
 
 import pytest
 
+from refresher.attachments import Attachments
 from refresher.postgres.attached import (
     Changes,
     apply_told,
@@ -151,9 +152,10 @@ async def settled(pool, database, *, carries=True):
     total, refused = Changes(), []
     for attachment in await read_attachments(pool):
         for step in (apply_told, carry_told) if carries and attachment.carries else (apply_told,):
-            done, more = await step(pool, attachment, lambda *said: refused.append(said))
-            total = total.plus(done)
-            assert not more
+            more = True
+            while more:
+                done, more = await step(pool, attachment, lambda *said: refused.append(said))
+                total = total.plus(done)
     return total, refused
 
 
@@ -186,6 +188,7 @@ CHANGES = {
     "UPDATE users SET tiktok_open_id = 'ann' WHERE id = 2;"
     "UPDATE users SET tiktok_open_id = 'bob' WHERE id = 1",
     "truncate": "TRUNCATE clips",
+    "truncate of all": "TRUNCATE clips, users",
     "rolled back": "BEGIN; DELETE FROM clips; ROLLBACK",
 }
 
@@ -198,6 +201,7 @@ async def test_what_the_application_changes_follows(attached, database, change):
     for attachment in await read_attachments(attached):
         if attachment.walked_at is None:  # after a TRUNCATE
             await walk_step(attached, attachment, lambda *_: None)
+            await settled(attached, database)
     assert await stored(attached) == await wanted(attached)
 
 
@@ -365,6 +369,15 @@ async def test_a_video_of_an_attached_table_is_asked_for_at_once(pool, serve, st
     assert await daemon.stopped() == 0
 
 
+async def test_a_truncate_of_the_users_alone_is_heard(attached):
+    """Where nothing refers to the table."""
+    await attached.execute("ALTER TABLE clips DROP CONSTRAINT clips_user_id_fkey; TRUNCATE users")
+    for attachment in await read_attachments(attached):
+        await apply_told(attached, attachment, lambda *said: pytest.fail(str(said)))
+    (attachment,) = await read_attachments(attached)
+    assert attachment.walked_at is None
+
+
 async def test_what_another_is_at_is_not_passed_over(attached):
     """A step of the walk that gets no turn comes again."""
     await attached.execute("DELETE FROM refresher.videos")
@@ -384,3 +397,129 @@ async def test_a_truncate_among_other_news_is_heard(attached, database):
     await settled(attached, database)
     (attachment,) = await read_attachments(attached)
     assert attachment.walked_at is None
+
+
+async def test_a_walk_that_was_begun_anew_is_not_moved_on_by_a_step_of_the_old_one(
+    attached, database
+):
+    """A TRUNCATE is told while a step is under way: the new walk begins at the first account."""
+    await attached.execute("UPDATE refresher.attachments SET walked_to = ''")
+    await attached.execute(
+        "CREATE FUNCTION walk_again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " UPDATE refresher.attachments SET walk = walk + 1, walked_to = '', walked_at = NULL;"
+        " RETURN NULL; END $$;"
+        "CREATE TRIGGER walk_again AFTER INSERT ON refresher.changed_rows"
+        " FOR EACH STATEMENT EXECUTE FUNCTION walk_again()"
+    )
+    await attached.execute("DELETE FROM refresher.videos")
+    (attachment,) = await read_attachments(attached)
+    done, _ = await walk_step(attached, attachment, lambda *said: pytest.fail(str(said)))
+    assert done.added == 6
+    row = await attached.fetchrow("SELECT walked_to, walked_at FROM refresher.attachments")
+    assert tuple(row) == ("", None)
+
+
+async def test_much_that_was_told_is_applied_in_short_transactions(attached, database):
+    """Whole accounts are only looked at; no transaction adds more than some thousand videos."""
+    await attached.execute(
+        "INSERT INTO users (tiktok_open_id) SELECT 'user-' || n FROM generate_series(1, 120) AS n;"
+        "INSERT INTO clips (user_id, tiktok_id) SELECT users.id, 'c' || n"
+        " FROM users, generate_series(1, 60) AS n WHERE tiktok_open_id LIKE 'user-%'"
+    )
+    await settled(attached, database)
+    await attached.execute(
+        "INSERT INTO refresher.accounts (open_id) SELECT 'user-' || n FROM generate_series(1, 120) AS n"
+    )
+    told = await attached.fetch("SELECT cardinality(open_ids) AS n FROM refresher.changed_rows")
+    assert sum(row["n"] for row in told) == 120
+    assert max(row["n"] for row in told) <= 50
+    (attachment,) = await read_attachments(attached)
+    steps, more = [], True
+    while more:
+        done, more = await apply_told(attached, attachment, lambda *said: pytest.fail(str(said)))
+        steps.append(done.added)
+    assert sum(steps) == 120 * 60
+    assert max(steps) <= 3_000
+    assert await stored(attached) == await wanted(attached)
+
+
+async def test_a_large_table_does_not_keep_the_others_waiting(attached, database, refresher):
+    """Each attached table has its turn; what one cannot do now stops no other one."""
+    await attached.execute(
+        "CREATE TABLE pictures (open_id text, video_id text, UNIQUE (open_id, video_id))"
+    )
+    words = ("--table", "pictures", "--account", "open_id", "--video-id", "video_id")
+    assert (await refresher("attach", *words))[0] == 0
+    attachments = Attachments(attached)
+    await attached.execute(
+        "INSERT INTO clips (user_id, tiktok_id) SELECT 1, 'c' || n FROM generate_series(1, 9000) AS n;"
+        "INSERT INTO pictures VALUES ('ann', 'p1');"
+        "CREATE TABLE applied (n bigint GENERATED ALWAYS AS IDENTITY, attached_by smallint);"
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO public.applied (attached_by) SELECT DISTINCT attached_by FROM new_rows;"
+        " RETURN NULL; END $$;"
+        "CREATE TRIGGER note AFTER INSERT ON refresher.videos REFERENCING NEW TABLE AS new_rows"
+        " FOR EACH STATEMENT EXECUTE FUNCTION note()"
+    )
+    await attachments.apply()
+    order = [row[0] for row in await attached.fetch("SELECT attached_by FROM applied ORDER BY n")]
+    rows = await attached.fetch("SELECT attachment FROM refresher.attachments ORDER BY name")
+    clips, pictures = (row[0] for row in rows)
+    assert len(order) > 3
+    assert order[:2] == [clips, pictures]
+
+
+async def test_what_an_unfit_table_tells_is_left_to_the_walk_after_an_hour(attached, refresher):
+    """Its queue does not grow for ever, and the other table goes on."""
+    await attached.execute(
+        "CREATE TABLE pictures (open_id text, video_id text, UNIQUE (open_id, video_id))"
+    )
+    words = ("--table", "pictures", "--account", "open_id", "--video-id", "video_id")
+    assert (await refresher("attach", *words))[0] == 0
+    attachments = Attachments(attached)
+    await add_clips(attached, 1, ["old"])
+    await attached.execute("UPDATE refresher.changed_rows SET told_at = now() - interval '2 hours'")
+    await add_clips(attached, 1, ["new"])
+    await attached.execute(
+        "ALTER TABLE clips RENAME tiktok_id TO other; INSERT INTO pictures VALUES ('ann', 'p1')"
+    )
+    await attachments.apply()
+    left = await attached.fetch("SELECT attachment, video_ids FROM refresher.changed_rows")
+    assert [tuple(row) for row in left] == [("clips", ["new"])]
+    assert ("ann", "p1") in await stored(attached)
+    await attached.execute("ALTER TABLE clips RENAME other TO tiktok_id")
+    await attachments.apply()  # it rests
+    assert ("ann", "new") not in await stored(attached)
+
+
+async def test_videos_that_were_kept_go_with_the_table_again(attached, database, refresher):
+    """`detach --keep-videos`, and attached anew: the application's next deletion counts."""
+    assert (await refresher("detach", "--table", "clips", "--keep-videos"))[0] == 0
+    assert len(await stored(attached)) == 6
+    assert (await refresher(*attach()))[0] == 0
+    await attached.execute("DELETE FROM clips WHERE user_id = 1")
+    await settled(attached, database)
+    assert await stored(attached) == await wanted(attached)
+
+
+async def test_columns_may_have_the_names_of_our_variables(pool, refresher):
+    """In a condition the table's column is meant."""
+    await pool.execute(
+        "CREATE TABLE clips (open_id text, video_id text, added boolean, removed boolean,"
+        " told_keys text, this int, cover text, UNIQUE (open_id, video_id));"
+        "INSERT INTO refresher.accounts (open_id) VALUES ('ann')"
+    )
+    condition = "added AND NOT removed AND told_keys = 'k' AND this = 1"
+    options = {"table": "clips", "video-id": "video_id", "account": "open_id", "where": condition}
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    code, _, err = await refresher("attach", *words, "--cover", "cover")
+    assert (code, err) == (0, "")
+    await pool.execute(
+        "INSERT INTO clips VALUES ('ann', '1', true, false, 'k', 1), ('ann', '2', true, true, 'k', 1)"
+    )
+    (attachment,) = await read_attachments(pool)
+    done, _ = await apply_told(pool, attachment, lambda *said: pytest.fail(str(said)))
+    assert done.added == 1
+    await store_covers(pool)
+    done, _ = await carry_told(pool, attachment, lambda *said: pytest.fail(str(said)))
+    assert done.carried == 1

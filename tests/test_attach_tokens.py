@@ -216,6 +216,28 @@ async def test_an_application_gets_a_living_access_token(application, refresher)
     assert granted is False
 
 
+async def test_of_two_rows_of_an_account_the_new_tokens_are_taken(application, refresher):
+    """A wider unique index allows them: an empty row, or an old one, stands in nobody's way."""
+    await application.execute(
+        'ALTER TABLE "Account" DROP CONSTRAINT "Account_provider_providerAccountId_key";'
+        'CREATE UNIQUE INDEX ON "Account" (provider, "providerAccountId", "userId")'
+    )
+    first = pair("ann")
+    add = (
+        'INSERT INTO "Account" ("userId", provider, "providerAccountId", access_token,'
+        " refresh_token) VALUES ($1, 'tiktok', 'ann', $2, $3)"
+    )
+    await application.execute(add, "empty", None, None)
+    await application.execute(add, "first", *first)
+    assert (await refresher(*ATTACH))[0] == 0
+    assert (await row_of(application, "ann"))["refresh_token"] == first[1]
+    for user in ("another", "zoe"):
+        new = pair("ann")
+        await application.execute(add, user, *new)
+        await applied(application)
+        assert (await row_of(application, "ann"))["refresh_token"] == new[1]
+
+
 TOKEN_COLUMNS = {
     "no refresh token": (
         ("--open-id", "providerAccountId", "--access-token", "access_token"),

@@ -72,6 +72,8 @@ CREATE TABLE refresher.attachments (
     -- How far the walk through its accounts has come, and when one was last complete.
     walked_to   text        NOT NULL DEFAULT '',
     walked_at   timestamptz,
+    -- Counts the walks that were begun anew: a step of the one before moves this one no further.
+    walk        integer     NOT NULL DEFAULT 0,
     -- `refresher detach` has taken back its functions, and is taking away its videos.
     detaching   boolean     NOT NULL DEFAULT false
 )
@@ -86,28 +88,32 @@ ALTER TABLE refresher.videos
 # Without foreign keys: what an application writes must wait for nobody.
 CHANGED_ROWS = """
 CREATE TABLE refresher.changed_rows (
-    id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id         bigint      GENERATED ALWAYS AS IDENTITY,
     attachment text        NOT NULL,
     -- Of three kinds: values of the application's account column with video IDs; open_ids with
-    -- video IDs; open_ids alone, of which all rows are meant.
+    -- video IDs; open_ids alone, of which all rows are meant. A row tells of a thousand videos or
+    -- of fifty whole accounts at most, so each can be applied in a short transaction.
     accounts   text[],
     open_ids   text[],
     video_ids  text[],
     told_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- What could not be done is tried again then.
     not_before timestamptz NOT NULL DEFAULT '-infinity',
+    -- The oldest of an attachment are read.
+    PRIMARY KEY (attachment, id),
     CHECK ((accounts IS NULL) <> (open_ids IS NULL))
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)
 """
 
 CHANGED_COVERS = """
 CREATE TABLE refresher.changed_covers (
-    id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id         bigint      GENERATED ALWAYS AS IDENTITY,
     attachment text        NOT NULL,
     open_ids   text[]      NOT NULL,
     video_ids  text[]      NOT NULL,
     told_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
-    not_before timestamptz NOT NULL DEFAULT '-infinity'
+    not_before timestamptz NOT NULL DEFAULT '-infinity',
+    PRIMARY KEY (attachment, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)
 """
 
@@ -149,9 +155,10 @@ AS $$
 BEGIN
     INSERT INTO refresher.changed_rows (attachment, open_ids)
     SELECT a.name, array_agg(i.open_id)
-    FROM refresher.attachments AS a CROSS JOIN inserted AS i
+    FROM refresher.attachments AS a
+    CROSS JOIN (SELECT open_id, row_number() OVER () / 50 AS part FROM inserted) AS i
     WHERE a.kind = 'videos' AND NOT a.detaching
-    GROUP BY a.name;
+    GROUP BY a.name, i.part;
     RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
     -- Nobody's account is refused for this: the walk finds its videos.

@@ -258,30 +258,36 @@ def _refuse_rows(planned: Plan, counts: Counts, *, skip_without_open_id: bool) -
 
 
 async def _add(pool: Pool, planned: Plan, expected: int) -> int:
-    """Walk through all accounts once; how many rows were added."""
+    """Walk through all accounts once, and add what was found; how many rows were added."""
     import asyncio
 
     from refresher.cli.progress import progress
     from refresher.postgres.attached import (
         Attachment,
         AttachmentUnfitError,
+        apply_told,
         is_walked,
+        read_attached,
         walk_step,
     )
 
-    attachment = Attachment(planned.name, carries=planned.mapping.carries, walked_at=None)
+    mapping = planned.mapping
+    attachment = Attachment(planned.name, mapping.kind, carries=mapping.carries, walked_at=None)
     added, complete = 0, False
     with progress(planned.table.shown, expected) as on_progress:
         while not complete:
             try:
-                done, more = await walk_step(pool, attachment, _say_refused)
+                _, left = await walk_step(pool, attachment, _say_refused)
+                done, more = await apply_told(pool, attachment, _say_refused)
             except AttachmentUnfitError as error:
                 raise Misuse(f"{planned.table.shown}: {error}") from error
             added += done.added
             on_progress(added, None)
-            complete = not more and await is_walked(pool, attachment)
-            if not more and not complete:
-                await asyncio.sleep(BREATH_SECONDS)  # a daemon is at it
+            if not left and not more:
+                # A daemon may be at it, too.
+                added, told = await read_attached(pool, attachment)
+                complete = not told and await is_walked(pool, attachment)
+                await asyncio.sleep(0 if complete else BREATH_SECONDS)
     return added
 
 

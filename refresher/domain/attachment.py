@@ -194,11 +194,12 @@ def name_of(table: Table) -> str:
 
 def triggers_of(name: str, *, joined: bool) -> Sequence[str]:
     """The triggers of an attachment on the application's tables."""
-    on_table = [f"refresher_{name}_{what}" for what in ("inserted", "updated", "deleted")]
-    on_accounts = [
-        f"refresher_{name}_account_{what}" for what in ("inserted", "updated", "deleted")
+    prefixes = [f"refresher_{name}", *([f"refresher_{name}_account"] if joined else [])]
+    return [
+        f"{prefix}_{what}"
+        for prefix in prefixes
+        for what in ("inserted", "updated", "deleted", "truncated")
     ]
-    return [*on_table, f"refresher_{name}_truncated", *(on_accounts if joined else [])]
 
 
 def obstacles(mapping: AnyMapping, tables: Tables) -> Iterator[str]:

@@ -105,7 +105,7 @@ def _functions(standing: Standing) -> Iterator[str]:
             yield f"function {name} was made by another version or for other columns: {NEW_FILE}"
         elif not function.reads:
             yield f"function {name}: its owner {function.owner} may not read your tables"
-        elif name.endswith(("_apply", "_carry", "_next")) and not function.may_call:
+        elif name.endswith(("_apply", "_look_at", "_carry", "_next")) and not function.may_call:
             yield f"function {name}: this role may not call it; if the daemon's may, all is well"
 
 

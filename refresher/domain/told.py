@@ -3,12 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
 
 from refresher.domain.parts import parts_of
-
-#: Videos that one call looks at.
-VIDEOS_AT_ONCE: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +12,7 @@ class Told:
     """Videos of one attachment, in one of three kinds.
 
     `accounts` are values of the application's account column, with a video ID each; `open_ids`
-    come with a video ID each, or without `video_ids` all their videos are meant. No account at all
+    come with a video ID each, or without `video_ids` all their rows are meant. No account at all
     means every account.
     """
 
@@ -49,33 +45,18 @@ class Told:
 
 
 def together(told: Iterable[Told]) -> Iterator[Told]:
-    """The same in as few as may be: those of a kind as one, but no more than one call looks at."""
+    """The same in as few as may be: those of a kind as one, with the first one's ID and time."""
     kinds: dict[tuple[bool, bool, bool], list[Told]] = {}
     for each in told:
         kind = (each.accounts is None, each.video_ids is None, each.is_everything)
         kinds.setdefault(kind, []).append(each)
     for alike in kinds.values():
-        yield from _joined(alike)
-
-
-def _joined(alike: Sequence[Told]) -> Iterator[Told]:
-    held: list[Told] = []
-    for each in alike:
-        if held and sum(one.size for one in held) + each.size > VIDEOS_AT_ONCE:
-            yield _one(held)
-            held = []
-        held.append(each)
-    if held:
-        yield _one(held)
-
-
-def _one(held: Sequence[Told]) -> Told:
-    return replace(
-        held[0],
-        accounts=_chained([each.accounts for each in held]),
-        open_ids=_chained([each.open_ids for each in held]),
-        video_ids=_chained([each.video_ids for each in held]),
-    )
+        yield replace(
+            alike[0],
+            accounts=_chained([each.accounts for each in alike]),
+            open_ids=_chained([each.open_ids for each in alike]),
+            video_ids=_chained([each.video_ids for each in alike]),
+        )
 
 
 def _chained(lists: Sequence[Sequence[str] | None]) -> Sequence[str] | None:

@@ -1,27 +1,33 @@
 """Keeps attached tables and refresher.videos alike: what is told, what is carried, a slow walk.
 
 The functions that `refresher attach` has made do the work. Here they are called, in bounded units,
-each in a short transaction of its own.
+each in a short transaction of its own. The walk only looks, and tells what differs: so all that is
+changed comes through the queues.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from datetime import UTC, datetime
+from typing import Final, Literal
 
 from asyncpg import PostgresError, Record
 
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.told import Told, together
 from refresher.postgres.audit import WALK_STEPS
-from refresher.postgres.database import REPORT_SECONDS, Pool, Pooled, acquired
+from refresher.postgres.database import REPORT_SECONDS, SCAN_SECONDS, Pool, Pooled, acquired
 from refresher.postgres.failures import first_line
 from refresher.postgres.parts import in_parts
 from refresher.postgres.statements import Bound, Statement, statement
 
-#: Rows of what was told that one unit takes.
-TOLD_AT_ONCE: Final = 200
+#: What one transaction takes of what was told: rows, and about so many videos.
+ROWS_AT_ONCE: Final = 1_000
+VIDEOS_AT_ONCE: Final = 2_000
+#: Accounts of which one statement looks at all rows.
+ACCOUNTS_AT_ONCE: Final = 50
+#: Rows that are given up in one statement.
+GIVEN_UP_AT_ONCE: Final = 100_000
 #: For so long a unit that fails is tried in parts.
 SPLIT_SECONDS: Final = 5.0
 #: A table, column or function is missing or another one, or a right is lacking: no row's fault.
@@ -41,6 +47,8 @@ ATTACHMENT_TURN: Final = statement("attachment_turn")
 ATTACHMENT_WALK: Final = statement("attachment_walk")
 ATTACHMENT_WALKED: Final = statement("attachment_walked")
 WALK_AGAIN: Final = statement("walk_again")
+GIVE_UP_TOLD: Final = statement("give_up_told")
+ATTACHED_ROWS: Final = statement("attached_rows")
 
 
 class AttachmentUnfitError(Exception):
@@ -52,6 +60,7 @@ class Attachment:
     """An attached table."""
 
     name: str
+    kind: Literal["videos", "tokens"]
     #: Covers are written into the table's own columns.
     carries: bool
     #: When all its accounts had last been looked at; None: that is under way.
@@ -60,7 +69,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What was done for an attachment. Counts are of videos."""
+    """What was done for an attachment. Counts are of videos, or of accounts with tokens."""
 
     added: int = 0
     removed: int = 0
@@ -93,6 +102,20 @@ async def is_walked(pool: Pool, attachment: Attachment) -> bool:
     return attachment.name not in stored or stored[attachment.name].walked_at is not None
 
 
+async def read_attached(pool: Pool, attachment: Attachment) -> tuple[int, bool]:
+    """How many rows it has added so far, and whether more were told."""
+    async with acquired(pool) as connection:
+        row = await connection.fetchrow(
+            *ATTACHED_ROWS(attachment=attachment.name), timeout=SCAN_SECONDS
+        )
+    return (row["added"], row["more"]) if row else (0, False)
+
+
+async def give_up_told(pool: Pool, attachment: Attachment) -> None:
+    """Leave to the walk what was told an hour ago, as the attachment does not fit its table."""
+    await _execute(pool, GIVE_UP_TOLD(attachment=attachment.name, most=GIVEN_UP_AT_ONCE))
+
+
 async def apply_told(pool: Pool, attachment: Attachment, refused: Refused) -> tuple[Changes, bool]:
     """Bring refresher.videos to what the table says now of the videos that it has told of.
 
@@ -108,9 +131,10 @@ async def carry_told(pool: Pool, attachment: Attachment, refused: Refused) -> tu
 
 
 async def walk_step(pool: Pool, attachment: Attachment, refused: Refused) -> tuple[Changes, bool]:
-    """Look at the next accounts, whatever was told. Returns what was mended; whether any are left.
+    """Look at the next accounts, whatever was told: of videos that differ it is told.
 
-    `refused` hears of accounts that are passed over. Raises `AttachmentUnfitError`.
+    Returns what was found, and whether accounts are left. `refused` hears of accounts that are
+    passed over. Raises `AttachmentUnfitError`.
     """
     async with _connected(pool) as connection:
         walk = await connection.fetchrow(
@@ -121,19 +145,17 @@ async def walk_step(pool: Pool, attachment: Attachment, refused: Refused) -> tup
         query = f"SELECT refresher.attached_{attachment.name}_next($1, $2)"
         rows = await connection.fetch(query, walk["walked_to"], walk["step"])
     open_ids = [row[0] for row in rows]
-    every = [Told(0, walk["now"], open_ids=[open_id]) for open_id in open_ids]
-
-    async def look_at(part: Sequence[Told]) -> Sequence[Changes | None]:
-        async with _connected(pool) as connection:
-            return [await _looked_at(connection, attachment, told) for told in together(part)]
-
-    done = await in_parts(every, look_at, refused, SPLIT_SECONDS)
-    if None in done:
-        return _sum(done), False  # another replica was at it: the same step comes again
+    done: list[Changes | None] = []
+    for first in range(0, len(open_ids), ACCOUNTS_AT_ONCE):
+        part = open_ids[first : first + ACCOUNTS_AT_ONCE]
+        done += await _walked_over(pool, attachment, part, refused)
+        if None in done:
+            return _sum(done), False  # another replica was at it: the same step comes again
     await _execute(
         pool,
         ATTACHMENT_WALKED(
             attachment=attachment.name,
+            walk=walk["walk"],
             walked_from=walk["walked_to"],
             walked_to=open_ids[-1] if open_ids else None,
         ),
@@ -141,11 +163,21 @@ async def walk_step(pool: Pool, attachment: Attachment, refused: Refused) -> tup
     return _sum(done), bool(open_ids)
 
 
-async def _looked_at(connection: Pooled, attachment: Attachment, told: Told) -> Changes | None:
-    """None: another replica is at work on this attachment."""
-    if not await connection.fetchval(*ATTACHMENT_TURN(attachment=attachment.name)):
-        return None
-    return await _apply(connection, attachment, told)
+async def _walked_over(
+    pool: Pool, attachment: Attachment, open_ids: Sequence[str], refused: Refused
+) -> Sequence[Changes | None]:
+    """What was found of these accounts; None: another replica is at work on this attachment."""
+
+    async def look_at(part: Sequence[str]) -> Sequence[Changes | None]:
+        async with _connected(pool) as connection:
+            if not await connection.fetchval(*ATTACHMENT_TURN(attachment=attachment.name)):
+                return [None]
+            return [await _looked_at(connection, attachment, part)]
+
+    def say(open_id: str, error: Exception) -> None:
+        refused(Told(0, datetime.now(UTC), open_ids=[open_id]), error)
+
+    return await in_parts(open_ids, look_at, say, SPLIT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +196,9 @@ async def _emptied(
     pool: Pool, attachment: Attachment, queue: _Queue, refused: Refused
 ) -> tuple[Changes, bool]:
     async with acquired(pool) as connection:
-        rows = await connection.fetch(*queue.read(attachment=attachment.name, most=TOLD_AT_ONCE))
+        rows = await connection.fetch(
+            *queue.read(attachment=attachment.name, rows=ROWS_AT_ONCE, videos=VIDEOS_AT_ONCE)
+        )
     failed: list[tuple[Told, Exception]] = []
     done = await in_parts(
         [Told(**dict(row)) for row in rows],
@@ -176,7 +210,7 @@ async def _emptied(
         await _put_back(pool, attachment, queue, told)
         if told.size <= 1:
             refused(told, error)
-    return _sum(done), len(rows) == TOLD_AT_ONCE and bool(done)
+    return _sum(done), bool(done)
 
 
 async def _unit(
@@ -194,7 +228,7 @@ async def _unit(
 async def _put_back(pool: Pool, attachment: Attachment, queue: _Queue, told: Told) -> None:
     """What failed is looked at again: in parts at once, or a single one later."""
     if told.size <= 1:
-        await _execute(pool, queue.postpone(id=told.id))
+        await _execute(pool, queue.postpone(attachment=attachment.name, id=told.id))
         return
     async with _connected(pool) as connection:
         if await connection.fetch(*queue.take(attachment=attachment.name, ids=[told.id])):
@@ -218,10 +252,20 @@ async def _apply(connection: Pooled, attachment: Attachment, told: Told) -> Chan
     if told.is_everything:
         await connection.execute(*WALK_AGAIN(attachment=attachment.name))
         return Changes()
+    if told.video_ids is None:
+        found = await _looked_at(connection, attachment, told.open_ids or ())
+        return found if attachment.kind == "tokens" else Changes()
     row = await _called(
         connection, f"{attachment.name}_apply", told.accounts, told.open_ids, told.video_ids
     )
     return Changes(**dict(row))
+
+
+async def _looked_at(
+    connection: Pooled, attachment: Attachment, open_ids: Sequence[str]
+) -> Changes:
+    """What differs of all rows of these accounts. Tokens are taken over, videos only told."""
+    return Changes(**dict(await _called(connection, f"{attachment.name}_look_at", open_ids)))
 
 
 async def _carry(connection: Pooled, attachment: Attachment, told: Told) -> Changes:

@@ -24,8 +24,8 @@ from refresher.domain.attachment import (
 #: What an application's columns without a time zone are taken for.
 ZONE: Final = "UTC"
 NO_TEXT: Final = "NULL::text"
-#: The functions of an attachment: the daemon calls the first three, triggers the others.
-CALLABLES: Final = ("apply", "carry", "next", "told", "account_told")
+#: The functions of an attachment: the daemon calls the first four, triggers the others.
+CALLABLES: Final = ("apply", "look_at", "carry", "next", "told", "account_told")
 FUNCTION: Final = re.compile(
     r"CREATE OR REPLACE FUNCTION (refresher\.\w+)\(.*?\$refresher\$(.*?)\$refresher\$", re.DOTALL
 )
@@ -103,7 +103,7 @@ def _of_videos(mapping: VideoMapping, videos: Table) -> dict[str, Any]:
     video_id, account = columns[mapping.video_id], columns[mapping.account]
     cover = columns[mapping.cover] if mapping.cover else None
     expires = columns[mapping.expires] if mapping.expires else None
-    told = [f"r.{account.quoted}::text AS account", f"r.{video_id.quoted}::text AS video_id"]
+    told = [f"r.{account.quoted}::text AS key", f"r.{video_id.quoted}::text AS video_id"]
     told += [f"r.{each.quoted}" for each in (cover, expires) if each]
     return {
         "table": videos.quoted,
@@ -144,7 +144,7 @@ def _of_tokens(mapping: TokenMapping, table: Table) -> dict[str, Any]:
     expires = _column(table, mapping.access_token_expires)
     consent_ends = _column(table, mapping.refresh_token_expires) if managed else None
     scope = _column(table, mapping.scope)
-    told = [f"r.{open_id.quoted}::text AS open_id"]
+    told = [f"r.{open_id.quoted}::text AS key"]
     told += [
         f"r.{each.quoted}"
         for each in (access_token, expires, refresh_token, consent_ends, scope)

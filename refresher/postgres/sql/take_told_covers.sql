@@ -1,6 +1,6 @@
 -- Takes what was told; not what another replica is at.
 DELETE FROM refresher.changed_covers
-WHERE id IN (
+WHERE attachment = :attachment AND id IN (
     SELECT id FROM refresher.changed_covers
     WHERE attachment = :attachment AND id = ANY (:ids::bigint[])
     FOR UPDATE SKIP LOCKED

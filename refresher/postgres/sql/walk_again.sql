@@ -1,2 +1,4 @@
 -- All accounts are looked at again, without waiting between the steps.
-UPDATE refresher.attachments SET walked_to = '', walked_at = NULL WHERE name = :attachment
+UPDATE refresher.attachments
+SET walk = walk + 1, walked_to = '', walked_at = NULL
+WHERE name = :attachment

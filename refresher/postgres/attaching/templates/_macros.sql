@@ -2,26 +2,53 @@
 {% macro live(source, condition) -%}
 {% if condition %}(SELECT * FROM {{ source }} WHERE {{ condition }}){% else %}{{ source }}{% endif %}
 {%- endmacro -%}
-{# A trigger's function that tells of rows: `insert`, `delete` and `update` are what it tells. -#}
-{% macro telling(function, what, inserted, deleted, updated) -%}
+{# A trigger's function that tells of rows. `column` of the queue gets the keys that the queries
+   `inserted`, `deleted` and `updated` give, with a `video_id` each where there are `videos`; `most` is
+   how many a row of the queue tells of. -#}
+{% macro telling(function, what, column, videos, most, inserted, deleted, updated) -%}
+{% set selected %}array_agg(key){% if videos %}, array_agg(video_id){% endif %}{% endset -%}
+{% set into %}told_keys{% if videos %}, told_videos{% endif %}{% endset -%}
+{% set target %}refresher.changed_rows (attachment, {{ column }}{% if videos %}, video_ids{% endif %}){% endset -%}
 CREATE OR REPLACE FUNCTION {{ function }}() RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms'
 AS $refresher$
+-- Of the same name the table's column is meant.
+#variable_conflict use_column
+DECLARE
+    told_keys   text[];
+{%- if videos %}
+    told_videos text[];
+{%- endif %}
 BEGIN
     IF TG_OP = 'INSERT' THEN
-{{ inserted | indent(8, true) }}
+        SELECT {{ selected }} INTO {{ into }} FROM (
+{{ inserted | indent(12, true) }}
+        ) AS told;
     ELSIF TG_OP = 'DELETE' THEN
-{{ deleted | indent(8, true) }}
+        SELECT {{ selected }} INTO {{ into }} FROM (
+{{ deleted | indent(12, true) }}
+        ) AS told;
     ELSIF TG_OP = 'UPDATE' THEN
-{{ updated | indent(8, true) }}
+        SELECT {{ selected }} INTO {{ into }} FROM (
+{{ updated | indent(12, true) }}
+        ) AS told;
     ELSE
         -- After a TRUNCATE all accounts are looked at again.
         INSERT INTO refresher.changed_rows (attachment, open_ids) VALUES ({{ what | literal }}, '{}');
     END IF;
-    IF FOUND THEN
-        PERFORM refresher.tell_daemons();
+    IF cardinality(told_keys) <= {{ most }} THEN
+        INSERT INTO {{ target }}
+        VALUES ({{ what | literal }}, {{ into }});
+    ELSIF told_keys IS NOT NULL THEN
+        INSERT INTO {{ target }}
+        SELECT {{ what | literal }}, told_keys[n:n + {{ most - 1 }}]
+               {%- if videos %}, told_videos[n:n + {{ most - 1 }}]{% endif %}
+        FROM generate_series(1, cardinality(told_keys), {{ most }}) AS n;
+    ELSIF TG_OP <> 'TRUNCATE' THEN
+        RETURN NULL;
     END IF;
+    PERFORM refresher.tell_daemons();
     RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
     -- The application's write does not fail for this: the walk through all accounts mends it.
@@ -49,5 +76,9 @@ FOR EACH STATEMENT
 CREATE OR REPLACE TRIGGER {{ prefix }}_deleted
 AFTER DELETE ON {{ table }}
 REFERENCING OLD TABLE AS old_rows
+FOR EACH STATEMENT EXECUTE FUNCTION {{ function }}();
+
+CREATE OR REPLACE TRIGGER {{ prefix }}_truncated
+AFTER TRUNCATE ON {{ table }}
 FOR EACH STATEMENT EXECUTE FUNCTION {{ function }}();
 {%- endmacro -%}

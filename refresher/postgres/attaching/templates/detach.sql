@@ -4,6 +4,7 @@ DROP TRIGGER IF EXISTS {{ trigger }} ON {{ table }};
 DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_told();
 DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_account_told();
 DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_apply(text[], text[], text[]);
+DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_look_at(text[]);
 DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_carry(text[], text[]);
 DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_next(text, integer);
 {% if last -%}

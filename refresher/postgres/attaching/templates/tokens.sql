@@ -20,19 +20,16 @@ INSERT INTO refresher.attachments (name, kind, mapping, tables, carries)
 VALUES ({{ name | literal }}, 'tokens', {{ mapping | literal }}, ARRAY[{{ table | literal }}], false)
 ON CONFLICT (name) DO UPDATE
 SET mapping = EXCLUDED.mapping, tables = EXCLUDED.tables, carries = EXCLUDED.carries,
-    walked_to = '', walked_at = NULL, detaching = false;
+    walked_to = '', walked_at = NULL, walk = attachments.walk + 1, detaching = false;
 
 -- --- What the application changes is told. Its write neither fails nor waits for this ---
 
 {% macro told(source) -%}
-INSERT INTO refresher.changed_rows (attachment, open_ids)
-SELECT {{ name | literal }}, array_agg(r.{{ open_id }}::text)
+SELECT r.{{ open_id }}::text AS key
 FROM {{ live(source, where) }} AS r
 WHERE r.{{ open_id }} IS NOT NULL
-HAVING count(*) > 0;
 {%- endmacro -%}
 {% macro told_differences() -%}
-INSERT INTO refresher.changed_rows (attachment, open_ids)
 WITH old_tokens AS (
     SELECT {{ told_columns }}
     FROM {{ live("old_rows", where) }} AS r
@@ -40,38 +37,33 @@ WITH old_tokens AS (
     SELECT {{ told_columns }}
     FROM {{ live("new_rows", where) }} AS r
 )
-SELECT {{ name | literal }}, array_agg(open_id)
+SELECT key
 FROM ((TABLE old_tokens EXCEPT TABLE new_tokens)
       UNION ALL (TABLE new_tokens EXCEPT TABLE old_tokens)) AS changed
-WHERE open_id IS NOT NULL
-HAVING count(*) > 0;
+WHERE key IS NOT NULL
 {%- endmacro -%}
-{{ telling(function ~ "_told", name, told("new_rows"), told("old_rows"), told_differences()) }}
+{{ telling(function ~ "_told", name, "open_ids", false, 50,
+           told("new_rows"), told("old_rows"), told_differences()) }}
 
 {{ triggers(trigger, table, function ~ "_told") }}
-
-CREATE OR REPLACE TRIGGER {{ trigger }}_truncated
-AFTER TRUNCATE ON {{ table }}
-FOR EACH STATEMENT EXECUTE FUNCTION {{ function }}_told();
 
 -- --- What the daemon calls ---
 
 -- Brings refresher.accounts to what the application's table says now of these accounts. Tokens that
 -- were taken over once are never taken again: an old row that is saved again brings back no old pair.
-CREATE OR REPLACE FUNCTION {{ function }}_apply(
-    told_accounts text[], told_open_ids text[], told_video_ids text[],
-    OUT added bigint, OUT removed bigint, OUT unknown bigint, OUT unusable bigint
+CREATE OR REPLACE FUNCTION {{ function }}_look_at(
+    told_open_ids text[], OUT added bigint, OUT removed bigint
 )
 LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
 -- Where policies would hide rows it fails: rows that are hidden look like deleted ones.
 SET row_security = off
 AS $refresher$
+#variable_conflict use_column
 BEGIN
-    WITH present AS MATERIALIZED (
-        -- A row: an account with the tokens that the application has.
-        SELECT DISTINCT ON (r.{{ open_id }}::text)
-               r.{{ open_id }}::text AS open_id,
+    WITH held AS MATERIALIZED (
+        -- A row: tokens that the application has of an account.
+        SELECT r.{{ open_id }}::text AS open_id,
                nullif(r.{{ access_token }}::text, '') AS access_token,
                {{ access_token_expires }} AS access_token_expires_at,
                {{ refresh_token }} AS refresh_token,
@@ -80,7 +72,12 @@ BEGIN
                substr(sha256(convert_to(r.{{ taken_by }}::text, 'UTF8')), 1, 16) AS fingerprint
         FROM {{ live(table, where) }} AS r
         WHERE r.{{ open_id }} = ANY (told_open_ids::{{ open_id_type }}[])
-        ORDER BY 1
+    ), present AS MATERIALIZED (
+        -- A row: an account. Of several rows one with tokens that are new, and else one with tokens.
+        SELECT DISTINCT ON (h.open_id) h.*
+        FROM held AS h
+        LEFT JOIN refresher.attached_tokens AS t USING (open_id)
+        ORDER BY h.open_id, h.access_token IS NULL, h.fingerprint = ANY (t.taken)
     ), authorized AS MATERIALIZED (
         -- A row: an account with tokens that were not taken over before.
         SELECT p.*
@@ -131,8 +128,8 @@ BEGIN
         RETURNING a.open_id
     )
     SELECT (SELECT count(*) FROM insertion) + (SELECT count(*) FROM change),
-           (SELECT count(*) FROM pause), 0, 0
-    INTO added, removed, unknown, unusable;
+           (SELECT count(*) FROM pause)
+    INTO added, removed;
     -- Of one that was deleted and is there again. In a statement of its own: the same rows.
     UPDATE refresher.accounts AS a
     SET state = 'active', state_reason = NULL, state_since = now(), wake_at = least(wake_at, now())

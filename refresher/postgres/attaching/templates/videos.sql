@@ -31,27 +31,35 @@ CASE WHEN {{ video_id }} ~ '^[1-9][0-9]{0,17}$' OR {{ video_id }} ~ '^[1-8][0-9]
 {%- endif %}
 {%- endmacro -%}
 
+{% macro forsaken(row) -%}
+{# The attachment that has added it is no more: `detach --keep-videos` left it. -#}
+({{ row }}.attached_by IS NOT NULL
+                AND NOT EXISTS (SELECT FROM refresher.attachments AS o
+                                WHERE o.attachment = {{ row }}.attached_by))
+{%- endmacro -%}
+{% macro other_cover(ours, stored) -%}
+{{ stored }}.cover_image_url IS NOT NULL
+          AND ({{ ours }}.cover IS DISTINCT FROM {{ stored }}.cover_image_url
+{%- if expires %}
+               OR {{ ours }}.expires_at IS DISTINCT FROM date_trunc('second', {{ stored }}.cover_expires_at)
+{%- endif %})
+{%- endmacro -%}
+
 INSERT INTO refresher.attachments (name, kind, mapping, tables, carries)
 VALUES ({{ name | literal }}, 'videos', {{ mapping | literal }},
         ARRAY[{{ table | literal }}{% if join %}, {{ account_table | literal }}{% endif %}],
         {{ "true" if carries else "false" }})
 ON CONFLICT (name) DO UPDATE
 SET mapping = EXCLUDED.mapping, tables = EXCLUDED.tables, carries = EXCLUDED.carries,
-    walked_to = '', walked_at = NULL, detaching = false;
+    walked_to = '', walked_at = NULL, walk = attachments.walk + 1, detaching = false;
 
 -- --- What the application changes is told. Its write neither fails nor waits for this ---
 
 {% macro told(source) -%}
--- A row for each thousand videos.
-INSERT INTO refresher.changed_rows (attachment, accounts, video_ids)
-SELECT {{ name | literal }}, array_agg(account), array_agg(video_id)
-FROM (SELECT r.{{ account }}::text AS account, r.{{ video_id }}::text AS video_id,
-             row_number() OVER () / 1000 AS part
-      FROM {{ live(source, where) }} AS r) AS told
-GROUP BY part;
+SELECT r.{{ account }}::text AS key, r.{{ video_id }}::text AS video_id
+FROM {{ live(source, where) }} AS r
 {%- endmacro -%}
 {% macro told_differences() -%}
-INSERT INTO refresher.changed_rows (attachment, accounts, video_ids)
 WITH old_videos AS (
     SELECT {{ told_columns }}
     FROM {{ live("old_rows", where) }} AS r
@@ -59,52 +67,42 @@ WITH old_videos AS (
     SELECT {{ told_columns }}
     FROM {{ live("new_rows", where) }} AS r
 )
-SELECT {{ name | literal }}, array_agg(account), array_agg(video_id)
-FROM (SELECT account, video_id, row_number() OVER () / 1000 AS part
-      FROM ((TABLE old_videos EXCEPT TABLE new_videos)
-            UNION ALL (TABLE new_videos EXCEPT TABLE old_videos)) AS changed) AS told
-GROUP BY part;
+(TABLE old_videos EXCEPT TABLE new_videos) UNION ALL (TABLE new_videos EXCEPT TABLE old_videos)
 {%- endmacro -%}
-{{ telling(function ~ "_told", name, told("new_rows"), told("old_rows"), told_differences()) }}
+{{ telling(function ~ "_told", name, "accounts", true, 1000,
+           told("new_rows"), told("old_rows"), told_differences()) }}
 
 {{ triggers(trigger, table, function ~ "_told", quiet=carries) }}
-
-CREATE OR REPLACE TRIGGER {{ trigger }}_truncated
-AFTER TRUNCATE ON {{ table }}
-FOR EACH STATEMENT EXECUTE FUNCTION {{ function }}_told();
 {% if join %}
 -- A user who gets an open_id, loses it or gets another one: all videos of both are looked at again.
 {% macro account_told(source) -%}
-INSERT INTO refresher.changed_rows (attachment, open_ids)
-SELECT {{ name | literal }}, array_agg(a.{{ account_open_id }}::text)
+SELECT a.{{ account_open_id }}::text AS key
 FROM {{ live(source, account_where) }} AS a
 WHERE a.{{ account_open_id }} IS NOT NULL
-HAVING count(*) > 0;
 {%- endmacro -%}
 {% macro account_differences() -%}
-INSERT INTO refresher.changed_rows (attachment, open_ids)
 WITH old_accounts AS (
-    SELECT a.{{ account_key }} AS key, a.{{ account_open_id }}::text AS open_id
+    SELECT a.{{ account_open_id }}::text AS key, a.{{ account_key }} AS leads_there
     FROM {{ live("old_rows", account_where) }} AS a
 ), new_accounts AS (
-    SELECT a.{{ account_key }} AS key, a.{{ account_open_id }}::text AS open_id
+    SELECT a.{{ account_open_id }}::text AS key, a.{{ account_key }} AS leads_there
     FROM {{ live("new_rows", account_where) }} AS a
 )
-SELECT {{ name | literal }}, array_agg(open_id)
+SELECT key
 FROM ((TABLE old_accounts EXCEPT TABLE new_accounts)
       UNION ALL (TABLE new_accounts EXCEPT TABLE old_accounts)) AS changed
-WHERE open_id IS NOT NULL
-HAVING count(*) > 0;
+WHERE key IS NOT NULL
 {%- endmacro -%}
-{{ telling(function ~ "_account_told", name, account_told("new_rows"), account_told("old_rows"), account_differences()) }}
+{{ telling(function ~ "_account_told", name, "open_ids", false, 50,
+           account_told("new_rows"), account_told("old_rows"), account_differences()) }}
 
 {{ triggers(trigger ~ "_account", account_table, function ~ "_account_told") }}
 {% endif %}
 -- --- What the daemon calls ---
 
--- Brings refresher.videos to what the application's table says now. `accounts` are values of its
--- account column, with a video ID each; `open_ids` come with a video ID each, or mean all videos
--- where there are no `video_ids`. Only videos that this attachment has added are taken away.
+-- Brings refresher.videos to what the application's table says now of these videos. `told_accounts`
+-- are values of its account column, or `told_open_ids` are given; with a video ID each. Only videos
+-- that this attachment has added are taken away.
 CREATE OR REPLACE FUNCTION {{ function }}_apply(
     told_accounts text[], told_open_ids text[], told_video_ids text[],
     OUT added bigint, OUT removed bigint, OUT unknown bigint, OUT unusable bigint
@@ -114,10 +112,11 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms
 -- Where policies would hide rows it fails: rows that are hidden look like deleted ones.
 SET row_security = off
 AS $refresher$
+-- Of the same name the table's column is meant.
+#variable_conflict use_column
 DECLARE
     this smallint := (SELECT attachment FROM refresher.attachments
                       WHERE attachments.name = {{ name | literal }});
-    whole text[] := CASE WHEN told_video_ids IS NULL THEN told_open_ids ELSE '{}' END;
 BEGIN
     WITH named AS MATERIALIZED (
         -- A row: a video that may have changed.
@@ -138,30 +137,17 @@ BEGIN
         WHERE t.open_id IS NOT NULL AND t.video_id IS NOT NULL
     ), present AS MATERIALIZED (
         -- A row: a video as the application has it.
-{%- if join %}
         SELECT {{ columns("n.open_id", "n.video_id") }}
         FROM named AS n
+{%- if join %}
         JOIN {{ accounts }} AS a ON a.{{ account_open_id }} = n.open_id::{{ open_id_type }}
         JOIN {{ rows }} AS r
              ON r.{{ account }} = a.{{ account_key }}
-             AND r.{{ video_id }} = {{ read("n.video_id") }}
-        UNION ALL
-        SELECT {{ columns("a." ~ account_open_id, "r." ~ video_id) }}
-        FROM {{ accounts }} AS a
-        JOIN {{ rows }} AS r ON r.{{ account }} = a.{{ account_key }}
-        WHERE a.{{ account_open_id }} = ANY (whole::{{ open_id_type }}[])
 {%- else %}
-        SELECT {{ columns("n.open_id", "n.video_id") }}
-        FROM named AS n
         JOIN {{ rows }} AS r
              ON r.{{ account }} = n.open_id::{{ open_id_type }}
-             AND r.{{ video_id }} = {{ read("n.video_id") }}
-        UNION ALL
-        SELECT {{ columns("r." ~ account, "r." ~ video_id) }}
-        FROM {{ rows }} AS r
-        WHERE r.{{ account }} = ANY (whole::{{ open_id_type }}[])
 {%- endif %}
-          AND r.{{ video_id }} IS NOT NULL
+             AND r.{{ video_id }} = {{ read("n.video_id") }}
     ), insertion AS (
         INSERT INTO refresher.videos
                (open_id, video_id, attached_by
@@ -183,12 +169,14 @@ BEGIN
         ORDER BY p.open_id, p.video_id
         ON CONFLICT DO NOTHING
         RETURNING videos.open_id
+    ), adoption AS (
+        UPDATE refresher.videos AS v
+        SET attached_by = this
+        FROM present AS p
+        WHERE v.open_id = p.open_id AND v.video_id = p.video_id AND {{ forsaken("v") }}
     ), absent AS MATERIALIZED (
         -- A row: a video that the application has no more.
         SELECT n.open_id, n.video_id FROM named AS n
-        UNION
-        SELECT v.open_id, v.video_id FROM refresher.videos AS v
-        WHERE v.open_id = ANY (whole) AND v.attached_by = this
         EXCEPT
         SELECT p.open_id, p.video_id FROM present AS p
     ), removal AS (
@@ -210,11 +198,7 @@ BEGIN
         INSERT INTO refresher.changed_covers (attachment, open_ids, video_ids)
         SELECT {{ name | literal }}, array_agg(v.open_id), array_agg(v.video_id)
         FROM present AS p JOIN refresher.videos AS v USING (open_id, video_id)
-        WHERE v.cover_image_url IS NOT NULL
-          AND (p.cover IS DISTINCT FROM v.cover_image_url
-{%- if expires %}
-               OR p.expires_at IS DISTINCT FROM date_trunc('second', v.cover_expires_at)
-{%- endif %})
+        WHERE {{ other_cover("p", "v") }}
         HAVING count(*) > 0
 {%- endif %}
     )
@@ -223,6 +207,74 @@ BEGIN
             WHERE NOT EXISTS (SELECT FROM refresher.accounts AS k WHERE k.open_id = p.open_id)),
            (SELECT count(*) FROM present AS p WHERE NOT length(p.video_id) BETWEEN 1 AND 20)
     INTO added, removed, unknown, unusable;
+END
+$refresher$;
+
+-- Looks at all videos of these accounts, and tells of those that differ: they are applied as what
+-- the application's triggers tell is. So it writes nothing but the queues, however many there are.
+CREATE OR REPLACE FUNCTION {{ function }}_look_at(
+    told_open_ids text[], OUT added bigint, OUT removed bigint
+)
+LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
+SET row_security = off
+AS $refresher$
+#variable_conflict use_column
+DECLARE
+    this smallint := (SELECT attachment FROM refresher.attachments
+                      WHERE attachments.name = {{ name | literal }});
+BEGIN
+    WITH known AS MATERIALIZED (
+        SELECT k.open_id FROM refresher.accounts AS k WHERE k.open_id = ANY (told_open_ids)
+    ), present AS MATERIALIZED (
+        -- A row: a video as the application has it.
+{%- if join %}
+        SELECT {{ columns("k.open_id", "r." ~ video_id) }}
+        FROM known AS k
+        JOIN {{ accounts }} AS a ON a.{{ account_open_id }} = k.open_id::{{ open_id_type }}
+        JOIN {{ rows }} AS r ON r.{{ account }} = a.{{ account_key }}
+{%- else %}
+        SELECT {{ columns("k.open_id", "r." ~ video_id) }}
+        FROM known AS k
+        JOIN {{ rows }} AS r ON r.{{ account }} = k.open_id::{{ open_id_type }}
+{%- endif %}
+        WHERE length(r.{{ video_id }}::text) BETWEEN 1 AND 20
+    ), stored AS MATERIALIZED (
+        SELECT v.open_id, v.video_id, v.cover_image_url, v.cover_expires_at,
+               v.attached_by = this AS ours, {{ forsaken("v") }} AS forsaken
+        FROM refresher.videos AS v
+        WHERE v.open_id = ANY (told_open_ids)
+    ), differing AS MATERIALIZED (
+        -- A row: a video that only one side has.
+        SELECT p.open_id, p.video_id, true AS is_new
+        FROM present AS p
+        WHERE NOT EXISTS (SELECT FROM stored AS s
+                          WHERE s.open_id = p.open_id AND s.video_id = p.video_id
+                            AND NOT s.forsaken)
+        UNION ALL
+        SELECT s.open_id, s.video_id, false
+        FROM stored AS s
+        WHERE s.ours AND NOT EXISTS (SELECT FROM present AS p
+                                     WHERE p.open_id = s.open_id AND p.video_id = s.video_id)
+    ), told AS (
+        INSERT INTO refresher.changed_rows (attachment, open_ids, video_ids)
+        SELECT {{ name | literal }}, array_agg(open_id), array_agg(video_id)
+        FROM (SELECT open_id, video_id, row_number() OVER () / 1000 AS part FROM differing) AS d
+        GROUP BY part
+{%- if carries %}
+    ), covers_told AS (
+        -- The application has another cover than we.
+        INSERT INTO refresher.changed_covers (attachment, open_ids, video_ids)
+        SELECT {{ name | literal }}, array_agg(open_id), array_agg(video_id)
+        FROM (SELECT open_id, video_id, row_number() OVER () / 1000 AS part
+              FROM present AS p JOIN stored AS s USING (open_id, video_id)
+              WHERE {{ other_cover("p", "s") }}) AS d
+        GROUP BY part
+{%- endif %}
+    )
+    SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new)
+    INTO added, removed
+    FROM differing;
 END
 $refresher$;
 {% if carries %}
@@ -235,6 +287,7 @@ CREATE OR REPLACE FUNCTION {{ function }}_carry(
 LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' SET row_security = off
 AS $refresher$
+#variable_conflict use_column
 BEGIN
     -- So the trigger of the table does not answer our own echo. Not as a clause of the function: there
     -- only a superuser may set a parameter of an extension's kind.
