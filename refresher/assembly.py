@@ -32,24 +32,18 @@ from refresher.operations.server import Sources
 from refresher.operations.shared import Shared
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.announcing import Announcer
-from refresher.postgres.database import (
-    APPLICATION_NAME,
-    Pool,
-    connected,
-)
+from refresher.postgres.database import APPLICATION_NAME, Pool, connected
 from refresher.postgres.details import Details, read_details
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.snapshot import read_snapshot
-from refresher.postgres.tokens import (
-    TokenStore,
-)
+from refresher.postgres.tokens import TokenStore
 from refresher.postgres.vitals import read_stored_demand
 from refresher.postgres.write_back import WriteBack
-from refresher.probing import Probing
+from refresher.probing import Fetch, Probing
 from refresher.schedule import Schedule
 from refresher.settings import Settings, split_keys
 from refresher.simulation.plan import DAY_SECONDS, Plan, Ttl
-from refresher.tiktok.client import opened
+from refresher.tiktok.client import TikTok, opened
 from refresher.upkeep import Upkeep
 from refresher.webhooks import receiver
 from refresher.webhooks.delivery import AT_ONCE, Delivery
@@ -102,71 +96,120 @@ def plan_of(settings: Settings, ttl: Ttl, seconds: float) -> Plan:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What the flow and the upkeep share."""
+
+    settings: Settings
+    replica: str
+    pool: Pool
+    sealer: Sealer
+    #: None: tokens are not renewed, or by another program.
+    credentials: AppCredentials | None
+    outage: Outage
+    meter: Meter
+    hosts: CoverHosts
+    announcer: Announcer | None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the app credentials."""
+        return self.credentials.fingerprint if self.credentials else None
+
+
 @asynccontextmanager
 async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
     """The parts, connected to each other; nothing runs yet."""
     database_url = settings.database_url.get_secret_value()
-    sealer = Sealer(split_keys(settings.token_keys))
-    credentials = settings.app_credentials
-    outage, meter = Outage(random.random, monotonic), Meter()
-    hosts = CoverHosts(local_origin(settings.tiktok_base_url))
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         pool = await enter(connected(database_url, application_name=APPLICATION_NAME))
-        tiktok = await enter(opened(settings.tiktok_base_url, settings.concurrency, credentials))
-        announcer = Announcer(pool, _say_unannounced) if settings.notify_covers else None
-        outside = Outside(
-            accounts=_accounts(settings, pool, sealer, replica),
-            tokens=_tokens(settings, pool, sealer, credentials),
-            write_back=WriteBack(pool),
-            upstream=tiktok,
-            outage=outage,
-            meter=meter,
-            hosts=hosts,
-            chance=random.random,
-            clock=monotonic,
-            announce=announcer.note if announcer else announce_nothing,
+        common = _common(settings, replica, pool)
+        tiktok = await enter(
+            opened(settings.tiktok_base_url, settings.concurrency, common.credentials)
         )
-        refresher = Refresher(outside, _terms(settings))
-        upkeep = Upkeep(
-            pool,
-            sealer,
-            replica,
-            version("cover-refresher"),
-            tally=lambda: refresher.tally,
-            meter=meter,
-            paused_since=lambda: refresher.paused_since,
-            managed=settings.renews_tokens,
-            fingerprint=credentials.fingerprint if credentials else None,
-            limit_per_minute=settings.rate_limit_per_token,
-            plan=plan_of(settings, "hourly", DAY_SECONDS),
-            webhooks=await enter(_webhooks(settings.webhook_target, pool)),
-            probing=Probing(
-                pool,
-                hosts,
-                settings.due_policy,
-                await enter(fetching.opened()),
-                per_hour=settings.probes_per_hour,
-                meter=meter,
-                chance=random.random,
-                clock=monotonic,
-            ),
-            attachments=Attachments(pool),
-        )
+        refresher = Refresher(_outside(common, tiktok), _terms(settings))
+        webhooks = await enter(_webhooks(settings.webhook_target, pool))
+        probing = _probing(common, await enter(fetching.opened()))
         yield App(
             settings=settings,
             pool=pool,
-            sealer=sealer,
+            sealer=common.sealer,
             refresher=refresher,
-            upkeep=upkeep,
+            upkeep=_upkeep(common, refresher, probing, webhooks),
             schedule=Schedule(),
-            outage=outage,
-            meter=meter,
-            announcer=announcer,
-            hosts=hosts,
+            outage=common.outage,
+            meter=common.meter,
+            announcer=common.announcer,
+            hosts=common.hosts,
             replica=replica,
             stop=asyncio.Event(),
         )
+
+
+def _common(settings: Settings, replica: str, pool: Pool) -> Common:
+    return Common(
+        settings=settings,
+        replica=replica,
+        pool=pool,
+        sealer=Sealer(split_keys(settings.token_keys)),
+        credentials=settings.app_credentials,
+        outage=Outage(random.random, monotonic),
+        meter=Meter(),
+        hosts=CoverHosts(local_origin(settings.tiktok_base_url)),
+        announcer=Announcer(pool, _say_unannounced) if settings.notify_covers else None,
+    )
+
+
+def _outside(common: Common, tiktok: TikTok) -> Outside:
+    announcer = common.announcer
+    return Outside(
+        accounts=_accounts(common),
+        tokens=_tokens(common),
+        write_back=WriteBack(common.pool),
+        upstream=tiktok,
+        outage=common.outage,
+        meter=common.meter,
+        hosts=common.hosts,
+        chance=random.random,
+        clock=monotonic,
+        announce=announcer.note if announcer else announce_nothing,
+    )
+
+
+def _upkeep(
+    common: Common, refresher: Refresher, probing: Probing, webhooks: Delivery | None
+) -> Upkeep:
+    settings = common.settings
+    return Upkeep(
+        common.pool,
+        common.sealer,
+        common.replica,
+        version("cover-refresher"),
+        tally=lambda: refresher.tally,
+        meter=common.meter,
+        paused_since=lambda: refresher.paused_since,
+        managed=settings.renews_tokens,
+        fingerprint=common.fingerprint,
+        limit_per_minute=settings.rate_limit_per_token,
+        plan=plan_of(settings, "hourly", DAY_SECONDS),
+        webhooks=webhooks,
+        probing=probing,
+        attachments=Attachments(common.pool),
+    )
+
+
+def _probing(common: Common, fetcher: Fetch) -> Probing:
+    return Probing(
+        common.pool,
+        common.hosts,
+        common.settings.due_policy,
+        fetcher,
+        per_hour=common.settings.probes_per_hour,
+        meter=common.meter,
+        chance=random.random,
+        clock=monotonic,
+    )
 
 
 def _say_unannounced(videos: int, reason: str) -> None:
@@ -182,24 +225,23 @@ async def _webhooks(target: Target | None, pool: Pool) -> AsyncIterator[Delivery
         yield Delivery(pool, opened_receiver, random.random, monotonic)
 
 
-def _accounts(settings: Settings, pool: Pool, sealer: Sealer, replica: str) -> Accounts:
+def _accounts(common: Common) -> Accounts:
+    settings = common.settings
     return Accounts(
-        pool,
-        replica=replica,
+        common.pool,
+        replica=common.replica,
         pace=settings.pace,
         managed=settings.renews_tokens,
-        sealer=sealer,
+        sealer=common.sealer,
     )
 
 
-def _tokens(
-    settings: Settings, pool: Pool, sealer: Sealer, credentials: AppCredentials | None
-) -> TokenStore:
+def _tokens(common: Common) -> TokenStore:
     return TokenStore(
-        pool,
-        sealer,
-        unknown_seconds=settings.pace.lease_seconds + NOTICING_SECONDS,
-        credentials=credentials.fingerprint if credentials else "",
+        common.pool,
+        common.sealer,
+        unknown_seconds=common.settings.pace.lease_seconds + NOTICING_SECONDS,
+        credentials=common.fingerprint or "",
     )
 
 

@@ -121,15 +121,17 @@ async def _examine_database(examination: Examination, settings: Settings) -> Non
             server = await examination.in_time(vitals.read_server(pool, _wall_clock))
             for fact in server:
                 examination.put(fact)
-            _, _, clocks = server
+            _, session, clocks = server
             examination.lengthen(STATEMENTS * 2 * clocks.tolerance_seconds)
-            await _examine_schema(examination, pool, settings)
+            await _examine_schema(examination, pool, settings, session.pooling)
     except DatabaseUnavailable as error:
         examination.put(facts.Reached(first_line(error)))
         examination.leave_out("the database does not answer")
 
 
-async def _examine_schema(examination: Examination, pool: Pool, settings: Settings) -> None:
+async def _examine_schema(
+    examination: Examination, pool: Pool, settings: Settings, pooling: facts.Pooling
+) -> None:
     schema = await examination.read(facts.Schema, vitals.read_schema(pool))
     if schema is None or schema.revision:  # the role may be why nothing could be read
         await examination.read(facts.Role, vitals.read_role(pool))
@@ -140,13 +142,16 @@ async def _examine_schema(examination: Examination, pool: Pool, settings: Settin
     await examination.read(facts.Snapshots, vitals.read_snapshots(pool))
     await examination.read(facts.Indexes, vitals.read_indexes(pool))
     await examination.read(facts.Replicas, vitals.read_fleet(pool, version("cover-refresher")))
+    await examination.read(facts.Listening, vitals.read_listening(pool, pooling))
     await examination.read(facts.Webhooks, vitals.read_webhooks(pool))
+    await examination.read(facts.Attachments, vitals.read_attachments(pool))
     sealer, seconds = Sealer(split_keys(settings.token_keys)), TOKEN_SECONDS
     await examination.read(facts.Tokens, read_tokens(pool, sealer, seconds, monotonic))
     troubles = vitals.read_troubles(pool, managed=settings.renews_tokens)
     await examination.read(facts.Troubles, troubles)
     await examination.read(facts.Pause, vitals.read_pause(pool))
     await examination.read(facts.CoverHosts, vitals.read_cover_hosts(pool))
+    await examination.read(facts.Probes, vitals.read_probes(pool))
     # Last what reads videos: it may wait for who has locked them.
     await _examine_plan(examination, pool, settings)
     await _examine_covers(examination, pool, settings.due_policy)

@@ -10,8 +10,8 @@ PIECE = 65_536
 class Proxy:
     """Forwards 127.0.0.1:`port` to `target`. Use it with `async with`.
 
-    A test may break it at any time: `cut`, `freeze` and `thaw`, `refuse` and `accept`, `slow`, or
-    another `target`.
+    A test may break it at any time: `cut`, `freeze` and `thaw`, `strand`, `refuse` and `accept`,
+    `slow`, or another `target`.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -19,6 +19,7 @@ class Proxy:
         self.port = 0
         self.accepted = 0
         self._delay = 0.0
+        self._stranded = asyncio.Event()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._server: asyncio.Server | None = None
@@ -62,6 +63,11 @@ class Proxy:
         """Forward what was held back."""
         self._flowing.set()
 
+    def strand(self) -> None:
+        """No byte comes through open connections any more, and nobody says so. New ones work."""
+        self._stranded.set()
+        self._stranded = asyncio.Event()
+
     def slow(self, seconds: float) -> None:
         """Delay each piece of data, in both directions; 0 ends it."""
         self._delay = seconds
@@ -99,6 +105,7 @@ class Proxy:
             self._close(far_writer)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        stranded = self._stranded
         while True:
             try:
                 piece = await reader.read(PIECE)
@@ -107,6 +114,8 @@ class Proxy:
             if self._delay:
                 await asyncio.sleep(self._delay)
             await self._flowing.wait()
+            if stranded.is_set():
+                await asyncio.Event().wait()  # until its task is cancelled
             if not piece:
                 return
             writer.write(piece)

@@ -423,6 +423,28 @@ async def test_nothing_waits_for_a_frozen_server(own_server, monkeypatch):
         assert await asked(pool) == 1
 
 
+async def test_loops_on_dead_connections_hold_a_claim_up_no_longer_than_its_own(
+    own_server, monkeypatch
+):
+    """More of them than the pool has places: who asks behind them all is answered in one time-out."""
+    monkeypatch.setattr(opening, "STATEMENT_SECONDS", 1.0)
+    monkeypatch.setattr(database, "RELEASE_SECONDS", 0.5)
+    async with (
+        Proxy("127.0.0.1", own_server.port) as proxy,
+        connected(own_server.url_of("postgres", proxy.port), application_name="tests") as pool,
+    ):
+        await asyncio.gather(*(slow_ask(pool) for _ in range(database.POOL_SIZE)))
+        assert pool.get_idle_size() == database.POOL_SIZE
+        proxy.strand()
+        begun = monotonic()
+        loops = [asyncio.create_task(answered(pool)) for _ in range(2 * database.POOL_SIZE)]
+        await eventually(lambda: all_taken(pool), "a pool in use")
+        assert await asked(pool) == 1
+        assert monotonic() - begun < 1.0 + 0.5 + 1
+        answers = await asyncio.gather(*loops)
+        assert answers == [False] * database.POOL_SIZE + [1] * database.POOL_SIZE
+
+
 async def test_a_full_pool_is_not_waited_for_for_ever(own_server):
     """Who gets no connection in time hears that the database is not to be had."""
     async with connected(own_server.url, application_name="tests") as pool:

@@ -21,7 +21,7 @@ from refresher.postgres.partitioning import partition_videos
 from refresher.postgres.sealing import Sealer
 from refresher.settings import read_settings
 from tests import faults
-from tests.conftest import administer, environment, free_port
+from tests.conftest import administer, environment, eventually, free_port
 from tests.proxy import Proxy
 from tests.terminal import ESCAPE, on_terminal
 
@@ -65,7 +65,7 @@ async def test_groups_and_a_verdict_last(run):
     code, out, err = await run()
     assert (code, err) == (1, "")
     *_, verdict = out.splitlines()
-    assert verdict == "1 problem, 2 warnings, 8 skipped"
+    assert verdict == "1 problem, 2 warnings, 10 skipped"
     assert out.startswith("settings\n  ✓ every setting can be read\n")
     assert "  ✗ no replica runs\n    → start refresher run\n" in out
     assert "  - reachable, clock: asked only with --online\n" in out
@@ -88,7 +88,7 @@ async def test_json_has_every_check(run):
     assert code == 1
     assert [each["id"] for each in told["findings"]] == [each["id"] for each in listed]
     assert {tuple(each) for each in told["findings"]} == {("id", "outcome", "text", "remedy")}
-    assert told["verdict"] == "1 problem, 2 warnings, 8 skipped"
+    assert told["verdict"] == "1 problem, 2 warnings, 10 skipped"
     plain = (await run("--list"))[1]
     assert [line.split()[0] for line in plain.splitlines()] == [each["id"] for each in listed]
 
@@ -647,6 +647,38 @@ async def test_how_scattered_the_videos_of_accounts_are(stored, pool):
 # --- Webhooks ---
 
 
+async def test_probes(database, pool):
+    """Deleted videos are refused, too: only many refusals of a day are told."""
+    check = "freshness.probes"
+    assert (await outcome(database, check))[0] is SKIPPED
+
+    async def probed(number, result, when="now()"):
+        await pool.execute(
+            "INSERT INTO refresher.probes (probed_at, host, open_id, video_id, left_seconds,"
+            f" life_seconds, outcome) SELECT {when}, 'a.example', 'ana', i::text, 60, 3600, $2"
+            " FROM generate_series(1, $1) AS i",
+            number,
+            result,
+        )
+
+    await probed(2, "unknown")
+    assert await outcome(database, check) == (
+        WARNING,
+        "none of 2 covers could be fetched within a day",
+    )
+    await probed(30, "served")
+    await probed(2, "refused")
+    await probed(50, "refused", "now() - interval '25 hours'")
+    assert await outcome(database, check) == (
+        OK,
+        "2 of 32 covers fetched within a day were refused",
+    )
+    await probed(1, "refused")
+    assert (await outcome(database, check))[0] is OK  # a tenth may be deleted videos
+    await probed(1, "refused")
+    assert (await outcome(database, check))[0] is WARNING
+
+
 async def test_webhooks(database, pool):
     """One that waits is no trouble; one that has waited for an hour is."""
     assert await outcome(database, "webhooks.delivered") == (OK, "no webhook waits")
@@ -662,7 +694,49 @@ async def test_webhooks(database, pool):
     )
 
 
+# --- Attached tables ---
+
+
+async def test_what_attached_tables_tell(database, pool):
+    """What waits for longer than a minute is late; what was put off is not, before it is due again."""
+    check = "attachments.applied"
+    assert await outcome(database, check) == (OK, "no table is attached")
+    await pool.execute(
+        "INSERT INTO refresher.attachments (name, kind, mapping, tables, carries)"
+        " VALUES ('clips', 'videos', '{}', '{}', true)"
+    )
+    assert await outcome(database, check) == (OK, "1 attached table, none waits for long")
+    tell = (
+        "INSERT INTO refresher.{} (attachment, open_ids, video_ids, told_at, not_before)"
+        " VALUES ('clips', '{{ana}}', '{{1}}', now() - interval '1 hour', {})"
+    )
+    await pool.execute(tell.format("changed_rows", "now() + interval '1 hour'"))
+    assert (await outcome(database, check))[0] is OK
+    for table in ("changed_rows", "changed_covers"):
+        await pool.execute(tell.format(table, "'-infinity'"))
+        told, text = await outcome(database, check)
+        assert told is WARNING
+        assert text.startswith("what attachment clips tells has waited for 1 h")
+        await pool.execute(f"DELETE FROM refresher.{table}")
+
+
 # --- Replicas ---
+
+
+async def test_whether_daemons_listen(database, pool, start):
+    """A daemon does; a second one that only says that it runs does not."""
+    check = "replicas.listening"
+    assert (await outcome(database, check))[0] is SKIPPED
+    daemon = await start()
+    await daemon.until_event("notifications.received")
+    await eventually(
+        lambda: pool.fetchval("SELECT count(*) FROM refresher.replicas"), "a heartbeat"
+    )
+    assert await outcome(database, check) == (OK, "every replica hears of new videos at once")
+    await pool.execute("INSERT INTO refresher.replicas (replica, version) VALUES ('deaf', '1')")
+    told, text = await outcome(database, check)
+    assert told is WARNING
+    assert text.startswith("1 of 2 replicas do not hear of new videos")
 
 
 async def test_replicas(database, pool):

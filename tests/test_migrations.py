@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -63,6 +64,12 @@ def test_the_code_knows_the_newest_revision():
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()))
     assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA_REVISION
+
+
+def test_contributors_are_told_the_next_number():
+    """The command of CONTRIBUTING.md makes the revision after the newest."""
+    told = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    assert f"alembic revision --rev-id {int(SCHEMA_REVISION) + 1:04} " in told
 
 
 @pytest.mark.parametrize("table", CONTRACT)

@@ -143,6 +143,7 @@ async def test_a_bulk_load_notifies_once(pool, database, at_once):
 
 
 async def test_what_is_rolled_back_notifies_nobody(pool, database):
+    """Videos that are not stored are nothing to look for."""
     await asleep(pool, "ana")
     async with listening(database) as ears, pool.acquire() as connection:
         transaction = connection.transaction()

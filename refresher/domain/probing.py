@@ -23,6 +23,12 @@ LAST_PROBES: Final = 8
 BEYOND: Final = 1.25
 
 
+#: Some videos are deleted while their covers count as valid: so many refusals within a day, and so
+#: large a share, are more than that.
+MANY_REFUSED: Final = 3
+MANY_REFUSED_SHARE: Final = 0.1
+
+
 class Outcome(StrEnum):
     """What a probe showed."""
 
@@ -72,6 +78,11 @@ class Verdict:
     grown_seconds: float
     #: The life of these covers.
     life_seconds: float
+
+
+def are_many_refused(refused: int, served: int) -> bool:
+    """Whether so many refusals within a day say more than that videos were deleted."""
+    return refused >= MANY_REFUSED and refused > MANY_REFUSED_SHARE * (refused + served)
 
 
 def choose(covers: Sequence[Cover], chance: Chance) -> Cover | None:

@@ -15,6 +15,8 @@ from refresher.domain.model import OpenId
 TRIED_FOR_HOURS: Final = 24
 #: After each attempt; then the last of them again and again.
 WAITS_SECONDS: Final = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0)
+#: A webhook that has waited for so long is late: it was tried six times.
+LATE_SECONDS: Final = 3600.0
 #: A wait is up to so much shorter or longer, so that webhooks that failed together come apart.
 JITTER: Final = 0.2
 

@@ -71,23 +71,15 @@ class Parts:
 
 def connect(outside: Outside, terms: Terms, wake: asyncio.Event) -> Parts:
     """Build the parts. `wake` is set when it is time to look for due accounts."""
-    outage, chance, clock = outside.outage, outside.chance, outside.clock
+    chance, clock = outside.chance, outside.clock
     stop = Stop(terms.grace_seconds, clock)
     health = Health(terms.concurrency, chance=chance, clock=clock)
     capacity = Capacity(terms.concurrency, health)
     claiming = Claiming(outside.accounts, chance=chance, clock=clock)
-    app_rate = AppRate(outside.accounts, outage=outage, stop=stop, clock=clock)
-    turns = Turns(outside.write_back.holder, outage, stop.waits_over, clock)
-    results = Results(
-        outside.write_back,
-        turns,
-        under_way=capacity.under_way,
-        hosts=outside.hosts,
-        stop=stop,
-        wake=wake,
-        announce=outside.announce,
+    app_rate = AppRate(outside.accounts, outage=outside.outage, stop=stop, clock=clock)
+    results, leases = _storing(
+        outside, terms, wake, capacity=capacity, claiming=claiming, stop=stop
     )
-    leases = Leases(outside.accounts, turns, claiming=claiming, stop=stop, wake=wake, terms=terms)
     gate = Gate(
         outside.upstream,
         capacity=capacity,
@@ -100,23 +92,50 @@ def connect(outside: Outside, terms: Terms, wake: asyncio.Event) -> Parts:
         hosts=outside.hosts,
         clock=clock,
     )
-    renewal = TokenRenewal(
-        outside.tokens,
-        gate,
-        outage=outage,
-        stop=stop,
-        meter=outside.meter,
-        chance=chance,
-        clock=clock,
-    )
     refresh = AccountRefresh(
         gate,
         Split(gate, leases, results, health=health, policy=terms.policy),
         results,
         leases,
-        renewal,
+        _renewal(outside, gate, stop),
         health=health,
         under_way=capacity.under_way,
         chance=chance,
     )
     return Parts(stop, health, capacity, claiming, app_rate, results, leases, gate, refresh)
+
+
+def _storing(
+    outside: Outside,
+    terms: Terms,
+    wake: asyncio.Event,
+    *,
+    capacity: Capacity,
+    claiming: Claiming,
+    stop: Stop,
+) -> tuple[Results, Leases]:
+    """What writes results, and what ends leases. Both take turns where they wait for locks."""
+    turns = Turns(outside.write_back.holder, outside.outage, stop.waits_over, outside.clock)
+    results = Results(
+        outside.write_back,
+        turns,
+        under_way=capacity.under_way,
+        hosts=outside.hosts,
+        stop=stop,
+        wake=wake,
+        announce=outside.announce,
+    )
+    leases = Leases(outside.accounts, turns, claiming=claiming, stop=stop, wake=wake, terms=terms)
+    return results, leases
+
+
+def _renewal(outside: Outside, gate: Gate, stop: Stop) -> TokenRenewal:
+    return TokenRenewal(
+        outside.tokens,
+        gate,
+        outage=outside.outage,
+        stop=stop,
+        meter=outside.meter,
+        chance=outside.chance,
+        clock=outside.clock,
+    )

@@ -8,6 +8,7 @@ from refresher.domain.missing import bereft, is_many
 from refresher.domain.quota import APP_LIMIT, Demand, advice, limits_for
 from refresher.domain.spans import counted, number, percent, since, span
 from refresher.operations import access_verdicts as access
+from refresher.operations import upkeep_verdicts as upkeep
 from refresher.operations.checks import Check, Extra, Known, Level
 from refresher.postgres.details import Details
 from refresher.postgres.replicas import Replica
@@ -47,6 +48,9 @@ def judge(
         access.accounts(snapshot),
         *access.tokens(snapshot, extra.details),
         access.consents(snapshot),
+        *upkeep.probes(snapshot),
+        *upkeep.webhooks(snapshot),
+        *upkeep.attachments(snapshot),
         _replicas(snapshot),
         _database(age_seconds),
     ]

@@ -44,6 +44,7 @@ TELL_PROBES: Final = statement("tell_probes")
 FORWARD_BATCH: Final = statement("forward_batch")
 FORWARD: Final = statement("forward")
 FORWARD_WALKED: Final = statement("forward_walked")
+COUNT_PROBES: Final = statement("count_probes")
 
 
 class Probed(NamedTuple):
@@ -76,6 +77,22 @@ class Forwarding:
     forward_to: str
     #: The accounts that come next; empty: none are left.
     open_ids: Sequence[OpenId]
+
+
+@dataclass(frozen=True, slots=True)
+class DayOfProbes:
+    """What became of the covers that were fetched within a day."""
+
+    served: int
+    refused: int
+    unknown: int
+
+
+async def count_probes(pool: Pool) -> DayOfProbes:
+    """Those of the whole fleet."""
+    async with acquired(pool) as connection:
+        (row,) = await connection.fetch(*COUNT_PROBES(), timeout=REPORT_SECONDS)
+    return DayOfProbes(**dict(row))
 
 
 async def name_hosts(pool: Pool, hosts: Sequence[str]) -> None:

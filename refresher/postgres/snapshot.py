@@ -11,9 +11,11 @@ from refresher.domain.errors import DatabaseUnavailable, is_away
 from refresher.domain.pacing import REFUSED_SECONDS
 from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
 from refresher.postgres.outbox import Outbox, read_outbox
+from refresher.postgres.probes import DayOfProbes, count_probes
 from refresher.postgres.replicas import Replica, seen_replicas
 from refresher.postgres.statements import Statement, statement
 from refresher.postgres.status import Quota, Summary, read_now, read_quota, read_summary
+from refresher.postgres.told import Waiting, read_waiting
 
 T = TypeVar("T")
 
@@ -79,8 +81,11 @@ class Snapshot:
     app: AppState
     #: None: the database did not tell, for lack of a right on their table for one.
     replicas: Sequence[Replica] | None
-    #: What waits to be told to the application; None as above.
+    #: What waits to be told to the application; None as above, as with what follows.
     outbox: Outbox | None
+    probes: DayOfProbes | None
+    #: The attached tables.
+    attached: Sequence[Waiting] | None
 
 
 async def read_snapshot(pool: Pool) -> Snapshot:
@@ -94,6 +99,8 @@ async def read_snapshot(pool: Pool) -> Snapshot:
         app=AppState(**dict((await _rows(pool, APP_STATE))[0])),
         replicas=await _if_allowed(seen_replicas(pool)),
         outbox=await _if_allowed(read_outbox(pool)),
+        probes=await _if_allowed(count_probes(pool)),
+        attached=await _if_allowed(read_waiting(pool)),
     )
 
 

@@ -27,13 +27,15 @@ from refresher.postgres.database import (
 )
 from refresher.postgres.details import read_missing
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.listening import WAKE_CHANNEL
 from refresher.postgres.outbox import read_outbox
-from refresher.postgres.probes import read_hosts
+from refresher.postgres.probes import count_probes, read_hosts
 from refresher.postgres.replicas import seen_replicas
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sampling import sample_percent
 from refresher.postgres.statements import statement
 from refresher.postgres.status import read_now, read_paused_since, read_summary
+from refresher.postgres.told import read_waiting
 
 if TYPE_CHECKING:
     from refresher.postgres.database import Pooled
@@ -51,6 +53,7 @@ TABLE_STATISTICS: Final = statement("table_statistics")
 AUTOVACUUM: Final = statement("autovacuum")
 OLD_SNAPSHOTS: Final = statement("old_snapshots")
 HIDDEN_SESSIONS: Final = statement("hidden_sessions")
+LISTENING: Final = statement("listening")
 HARMFUL_INDEXES: Final = statement("harmful_indexes")
 SCATTER: Final = statement("scatter")
 LIVES: Final = statement("lives")
@@ -154,6 +157,12 @@ async def read_cover_hosts(pool: Pool) -> facts.CoverHosts:
     return facts.CoverHosts(await read_hosts(pool))
 
 
+async def read_probes(pool: Pool) -> facts.Probes:
+    """What the probes of a day have shown."""
+    probes = await count_probes(pool)
+    return facts.Probes(probes.served, probes.refused, probes.unknown)
+
+
 async def read_demand(pool: Pool, lives: facts.Lives, pace: Pace, app: facts.App) -> Demand:
     """What the active accounts need, if all covers live as those do."""
     async with acquired(pool) as connection:
@@ -223,6 +232,21 @@ async def read_fleet(pool: Pool, version: str) -> facts.Replicas:
         sum(one.leases > 0 for one in seen),
         version,
     )
+
+
+async def read_listening(pool: Pool, pooling: facts.Pooling) -> facts.Listening:
+    """Whether the daemons listen; `pooling`: what they, too, have in between."""
+    seen, now = await seen_replicas(pool), await read_now(pool)
+    async with acquired(pool) as connection:
+        listening = await connection.fetchval(*LISTENING(channel=WAKE_CHANNEL))
+        hidden = await connection.fetchval(*HIDDEN_SESSIONS())
+    running = sum(one.seen_at is not None and not one.is_silent(now) for one in seen)
+    return facts.Listening(running, listening, hidden, pooling)
+
+
+async def read_attachments(pool: Pool) -> facts.Attachments:
+    """What attached tables have told and nobody has applied."""
+    return facts.Attachments({one.name: one.waiting_seconds for one in await read_waiting(pool)})
 
 
 async def read_webhooks(pool: Pool) -> facts.Webhooks:

@@ -28,4 +28,5 @@ def test_few_payloads_tell_many_videos():
 
 
 def test_an_account_too_long_to_be_told_of_is_left_out():
+    """Nothing of it is announced, and nothing breaks."""
     assert list(payloads("a" * MOST_BYTES, ["1", "2"])) == []

@@ -127,6 +127,23 @@ def test_hosts_whose_covers_die_early_are_named():
     assert finding.outcome is OK
 
 
+@pytest.mark.parametrize(
+    ("listening", "expected"),
+    [
+        (facts.Listening(2, 3, 0, facts.Pooling.SESSION), OK),
+        (facts.Listening(2, 1, 0, facts.Pooling.SESSION), WARNING),
+        (facts.Listening(2, 0, 0, facts.Pooling.TRANSACTION), OK),
+        (facts.Listening(2, 0, 1, facts.Pooling.NONE), SKIPPED),
+        (facts.Listening(0, 0, 0, facts.Pooling.NONE), SKIPPED),
+    ],
+    ids=["all", "one does not", "they cannot", "hidden", "no replica"],
+)
+def test_replicas_that_do_not_listen(listening, expected):
+    """It is told only where it could be otherwise, and is known."""
+    (finding,) = fleet.listening(listening)
+    assert finding.outcome is expected
+
+
 def test_a_fleet_without_videos():
     """Nothing is needed, and no table was updated."""
     policy = DuePolicy(timedelta(hours=1), timedelta(minutes=30), timedelta(hours=6), 3)

@@ -60,6 +60,8 @@ class World:
             AppState(None, None, None, None, None),
             [],
             Outbox(2, 60.0),
+            None,
+            None,
         )
 
     async def asked(self, **headers):

@@ -13,9 +13,11 @@ from refresher.operations.checks import Extra, Known
 from refresher.operations.verdicts import headline, judge
 from refresher.postgres.details import Aged, Details
 from refresher.postgres.outbox import Outbox
+from refresher.postgres.probes import DayOfProbes
 from refresher.postgres.replicas import Replica
 from refresher.postgres.snapshot import AppState, Consents, Kind, Snapshot
 from refresher.postgres.status import Quota, Summary
+from refresher.postgres.told import Waiting
 
 NOW = datetime(2026, 1, 2, 3, 40, tzinfo=UTC)
 HOUR = NOW.replace(minute=0)
@@ -30,6 +32,8 @@ WELL = Snapshot(
     app=AppState(None, None, None, None, None),
     replicas=[RUNS],
     outbox=Outbox(0, 0.0),
+    probes=DayOfProbes(140, 2, 1),
+    attached=[Waiting("clips", 3.0)],
 )
 KNOWN = Known("a", 3600.0, 600, 0, lacks_credentials=False, fingerprint="f")
 
@@ -68,6 +72,17 @@ def test_all_is_well():
             "99.99 % of",
         ),
         ("Freshness", but("summary", valid=500, uncovered=500), "warn", "500 have none yet"),
+        ("Webhooks", but("outbox", waiting=1, oldest_seconds=3599.0), "ok", "1 webhook not"),
+        ("Webhooks", but("outbox", waiting=2, oldest_seconds=3600.0), "warn", "oldest for 1 h"),
+        ("Probes", but("probes", refused=15), "ok", "15 of 155 covers fetched within a day were"),
+        ("Probes", but("probes", refused=16), "warn", "16 of 156 covers"),
+        ("Probes", but("probes", served=2), "ok", "2 of 4 covers"),
+        (
+            "Attached tables",
+            replace(WELL, attached=[Waiting("clips", 61.0), Waiting("more", 0.0)]),
+            "warn",
+            "What attachment clips tells has waited for 1 min",
+        ),
         ("Missing videos", but("summary", missing=10), "ok", "leaves out 10 of 1,000 videos"),
         ("Missing videos", but("summary", missing=11), "warn", "leaves out 11 of 1,000 videos"),
         (
@@ -181,6 +196,21 @@ def test_a_verdict(name, snapshot, level, says):
     assert check.level == level
     assert says in check.says
     assert bool(check.act) == (level != "ok")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("Webhooks", {"outbox": Outbox(0, 0.0)}),
+        ("Webhooks", {"outbox": None}),
+        ("Probes", {"probes": DayOfProbes(0, 0, 9)}),
+        ("Attached tables", {"attached": []}),
+        ("Attached tables", {"attached": None}),
+    ],
+)
+def test_what_nobody_uses_gets_no_verdict(name, part):
+    """Nor what the role may not read."""
+    assert name not in [check.name for check in judge(replace(WELL, **part), 0.0, KNOWN)]
 
 
 def test_what_this_replica_knows_counts():

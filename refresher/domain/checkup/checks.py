@@ -7,6 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 from refresher.domain.checkup import (
     access,
     accounts,
+    attachments,
     facts,
     fleet,
     freshness,
@@ -122,6 +123,12 @@ CHECKS: Final[tuple[Check[Any], ...]] = (
         freshness.hosts,
     ),
     Check(
+        "freshness.probes",
+        "covers that were fetched within a day to see whether they live",
+        facts.Probes,
+        freshness.probes,
+    ),
+    Check(
         "freshness.token_quota",
         "what the largest account needs against the limit of a token",
         Demand,
@@ -161,8 +168,20 @@ CHECKS: Final[tuple[Check[Any], ...]] = (
         facts.Webhooks,
         webhooks.delivered,
     ),
+    Check(
+        "attachments.applied",
+        "how long what attached tables tell has waited",
+        facts.Attachments,
+        attachments.applied,
+    ),
     Check("replicas.alive", "each replica was heard of lately", facts.Replicas, fleet.alive),
     Check("replicas.versions", "all replicas run this version", facts.Replicas, fleet.versions),
+    Check(
+        "replicas.listening",
+        "all replicas hear of new videos at once",
+        facts.Listening,
+        fleet.listening,
+    ),
 )
 
 

@@ -284,6 +284,24 @@ class Webhooks:
 
 
 @dataclass(frozen=True, slots=True)
+class Probes:
+    """What became of the covers that were fetched within a day."""
+
+    served: int
+    refused: int
+    #: No host was reached, or it said nothing of the cover.
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attachments:
+    """The attached tables."""
+
+    #: For how long what was told of each has waited to be applied or carried; 0: nothing waits.
+    waiting_seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     """A daemon."""
 
@@ -300,3 +318,16 @@ class Replicas:
     with_leases: int
     #: Of this program.
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Whether the daemons hear of new videos at once."""
+
+    #: Replicas that run.
+    running: int
+    #: Sessions that listen.
+    listening: int
+    #: Sessions of others that the role may not see into.
+    hidden: int
+    pooling: Pooling

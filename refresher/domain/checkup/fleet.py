@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from refresher.domain.checkup.facts import Replicas
+from refresher.domain.checkup.facts import Listening, Pooling, Replicas
 from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
 from refresher.domain.pacing import SILENT_SECONDS
 from refresher.domain.spans import counted, span
@@ -37,3 +37,21 @@ def versions(fleet: Replicas) -> Iterator[Finding]:
         yield skipped("no replica runs")
     elif not others:
         yield fine(f"every replica runs version {fleet.version}")
+
+
+def listening(fleet: Listening) -> Iterator[Finding]:
+    deaf = fleet.running - fleet.listening
+    if not fleet.running:
+        yield skipped("no replica runs")
+    elif deaf <= 0:
+        yield fine("every replica hears of new videos at once")
+    elif fleet.pooling is Pooling.TRANSACTION:
+        yield fine("new videos wait for the poll: notifications do not come through this pooler")
+    elif fleet.hidden:
+        yield skipped("sessions of other roles are hidden, those of the daemons perhaps, too")
+    else:
+        yield warning(
+            f"{deaf} of {counted(fleet.running, 'replica')} do not hear of new videos, which wait"
+            " for the poll",
+            "notifications.missed in the log says why",
+        )

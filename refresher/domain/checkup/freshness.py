@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Final
 
-from refresher.domain.checkup.facts import CoverHosts, Covers, Lives, Pause
+from refresher.domain.checkup.facts import CoverHosts, Covers, Lives, Pause, Probes
 from refresher.domain.checkup.findings import Finding, fine, problem, skipped, warning
+from refresher.domain.probing import are_many_refused
 from refresher.domain.quota import (
     CROWDED,
     Demand,
@@ -14,7 +15,7 @@ from refresher.domain.quota import (
     needed_by_all,
     needed_by_largest,
 )
-from refresher.domain.spans import span
+from refresher.domain.spans import counted, span
 
 #: The last share of a life that lead and spread may use.
 USABLE: Final = 1 / 3
@@ -61,6 +62,24 @@ def hosts(hosts: CoverHosts) -> Iterator[Finding]:
         )
     if not early:
         yield fine("no host is known to kill covers before their expiry")
+
+
+def probes(probes: Probes) -> Iterator[Finding]:
+    known = probes.served + probes.refused
+    told = f"{probes.refused:,} of {counted(known, 'cover')} fetched within a day were refused"
+    if are_many_refused(probes.refused, probes.served):
+        yield warning(
+            f"{told} before their expiry", "see docs/runbook.md, lead.grown and host.refused"
+        )
+    elif probes.unknown and not known:
+        yield warning(
+            f"none of {counted(probes.unknown, 'cover')} could be fetched within a day",
+            "see docs/runbook.md, probes.failed",
+        )
+    elif not known:
+        yield skipped("no cover was fetched within a day")
+    else:
+        yield fine(told)
 
 
 def lead(lives: Lives) -> Iterator[Finding]:

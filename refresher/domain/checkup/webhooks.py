@@ -1,14 +1,11 @@
 """Judges how webhooks are delivered."""
 
 from collections.abc import Iterator
-from typing import Final
 
 from refresher.domain.checkup.facts import Webhooks
 from refresher.domain.checkup.findings import Finding, fine, warning
 from refresher.domain.spans import counted, span
-
-#: By then each was tried six times.
-LATE_SECONDS: Final = 3600.0
+from refresher.domain.webhooks import LATE_SECONDS
 
 
 def delivered(webhooks: Webhooks) -> Iterator[Finding]:
