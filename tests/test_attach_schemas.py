@@ -364,14 +364,20 @@ async def test_a_table_that_has_changed_since_is_said(pool, database, start, ref
     assert code == 1
     assert out.startswith("✗ --cover: expected a column of public.videos, not 'cover'; it has ")
     await pool.execute("ALTER TABLE videos RENAME thumbnail TO cover")
-    await pool.execute("ALTER TABLE videos ALTER cover_expires_at TYPE timestamptz")
+    with pytest.raises(asyncpg.FeatureNotSupportedError, match="used in a trigger definition"):
+        await pool.execute("ALTER TABLE videos ALTER cover_expires_at TYPE timestamptz")
+    await pool.execute(
+        "DROP TRIGGER refresher_videos_updated ON videos;"
+        "ALTER TABLE videos ALTER cover_expires_at TYPE timestamptz"
+    )
     await pool.execute("ALTER TABLE videos DISABLE TRIGGER refresher_videos_deleted")
     await pool.execute("DROP TRIGGER refresher_videos_truncated ON videos")
     code, out, _ = await refresher("attach", "--check", "--table", "videos")
-    assert (code, out.splitlines()[:6]) == (
+    assert (code, out.splitlines()[:7]) == (
         1,
         [
             "✓ tables, columns, indexes and rights are as they should be",
+            "✗ trigger refresher_videos_updated is missing: run the file that attach --print-sql gives",
             (
                 "✗ trigger refresher_videos_deleted is disabled: ALTER TABLE public.videos ENABLE TRIGGER"
                 " refresher_videos_deleted"

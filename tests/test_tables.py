@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.documented import PAGES
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "tables.md").read_text()
 COLUMN = re.compile(r"^\| `(\w+)` \| ([a-z ]+) \| (writes|reads|owns) \| .+ \|$", re.MULTILINE)
@@ -40,7 +42,7 @@ async def test_every_table_and_column_is_listed_with_its_type(pool):
 @pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md", "docs/how-to.md"])
 async def test_the_sql_of_a_page_runs_as_it_stands(pool, page):
     """In the order of the page. What makes or changes roles is for the whole server: left out."""
-    blocks = re.findall(r"```sql\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    blocks = re.findall(r"```sql\n(.*?)```", PAGES[page], re.DOTALL)
     assert blocks
     for block in blocks:
         if " ROLE " not in block:

@@ -184,6 +184,8 @@ class Table:
     quoted: str
     #: Of pg_class: `r` is a table, `p` a partitioned one.
     kind: str
+    #: A partition, or another child in the sense of INHERITS.
+    is_child: bool
     may_use: bool
     may_trigger: bool
     may_read: bool
@@ -202,6 +204,11 @@ class Table:
     @property
     def shown(self) -> str:
         return f"{self.schema}.{self.name}"
+
+    @property
+    def may_tell_by_row(self) -> bool:
+        """Whether the server lets a trigger for each row see all rows of the statement."""
+        return self.kind == "r" and not self.is_child
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,9 @@ def anchors(file):
 def test_the_index_names_every_page():
     """docs/README.md: each page once, decisions as a folder."""
     index = (ROOT / "docs" / "README.md").read_text()
-    linked = re.findall(r"\]\(([\w-]+\.md)\)", index)
-    pages = [page.name for page in ROOT.glob("docs/*.md") if page.name != "README.md"]
+    linked = re.findall(r"\]\(((?:integrate/)?[\w-]+\.md)\)", index)
+    folder = ROOT / "docs"
+    found = (*folder.glob("*.md"), *folder.glob("integrate/*.md"))
+    pages = [str(page.relative_to(folder)) for page in found if page.name != "README.md"]
     assert sorted(linked) == sorted(pages)
     assert "](decisions/)" in index

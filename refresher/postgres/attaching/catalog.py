@@ -67,6 +67,7 @@ _PLAIN: Final = (
     "name",
     "quoted",
     "kind",
+    "is_child",
     "may_use",
     "may_trigger",
     "may_read",

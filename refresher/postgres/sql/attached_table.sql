@@ -3,6 +3,7 @@
 SELECT n.nspname::text AS schema, c.relname::text AS name,
        format('%I.%I', n.nspname, c.relname) AS quoted,
        c.relkind::text AS kind,
+       EXISTS (SELECT 1 FROM pg_inherits WHERE inhrelid = c.oid) AS is_child,
        has_schema_privilege(n.oid, 'USAGE') AS may_use,
        has_table_privilege(c.oid, 'TRIGGER') AS may_trigger,
        has_table_privilege(c.oid, 'SELECT') AS may_read,

@@ -46,7 +46,7 @@ WHERE key IS NOT NULL
 {{ telling(function ~ "_told", name, "open_ids", false, 50,
            told("new_rows"), told("old_rows"), told_differences()) }}
 
-{{ triggers(trigger, table, function ~ "_told") }}
+{{ triggers(trigger, table, function ~ "_told", changed) }}
 
 -- --- What the daemon calls ---
 

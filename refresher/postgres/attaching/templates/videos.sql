@@ -73,7 +73,7 @@ WITH old_videos AS (
 {{ telling(function ~ "_told", name, "accounts", true, 1000,
            told("new_rows"), told("old_rows"), told_differences()) }}
 
-{{ triggers(trigger, table, function ~ "_told", quiet=carries) }}
+{{ triggers(trigger, table, function ~ "_told", changed, quiet=carries) }}
 {% if join %}
 -- A user who gets an open_id, loses it or gets another one: all videos of both are looked at again.
 {% macro account_told(source) -%}
@@ -97,7 +97,7 @@ WHERE key IS NOT NULL
 {{ telling(function ~ "_account_told", name, "open_ids", false, 50,
            account_told("new_rows"), account_told("old_rows"), account_differences()) }}
 
-{{ triggers(trigger ~ "_account", account_table, function ~ "_account_told") }}
+{{ triggers(trigger ~ "_account", account_table, function ~ "_account_told", account_changed) }}
 {% endif %}
 -- --- What the daemon calls ---
 
