@@ -204,3 +204,40 @@ async def test_tokens_are_found_by_the_index_that_attach_demands(pool, database,
         async with counted(connection, 300):
             await connection.fetch(f"SELECT refresher.attached_{name}_next('account-3', 50)")
     await connection.close()
+
+
+LARGE = 20_000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("schema", ["direct", "a join", "a join of some rows"])
+async def test_one_video_of_a_very_large_account_costs_one_row(pool, database, schema):
+    """The others have few: by what is usual, reading an account whole would do."""
+    tables, account, mapping = SCHEMAS[schema]
+    name = await attached(pool, tables, mapping)
+    connection = await asyncpg.connect(database)
+    await filled(connection, account)
+    first = "1" if account == "n" else "'account-1'"
+    await connection.execute(
+        f"""
+        SET session_replication_role = replica;
+        INSERT INTO clips (account, video) SELECT {first}, 10000000 + m FROM generate_series(1, {LARGE}) AS m;
+        INSERT INTO refresher.videos (open_id, video_id, attached_by, cover_image_url, cover_expires_at)
+        SELECT 'account-1', 10000000 + m, attachment, 'https://c', now() + interval '1 day'
+        FROM generate_series(1, {LARGE}) AS m, refresher.attachments;
+        SET session_replication_role = origin;
+        ANALYZE
+        """
+    )
+    ids = [str(10_000_000 + m) for m in range(1, 201)]
+    values, open_ids = [first.strip("'")] * len(ids), ["account-1"] * len(ids)
+    for _ in range(TIMES):
+        async with counted(connection, ROWS_EACH * len(ids)):
+            await connection.fetch(
+                f"SELECT refresher.attached_{name}_apply($1, $2, $3)", values, None, ids
+            )
+        async with counted(connection, ROWS_EACH * len(ids)):
+            assert await connection.fetchval(
+                f"SELECT carried FROM refresher.attached_{name}_carry($1, $2)", open_ids, ids
+            ) in {0, len(ids)}
+    await connection.close()

@@ -136,15 +136,22 @@ BEGIN
         SELECT t.open_id, t.video_id
         FROM unnest(told_open_ids, told_video_ids) AS t (open_id, video_id)
         WHERE t.open_id IS NOT NULL AND t.video_id IS NOT NULL
+{%- if join %}
+    ), keyed AS MATERIALIZED (
+        -- Its row is found by account and video at once: an account may have very many.
+        SELECT n.*, a.{{ account_key }} AS leads_there
+        FROM named AS n
+        JOIN {{ accounts }} AS a ON a.{{ account_open_id }} = n.open_id::{{ open_id_type }}
+{%- endif %}
     ), present AS MATERIALIZED (
         -- A row: a video as the application has it.
         SELECT {{ columns("n.open_id", "n.video_id") }}
-        FROM named AS n
 {%- if join %}
-        JOIN {{ accounts }} AS a ON a.{{ account_open_id }} = n.open_id::{{ open_id_type }}
+        FROM keyed AS n
         JOIN {{ rows }} AS r
-             ON r.{{ account }} = a.{{ account_key }}
+             ON r.{{ account }} = n.leads_there
 {%- else %}
+        FROM named AS n
         JOIN {{ rows }} AS r
              ON r.{{ account }} = n.open_id::{{ open_id_type }}
 {%- endif %}
@@ -299,17 +306,24 @@ BEGIN
         FROM unnest(told_open_ids, told_video_ids) AS t (open_id, video_id)
         JOIN refresher.videos AS v USING (open_id, video_id)
         WHERE v.cover_image_url IS NOT NULL
+{%- if join %}
+    ), keyed AS MATERIALIZED (
+        -- Its row is found by account and video at once: an account may have very many.
+        SELECT f.*, a.{{ account_key }} AS leads_there
+        FROM fresh AS f
+        JOIN {{ accounts }} AS a ON a.{{ account_open_id }} = f.open_id::{{ open_id_type }}
+{%- endif %}
     ), differing AS MATERIALIZED (
         -- A row: a row of the application that has another cover.
         SELECT f.open_id, f.video_id, r.ctid AS at, r.{{ account }} AS account,
                r.{{ video_id }} AS video, f.cover_image_url AS cover
                {%- if expires %}, {{ expires_written }} AS expires{% endif %}
-        FROM fresh AS f
 {%- if join %}
-        JOIN {{ accounts }} AS a ON a.{{ account_open_id }} = f.open_id::{{ open_id_type }}
+        FROM keyed AS f
         JOIN (SELECT ctid, * FROM {{ table }}{{ " WHERE " ~ where if where }}) AS r
-             ON r.{{ account }} = a.{{ account_key }}
+             ON r.{{ account }} = f.leads_there
 {%- else %}
+        FROM fresh AS f
         JOIN (SELECT ctid, * FROM {{ table }}{{ " WHERE " ~ where if where }}) AS r
              ON r.{{ account }} = f.open_id::{{ open_id_type }}
 {%- endif %}
