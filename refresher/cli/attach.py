@@ -222,7 +222,7 @@ def detach(
 
 
 async def _attach(pool: Pool, planned: Plan, *, skip_without_open_id: bool) -> None:
-    from refresher.domain.attachment import costly_indexes
+    from refresher.domain.attachment_obstacles import costly_indexes, exposed_rights
     from refresher.postgres.attaching.attach import attach as attach_planned
     from refresher.postgres.attaching.attach import count
 
@@ -231,7 +231,11 @@ async def _attach(pool: Pool, planned: Plan, *, skip_without_open_id: bool) -> N
     await attach_planned(pool, planned)
     added = await _add(pool, planned, counts.rows - counts.without_open_id)
     print("; ".join(_told(planned, counts, added)))
-    for note in costly_indexes(planned.mapping, planned.table):
+    table = planned.table
+    for note in (
+        *costly_indexes(planned.mapping, table),
+        *exposed_rights(table, table.role, is_superuser=table.role_is_superuser),
+    ):
         say(note)
 
 
@@ -247,6 +251,12 @@ def _refuse_rows(planned: Plan, counts: Counts, *, skip_without_open_id: bool) -
         raise Misuse(
             f"{shown}: expected each {one} once, but {counts.repeated:,} stand there more than "
             f"once, for example {counts.repeated_one!r}"
+        )
+    if counts.held:
+        raise Misuse(
+            f"{shown}: expected accounts of which no attached table has tokens, but of "
+            f"{counts.held:,} one has others, for example {counts.held_one!r}: which are newer, "
+            "nobody can say; leave them out with --where, or detach the other table"
         )
     if counts.without_open_id and not skip_without_open_id:
         example = counts.without_open_id_one

@@ -1,17 +1,12 @@
 """Is an attached table as it should be? Judged from what the catalogue and the rows say."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
-from refresher.domain.attachment import (
-    AnyMapping,
-    Tables,
-    costly_indexes,
-    obstacles,
-    triggers_of,
-)
+from refresher.domain.attachment import AnyMapping, Tables, triggers_of
+from refresher.domain.attachment_obstacles import costly_indexes, exposed_rights, obstacles
 from refresher.domain.spans import since
 
 #: What was told is applied within seconds.
@@ -32,6 +27,7 @@ class Function:
 
     body: str
     owner: str
+    owner_is_superuser: bool
     #: Whether the role that asks may call it.
     may_call: bool
     #: Whether its owner may read the application's tables.
@@ -50,6 +46,8 @@ class Standing:
     #: Since when something that was told waits; None: nothing does.
     told_rows: datetime | None
     told_covers: datetime | None
+    #: Tables that have another name now, and which.
+    renamed: Sequence[str] | None
     #: By name.
     functions: Mapping[str, Function]
     #: What their bodies should be.
@@ -59,6 +57,14 @@ class Standing:
 
 def judged(standing: Standing) -> Iterator[Judgement]:
     """All that is to be said, the good as well."""
+    if standing.renamed:
+        table = standing.mapping.table
+        yield Judgement(
+            "problem",
+            f"{'; '.join(standing.renamed)}: refresher detach --keep-videos --table {table}, then "
+            "attach it anew",
+        )
+        return
     found = [Judgement("problem", text) for text in obstacles(standing.mapping, standing.tables)]
     yield from found or [
         Judgement("ok", "tables, columns, indexes and rights are as they should be")
@@ -68,9 +74,18 @@ def judged(standing: Standing) -> Iterator[Judgement]:
     yield from _or_fine(_triggers(standing), "its triggers are there")
     yield from _or_fine(_functions(standing), "its functions are those of this version")
     yield from _progress(standing)
-    if standing.tables.table:
-        for text in costly_indexes(standing.mapping, standing.tables.table):
-            yield Judgement("warning", text)
+    for text in _notes(standing):
+        yield Judgement("warning", text)
+
+
+def _notes(standing: Standing) -> Iterator[str]:
+    table = standing.tables.table
+    if table is None:
+        return
+    yield from costly_indexes(standing.mapping, table)
+    owners = {each.owner: each.owner_is_superuser for each in standing.functions.values()}
+    for owner, is_superuser in sorted(owners.items()):
+        yield from exposed_rights(table, owner, is_superuser=is_superuser)
 
 
 def _or_fine(problems: Iterator[str], fine: str) -> Iterator[Judgement]:

@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-import asyncpg
-
 from refresher.domain.attachment import (
     AnyMapping,
     Table,
     Tables,
-    VideoMapping,
     mapping_of,
     name_of,
-    obstacles,
     triggers_of,
 )
 from refresher.domain.attachment_check import Function, Standing
+from refresher.domain.attachment_obstacles import obstacles
 from refresher.domain.errors import DatabaseBusy
 from refresher.postgres.attaching.catalog import read_table, read_tables
+from refresher.postgres.attaching.conditions import SEARCH_PATH, with_conditions
 from refresher.postgres.attaching.script import (
     attach_script,
     bodies,
@@ -30,7 +28,6 @@ from refresher.postgres.attaching.script import (
     detach_script,
 )
 from refresher.postgres.database import SCAN_SECONDS, Pool, Pooled, acquired
-from refresher.postgres.failures import first_line
 from refresher.postgres.statements import statement
 
 #: For the locks on the tables: nobody who writes them waits behind us for longer.
@@ -41,6 +38,8 @@ BREATH_SECONDS: Final = 0.3
 #: Accounts of which a transaction deletes the videos.
 ACCOUNTS_AT_ONCE: Final = 100
 
+ATTACHED_ELSEWHERE: Final = statement("attached_elsewhere")
+ATTACHED_TRIGGERS: Final = statement("attached_triggers")
 STORED_ATTACHMENT: Final = statement("stored_attachment")
 ATTACHMENT_STANDING: Final = statement("attachment_standing")
 OTHERS_CARRY: Final = statement("others_carry")
@@ -72,6 +71,9 @@ class Counts:
     #: Videos of accounts that refresher.accounts does not have, and these accounts.
     waiting_rows: int
     waiting_accounts: int
+    #: Accounts of which another attached table has brought other tokens, and one of them.
+    held: int
+    held_one: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,36 +105,34 @@ class Plan:
 async def plan(pool: Pool, mapping: AnyMapping, version: str) -> Plan:
     """What attaching would do. Raises `AttachRefusedError`, `DatabaseUnavailable`."""
     async with acquired(pool) as connection:
-        tables = await read_tables(connection, mapping)
+        tables = await _tables(connection, mapping)
         for obstacle in obstacles(mapping, tables):
             raise AttachRefusedError(obstacle)
         table = tables.table
         assert table is not None  # noqa: S101 - an obstacle otherwise
-        await _refuse_condition(connection, "--where", mapping.where, table)
-        if isinstance(mapping, VideoMapping) and tables.accounts:
-            condition = mapping.account_where
-            await _refuse_condition(connection, "--account-where", condition, tables.accounts)
+        await _refuse_taken(connection, table)
     return Plan(mapping, table, tables, name_of(table), attach_script(mapping, tables, version))
 
 
-async def _refuse_condition(
-    connection: Pooled, option: str, condition: str | None, table: Table
-) -> None:
-    if condition is None:
-        return
-    try:
-        await connection.execute(f"EXPLAIN SELECT FROM {table.quoted} WHERE ({condition})")
-    except asyncpg.PostgresError as error:
+async def _tables(connection: Pooled, mapping: AnyMapping) -> Tables:
+    return await with_conditions(connection, mapping, await read_tables(connection, mapping))
+
+
+async def _refuse_taken(connection: Pooled, table: Table) -> None:
+    """A name that is stored for another table, or a table that has another name."""
+    taken = await connection.fetch(*ATTACHED_ELSEWHERE(name=name_of(table), table=table.quoted))
+    for row in taken:
         raise AttachRefusedError(
-            f"{option}: expected a condition over the columns of {table.shown}, not "
-            f"{condition!r}: {first_line(error)}"
-        ) from error
+            f"{table.shown}: expected a table that is not attached, but the attachment of "
+            f"{row['told']} has its name or its triggers: refresher detach --table {row['told']}"
+        )
 
 
 async def count(pool: Pool, planned: Plan) -> Counts:
     """What the application's table holds. Reads all of it. Raises `DatabaseUnavailable`."""
     query = count_script(planned.mapping, planned.tables)
-    async with acquired(pool) as connection:
+    async with acquired(pool) as connection, connection.transaction():
+        await connection.execute(f"SET LOCAL search_path = {SEARCH_PATH}")
         row = await connection.fetchrow(query, timeout=SCAN_SECONDS)
     assert row is not None  # noqa: S101 - it aggregates
     return Counts(**dict(row))
@@ -180,8 +180,9 @@ async def detach(
     """
     async with acquired(pool) as connection:
         last = not await connection.fetchval(*OTHERS_CARRY(name=stored.name))
-    script = detach_script(stored.name, stored.tables, last=last)
-    await _under_locks(pool, await _present(pool, stored.tables), script)
+        triggers = await connection.fetch(*ATTACHED_TRIGGERS(name=stored.name))
+    script = detach_script(stored.name, [tuple(row) for row in triggers], last=last)
+    await _under_locks(pool, sorted({row["table"] for row in triggers}), script)
     forgotten = 0 if keep_videos else await _forget_videos(pool, stored, on_progress)
     async with acquired(pool) as connection:
         await connection.execute(*FORGET_ATTACHMENT(name=stored.name))
@@ -208,7 +209,7 @@ async def read_stored(pool: Pool, told: str) -> Stored | None:
     async with acquired(pool) as connection:
         table = await read_table(connection, told)
         row = await connection.fetchrow(
-            *STORED_ATTACHMENT(told=told, name=name_of(table) if table else None)
+            *STORED_ATTACHMENT(told=told, table=table.quoted if table else None)
         )
     if row is None:
         return None
@@ -220,7 +221,7 @@ async def read_stored(pool: Pool, told: str) -> Stored | None:
 async def standing(pool: Pool, stored: Stored, version: str) -> Standing:
     """How an attachment is, and how it should be. Raises `DatabaseUnavailable`."""
     async with acquired(pool) as connection:
-        tables = await read_tables(connection, stored.mapping)
+        tables = await _tables(connection, stored.mapping)
         row = await connection.fetchrow(*ATTACHMENT_STANDING(name=stored.name))
     assert row is not None  # noqa: S101 - it is stored
     script = ""
@@ -239,12 +240,6 @@ async def standing(pool: Pool, stored: Stored, version: str) -> Standing:
             }
         )
     )
-
-
-async def _present(pool: Pool, tables: Sequence[str]) -> Sequence[str]:
-    """Those of the tables that are still there."""
-    async with acquired(pool) as connection:
-        return [t for t in tables if await connection.fetchval("SELECT to_regclass($1)", t)]
 
 
 async def _under_locks(pool: Pool, tables: Sequence[str], script: str) -> None:

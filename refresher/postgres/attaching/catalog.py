@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from asyncpg import Record
 
@@ -45,10 +45,21 @@ def _table(row: Record) -> Table:
     )
     return Table(
         **{name: row[name] for name in _PLAIN},
+        partition_keys=row["partition_keys"] or (),
         columns={name: Column(**column) for name, column in columns.items()},
-        indexes=[Index(**index) for index in indexes],
+        indexes=[_index(index) for index in indexes],
         triggers={name: Trigger(**trigger) for name, trigger in triggers.items()},
     )
+
+
+def _index(said: dict[str, Any]) -> Index:
+    where = said.pop("where")
+    return Index(**said, where=None if where is None else on_one_line(where))
+
+
+def on_one_line(condition: str) -> str:
+    """As the server writes it, but for its line breaks."""
+    return " ".join(condition.split())
 
 
 _PLAIN: Final = (
@@ -56,8 +67,12 @@ _PLAIN: Final = (
     "name",
     "quoted",
     "kind",
+    "is_child",
     "may_use",
     "may_trigger",
     "may_read",
     "restricted",
+    "owner",
+    "role",
+    "role_is_superuser",
 )

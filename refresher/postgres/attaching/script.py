@@ -18,7 +18,6 @@ from refresher.domain.attachment import (
     TokenMapping,
     VideoMapping,
     name_of,
-    triggers_of,
 )
 
 #: What an application's columns without a time zone are taken for.
@@ -50,7 +49,8 @@ def count_script(mapping: AnyMapping, tables: Tables) -> str:
     """Counts what the table holds, in one row."""
     assert tables.table is not None  # noqa: S101 - an obstacle
     columns = _columns(mapping, tables.table, tables.accounts)
-    return _drawn(f"count_{mapping.kind}.sql", **columns)
+    name = name_of(tables.table)
+    return _drawn(f"count_{mapping.kind}.sql", name=name, **columns)
 
 
 def has_tokens_script(mapping: TokenMapping, table: Table) -> str:
@@ -58,20 +58,12 @@ def has_tokens_script(mapping: TokenMapping, table: Table) -> str:
     return _drawn("has_tokens.sql", **_of_tokens(mapping, table))
 
 
-def detach_script(name: str, tables: Sequence[str], *, last: bool) -> str:
+def detach_script(name: str, triggers: Sequence[Sequence[str]], *, last: bool) -> str:
     """Takes back what `attach_script` made, but for the rows. `last`: no other one carries.
 
-    `tables` are the attached one and, where there is one, the accounts', as SQL writes their names.
+    `triggers` come with the table that each is on, as SQL writes their names.
     """
-    on_table = triggers_of(name, joined=False)
-    on_accounts = triggers_of(name, joined=True)[len(on_table) :]
-    dropped = zip((on_table, on_accounts), tables, strict=False)
-    return _drawn(
-        "detach.sql",
-        name=name,
-        last=last,
-        triggers=[(trigger, table) for triggers, table in dropped for trigger in triggers],
-    )
+    return _drawn("detach.sql", name=name, last=last, triggers=triggers)
 
 
 def bodies(script: str) -> Mapping[str, str]:
@@ -103,8 +95,9 @@ def _of_videos(mapping: VideoMapping, videos: Table) -> dict[str, Any]:
     video_id, account = columns[mapping.video_id], columns[mapping.account]
     cover = columns[mapping.cover] if mapping.cover else None
     expires = columns[mapping.expires] if mapping.expires else None
+    covers = [each for each in (cover, expires) if each]
     told = [f"r.{account.quoted}::text AS key", f"r.{video_id.quoted}::text AS video_id"]
-    told += [f"r.{each.quoted}" for each in (cover, expires) if each]
+    told += [f"r.{each.quoted}" for each in covers]
     return {
         "table": videos.quoted,
         "where": _condition(mapping.where),
@@ -119,6 +112,7 @@ def _of_videos(mapping: VideoMapping, videos: Table) -> dict[str, Any]:
         "expires_written": _at_zone("date_trunc('second', f.cover_expires_at)", expires),
         "expires_read": _moment(expires),
         "told_columns": ", ".join(told),
+        "changed": _changed(videos, (account, video_id, *covers), mapping.where),
     }
 
 
@@ -133,6 +127,7 @@ def _of_accounts(mapping: VideoMapping, videos: Table, accounts: Table | None) -
         "account_key": key.quoted,
         "account_key_type": key.type,
         "account_open_id": open_id.quoted,
+        "account_changed": _changed(accounts, (key, open_id), mapping.account_where),
         "open_id_type": open_id.type,
     }
 
@@ -144,12 +139,8 @@ def _of_tokens(mapping: TokenMapping, table: Table) -> dict[str, Any]:
     expires = _column(table, mapping.access_token_expires)
     consent_ends = _column(table, mapping.refresh_token_expires) if managed else None
     scope = _column(table, mapping.scope)
-    told = [f"r.{open_id.quoted}::text AS key"]
-    told += [
-        f"r.{each.quoted}"
-        for each in (access_token, expires, refresh_token, consent_ends, scope)
-        if each
-    ]
+    held = [each for each in (access_token, expires, refresh_token, consent_ends, scope) if each]
+    told = [f"r.{open_id.quoted}::text AS key", *(f"r.{each.quoted}" for each in held)]
     return {
         "table": table.quoted,
         "where": _condition(mapping.where),
@@ -166,7 +157,33 @@ def _of_tokens(mapping: TokenMapping, table: Table) -> dict[str, Any]:
         # What tells one authorization from another.
         "taken_by": (refresh_token or access_token).quoted,
         "told_columns": ", ".join(told),
+        "changed": _changed(table, (open_id, *held), mapping.where),
     }
+
+
+def _changed(table: Table, columns: Sequence[Column], where: str | None) -> Sequence[str] | None:
+    """What is true of an updated row that is news; None: its table may have no such trigger.
+
+    Of the columns that the condition may name, the stored bytes are compared: a type such as json
+    has no equality.
+    """
+    if not table.may_tell_by_row:
+        return None
+    named = [
+        column
+        for name, column in table.columns.items()
+        if where and _names(where, name) and column not in columns
+    ]
+    return [
+        *(f"OLD.{each.quoted} IS DISTINCT FROM NEW.{each.quoted}" for each in columns),
+        *(f"record_image_ne(ROW(OLD.{each.quoted}), ROW(NEW.{each.quoted}))" for each in named),
+    ]
+
+
+def _names(condition: str, column: str) -> bool:
+    """Whether a condition may name a column; a word of a text in it may be no column."""
+    word = re.escape(column.replace('"', '""'))
+    return bool(re.search(rf"(?<![\w$]){word}(?![\w$])", condition, re.IGNORECASE))
 
 
 def _column(table: Table, name: str | None) -> Column | None:

@@ -1,12 +1,23 @@
 -- What the catalogue says of a table of an application, and what the role may do with it. One row,
 -- or none where there is no such table.
-SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name,
+SELECT n.nspname::text AS schema, c.relname::text AS name,
        format('%I.%I', n.nspname, c.relname) AS quoted,
        c.relkind::text AS kind,
+       EXISTS (SELECT 1 FROM pg_inherits WHERE inhrelid = c.oid) AS is_child,
        has_schema_privilege(n.oid, 'USAGE') AS may_use,
        has_table_privilege(c.oid, 'TRIGGER') AS may_trigger,
        has_table_privilege(c.oid, 'SELECT') AS may_read,
        row_security_active(c.oid) AS restricted,
+       pg_get_userbyid(c.relowner)::text AS owner,
+       current_user::text AS role,
+       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS role_is_superuser,
+       (
+           SELECT array_agg(a.attname::text ORDER BY k.place)
+           FROM pg_partitioned_table AS d,
+                unnest(d.partattrs::smallint[]) WITH ORDINALITY AS k (attnum, place)
+           LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum
+           WHERE d.partrelid = c.oid
+       ) AS partition_keys,
        (
            SELECT jsonb_object_agg(a.attname, jsonb_build_object(
                'quoted', quote_ident(a.attname),
@@ -26,8 +37,9 @@ SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name,
        (
            SELECT jsonb_agg(jsonb_build_object(
                'name', i.indexrelid::regclass::text,
+               'method', m.amname,
                'unique', i.indisunique,
-               'partial', i.indpred IS NOT NULL,
+               'where', pg_get_expr(i.indpred, i.indrelid),
                'columns', (SELECT jsonb_agg(a.attname ORDER BY k.place)
                            FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, place)
                            LEFT JOIN pg_attribute AS a
@@ -35,13 +47,18 @@ SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name,
                            WHERE k.place <= i.indnkeyatts)
            ))
            FROM pg_index AS i
+           JOIN pg_class AS x ON x.oid = i.indexrelid
+           JOIN pg_am AS m ON m.oid = x.relam
            WHERE i.indrelid = c.oid AND i.indisvalid
        ) AS indexes,
        (
            SELECT jsonb_object_agg(t.tgname, jsonb_build_object(
-               'calls', t.tgfoid::regproc::text, 'enabled', t.tgenabled <> 'D'
+               'calls', CASE WHEN p.pronamespace = 'refresher'::regnamespace
+                             THEN 'refresher.' || p.proname ELSE p.oid::regproc::text END,
+               'enabled', t.tgenabled <> 'D'
            ))
            FROM pg_trigger AS t
+           JOIN pg_proc AS p ON p.oid = t.tgfoid
            WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
        ) AS triggers
 FROM pg_class AS c

@@ -6,6 +6,7 @@ SELECT walked_at, now() AS now,
            SELECT jsonb_object_agg('refresher.' || p.proname, jsonb_build_object(
                'body', p.prosrc,
                'owner', r.rolname,
+               'owner_is_superuser', r.rolsuper,
                'may_call', has_function_privilege(p.oid, 'EXECUTE'),
                'reads', (SELECT bool_and(has_table_privilege(p.proowner, t, 'SELECT'))
                          FROM unnest(a.tables) AS t
@@ -13,8 +14,20 @@ SELECT walked_at, now() AS now,
            ))
            FROM pg_proc AS p JOIN pg_roles AS r ON r.oid = p.proowner
            WHERE p.pronamespace = 'refresher'::regnamespace
-             AND p.proname ~ ('^attached_' || a.name || '_[a-z_]+$')
+             AND p.proname ~ ('^attached_' || a.name || '_(apply|look_at|carry|next|(account_)?told)$')
        ) AS functions,
+       (
+           SELECT array_agg(DISTINCT f.attached || ' is called ' || n.now || ' now')
+           FROM (VALUES (a.tables[1], '_told'), (a.tables[2], '_account_told'))
+                AS f (attached, suffix)
+           JOIN pg_proc AS p
+                ON p.pronamespace = 'refresher'::regnamespace
+                AND p.proname = 'attached_' || a.name || f.suffix
+           JOIN pg_trigger AS t ON t.tgfoid = p.oid
+           JOIN pg_class AS c ON c.oid = t.tgrelid,
+                LATERAL (SELECT format('%I.%I', c.relnamespace::regnamespace, c.relname)) AS n (now)
+           WHERE n.now <> f.attached
+       ) AS renamed,
        EXISTS (
            SELECT FROM pg_trigger
            WHERE tgrelid = 'refresher.videos'::regclass AND tgname = 'videos_carried'

@@ -20,7 +20,19 @@ DECLARE
 {%- if videos %}
     told_videos text[];
 {%- endif %}
+    told_of     text;
+    told_at     text;
 BEGIN
+    IF TG_LEVEL = 'ROW' THEN
+        -- How many rows this transaction has updated: one number for all calls of a statement, another
+        -- one for the next. By depth, as a trigger may update the table again in between.
+        told_of := 'refresher.told_at_' || pg_trigger_depth();
+        told_at := TG_RELID || ' ' || nullif(pg_stat_get_xact_tuples_updated(TG_RELID), 0);
+        IF current_setting(told_of, true) = told_at THEN
+            RETURN NULL;
+        END IF;
+        PERFORM set_config(told_of, told_at, true);
+    END IF;
     IF TG_OP = 'INSERT' THEN
         SELECT {{ selected }} INTO {{ into }} FROM (
 {{ inserted | indent(12, true) }}
@@ -51,27 +63,43 @@ BEGIN
     PERFORM refresher.tell_daemons();
     RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
-    -- The application's write does not fail for this: the walk through all accounts mends it.
+    -- The application's write does not fail for this: the walk through all accounts mends it. And no
+    -- other row of the statement waits as long.
     RAISE LOG 'refresher: a change of {{ what }} was not told: % (%)', SQLERRM, SQLSTATE;
+    IF TG_LEVEL = 'ROW' THEN
+        PERFORM set_config(told_of, told_at, true);
+    END IF;
     RETURN NULL;
 END
 $refresher$;
 {%- endmacro -%}
-{% macro triggers(prefix, table, function, quiet=false) -%}
+{# `changed` is true of an updated row that is news; None: the table may have no such trigger. -#}
+{% macro triggers(prefix, table, function, changed, quiet=false) -%}
 CREATE OR REPLACE TRIGGER {{ prefix }}_inserted
 AFTER INSERT ON {{ table }}
 REFERENCING NEW TABLE AS new_rows
 FOR EACH STATEMENT EXECUTE FUNCTION {{ function }}();
 
-{% if quiet -%}
+{% if changed -%}
+-- For a row that is news, as the server looks before it calls a function; the first one of a statement
+-- tells of all{% if quiet %}. Not when the daemon writes covers{% endif %}.
+{% elif quiet -%}
 -- Not when the daemon writes covers.
 {% endif -%}
 CREATE OR REPLACE TRIGGER {{ prefix }}_updated
 AFTER UPDATE ON {{ table }}
 REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-FOR EACH STATEMENT
-{%- if quiet %} WHEN (current_setting('refresher.carrying', true) IS DISTINCT FROM 'on')
-{%- endif %} EXECUTE FUNCTION {{ function }}();
+FOR EACH {{ "ROW" if changed else "STATEMENT" }}
+{%- if changed or quiet %}
+WHEN (
+{%- if quiet %}current_setting('refresher.carrying', true) IS DISTINCT FROM 'on'{% endif %}
+{%- if changed and quiet %}
+      AND ({% endif %}
+{%- if changed %}{{ changed | join("
+           OR ") }}{% endif %}
+{%- if changed and quiet %}){% endif %})
+{%- endif %}
+EXECUTE FUNCTION {{ function }}();
 
 CREATE OR REPLACE TRIGGER {{ prefix }}_deleted
 AFTER DELETE ON {{ table }}

@@ -31,6 +31,7 @@ SELECT {% if join -%}
        count(*) FILTER (WHERE NOT length(v.video_id) BETWEEN 1 AND 20) AS unusable,
        min(v.video_id) FILTER (WHERE NOT length(v.video_id) BETWEEN 1 AND 20) AS unusable_one,
        count(*) FILTER (WHERE v.open_id IS NOT NULL AND k.open_id IS NULL) AS waiting_rows,
-       count(DISTINCT v.open_id) FILTER (WHERE k.open_id IS NULL) AS waiting_accounts
+       count(DISTINCT v.open_id) FILTER (WHERE k.open_id IS NULL) AS waiting_accounts,
+       0::bigint AS held, NULL::text AS held_one
 FROM videos AS v
 LEFT JOIN refresher.accounts AS k ON k.open_id = v.open_id

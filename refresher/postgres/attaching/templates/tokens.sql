@@ -16,6 +16,7 @@ DO $refresher$ BEGIN PERFORM set_config('lock_timeout', '2s', true); END $refres
 {% set function = "refresher.attached_" ~ name -%}
 {% set trigger = "refresher_" ~ name -%}
 
+{% include "_taken.sql" %}
 INSERT INTO refresher.attachments (name, kind, mapping, tables, carries)
 VALUES ({{ name | literal }}, 'tokens', {{ mapping | literal }}, ARRAY[{{ table | literal }}], false)
 ON CONFLICT (name) DO UPDATE
@@ -45,7 +46,7 @@ WHERE key IS NOT NULL
 {{ telling(function ~ "_told", name, "open_ids", false, 50,
            told("new_rows"), told("old_rows"), told_differences()) }}
 
-{{ triggers(trigger, table, function ~ "_told") }}
+{{ triggers(trigger, table, function ~ "_told", changed) }}
 
 -- --- What the daemon calls ---
 
@@ -92,13 +93,16 @@ BEGIN
         ORDER BY open_id
         ON CONFLICT (open_id) DO UPDATE
         SET attachment = EXCLUDED.attachment, taken = (EXCLUDED.taken || t.taken)[:32]
+        -- Not if another attached table has brought the same just now.
+        WHERE EXCLUDED.taken[1] <> ALL (t.taken)
+        RETURNING t.open_id
     ), insertion AS (
         INSERT INTO refresher.accounts
                (open_id, access_token, access_token_expires_at, refresh_token,
                 refresh_token_expires_at, scope)
         SELECT n.open_id, n.access_token, n.access_token_expires_at, n.refresh_token,
                n.refresh_token_expires_at, n.scope
-        FROM authorized AS n
+        FROM authorized AS n JOIN note USING (open_id)
         WHERE NOT EXISTS (SELECT FROM refresher.accounts AS a WHERE a.open_id = n.open_id)
         ORDER BY n.open_id
         RETURNING accounts.open_id
@@ -109,7 +113,7 @@ BEGIN
             refresh_token = n.refresh_token,
             refresh_token_expires_at = n.refresh_token_expires_at,
             scope = coalesce(n.scope, a.scope)
-        FROM (SELECT * FROM authorized ORDER BY open_id) AS n
+        FROM (SELECT * FROM authorized JOIN note USING (open_id) ORDER BY open_id) AS n
         WHERE a.open_id = n.open_id
         RETURNING a.open_id
     ), absent AS MATERIALIZED (
@@ -126,19 +130,12 @@ BEGIN
         FROM absent AS x
         WHERE a.open_id = x.open_id AND a.state <> 'paused'
         RETURNING a.open_id
+{%- include "_shared_tokens.sql" %}
     )
     SELECT (SELECT count(*) FROM insertion) + (SELECT count(*) FROM change),
            (SELECT count(*) FROM pause)
     INTO added, removed;
-    -- Of one that was deleted and is there again. In a statement of its own: the same rows.
-    UPDATE refresher.accounts AS a
-    SET state = 'active', state_reason = NULL, state_since = now(), wake_at = least(wake_at, now())
-    WHERE a.open_id = ANY (told_open_ids) AND a.state = 'paused'
-      AND a.state_reason = 'deleted_by_application'
-      AND EXISTS (SELECT FROM {{ live(table, where) }} AS r
-                  WHERE r.{{ open_id }} = a.open_id::{{ open_id_type }}
-                    AND r.{{ access_token }}::text <> '');
-END
+{% include "_token_owner.sql" %}END
 $refresher$;
 
 -- The accounts that the walk looks at next: those of the table, and those that it no longer has.

@@ -45,6 +45,7 @@ CASE WHEN {{ video_id }} ~ '^[1-9][0-9]{0,17}$' OR {{ video_id }} ~ '^[1-8][0-9]
 {%- endif %})
 {%- endmacro -%}
 
+{% include "_taken.sql" %}
 INSERT INTO refresher.attachments (name, kind, mapping, tables, carries)
 VALUES ({{ name | literal }}, 'videos', {{ mapping | literal }},
         ARRAY[{{ table | literal }}{% if join %}, {{ account_table | literal }}{% endif %}],
@@ -72,7 +73,7 @@ WITH old_videos AS (
 {{ telling(function ~ "_told", name, "accounts", true, 1000,
            told("new_rows"), told("old_rows"), told_differences()) }}
 
-{{ triggers(trigger, table, function ~ "_told", quiet=carries) }}
+{{ triggers(trigger, table, function ~ "_told", changed, quiet=carries) }}
 {% if join %}
 -- A user who gets an open_id, loses it or gets another one: all videos of both are looked at again.
 {% macro account_told(source) -%}
@@ -96,7 +97,7 @@ WHERE key IS NOT NULL
 {{ telling(function ~ "_account_told", name, "open_ids", false, 50,
            account_told("new_rows"), account_told("old_rows"), account_differences()) }}
 
-{{ triggers(trigger ~ "_account", account_table, function ~ "_account_told") }}
+{{ triggers(trigger ~ "_account", account_table, function ~ "_account_told", account_changed) }}
 {% endif %}
 -- --- What the daemon calls ---
 

@@ -1,0 +1,106 @@
+"""`detach`: what attach made is taken back, and no other attachment loses a video."""
+
+import pytest
+
+from refresher.postgres.attached import read_attachments, walk_step
+from tests.test_attach import APPLICATION, add_user, attach, settled, store_covers, stored
+
+DIRECT = {
+    "account_table": None,
+    "open_id": None,
+    "where": None,
+    "video_id": "video_id",
+    "account": "open_id",
+    "cover": None,
+    "expires": None,
+}
+
+
+@pytest.fixture
+async def application(pool):
+    """Two attached tables with a video in common; another one is of neither."""
+    await pool.execute(APPLICATION)
+    await pool.execute(
+        "CREATE TABLE films (open_id text, video_id text, UNIQUE (open_id, video_id));"
+        "INSERT INTO films VALUES ('ann', '2'), ('ann', '3')"
+    )
+    await add_user(pool, "ann", ["1", "2"])
+    await pool.execute("INSERT INTO refresher.videos (open_id, video_id) VALUES ('ann', 'own')")
+    return pool
+
+
+async def test_a_video_that_another_attachment_has_too_is_taken_over_by_it(
+    application, database, refresher
+):
+    """Told at once, not left to its walk. Then it is that one's to forget."""
+    assert (await refresher(*attach()))[0] == 0
+    assert (await refresher(*attach(table="films", **DIRECT)))[0] == 0
+    await application.execute("DELETE FROM refresher.changed_rows")
+    code, out, _ = await refresher("detach", "--table", "public.clips")
+    assert (code, out) == (
+        0,
+        "detached public.clips: 2 videos taken away; what its own columns hold stays\n",
+    )
+    await settled(application, database)
+    assert await stored(application) == {("ann", "2"), ("ann", "3"), ("ann", "own")}
+    await application.execute("DELETE FROM films")
+    await settled(application, database)
+    assert await stored(application) == {("ann", "own")}
+
+
+async def test_kept_videos_are_those_of_the_next_attachment_that_has_them(
+    application, database, refresher
+):
+    """Whatever its table is called then. Their covers are never lost, and one deleted there is forgotten."""
+    assert (await refresher(*attach()))[0] == 0
+    await store_covers(application)
+    assert (await refresher("detach", "--table", "public.clips", "--keep-videos"))[0] == 0
+    await application.execute("ALTER TABLE clips RENAME TO shots")
+    assert (await refresher(*attach(table="shots")))[0] == 0
+    assert await application.fetchval(
+        "SELECT bool_and(cover_image_url IS NOT NULL) FROM refresher.videos"
+    )
+    await application.execute("DELETE FROM shots WHERE tiktok_id = '1'")
+    await settled(application, database)
+    assert await stored(application) == {("ann", "2"), ("ann", "own")}
+
+
+async def test_kept_videos_that_no_table_has_stay(application, database, refresher):
+    """As if an application had inserted them."""
+    assert (await refresher(*attach()))[0] == 0
+    assert (await refresher("detach", "--table", "public.clips", "--keep-videos"))[0] == 0
+    await application.execute("DELETE FROM clips WHERE tiktok_id = '1'")
+    assert (await refresher(*attach()))[0] == 0
+    (attachment,) = await read_attachments(application)
+    await walk_step(application, attachment, lambda *said: pytest.fail(str(said)))
+    assert await stored(application) == {("ann", "1"), ("ann", "2"), ("ann", "own")}
+
+
+async def test_a_table_that_is_gone_is_detached(application, refresher):
+    """Its triggers are gone with it; what else was made goes, too."""
+    assert (await refresher(*attach()))[0] == 0
+    await application.execute("DROP TABLE clips")
+    assert (await refresher("detach", "--table", "public.clips"))[0] == 0
+    assert not await application.fetchval(
+        "SELECT count(*) FROM pg_proc WHERE proname LIKE 'attached\\_%'"
+    )
+    assert not await application.fetchval(
+        "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'refresher\\_%'"
+    )
+
+
+async def test_detach_gives_way_to_whoever_writes_the_table(application, refresher):
+    """It drops triggers, so it waits for all of them, in short tries; nothing is half done."""
+    assert (await refresher(*attach()))[0] == 0
+    async with application.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM clips")
+        code, _, err = await refresher("detach", "--table", "public.clips")
+    assert (code, err) == (
+        2,
+        (
+            "refresher: somebody holds a lock on one of public.clips, public.users, refresher.videos:"
+            " try again, or end that transaction\n"
+        ),
+    )
+    code, out, _ = await refresher("attach", "--check", "--table", "public.clips")
+    assert code == 0, out
