@@ -1,7 +1,10 @@
 """What cannot be attached: one clear line, exit 2, and nothing is left behind."""
 
+import secrets
+
 import pytest
 
+from tests.conftest import administer
 from tests.test_attach import APPLICATION, add_user, attach, unnoted
 
 OTHER = """
@@ -190,3 +193,49 @@ async def test_a_table_that_somebody_locks_is_not_waited_for(application, refres
         " try again, or end that transaction\n"
     )
     assert await left_behind(application) == 0
+
+
+async def test_what_the_role_may_not_do_is_said_in_one_line(pool, server, database, refresher):
+    """Which right it lacks, or whose role it takes; not the server's line about a schema."""
+    role = f"other_{secrets.token_hex(4)}"
+    await administer(server, f"CREATE ROLE {role} LOGIN")
+    url = database.replace("postgres:", f"{role}:")
+    try:
+        await pool.execute(
+            "CREATE SCHEMA studio;"
+            "CREATE TABLE studio.clips (open_id text, video_id text, UNIQUE (open_id, video_id));"
+            f"GRANT USAGE ON SCHEMA refresher TO {role};"
+            f"GRANT ALL ON ALL TABLES IN SCHEMA refresher TO {role}"
+        )
+        words = ("--table", "studio.clips", "--account", "open_id", "--video-id", "video_id")
+        attach = ("attach", *words, "--where", "video_id <> ''")
+        said = [await refresher(*attach, url=url)]
+        await pool.execute(
+            f"GRANT USAGE ON SCHEMA studio TO {role}; GRANT SELECT, TRIGGER ON studio.clips TO {role}"
+        )
+        said.append(await refresher(*attach, url=url))
+        assert (await refresher(*attach))[0] == 0
+        await pool.execute(f"GRANT CREATE ON SCHEMA refresher TO {role}")
+        said.append(await refresher("detach", "--table", "studio.clips", url=url))
+        assert said == [
+            (
+                2,
+                "",
+                "refresher: --table: the role may not read studio.clips: it needs USAGE on schema"
+                " studio\n",
+            ),
+            (
+                2,
+                "",
+                "refresher: the role may not make functions in schema refresher: it needs CREATE on"
+                " it\n",
+            ),
+            (
+                2,
+                "",
+                "refresher: must be owner of relation clips: run it as the owner of studio.clips\n",
+            ),
+        ]
+    finally:
+        await administer(database, f"DROP OWNED BY {role}")
+        await administer(server, f"DROP ROLE {role}")

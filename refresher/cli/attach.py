@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from refresher.domain.attachment import AnyMapping
     from refresher.domain.attachment_check import Standing
     from refresher.domain.told import Told
-    from refresher.postgres.attaching.attach import Counts, Plan
+    from refresher.postgres.attaching.attach import Counts, Plan, Stored
     from refresher.postgres.database import Pool
     from refresher.settings import Settings
 
@@ -204,20 +204,25 @@ def detach(
     from refresher.domain.spans import counted
     from refresher.postgres.attaching import attach as attaching
 
-    async def detached(pool: Pool, _: Settings) -> int:
+    async def detached(pool: Pool, _: Settings) -> tuple[Stored, int]:
         stored = await attaching.read_stored(pool, table)
         if stored is None:
             raise not_attached(table)
         with progress(table) as on_progress:
-            return await attaching.detach(
+            return stored, await attaching.detach(
                 pool,
                 stored,
                 keep_videos=keep_videos,
                 on_progress=lambda done: on_progress(done, None),
             )
 
-    forgotten = _with_database(detached)
-    kept = "its videos stay" if keep_videos else f"{counted(forgotten, 'video')} taken away"
+    stored, forgotten = _with_database(detached)
+    if stored.mapping.kind == "tokens":
+        kept = "its accounts stay, with their tokens"
+    elif keep_videos:
+        kept = "its videos stay"
+    else:
+        kept = f"{counted(forgotten, 'video')} taken away"
     print(f"detached {table}: {kept}; what its own columns hold stays")
 
 

@@ -109,11 +109,13 @@ def _told(plan: Plan) -> Iterator[tuple[str, str]]:
     for what in STAYS:
         yield "stays", what
     for holder in plan.holders:
-        yield "stays", f"its tokens in {holder.table}{_unsure(holder)}: {_returns(plan)}"
+        yield "stays", f"{_tokens_in(holder)}: {_returns(plan)}"
 
 
-def _unsure(holder: Holder) -> str:
-    return f", as far as is known ({holder.unreadable})" if holder.unreadable else ""
+def _tokens_in(holder: Holder) -> str:
+    if holder.unreadable:
+        return f"perhaps tokens in {holder.table}, which cannot be read ({holder.unreadable})"
+    return f"its tokens in {holder.table}"
 
 
 def _returns(plan: Plan) -> str:
@@ -151,10 +153,10 @@ async def _remove(pool: Pool, settings: Settings, plan: Plan) -> str:
 
 
 def _left(plan: Plan) -> str:
-    tables = ", ".join(holder.table + _unsure(holder) for holder in plan.holders)
+    there = " and ".join(_tokens_in(holder) for holder in plan.holders)
     return (
-        f"refresher.attached_tokens still has fingerprints of its tokens, as {tables} has the "
-        f"tokens: without them the account would be added again; delete the row there, then {AGAIN}"
+        f"refresher.attached_tokens still has fingerprints of {there}: without them the account "
+        f"would be added again; delete the row there, then {AGAIN}"
     )
 
 

@@ -188,6 +188,8 @@ class Table:
     is_child: bool
     may_use: bool
     may_trigger: bool
+    #: Functions in schema refresher.
+    may_make: bool
     may_read: bool
     #: Row-level security hides rows from the role.
     restricted: bool

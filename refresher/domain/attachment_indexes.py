@@ -115,6 +115,13 @@ def _none(
     table: Table, columns: Sequence[str], condition: Condition | None, *, unique: bool
 ) -> str:
     named = ", ".join(table.columns[column].quoted for column in columns)
+    if unique and condition is None:
+        for index in table.indexes:
+            if index.unique and index.where and set(index.columns) == set(columns):
+                return (
+                    f"{table.shown}: expected a unique index over {named} of all rows, not "
+                    f"{index.name}, which has those WHERE {index.where}: is --where missing?"
+                )
     kind = "UNIQUE INDEX" if unique else "INDEX"
     what = "a unique index over" if unique else "an index that begins with"
     concurrently = "" if table.kind == "p" else " CONCURRENTLY"

@@ -101,7 +101,8 @@ def exposed_rights(table: Table, owner: str, *, is_superuser: bool) -> Iterator[
 
 def _no_table(option: str, name: str, table: Table | None) -> Iterator[str]:
     if table is None:
-        yield f"{option}: expected a table, not {name!r}: there is none of this name"
+        where = "" if "." in name else " in the search_path: name its schema, too"
+        yield f"{option}: expected a table, not {name!r}: there is none of this name{where}"
     elif table.kind not in {"r", "p"}:
         yield f"{option}: expected a table, not {name!r}, which is something else, such as a view"
     elif not table.may_use or not table.may_read:
@@ -156,6 +157,8 @@ def _family(type_name: str) -> str:
 def _lacking_rights(table: Table) -> Iterator[str]:
     if not table.may_trigger:
         yield f"{table.shown}: the role may not create triggers: it needs TRIGGER on the table"
+    if not table.may_make:
+        yield "the role may not make functions in schema refresher: it needs CREATE on it"
     if table.restricted:
         yield (
             f"{table.shown}: row-level security hides rows from the role: attach as its owner, or "

@@ -28,6 +28,7 @@ from refresher.postgres.attaching.script import (
     detach_script,
 )
 from refresher.postgres.database import SCAN_SECONDS, Pool, Pooled, acquired
+from refresher.postgres.failures import RightMissingError, first_line
 from refresher.postgres.statements import statement
 
 #: For the locks on the tables: nobody who writes them waits behind us for longer.
@@ -260,3 +261,7 @@ async def _under_locks(pool: Pool, tables: Sequence[str], script: str) -> None:
                     "try again, or end that transaction"
                 ) from error
             await asyncio.sleep(BREATH_SECONDS)
+        except RightMissingError as error:
+            raise AttachRefusedError(
+                f"{first_line(error)}: run it as the owner of {', '.join(tables)}"
+            ) from error

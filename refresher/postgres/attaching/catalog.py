@@ -24,18 +24,18 @@ async def read_tables(connection: Pooled, mapping: AnyMapping) -> Tables:
 
 async def read_table(connection: Pooled, name: str) -> Table | None:
     """The table of this name, which is taken as it is written; None if there is none."""
-    for spelled in _spellings(name):
-        row = await connection.fetchrow(*ATTACHED_TABLE(name=spelled))
+    for schema, table in _spellings(name):
+        row = await connection.fetchrow(*ATTACHED_TABLE(schema=schema, table=table))
         if row:
             return _table(row)
     return None
 
 
-def _spellings(name: str) -> Sequence[str]:
-    """As written, with capitals; then as SQL reads it without quotes."""
-    parts = [part.strip('"') for part in name.split(".", 1)]
-    exact = ".".join(f'"{part.replace(chr(34), chr(34) * 2)}"' for part in parts)
-    return (exact, exact.lower())
+def _spellings(name: str) -> Sequence[tuple[str | None, str]]:
+    """Schema and table as written, with capitals; then as SQL reads them without quotes."""
+    *schemas, table = (part.strip('"') for part in name.split(".", 1))
+    schema = schemas[0] if schemas else None
+    return ((schema, table), (schema and schema.lower(), table.lower()))
 
 
 def _table(row: Record) -> Table:
@@ -70,6 +70,7 @@ _PLAIN: Final = (
     "is_child",
     "may_use",
     "may_trigger",
+    "may_make",
     "may_read",
     "restricted",
     "owner",

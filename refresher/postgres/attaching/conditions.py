@@ -43,8 +43,10 @@ async def with_conditions(connection: Pooled, mapping: AnyMapping, tables: Table
 async def _condition(
     connection: Pooled, table: Table | None, given: str | None
 ) -> Condition | None:
-    if given is None or table is None or not table.may_read:
+    if given is None or table is None or not (table.may_use and table.may_read and table.may_make):
         return None
+    if not given.strip():
+        return Condition(given, None, "there is none: leave the option out")
     if QUOTE in given or not given.isprintable():
         return Condition(given, None, f"expected one line without {QUOTE}")
     try:

@@ -6,6 +6,7 @@ SELECT n.nspname::text AS schema, c.relname::text AS name,
        EXISTS (SELECT 1 FROM pg_inherits WHERE inhrelid = c.oid) AS is_child,
        has_schema_privilege(n.oid, 'USAGE') AS may_use,
        has_table_privilege(c.oid, 'TRIGGER') AS may_trigger,
+       has_schema_privilege('refresher', 'CREATE') AS may_make,
        has_table_privilege(c.oid, 'SELECT') AS may_read,
        row_security_active(c.oid) AS restricted,
        pg_get_userbyid(c.relowner)::text AS owner,
@@ -63,4 +64,6 @@ SELECT n.nspname::text AS schema, c.relname::text AS name,
        ) AS triggers
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.oid = to_regclass(:name)
+-- Not by to_regclass, which fails where the role may not use the schema.
+WHERE c.relname = :table
+  AND CASE WHEN :schema::text IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :schema END
