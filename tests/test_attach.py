@@ -291,6 +291,37 @@ async def test_an_update_in_a_trigger_is_told_beside_the_one_around_it(attached,
     assert await stored(attached) == await wanted(attached)
 
 
+async def test_an_update_in_a_trigger_does_not_tell_all_rows_for_each(attached):
+    """The rows of the statement around it are told once more at most, however many they are."""
+    await attached.execute(
+        "CREATE FUNCTION also() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " UPDATE clips SET title = 'also' WHERE id = NEW.id; RETURN NULL; END $$;"
+        "CREATE TRIGGER also AFTER UPDATE OF cover_url ON clips FOR EACH ROW"
+        " EXECUTE FUNCTION also();"
+    )
+    await add_clips(attached, 1, [f"b{n}" for n in range(500)])
+    await attached.execute("DELETE FROM refresher.changed_rows")
+    await attached.execute("UPDATE clips SET cover_url = 'u' || id WHERE tiktok_id LIKE 'b%'")
+    told = await attached.fetchval("SELECT sum(cardinality(video_ids)) FROM refresher.changed_rows")
+    assert 1000 <= told <= 3 * 1000  # each before and after
+
+
+async def test_what_a_foreign_key_to_the_table_itself_changes_is_told(pool, database, refresher):
+    """Though its actions are other statements in the midst of the one that is told of."""
+    await pool.execute(
+        "CREATE TABLE clips (open_id text, video_id text, answers text, UNIQUE (open_id, video_id),"
+        " FOREIGN KEY (open_id, answers) REFERENCES clips (open_id, video_id) ON UPDATE CASCADE);"
+        "INSERT INTO refresher.accounts (open_id) VALUES ('ann'), ('bob');"
+        "INSERT INTO clips VALUES"
+        " ('ann', '1', NULL), ('ann', '2', NULL), ('ann', '11', '1'), ('ann', '12', '2')"
+    )
+    options = ("--table", "clips", "--video-id", "video_id", "--account", "open_id")
+    assert (await refresher("attach", *options))[0] == 0
+    await pool.execute("UPDATE clips SET open_id = 'bob' WHERE answers IS NULL")
+    await settled(pool, database)
+    assert await stored(pool) == {("bob", video_id) for video_id in ("1", "2", "11", "12")}
+
+
 async def test_a_condition_over_a_column_without_equality_is_told(pool, refresher):
     """json, say: its bytes are compared. In a child of another table the statement tells."""
     await pool.execute(
