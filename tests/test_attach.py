@@ -1,5 +1,6 @@
 """`attach`: an application keeps its own table, and its covers are kept alive there."""
 
+import asyncio
 import secrets
 
 import pytest
@@ -614,6 +615,25 @@ async def test_what_an_unfit_table_tells_is_left_to_the_walk_after_an_hour(attac
     await attached.execute("ALTER TABLE clips RENAME other TO tiktok_id")
     await attachments.apply()  # it rests
     assert ("ann", "new") not in await stored(attached)
+
+
+async def test_much_that_was_told_keeps_no_table_locked_while_it_is_detached(attached, refresher):
+    """It is deleted when the triggers are gone: here it waits, and the application reads and writes."""
+    await add_clips(attached, 1, ["7"])
+
+    async def is_without_triggers():
+        return not await attached.fetchval(
+            "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'clips'::regclass AND tgname LIKE 'refresher%'"
+        )
+
+    async with attached.acquire() as other:
+        await other.execute("BEGIN; SELECT FROM refresher.changed_rows FOR UPDATE")
+        detaching = asyncio.create_task(refresher("detach", "--table", "clips"))
+        await eventually(is_without_triggers, "the table without triggers")
+        await attached.execute("SET lock_timeout = '2s'; DELETE FROM clips WHERE tiktok_id = '7'")
+        await other.execute("ROLLBACK")
+    assert (await detaching)[0] == 0
+    assert not await attached.fetchval("SELECT count(*) FROM refresher.changed_rows")
 
 
 async def test_videos_that_were_kept_go_with_the_table_again(attached, database, refresher):

@@ -172,8 +172,8 @@ def _changed(table: Table, columns: Sequence[Column], where: str | None) -> Sequ
         for name, column in table.columns.items()
         if where and _names(where, name) and column not in columns
     ]
-    # What a foreign key of the table to itself changes is told as another statement's, while rows of
-    # the one around it are still told of: then no row may speak for others.
+    # What a foreign key of the table to itself changes are another statement's rows, in the midst
+    # of those of the one around it: then no row may speak for others.
     changed_by_others = any(each.quoted in table.own_keys for each in (*columns, *named))
     if changed_by_others or not table.may_tell_by_row:
         return None
