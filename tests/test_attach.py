@@ -381,6 +381,47 @@ async def test_an_old_row_that_is_saved_again_gets_its_cover_back(attached, data
     assert done.carried == 6
 
 
+OWN = "cover_url = 'https://own', cover_expires = '2100-01-01'"
+
+
+async def own_covers(pool):
+    """How many clips have the application's own cover."""
+    return await pool.fetchval(
+        "SELECT count(*) FROM clips"
+        " WHERE cover_url = 'https://own' AND cover_expires = '2100-01-01'::timestamptz"
+    )
+
+
+async def test_a_dead_cover_is_written_over_none_of_the_applications_own(attached, database):
+    """One that the application has found itself stays: of an account without consent, say."""
+    await store_covers(attached)
+    await attached.execute(
+        "UPDATE refresher.videos SET cover_expires_at = now() - interval '1 second'"
+    )
+    await attached.execute(f"UPDATE clips SET {OWN}")
+    for attachment in await read_attachments(attached):
+        await walk_step(attached, attachment, lambda *_: None)
+    await settled(attached, database)
+    assert await own_covers(attached) == 6
+
+
+async def test_a_cover_of_the_application_keeps_its_expiry_until_a_fresh_one_comes(
+    pool, database, refresher
+):
+    """Although its URL does not say it, so the refresher does not know it."""
+    await pool.execute(APPLICATION)
+    await add_user(pool, "ann", ["1", "2"])
+    await pool.execute(f"UPDATE clips SET {OWN}")
+    assert (await refresher(*attach()))[0] == 0
+    for attachment in await read_attachments(pool):
+        await walk_step(pool, attachment, lambda *_: None)
+    await settled(pool, database)
+    assert await own_covers(pool) == 2
+    await store_covers(pool)
+    await settled(pool, database)
+    assert await own_covers(pool) == 0
+
+
 async def test_a_row_that_the_application_holds_gets_its_cover_later(attached, database):
     """The others get theirs at once."""
     await store_covers(attached)
