@@ -233,7 +233,11 @@ async def test_a_bulk_insert_is_told_in_a_few_rows(attached):
     await attached.execute(
         "INSERT INTO clips (user_id, tiktok_id) SELECT 1, 'b' || n FROM generate_series(1, 2500) n"
     )
-    assert await attached.fetchval("SELECT count(*) FROM refresher.changed_rows") == 3
+    told = await attached.fetch("SELECT video_ids FROM refresher.changed_rows ORDER BY id")
+    assert sorted(len(row["video_ids"]) for row in told) == [500, 1000, 1000]
+    assert {video_id for row in told for video_id in row["video_ids"]} == {
+        f"b{n}" for n in range(1, 2501)
+    }
 
 
 async def test_a_bulk_update_is_told_once(attached):

@@ -68,9 +68,10 @@ BEGIN
         VALUES ({{ what | literal }}, {{ into }});
     ELSIF told_keys IS NOT NULL THEN
         INSERT INTO {{ target }}
-        SELECT {{ what | literal }}, told_keys[n:n + {{ most - 1 }}]
-               {%- if videos %}, told_videos[n:n + {{ most - 1 }}]{% endif %}
-        FROM generate_series(1, cardinality(told_keys), {{ most }}) AS n;
+        SELECT {{ what | literal }}, {{ selected }}
+        -- Not by slices of the arrays: for each one the server reads from the array's beginning.
+        FROM unnest({{ into }}) WITH ORDINALITY AS t (key{% if videos %}, video_id{% endif %}, place)
+        GROUP BY (place - 1) / {{ most }};
     ELSIF TG_OP <> 'TRUNCATE' THEN
         RETURN NULL;
     END IF;
