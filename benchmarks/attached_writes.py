@@ -4,13 +4,17 @@ Two equal tables, one of them attached with columns for covers. Writers insert a
 rows, each in its own transaction, and insert a thousand rows at a time; into one table and into the
 other in turns, in short slices. The ratio of each pair of slices is told by its median.
 
-No daemon runs: it would take time from either side alike. Takes about two minutes.
+The bare driver only sends a prepared statement: the least that a write can be. What an
+application does is more like the writes by an ORM (SQLAlchemy): objects, BEGIN and COMMIT.
+
+No daemon runs: it would take time from either side alike. Takes about three minutes.
 """
 
 import argparse
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from statistics import median
 from time import monotonic
@@ -18,6 +22,9 @@ from typing import Final
 
 import asyncpg
 import uvloop
+from sqlalchemy import BigInteger, Identity
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from benchmarks.arguments import parser_of, real, whole
 from benchmarks.live import postgres, print_table, print_verdict
@@ -50,19 +57,53 @@ FROM generate_series(1, {users}) AS u, generate_series(1, {videos}) AS v;
 ANALYZE {table}
 """
 
-Write = Callable[[asyncpg.Connection, str, int, int], Awaitable[object]]
+
+class Base(DeclarativeBase):
+    """What the ORM knows."""
 
 
-async def insert(connection: asyncpg.Connection, table: str, user: int, number: int) -> object:
-    return await connection.execute(
+class Video(Base):
+    """A row of either table, as an application has it."""
+
+    __abstract__ = True
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    user_id: Mapped[int] = mapped_column(BigInteger)
+    tiktok_id: Mapped[str]
+    title: Mapped[str]
+
+
+class Plain(Video):
+    __tablename__ = "plain"
+
+
+class Attached(Video):
+    __tablename__ = "attached"
+
+
+MODELS: Final[dict[str, type[Video]]] = {"plain": Plain, "attached": Attached}
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """One of those who write."""
+
+    connection: asyncpg.Connection
+    session: AsyncSession
+
+
+Write = Callable[[Writer, str, int, int], Awaitable[object]]
+
+
+async def insert(writer: Writer, table: str, user: int, number: int) -> object:
+    return await writer.connection.execute(
         f"INSERT INTO {table} (user_id, tiktok_id, title) VALUES ($1, $2, 'A video')",
         user,
         str(8 * 10**18 + number),
     )
 
 
-async def retitle(connection: asyncpg.Connection, table: str, user: int, number: int) -> object:
-    return await connection.execute(
+async def retitle(writer: Writer, table: str, user: int, number: int) -> object:
+    return await writer.connection.execute(
         f"UPDATE {table} SET title = $3 WHERE user_id = $1 AND tiktok_id = $2",
         user,
         str(7 * 10**18 + 1 + number % VIDEOS_EACH),
@@ -70,10 +111,10 @@ async def retitle(connection: asyncpg.Connection, table: str, user: int, number:
     )
 
 
-async def save(connection: asyncpg.Connection, table: str, user: int, number: int) -> object:
+async def save(writer: Writer, table: str, user: int, number: int) -> object:
     """The whole row, as an ORM does."""
     video_id = str(7 * 10**18 + 1 + number % VIDEOS_EACH)
-    return await connection.execute(
+    return await writer.connection.execute(
         f"UPDATE {table} SET user_id = $1, tiktok_id = $2, title = $3, cover = cover,"
         " expires = expires, made = made WHERE user_id = $1 AND tiktok_id = $2",
         user,
@@ -82,8 +123,8 @@ async def save(connection: asyncpg.Connection, table: str, user: int, number: in
     )
 
 
-async def insert_many(connection: asyncpg.Connection, table: str, user: int, number: int) -> object:
-    return await connection.execute(
+async def insert_many(writer: Writer, table: str, user: int, number: int) -> object:
+    return await writer.connection.execute(
         f"INSERT INTO {table} (user_id, tiktok_id, title)"
         f" SELECT $1, $2::bigint + n, 'A video' FROM generate_series(1, {BULK}) AS n",
         user,
@@ -91,11 +132,28 @@ async def insert_many(connection: asyncpg.Connection, table: str, user: int, num
     )
 
 
+async def insert_by_orm(writer: Writer, table: str, user: int, number: int) -> None:
+    writer.session.add(
+        MODELS[table](user_id=user, tiktok_id=str(9 * 10**18 + number), title="A video")
+    )
+    await writer.session.commit()
+
+
+async def retitle_by_orm(writer: Writer, table: str, user: int, number: int) -> None:
+    """Read, changed and saved, as in a request."""
+    video = await writer.session.get(MODELS[table], (user - 1) * VIDEOS_EACH + 1)
+    assert video is not None
+    video.title = f"Title {number}"
+    await writer.session.commit()
+
+
 WRITES: Final[dict[str, Write]] = {
     "INSERT of one row": insert,
     "UPDATE of another column": retitle,
     "UPDATE of the whole row": save,
     f"INSERT of {BULK:,} rows": insert_many,
+    "INSERT by an ORM": insert_by_orm,
+    "UPDATE by an ORM": retitle_by_orm,
 }
 
 
@@ -119,19 +177,26 @@ async def measure(options: argparse.Namespace) -> dict[str, list[tuple[float, fl
         url = server.url("postgres")
         await migrate(url)
         await _prepare(url)
-        connections = [await asyncpg.connect(url) for _ in range(options.writers)]
+        engine = create_async_engine(
+            url.replace("postgresql:", "postgresql+asyncpg:", 1), pool_size=options.writers
+        )
+        writers = [
+            Writer(await asyncpg.connect(url), AsyncSession(engine)) for _ in range(options.writers)
+        ]
         numbers = count()
         took: dict[str, list[tuple[float, float]]] = {name: [] for name in WRITES}
         for name, write in WRITES.items():
             for pair in range(options.pairs):
                 turns = TABLES if pair % 2 else TABLES[::-1]
                 slices = {
-                    table: await _slice(connections, write, table, numbers, options.slice)
+                    table: await _slice(writers, write, table, numbers, options.slice)
                     for table in turns
                 }
                 took[name].append((slices["plain"], slices["attached"]))
-        for connection in connections:
-            await connection.close()
+        for writer in writers:
+            await writer.connection.close()
+            await writer.session.close()
+        await engine.dispose()
         return took
 
 
@@ -155,7 +220,7 @@ async def _prepare(url: str) -> None:
 
 
 async def _slice(
-    connections: Sequence[asyncpg.Connection],
+    writers: Sequence[Writer],
     write: Write,
     table: str,
     numbers: "count[int]",
@@ -164,15 +229,15 @@ async def _slice(
     """Milliseconds of one writer for one write."""
     ends_at, done = monotonic() + seconds, 0
 
-    async def go_on(connection: asyncpg.Connection) -> None:
+    async def go_on(writer: Writer) -> None:
         nonlocal done
         while monotonic() < ends_at:
-            await write(connection, table, random.randint(1, USERS), next(numbers))
+            await write(writer, table, random.randint(1, USERS), next(numbers))
             done += 1
 
     began = monotonic()
-    await asyncio.gather(*map(go_on, connections))
-    return 1000 * (monotonic() - began) * len(connections) / max(1, done)
+    await asyncio.gather(*map(go_on, writers))
+    return 1000 * (monotonic() - began) * len(writers) / max(1, done)
 
 
 def show(took: dict[str, list[tuple[float, float]]], options: argparse.Namespace) -> None:

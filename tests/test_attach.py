@@ -613,6 +613,24 @@ async def test_much_that_was_told_is_applied_in_short_transactions(attached, dat
     assert await stored(attached) == await wanted(attached)
 
 
+async def test_the_walk_waits_for_what_it_has_told(attached, database):
+    """Else it would find the same again, and the queue would grow."""
+    await attached.execute("DELETE FROM refresher.videos")
+    await attached.execute("UPDATE refresher.attachments SET walked_to = ''")
+    (attachment,) = await read_attachments(attached)
+    found = []
+    for change in (
+        "SELECT",
+        "UPDATE refresher.changed_rows SET told_at = now() - interval '6 seconds'",
+        "UPDATE refresher.changed_rows SET not_before = now() + interval '1 minute'",
+    ):
+        await attached.execute(change)
+        await attached.execute("UPDATE refresher.attachments SET walked_to = ''")
+        done, _ = await walk_step(attached, attachment, lambda *said: pytest.fail(str(said)))
+        found.append(done.added)
+    assert found == [6, 0, 6]
+
+
 async def test_a_large_table_does_not_keep_the_others_waiting(attached, database, refresher):
     """Each attached table has its turn; what one cannot do now stops no other one."""
     await attached.execute(

@@ -283,11 +283,14 @@ async def _add(pool: Pool, planned: Plan, expected: int) -> int:
 
     mapping = planned.mapping
     attachment = Attachment(planned.name, mapping.kind, carries=mapping.carries, walked_at=None)
-    added, complete = 0, False
+    added, walked, complete = 0, False, False
     with progress(planned.table.shown, expected) as on_progress:
         while not complete:
+            left = False
             try:
-                _, left = await walk_step(pool, attachment, _say_refused)
+                if not walked:
+                    _, left = await walk_step(pool, attachment, _say_refused)
+                    walked = not left and await is_walked(pool, attachment)
                 done, more = await apply_told(pool, attachment, _say_refused)
             except AttachmentUnfitError as error:
                 raise Misuse(f"{planned.table.shown}: {error}") from error
@@ -296,7 +299,7 @@ async def _add(pool: Pool, planned: Plan, expected: int) -> int:
             if not left and not more:
                 # A daemon may be at it, too.
                 added, told = await read_attached(pool, attachment)
-                complete = not told and await is_walked(pool, attachment)
+                complete = walked and not told
                 await asyncio.sleep(0 if complete else BREATH_SECONDS)
     return added
 

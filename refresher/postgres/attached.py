@@ -140,8 +140,8 @@ async def walk_step(pool: Pool, attachment: Attachment, refused: Refused) -> tup
         walk = await connection.fetchrow(
             *ATTACHMENT_WALK(attachment=attachment.name, walk_steps=WALK_STEPS)
         )
-        if walk is None:
-            return Changes(), False  # detached meanwhile
+        if walk is None or walk["waits"]:
+            return Changes(), False  # detached meanwhile, or not yet
         query = f"SELECT refresher.attached_{attachment.name}_next($1, $2)"
         rows = await connection.fetch(query, walk["walked_to"], walk["step"])
     open_ids = [row[0] for row in rows]
