@@ -1,5 +1,6 @@
 """`attach`: an application keeps its own table, and its covers are kept alive there."""
 
+import asyncio
 import secrets
 
 import pytest
@@ -232,7 +233,11 @@ async def test_a_bulk_insert_is_told_in_a_few_rows(attached):
     await attached.execute(
         "INSERT INTO clips (user_id, tiktok_id) SELECT 1, 'b' || n FROM generate_series(1, 2500) n"
     )
-    assert await attached.fetchval("SELECT count(*) FROM refresher.changed_rows") == 3
+    told = await attached.fetch("SELECT video_ids FROM refresher.changed_rows ORDER BY id")
+    assert sorted(len(row["video_ids"]) for row in told) == [500, 1000, 1000]
+    assert {video_id for row in told for video_id in row["video_ids"]} == {
+        f"b{n}" for n in range(1, 2501)
+    }
 
 
 async def test_a_bulk_update_is_told_once(attached):
@@ -291,6 +296,37 @@ async def test_an_update_in_a_trigger_is_told_beside_the_one_around_it(attached,
     assert await stored(attached) == await wanted(attached)
 
 
+async def test_an_update_in_a_trigger_does_not_tell_all_rows_for_each(attached):
+    """The rows of the statement around it are told once more at most, however many they are."""
+    await attached.execute(
+        "CREATE FUNCTION also() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " UPDATE clips SET title = 'also' WHERE id = NEW.id; RETURN NULL; END $$;"
+        "CREATE TRIGGER also AFTER UPDATE OF cover_url ON clips FOR EACH ROW"
+        " EXECUTE FUNCTION also();"
+    )
+    await add_clips(attached, 1, [f"b{n}" for n in range(500)])
+    await attached.execute("DELETE FROM refresher.changed_rows")
+    await attached.execute("UPDATE clips SET cover_url = 'u' || id WHERE tiktok_id LIKE 'b%'")
+    told = await attached.fetchval("SELECT sum(cardinality(video_ids)) FROM refresher.changed_rows")
+    assert 1000 <= told <= 3 * 1000  # each before and after
+
+
+async def test_what_a_foreign_key_to_the_table_itself_changes_is_told(pool, database, refresher):
+    """Though its actions are other statements in the midst of the one that is told of."""
+    await pool.execute(
+        "CREATE TABLE clips (open_id text, video_id text, answers text, UNIQUE (open_id, video_id),"
+        " FOREIGN KEY (open_id, answers) REFERENCES clips (open_id, video_id) ON UPDATE CASCADE);"
+        "INSERT INTO refresher.accounts (open_id) VALUES ('ann'), ('bob');"
+        "INSERT INTO clips VALUES"
+        " ('ann', '1', NULL), ('ann', '2', NULL), ('ann', '11', '1'), ('ann', '12', '2')"
+    )
+    options = ("--table", "clips", "--video-id", "video_id", "--account", "open_id")
+    assert (await refresher("attach", *options))[0] == 0
+    await pool.execute("UPDATE clips SET open_id = 'bob' WHERE answers IS NULL")
+    await settled(pool, database)
+    assert await stored(pool) == {("bob", video_id) for video_id in ("1", "2", "11", "12")}
+
+
 async def test_a_condition_over_a_column_without_equality_is_told(pool, refresher):
     """json, say: its bytes are compared. In a child of another table the statement tells."""
     await pool.execute(
@@ -347,6 +383,47 @@ async def test_an_old_row_that_is_saved_again_gets_its_cover_back(attached, data
     await attached.execute("UPDATE clips SET cover_url = NULL, cover_expires = NULL, title = 'x'")
     done, _ = await settled(attached, database)
     assert done.carried == 6
+
+
+OWN = "cover_url = 'https://own', cover_expires = '2100-01-01'"
+
+
+async def own_covers(pool):
+    """How many clips have the application's own cover."""
+    return await pool.fetchval(
+        "SELECT count(*) FROM clips"
+        " WHERE cover_url = 'https://own' AND cover_expires = '2100-01-01'::timestamptz"
+    )
+
+
+async def test_a_dead_cover_is_written_over_none_of_the_applications_own(attached, database):
+    """One that the application has found itself stays: of an account without consent, say."""
+    await store_covers(attached)
+    await attached.execute(
+        "UPDATE refresher.videos SET cover_expires_at = now() - interval '1 second'"
+    )
+    await attached.execute(f"UPDATE clips SET {OWN}")
+    for attachment in await read_attachments(attached):
+        await walk_step(attached, attachment, lambda *_: None)
+    await settled(attached, database)
+    assert await own_covers(attached) == 6
+
+
+async def test_a_cover_of_the_application_keeps_its_expiry_until_a_fresh_one_comes(
+    pool, database, refresher
+):
+    """Although its URL does not say it, so the refresher does not know it."""
+    await pool.execute(APPLICATION)
+    await add_user(pool, "ann", ["1", "2"])
+    await pool.execute(f"UPDATE clips SET {OWN}")
+    assert (await refresher(*attach()))[0] == 0
+    for attachment in await read_attachments(pool):
+        await walk_step(pool, attachment, lambda *_: None)
+    await settled(pool, database)
+    assert await own_covers(pool) == 2
+    await store_covers(pool)
+    await settled(pool, database)
+    assert await own_covers(pool) == 0
 
 
 async def test_a_row_that_the_application_holds_gets_its_cover_later(attached, database):
@@ -601,6 +678,25 @@ async def test_what_an_unfit_table_tells_is_left_to_the_walk_after_an_hour(attac
     await attached.execute("ALTER TABLE clips RENAME other TO tiktok_id")
     await attachments.apply()  # it rests
     assert ("ann", "new") not in await stored(attached)
+
+
+async def test_much_that_was_told_keeps_no_table_locked_while_it_is_detached(attached, refresher):
+    """It is deleted when the triggers are gone: here it waits, and the application reads and writes."""
+    await add_clips(attached, 1, ["7"])
+
+    async def is_without_triggers():
+        return not await attached.fetchval(
+            "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'clips'::regclass AND tgname LIKE 'refresher%'"
+        )
+
+    async with attached.acquire() as other:
+        await other.execute("BEGIN; SELECT FROM refresher.changed_rows FOR UPDATE")
+        detaching = asyncio.create_task(refresher("detach", "--table", "clips"))
+        await eventually(is_without_triggers, "the table without triggers")
+        await attached.execute("SET lock_timeout = '2s'; DELETE FROM clips WHERE tiktok_id = '7'")
+        await other.execute("ROLLBACK")
+    assert (await detaching)[0] == 0
+    assert not await attached.fetchval("SELECT count(*) FROM refresher.changed_rows")
 
 
 async def test_videos_that_were_kept_go_with_the_table_again(attached, database, refresher):

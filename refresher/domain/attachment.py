@@ -202,6 +202,8 @@ class Table:
     columns: Mapping[str, Column]
     indexes: Sequence[Index]
     triggers: Mapping[str, Trigger]
+    #: Columns, as SQL writes them, that the table's foreign keys to itself change in other rows.
+    own_keys: Sequence[str]
 
     @property
     def shown(self) -> str:

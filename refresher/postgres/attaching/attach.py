@@ -38,6 +38,8 @@ LOCK_TRIES: Final = 10
 BREATH_SECONDS: Final = 0.3
 #: Accounts of which a transaction deletes the videos.
 ACCOUNTS_AT_ONCE: Final = 100
+#: Rows of the queues that a transaction deletes.
+TOLD_AT_ONCE: Final = 100_000
 
 ATTACHED_ELSEWHERE: Final = statement("attached_elsewhere")
 ATTACHED_TRIGGERS: Final = statement("attached_triggers")
@@ -45,6 +47,7 @@ STORED_ATTACHMENT: Final = statement("stored_attachment")
 ATTACHMENT_STANDING: Final = statement("attachment_standing")
 OTHERS_CARRY: Final = statement("others_carry")
 FORGET_VIDEOS: Final = statement("forget_videos")
+FORGET_TOLD: Final = statement("forget_told")
 FORGET_ATTACHMENT: Final = statement("forget_attachment")
 
 
@@ -184,10 +187,19 @@ async def detach(
         triggers = await connection.fetch(*ATTACHED_TRIGGERS(name=stored.name))
     script = detach_script(stored.name, [tuple(row) for row in triggers], last=last)
     await _under_locks(pool, sorted({row["table"] for row in triggers}), script)
+    await _forget_told(pool, stored)
     forgotten = 0 if keep_videos else await _forget_videos(pool, stored, on_progress)
     async with acquired(pool) as connection:
         await connection.execute(*FORGET_ATTACHMENT(name=stored.name))
     return forgotten
+
+
+async def _forget_told(pool: Pool, stored: Stored) -> None:
+    """Not with the tables locked: where no daemon runs, very much may have been told."""
+    left = True
+    while left:
+        async with acquired(pool) as connection:
+            left = await connection.fetchval(*FORGET_TOLD(name=stored.name, most=TOLD_AT_ONCE)) > 0
 
 
 async def _forget_videos(pool: Pool, stored: Stored, on_progress: Callable[[int], None]) -> int:

@@ -46,6 +46,7 @@ def _table(row: Record) -> Table:
     return Table(
         **{name: row[name] for name in _PLAIN},
         partition_keys=row["partition_keys"] or (),
+        own_keys=row["own_keys"] or (),
         columns={name: Column(**column) for name, column in columns.items()},
         indexes=[_index(index) for index in indexes],
         triggers={name: Trigger(**trigger) for name, trigger in triggers.items()},

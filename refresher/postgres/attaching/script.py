@@ -167,13 +167,16 @@ def _changed(table: Table, columns: Sequence[Column], where: str | None) -> Sequ
     Of the columns that the condition may name, the stored bytes are compared: a type such as json
     has no equality.
     """
-    if not table.may_tell_by_row:
-        return None
     named = [
         column
         for name, column in table.columns.items()
         if where and _names(where, name) and column not in columns
     ]
+    # What a foreign key of the table to itself changes are another statement's rows, in the midst
+    # of those of the one around it: then no row may speak for others.
+    changed_by_others = any(each.quoted in table.own_keys for each in (*columns, *named))
+    if changed_by_others or not table.may_tell_by_row:
+        return None
     return [
         *(f"OLD.{each.quoted} IS DISTINCT FROM NEW.{each.quoted}" for each in columns),
         *(f"record_image_ne(ROW(OLD.{each.quoted}), ROW(NEW.{each.quoted}))" for each in named),

@@ -20,6 +20,13 @@ SELECT n.nspname::text AS schema, c.relname::text AS name,
            WHERE d.partrelid = c.oid
        ) AS partition_keys,
        (
+           SELECT array_agg(quote_ident(a.attname))
+           FROM pg_constraint AS f
+           JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY (f.conkey)
+           WHERE f.contype = 'f' AND f.conrelid = c.oid AND f.confrelid = c.oid
+             AND (f.confupdtype IN ('c', 'n', 'd') OR f.confdeltype IN ('n', 'd'))
+       ) AS own_keys,
+       (
            SELECT jsonb_object_agg(a.attname, jsonb_build_object(
                'quoted', quote_ident(a.attname),
                -- Of a domain, the type below it.

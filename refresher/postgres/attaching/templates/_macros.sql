@@ -22,16 +22,23 @@ DECLARE
 {%- endif %}
     told_of     text;
     told_at     text;
+    told_first  text;
+    told_before text;
 BEGIN
     IF TG_LEVEL = 'ROW' THEN
         -- How many rows this transaction has updated: one number for all calls of a statement, another
-        -- one for the next. By depth, as a trigger may update the table again in between.
-        told_of := 'refresher.told_at_' || pg_trigger_depth();
-        told_at := TG_RELID || ' ' || nullif(pg_stat_get_xact_tuples_updated(TG_RELID), 0);
-        IF current_setting(told_of, true) = told_at THEN
+        -- one for the next. By table and depth, as others are updated in between.
+        told_of := 'refresher.told_at_' || TG_RELID || '_' || pg_trigger_depth();
+        told_at := pg_stat_get_xact_tuples_updated(TG_RELID);
+        told_before := current_setting(told_of, true);
+        IF told_at <> '0' AND split_part(told_before, ' ', 1) = told_at THEN
             RETURN NULL;
         END IF;
-        PERFORM set_config(told_of, told_at, true);
+        -- The first row is the same: this may be the statement that was told of, after a trigger has
+        -- updated the table in between. Then this row alone is told, not all of them for each.
+        told_first := hashtextextended((SELECT (r.*)::text FROM old_rows AS r LIMIT 1)
+                                       || (SELECT (r.*)::text FROM new_rows AS r LIMIT 1), 0);
+        PERFORM set_config(told_of, concat_ws(' ', told_at, told_first), true);
     END IF;
     IF TG_OP = 'INSERT' THEN
         SELECT {{ selected }} INTO {{ into }} FROM (
@@ -40,6 +47,13 @@ BEGIN
     ELSIF TG_OP = 'DELETE' THEN
         SELECT {{ selected }} INTO {{ into }} FROM (
 {{ deleted | indent(12, true) }}
+        ) AS told;
+    ELSIF TG_OP = 'UPDATE' AND split_part(told_before, ' ', 2) = told_first THEN
+        SELECT {{ selected }} INTO {{ into }} FROM (
+            WITH old_rows AS (SELECT OLD.*), new_rows AS (SELECT NEW.*)
+            SELECT * FROM (
+{{ updated | indent(16, true) }}
+            ) AS changed
         ) AS told;
     ELSIF TG_OP = 'UPDATE' THEN
         SELECT {{ selected }} INTO {{ into }} FROM (
@@ -54,9 +68,10 @@ BEGIN
         VALUES ({{ what | literal }}, {{ into }});
     ELSIF told_keys IS NOT NULL THEN
         INSERT INTO {{ target }}
-        SELECT {{ what | literal }}, told_keys[n:n + {{ most - 1 }}]
-               {%- if videos %}, told_videos[n:n + {{ most - 1 }}]{% endif %}
-        FROM generate_series(1, cardinality(told_keys), {{ most }}) AS n;
+        SELECT {{ what | literal }}, {{ selected }}
+        -- Not by slices of the arrays: for each one the server reads from the array's beginning.
+        FROM unnest({{ into }}) WITH ORDINALITY AS t (key{% if videos %}, video_id{% endif %}, place)
+        GROUP BY (place - 1) / {{ most }};
     ELSIF TG_OP <> 'TRUNCATE' THEN
         RETURN NULL;
     END IF;
@@ -67,7 +82,7 @@ EXCEPTION WHEN OTHERS THEN
     -- other row of the statement waits as long.
     RAISE LOG 'refresher: a change of {{ what }} was not told: % (%)', SQLERRM, SQLSTATE;
     IF TG_LEVEL = 'ROW' THEN
-        PERFORM set_config(told_of, told_at, true);
+        PERFORM set_config(told_of, concat_ws(' ', told_at, told_first), true);
     END IF;
     RETURN NULL;
 END

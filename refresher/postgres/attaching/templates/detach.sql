@@ -1,3 +1,5 @@
+-- First, as a daemon may be at work on it: so it is not waited for with the tables locked.
+UPDATE refresher.attachments SET detaching = true WHERE name = {{ name | literal }};
 {% for trigger, table in triggers -%}
 DROP TRIGGER IF EXISTS {{ trigger }} ON {{ table }};
 {% endfor -%}
@@ -10,6 +12,3 @@ DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_next(text, integer);
 {% if last -%}
 DROP TRIGGER IF EXISTS videos_carried ON refresher.videos;
 {% endif -%}
-DELETE FROM refresher.changed_rows WHERE attachment = {{ name | literal }};
-DELETE FROM refresher.changed_covers WHERE attachment = {{ name | literal }};
-UPDATE refresher.attachments SET detaching = true WHERE name = {{ name | literal }};
