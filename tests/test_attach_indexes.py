@@ -14,8 +14,9 @@ LACKING = {
         f"{VIDEOS}; CREATE UNIQUE INDEX ON videos (open_id, video_id) WHERE NOT gone",
         None,
         (
-            "a unique index over open_id, video_id of all rows, not videos_open_id_video_id_idx, which"
-            " has those WHERE (NOT gone): is --where missing?"
+            "a unique index over open_id, video_id of all rows (is --where missing?"
+            " videos_open_id_video_id_idx has those WHERE (NOT gone)), not none: CREATE UNIQUE INDEX"
+            " CONCURRENTLY ON public.videos (open_id, video_id)"
         ),
     ),
     "a partial one of other rows": (

@@ -221,14 +221,18 @@ async def test_what_the_role_may_not_do_is_said_in_one_line(pool, server, databa
             (
                 2,
                 "",
-                "refresher: --table: the role may not read studio.clips: it needs USAGE on schema"
-                " studio\n",
+                (
+                    "refresher: --table: the role may not read studio.clips: it needs USAGE on schema"
+                    " studio\n"
+                ),
             ),
             (
                 2,
                 "",
-                "refresher: the role may not make functions in schema refresher: it needs CREATE on"
-                " it\n",
+                (
+                    "refresher: the role may not make functions in schema refresher: it needs CREATE on"
+                    " it\n"
+                ),
             ),
             (
                 2,

@@ -115,21 +115,23 @@ def _none(
     table: Table, columns: Sequence[str], condition: Condition | None, *, unique: bool
 ) -> str:
     named = ", ".join(table.columns[column].quoted for column in columns)
-    if unique and condition is None:
-        for index in table.indexes:
-            if index.unique and index.where and set(index.columns) == set(columns):
-                return (
-                    f"{table.shown}: expected a unique index over {named} of all rows, not "
-                    f"{index.name}, which has those WHERE {index.where}: is --where missing?"
-                )
     kind = "UNIQUE INDEX" if unique else "INDEX"
     what = "a unique index over" if unique else "an index that begins with"
     concurrently = "" if table.kind == "p" else " CONCURRENTLY"
+    missed = _of_some_rows(table, columns) if unique and condition is None else ""
     return (
-        f"{table.shown}: expected {what} {named}, not none: CREATE {kind}{concurrently} ON "
+        f"{table.shown}: expected {what} {named}{missed}, not none: CREATE {kind}{concurrently} ON "
         f"{table.quoted} ({_with_keys(table, columns) if unique else named})"
         f"{_for_rows(condition) if unique else ''}"
     )
+
+
+def _of_some_rows(table: Table, columns: Sequence[str]) -> str:
+    """What is said of an index that would do, were it not for its condition."""
+    for index in table.indexes:
+        if index.unique and index.where and set(index.columns) == set(columns):
+            return f" of all rows (is --where missing? {index.name} has those WHERE {index.where})"
+    return ""
 
 
 def _with_keys(table: Table, columns: Sequence[str]) -> str:
