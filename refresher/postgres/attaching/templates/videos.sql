@@ -39,7 +39,7 @@ CASE WHEN {{ video_id }} ~ '^[1-9][0-9]{0,17}$' OR {{ video_id }} ~ '^[1-8][0-9]
 {%- endmacro -%}
 {% macro other_cover(ours, stored) -%}
 {# A dead cover is no better than what the application has. -#}
-{{ stored }}.cover_image_url IS NOT NULL AND coalesce({{ stored }}.cover_expires_at > now(), true)
+{{ stored }}.cover_image_url IS NOT NULL AND {{ stored }}.cover_expires_at > now()
           AND ({{ ours }}.cover IS DISTINCT FROM {{ stored }}.cover_image_url
 {%- if expires %}
                OR {{ ours }}.expires_at IS DISTINCT FROM date_trunc('second', {{ stored }}.cover_expires_at)
@@ -306,7 +306,7 @@ BEGIN
         SELECT DISTINCT v.open_id, v.video_id, v.cover_image_url, v.cover_expires_at
         FROM unnest(told_open_ids, told_video_ids) AS t (open_id, video_id)
         JOIN refresher.videos AS v USING (open_id, video_id)
-        WHERE v.cover_image_url IS NOT NULL AND coalesce(v.cover_expires_at > now(), true)
+        WHERE v.cover_image_url IS NOT NULL AND v.cover_expires_at > now()
 {%- if join %}
     ), keyed AS MATERIALIZED (
         -- Its row is found by account and video at once: an account may have very many.
