@@ -170,7 +170,9 @@ async def test_videos_are_found_by_the_indexes_that_attach_demands(pool, databas
                 assert tuple(await connection.fetchrow(look, whole)) == (0, 0)
         for _ in range(TIMES):
             await connection.execute(
-                "UPDATE refresher.videos SET cover_image_url = cover_image_url || 'x'"
+                "UPDATE refresher.videos SET cover_image_url = 'https://c/' || random()"
+                " || '?x-expires=' || extract(epoch FROM now() + interval '1 day')::int,"
+                " cover_expires_at = now() + interval '1 day'"
                 " WHERE open_id = ANY ($1)",
                 whole,
             )
