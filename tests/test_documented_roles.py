@@ -247,5 +247,9 @@ async def test_the_owner_attaches_a_table_of_the_application(
         assert await daemon.stopped() == 0
         detach = ("detach", "--table", "app.clips")
         refused = await refresher(*detach, url=as_role("refresher_owner"))
-        assert refused == (2, "", "refresher: database: must be owner of relation clips\n")
+        assert refused == (
+            2,
+            "",
+            "refresher: must be owner of relation clips: run it as the owner of app.clips, app.users\n",
+        )
         assert (await refresher(*detach, url=own_server.url_of("refresher")))[0] == 0

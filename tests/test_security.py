@@ -40,7 +40,9 @@ async def roles(server, empty_database):
         re.sub(r"\brefresher_(owner|daemon|app)\b", rf"\1_{suffix}", block).replace(
             "DATABASE refresher ", f"DATABASE {name} "
         )
-        for block in re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+        for block in re.findall(
+            r"^```sql\n(.*?)^```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE
+        )
     ]
     names = [f"{role}_{suffix}" for role in ("owner", "daemon", "app")]
     urls = [url_of(empty_database, role) for role in names]
