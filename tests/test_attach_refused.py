@@ -199,7 +199,7 @@ async def test_what_the_role_may_not_do_is_said_in_one_line(pool, server, databa
     """Which right it lacks, or whose role it takes; not the server's line about a schema."""
     role = f"other_{secrets.token_hex(4)}"
     await administer(server, f"CREATE ROLE {role} LOGIN")
-    url = database.replace("postgres:", f"{role}:")
+    url = database.replace("postgres:", f"{role}:").replace("postgres@", f"{role}@")
     try:
         await pool.execute(
             "CREATE SCHEMA studio;"
