@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from refresher.domain.attachment import AnyMapping
     from refresher.domain.attachment_check import Standing
     from refresher.domain.told import Told
+    from refresher.postgres.attached import Attachment
     from refresher.postgres.attaching.attach import Counts, Plan, Stored
     from refresher.postgres.database import Pool
     from refresher.settings import Settings
@@ -277,36 +278,40 @@ async def _add(pool: Pool, planned: Plan, expected: int) -> int:
     import asyncio
 
     from refresher.cli.progress import progress
-    from refresher.postgres.attached import (
-        Attachment,
-        AttachmentUnfitError,
-        apply_told,
-        is_walked,
-        read_attached,
-        walk_step,
-    )
+    from refresher.postgres.attached import Attachment, AttachmentUnfitError, read_attached
 
     mapping = planned.mapping
     attachment = Attachment(planned.name, mapping.kind, carries=mapping.carries, walked_at=None)
     added, walked, complete = 0, False, False
     with progress(planned.table.shown, expected) as on_progress:
         while not complete:
-            left = False
             try:
-                if not walked:
-                    _, left = await walk_step(pool, attachment, _say_refused)
-                    walked = not left and await is_walked(pool, attachment)
-                done, more = await apply_told(pool, attachment, _say_refused)
+                more, walked, left = await _add_some(pool, attachment, walked=walked)
             except AttachmentUnfitError as error:
                 raise Misuse(f"{planned.table.shown}: {error}") from error
-            added += done.added
+            added += more
             on_progress(added, None)
-            if not left and not more:
+            if not left:
                 # A daemon may be at it, too.
                 added, told = await read_attached(pool, attachment)
                 complete = walked and not told
                 await asyncio.sleep(0 if complete else BREATH_SECONDS)
     return added
+
+
+async def _add_some(pool: Pool, attachment: Attachment, *, walked: bool) -> tuple[int, bool, bool]:
+    """A step of the walk unless it is complete, and then of what was told.
+
+    How many rows were added, whether the walk is complete, whether to go on at once.
+    """
+    from refresher.postgres.attached import apply_told, is_walked, walk_step
+
+    left = False
+    if not walked:
+        _, left = await walk_step(pool, attachment, _say_refused)
+        walked = not left and await is_walked(pool, attachment)
+    done, more = await apply_told(pool, attachment, _say_refused)
+    return done.added, walked, left or more
 
 
 def _say_refused(told: Told, error: Exception) -> None:

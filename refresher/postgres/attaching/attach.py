@@ -87,8 +87,6 @@ class Stored:
     attachment: int
     name: str
     mapping: AnyMapping
-    #: The tables with its triggers, as SQL writes their names.
-    tables: Sequence[str]
     #: When its first walk, or a later one, was complete.
     walked_at: datetime | None
     detaching: bool

@@ -1,6 +1,6 @@
 -- The attachment of a table: which has its triggers; or else had it, or was attached as the operator
 -- names it.
-SELECT a.attachment, a.name, a.kind, a.mapping, a.tables, a.walked_at, a.detaching
+SELECT a.attachment, a.name, a.kind, a.mapping, a.walked_at, a.detaching
 FROM refresher.attachments AS a
 LEFT JOIN pg_proc AS p
      ON p.pronamespace = 'refresher'::regnamespace AND p.proname = 'attached_' || a.name || '_told'
