@@ -103,8 +103,7 @@ class Attachments:
             for attachment in left:
                 made, more = await self._tried(at, step, attachment)
                 done[attachment.name] = done[attachment.name].plus(made)
-                # The first walk adds what exists: without waiting between its steps.
-                if more and (step is not walk_step or attachment.walked_at is None):
+                if more:
                     going_on.append(attachment)
             left = going_on
         return [(each, done[each.name]) for each in attachments]

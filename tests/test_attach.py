@@ -3,9 +3,11 @@
 import asyncio
 import secrets
 
+import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
-from refresher.attachments import Attachments
+from refresher.attachments import REST_SECONDS, Attachments
 from refresher.postgres.attached import (
     Changes,
     apply_told,
@@ -655,6 +657,35 @@ async def test_a_large_table_does_not_keep_the_others_waiting(attached, database
     clips, pictures = (row[0] for row in rows)
     assert len(order) > 3
     assert order[:2] == [clips, pictures]
+
+
+async def test_a_table_that_its_application_holds_locked_rests(attached, database, refresher):
+    """As a migration does: in the next turns the other table does not wait for its lock."""
+    await attached.execute(
+        "CREATE TABLE pictures (open_id text, video_id text, UNIQUE (open_id, video_id))"
+    )
+    words = ("--table", "pictures", "--account", "open_id", "--video-id", "video_id")
+    assert (await refresher("attach", *words))[0] == 0
+    now = 0.0
+    impatient = {"lock_timeout": "200ms"}
+    async with asyncpg.create_pool(database, min_size=0, server_settings=impatient) as pool:
+        attachments = Attachments(pool, clock=lambda: now)
+        await add_clips(attached, 1, ["c1"])
+        async with attached.acquire() as other:
+            await other.execute("BEGIN; LOCK TABLE clips IN ACCESS EXCLUSIVE MODE")
+            with capture_logs() as logs:
+                await attachments.apply()
+                await attached.execute("INSERT INTO pictures VALUES ('ann', 'p1')")
+                await attachments.apply()
+            await other.execute("ROLLBACK")
+        assert [(log["event"], log["attachment"]) for log in logs] == [
+            ("attachment.failed", "clips"),
+            ("attachment.applied", "pictures"),
+        ]
+        assert ("ann", "c1") not in await stored(attached)
+        now = REST_SECONDS
+        await attachments.apply()
+        assert ("ann", "c1") in await stored(attached)
 
 
 async def test_what_an_unfit_table_tells_is_left_to_the_walk_after_an_hour(attached, refresher):

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from asyncpg import PostgresError, Record
 
-from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.errors import DatabaseBusy, DatabaseUnavailable
 from refresher.domain.told import Told, together
 from refresher.postgres.audit import WALK_STEPS
 from refresher.postgres.database import REPORT_SECONDS, SCAN_SECONDS, Pool, Pooled, acquired
@@ -120,7 +120,7 @@ async def apply_told(pool: Pool, attachment: Attachment, refused: Refused) -> tu
     """Bring refresher.videos to what the table says now of the videos that it has told of.
 
     Returns what was done, and whether to go on at once. `refused` hears of what cannot be applied:
-    it is tried again later. Raises `AttachmentUnfitError`.
+    it is tried again later. Raises `AttachmentUnfitError`, and `DatabaseBusy` where locks stop all.
     """
     return await _emptied(pool, attachment, ROWS, refused)
 
@@ -133,8 +133,8 @@ async def carry_told(pool: Pool, attachment: Attachment, refused: Refused) -> tu
 async def walk_step(pool: Pool, attachment: Attachment, refused: Refused) -> tuple[Changes, bool]:
     """Look at the next accounts, whatever was told: of videos that differ it is told.
 
-    Returns what was found, and whether accounts are left. `refused` hears of accounts that are
-    passed over. Raises `AttachmentUnfitError`.
+    Returns what was found, and whether to go on at once: the first walk adds what exists. `refused`
+    hears of accounts that are passed over. Raises as `apply_told`.
     """
     async with _connected(pool) as connection:
         walk = await connection.fetchrow(
@@ -160,7 +160,7 @@ async def walk_step(pool: Pool, attachment: Attachment, refused: Refused) -> tup
             walked_to=open_ids[-1] if open_ids else None,
         ),
     )
-    return _sum(done), bool(open_ids)
+    return _sum(done), bool(open_ids) and attachment.walked_at is None
 
 
 async def _walked_over(
@@ -174,10 +174,12 @@ async def _walked_over(
                 return [None]
             return [await _looked_at(connection, attachment, part)]
 
-    def say(open_id: str, error: Exception) -> None:
+    failed: list[tuple[str, Exception]] = []
+    done = await in_parts(open_ids, look_at, lambda *one: failed.append(one), SPLIT_SECONDS)
+    _check_locks(done, failed)
+    for open_id, error in failed:
         refused(Told(0, datetime.now(UTC), open_ids=[open_id]), error)
-
-    return await in_parts(open_ids, look_at, say, SPLIT_SECONDS)
+    return done
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,7 @@ async def _emptied(
         lambda told, error: failed.append((told, error)),
         SPLIT_SECONDS,
     )
+    _check_locks(done, failed)
     for told, error in failed:
         await _put_back(pool, attachment, queue, told)
         if told.size <= 1:
@@ -309,6 +312,13 @@ async def _connected(pool: Pool) -> AsyncIterator[Pooled]:
 async def _execute(pool: Pool, asked: Bound) -> None:
     async with acquired(pool) as connection:
         await connection.execute(*asked)
+
+
+def _check_locks(done: Sequence[object], failed: Sequence[tuple[object, Exception]]) -> None:
+    """Raises `DatabaseBusy` where locks have stopped all that was tried: it is the table's."""
+    errors = [error for _, error in failed]
+    if errors and not done and all(isinstance(error, DatabaseBusy) for error in errors):
+        raise errors[0]
 
 
 def _sum(done: Sequence[Changes | None]) -> Changes:
