@@ -88,7 +88,7 @@ async def test_a_pair_is_taken_and_renewed_and_never_brought_back(
     code, out, err = await refresher(*ATTACH)
     assert (code, unnoted(err)) == (0, "")
     assert out == (
-        "attached public.Account: 1 account added; the daemon renews them from now on: your"
+        "attached public.Account: 1 account added or re-authorized; the daemon renews them from now on: your"
         " application must not; it gets a living access token from refresher.access_token(open_id)\n"
     )
     daemon = await start(world, **SETTINGS)
@@ -187,7 +187,7 @@ async def test_with_external_tokens_the_daemon_gets_each_access_token(applicatio
     code, out, err = await refresher(*ATTACH, token_management="external")
     assert (code, unnoted(err)) == (0, "")
     assert out == (
-        "attached public.Account: 1 account added; your application renews them, as"
+        "attached public.Account: 1 account added or re-authorized; your application renews them, as"
         " REFRESHER_TOKEN_MANAGEMENT is external\n"
     )
     for access, refresh in (first, second):

@@ -325,7 +325,7 @@ def _told(planned: Plan, counts: Counts, added: int) -> Iterator[str]:
     from refresher.domain.spans import counted
 
     mapping = planned.mapping
-    yield f"attached {planned.table.shown}: {counted(added, mapping.one)} added"
+    yield f"attached {planned.table.shown}: {counted(added, mapping.one)} {mapping.taken}"
     if counts.waiting_rows:
         accounts = counted(counts.waiting_accounts, "account")
         yield f"{counts.waiting_rows:,} wait for {accounts} that are not stored yet"

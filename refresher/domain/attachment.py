@@ -44,8 +44,9 @@ class VideoMapping:
     cover: str | None = None
     expires: str | None = None
 
-    #: What a row is, and what is said of an unusable one.
+    #: What a row is, what was done with those that came, and what is said of an unusable one.
     one: ClassVar = "video"
+    taken: ClassVar = "added"
     unusable: ClassVar = "left out: expected IDs of 1 to 20 characters"
 
     @property
@@ -86,6 +87,7 @@ class TokenMapping:
     holder: Literal["managed", "external"] = "managed"
 
     one: ClassVar = "account"
+    taken: ClassVar = "added or re-authorized"
     unusable: ClassVar = (
         "have access tokens that do not begin with act.: what your application encrypts cannot be "
         "used"
