@@ -269,12 +269,63 @@ async def test_a_bulk_update_is_told_once(attached):
         assert told == rows, statement
 
 
+async def test_two_updates_of_a_transaction_that_begin_alike_are_both_told(attached, database):
+    """As a bulk update in parts is: the first row that each writes is the same, and stays as it is."""
+    await attached.execute(
+        "BEGIN;"
+        "UPDATE clips SET deleted_at = CASE tiktok_id WHEN '2' THEN now() END WHERE user_id = 1;"
+        "UPDATE clips SET tiktok_id = CASE tiktok_id WHEN '1' THEN '1' ELSE tiktok_id || 'x' END;"
+        "COMMIT"
+    )
+    await settled(attached, database)
+    assert await stored(attached) == await wanted(attached)
+
+
+async def test_what_two_foreign_keys_change_is_told(pool, database, refresher):
+    """A deleted user empties one column of a clip directly, and another one by way of its channel."""
+    await pool.execute(
+        "CREATE TABLE users (id int PRIMARY KEY, tiktok_open_id text UNIQUE);"
+        "CREATE TABLE channels (id int PRIMARY KEY, owner int REFERENCES users ON DELETE CASCADE);"
+        "CREATE TABLE clips (id int PRIMARY KEY, user_id int REFERENCES users ON DELETE SET NULL,"
+        " channel_id int REFERENCES channels ON DELETE SET NULL, tiktok_id text UNIQUE);"
+        "CREATE INDEX ON clips (user_id);"
+        "INSERT INTO users SELECT n, 'u' || n FROM generate_series(1, 20) AS n;"
+        "INSERT INTO refresher.accounts (open_id) SELECT tiktok_open_id FROM users;"
+        "INSERT INTO channels SELECT n, n FROM generate_series(1, 20) AS n;"
+        "INSERT INTO clips SELECT u * 10 + n, u, u % 20 + 1, u * 10 + n"
+        " FROM generate_series(1, 20) AS u, generate_series(1, 3) AS n"
+    )
+    changed = {"cover": None, "expires": None, "where": "channel_id IS NOT NULL"}
+    assert (await refresher(*attach(**changed)))[0] == 0
+    assert len(await stored(pool)) == 60
+    await pool.execute("DELETE FROM users WHERE id IN (1, 2, 5)")
+    await settled(pool, database, carries=False)
+    # Of the users 1, 2 and 5, and of 20 and 4, whose clips are in channels of 1 and 5.
+    assert len(await stored(pool)) == 60 - 3 * 5
+
+
 async def test_where_the_server_counts_nothing_each_row_tells(attached, database):
     """Then nothing says which rows are of one statement."""
     await administer(
         database, "SET track_counts = off", "UPDATE clips SET cover_url = 'w' WHERE user_id = 2"
     )
     assert await attached.fetchval("SELECT count(*) FROM refresher.changed_rows") == 3
+
+
+async def test_what_two_attachments_watch_is_told_to_both(attached, refresher):
+    """Two tables of videos of the same users: an update of these is news for each."""
+    await attached.execute(
+        "CREATE TABLE reels (user_id bigint REFERENCES users, tiktok_id text,"
+        " UNIQUE (user_id, tiktok_id))"
+    )
+    changed = {"table": "reels", "cover": None, "expires": None, "where": None}
+    assert (await refresher(*attach(**changed)))[0] == 0
+    await attached.execute("UPDATE users SET tiktok_open_id = 'ann2' WHERE tiktok_open_id = 'ann'")
+    rows = await attached.fetch("SELECT attachment, open_ids FROM refresher.changed_rows")
+    assert {row["attachment"]: sorted(row["open_ids"]) for row in rows} == {
+        "clips": ["ann", "ann2"],
+        "reels": ["ann", "ann2"],
+    }
 
 
 async def test_an_update_in_a_trigger_is_told_beside_the_one_around_it(attached, database):
@@ -457,6 +508,45 @@ async def test_a_trigger_of_the_application_that_refuses_a_cover_costs_that_row(
     assert [(told.open_ids, told.video_ids, str(why)) for told, why in said] == [
         (["ann"], ["2"], "not this one")
     ]
+
+
+@pytest.mark.parametrize("sqlstate", ["P0001", "42501", "42P01"])
+async def test_a_trigger_that_raises_as_if_something_were_missing_costs_that_row(
+    attached, database, sqlstate
+):
+    """Whatever the code: without rows all is well, so it is no matter of the attachment."""
+    await attached.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE 'not this one' USING ERRCODE = '{sqlstate}'; END $$;"
+        "CREATE TRIGGER refuse BEFORE UPDATE OF cover_url ON clips FOR EACH ROW"
+        " WHEN (OLD.id = 2) EXECUTE FUNCTION refuse()"
+    )
+    await store_covers(attached)
+    carried = 0
+    for _ in range(3):  # the rest of a batch that fails is told again in parts
+        done, _ = await settled(attached, database)
+        carried += done.carried
+    assert carried == 5
+
+
+async def test_triggers_of_the_application_find_their_tables(attached, database):
+    """By names without a schema, as in a session of the daemon's role: of covers and new videos."""
+    await attached.execute(
+        "CREATE TABLE history (what text);"
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO history VALUES (TG_OP); RETURN NULL; END $$;"
+        "CREATE TRIGGER note AFTER UPDATE ON clips FOR EACH ROW EXECUTE FUNCTION note();"
+        "CREATE TRIGGER note AFTER INSERT OR DELETE ON refresher.videos"
+        " FOR EACH ROW EXECUTE FUNCTION note()"
+    )
+    await store_covers(attached)
+    done, refused = await settled(attached, database)
+    assert (done.carried, refused) == (6, [])
+    await attached.execute("DELETE FROM clips WHERE id = 1")
+    await add_clips(attached, 1, ["8"])
+    await settled(attached, database)
+    rows = await attached.fetch("SELECT what, count(*) FROM history GROUP BY what ORDER BY what")
+    assert [tuple(row) for row in rows] == [("DELETE", 1), ("INSERT", 1), ("UPDATE", 6)]
 
 
 HINDRANCES = {
@@ -657,6 +747,18 @@ async def test_a_large_table_does_not_keep_the_others_waiting(attached, database
     clips, pictures = (row[0] for row in rows)
     assert len(order) > 3
     assert order[:2] == [clips, pictures]
+
+
+async def test_where_nothing_is_told_nothing_is_written(attached):
+    """No transaction ID a second and replica, for as long as it is attached."""
+    attachments = Attachments(attached)
+    await attachments.apply()
+    next_id = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"
+    before = await attached.fetchval(next_id)
+    for _ in range(3):
+        await attachments.apply()
+        await attachments.carry()
+    assert await attached.fetchval(next_id) == before
 
 
 async def test_a_table_that_its_application_holds_locked_rests(attached, database, refresher):

@@ -1,10 +1,11 @@
 """What cannot be attached: one clear line, exit 2, and nothing is left behind."""
 
+import asyncio
 import secrets
 
 import pytest
 
-from tests.conftest import administer
+from tests.conftest import administer, eventually
 from tests.test_attach import APPLICATION, add_user, attach, unnoted
 
 OTHER = """
@@ -15,6 +16,9 @@ CREATE TABLE "Clip" (
 );
 CREATE TABLE bare (open_id text, video_id text, cover text);
 CREATE TABLE odd (open_id uuid, video_id integer, expires date, UNIQUE (open_id, video_id));
+CREATE TABLE "of
+mine" ();
+ALTER TABLE clips ADD "$refresher$" text;
 CREATE TABLE texts (user_id text, tiktok_id text, UNIQUE (user_id, tiktok_id));
 """
 DIRECT = {"account_table": None, "open_id": None, "where": None, "cover": None, "expires": None}
@@ -32,8 +36,8 @@ REFUSED = {
     "no such column": (
         {"video_id": "tiktok"},
         (
-            "--video-id: expected a column of public.clips, not 'tiktok'; it has cover_expires, cover_url,"
-            " deleted_at, id, tiktok_id, title, user_id"
+            "--video-id: expected a column of public.clips, not 'tiktok'; it has $refresher$, cover_expires,"
+            " cover_url, deleted_at, id, tiktok_id, title, user_id"
         ),
     ),
     "a video's ID of a wrong type": (
@@ -84,6 +88,39 @@ REFUSED = {
     "no columns": (
         {"video_id": None},
         "expected --video-id and --account; refresher attach --help says what they are",
+    ),
+    "one column for two things": (
+        {"cover": "tiktok_id", "expires": None},
+        "--cover: expected another column than --video-id, not 'tiktok_id' again",
+    ),
+    "a name that no table can have": (
+        {"table": "é" * 40},
+        (
+            f"--table: expected a table, not '{'é' * 40}': there is none of this name in the"
+            " search_path: name its schema, too"
+        ),
+    ),
+    "a temporary table": (
+        DIRECT | {"table": "pg_temp.clips", "video_id": "video_id", "account": "open_id"},
+        "--table: expected a table, not 'pg_temp.clips': there is none of this name",
+    ),
+    "a table of the refresher": (
+        DIRECT | {"table": "refresher.videos", "video_id": "video_id", "account": "open_id"},
+        "--table: expected a table of an application, not 'refresher.videos': that is ours",
+    ),
+    "a name that ends a comment": (
+        {"table": "public.of\nmine"},
+        (
+            "--table: expected a name of printable characters, without $refresher$, not"
+            r" 'of\nmine'"
+        ),
+    ),
+    "a name that ends a function": (
+        {"cover": "$refresher$"},
+        (
+            "--cover: expected a name of printable characters, without $refresher$, not"
+            " '$refresher$'"
+        ),
     ),
     "videos and tokens": (
         {"access_token": "title"},
@@ -189,10 +226,66 @@ async def test_a_table_that_somebody_locks_is_not_waited_for(application, refres
         code, out, err = await refresher(*attach())
     assert (code, out) == (2, "")
     assert err == (
-        "refresher: somebody holds a lock on one of public.clips, public.users, refresher.videos:"
-        " try again, or end that transaction\n"
+        "refresher: somebody holds a lock on one of public.clips, public.users, refresher.videos,"
+        " refresher.attachments: try again, or end that transaction\n"
     )
     assert await left_behind(application) == 0
+
+
+async def test_an_application_that_locks_the_other_way_round_is_not_the_victim(
+    application, refresher
+):
+    """attach waits for the users, and the application for the clips: attach gives way, unnoticed."""
+    async with application.acquire() as other:
+        await other.execute("BEGIN; UPDATE users SET seen_at = now()")
+        attaching = asyncio.create_task(refresher(*attach()))
+
+        async def waits():
+            return await application.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass"
+            )
+
+        await eventually(waits, "attach waiting for the users")
+        await other.execute("INSERT INTO clips (user_id, tiktok_id) VALUES (1, '9'); COMMIT")
+    assert (await attaching)[0] == 0
+    assert len(await application.fetch("SELECT FROM refresher.videos")) == 3
+
+
+async def test_what_fails_after_the_triggers_are_made_leaves_nothing_behind(application, refresher):
+    """The first walk: a trigger on refresher.videos that always fails, say."""
+    await application.execute(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN INSERT INTO nowhere DEFAULT VALUES; RETURN NULL; END';"
+        "CREATE TRIGGER fail AFTER INSERT ON refresher.videos EXECUTE FUNCTION fail()"
+    )
+    code, out, err = await refresher(*attach())
+    assert (code, out) == (2, "")
+    assert err == (
+        'refresher: public.clips: relation "nowhere" does not exist; it is not attached\n'
+    )
+    assert await left_behind(application) == 0
+
+
+async def test_a_column_that_is_generated_when_it_is_read_is_refused(application, refresher):
+    """A trigger's rows hold NULL there, so nothing would be told. Its name as a text is none."""
+    if await application.fetchval("SELECT current_setting('server_version_num')::int") < 180000:
+        pytest.skip("all generated columns are stored")
+    await application.execute(
+        "ALTER TABLE clips ADD live boolean GENERATED ALWAYS AS (deleted_at IS NULL) VIRTUAL,"
+        " ADD shown text GENERATED ALWAYS AS (tiktok_id) VIRTUAL"
+    )
+    why = "is generated when it is read, so no trigger sees its value: make it GENERATED … STORED"
+    assert await refresher(*attach(where="live")) == (
+        2,
+        "",
+        f"refresher: --where: public.clips.live {why}; or write its expression here\n",
+    )
+    assert await refresher(*attach(video_id="shown")) == (
+        2,
+        "",
+        f"refresher: --video-id: public.clips.shown {why}\n",
+    )
+    assert (await refresher(*attach(where="title IS DISTINCT FROM 'live'")))[0] == 0
 
 
 async def test_what_the_role_may_not_do_is_said_in_one_line(pool, server, database, refresher):
@@ -237,7 +330,10 @@ async def test_what_the_role_may_not_do_is_said_in_one_line(pool, server, databa
             (
                 2,
                 "",
-                "refresher: must be owner of relation clips: run it as the owner of studio.clips\n",
+                (
+                    "refresher: must be owner of relation clips: run it as the owner of studio.clips;"
+                    " if you do, that role lacks a right in schema refresher\n"
+                ),
             ),
         ]
     finally:

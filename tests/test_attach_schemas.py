@@ -418,3 +418,105 @@ async def test_an_index_over_the_cover_is_said_with_its_price(pool, refresher):
         " of the table (measured: 0.56 of the rows a second, 2 to 3 times the WAL); drop it if you"
         " can\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("definition", "costs"),
+    [
+        ("(id) WHERE cover IS NOT NULL", True),
+        ("(id) INCLUDE (cover)", True),
+        ("(md5(cover))", True),
+        ("(id)", False),
+    ],
+)
+async def test_an_index_costs_by_all_columns_that_it_reads(pool, refresher, definition, costs):
+    """Also by those of its condition, of an expression and of what it only includes."""
+    await pool.execute(LARAVEL)
+    await pool.execute(f"CREATE INDEX costly ON videos {definition}")
+    _, _, err = await refresher("attach", *words(SCHEMAS["Laravel"][1]))
+    assert ("index costly covers cover" in err) == costs
+
+
+async def test_a_brin_index_costs_where_the_server_makes_it(pool, refresher):
+    """From PostgreSQL 16 on an update of its column alone is HOT."""
+    await pool.execute(LARAVEL)
+    await pool.execute("CREATE INDEX by_expiry ON videos USING brin (cover_expires_at)")
+    _, _, err = await refresher("attach", *words(SCHEMAS["Laravel"][1]))
+    version = await pool.fetchval("SELECT current_setting('server_version_num')::int")
+    assert ("index by_expiry covers cover_expires_at" in err) == (version < 160000)
+
+
+TOLD = "refresher.attached_videos_told()"
+#: What stops the telling, and the beginning of what is said.
+SABOTAGED = {
+    "for replicas only": (
+        "ALTER TABLE videos ENABLE REPLICA TRIGGER refresher_videos_inserted",
+        "trigger refresher_videos_inserted is disabled",
+    ),
+    "another event": (
+        (
+            "CREATE OR REPLACE TRIGGER refresher_videos_inserted AFTER DELETE ON videos"
+            f" REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION {TOLD}"
+        ),
+        "trigger refresher_videos_inserted is another one",
+    ),
+    "never": (
+        (
+            "CREATE OR REPLACE TRIGGER refresher_videos_updated AFTER UPDATE ON videos"
+            " REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH ROW WHEN (false)"
+            f" EXECUTE FUNCTION {TOLD}"
+        ),
+        "trigger refresher_videos_updated is another one",
+    ),
+    "covers of new videos only": (
+        (
+            "CREATE OR REPLACE TRIGGER videos_carried AFTER INSERT ON refresher.videos"
+            " REFERENCING NEW TABLE AS written FOR EACH STATEMENT"
+            " EXECUTE FUNCTION refresher.tell_of_covers()"
+        ),
+        "trigger videos_carried on refresher.videos is missing, disabled or another one",
+    ),
+    "the caller's rights": (
+        f"ALTER FUNCTION {TOLD} SECURITY INVOKER",
+        "function refresher.attached_videos_told lacks SECURITY DEFINER or one of its settings",
+    ),
+    "any schema": (
+        f"ALTER FUNCTION {TOLD} RESET search_path",
+        "function refresher.attached_videos_told lacks SECURITY DEFINER or one of its settings",
+    ),
+    "waits for long": (
+        f"ALTER FUNCTION {TOLD} RESET lock_timeout",
+        "function refresher.attached_videos_told lacks SECURITY DEFINER or one of its settings",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SABOTAGED)
+async def test_what_stops_the_telling_is_said_by_the_check(pool, refresher, case):
+    """The new file mends it."""
+    await pool.execute(LARAVEL)
+    options = words(SCHEMAS["Laravel"][1])
+    assert (await refresher("attach", *options))[0] == 0
+    sabotage, said = SABOTAGED[case]
+    await pool.execute(sabotage)
+    code, out, _ = await refresher("attach", "--check", "--table", "videos")
+    assert (code, out.count("✗")) == (1, 1)
+    assert f"✗ {said}" in out
+    if case != "for replicas only":  # that is mended by what is said
+        _, script, _ = await refresher("attach", *options, "--print-sql")
+        await pool.execute(script)
+        code, out, _ = await refresher("attach", "--check", "--table", "videos")
+        assert (code, out.count("✗")) == (0, 0), out
+
+
+async def test_a_schema_in_quotes_is_checked_by_its_name(pool, refresher):
+    """It was not renamed."""
+    await pool.execute(
+        'CREATE SCHEMA "My App"; CREATE TABLE "My App"."Video" ("openId" text, "videoId" text,'
+        ' UNIQUE ("openId", "videoId"))'
+    )
+    named = ("--table", "My App.Video")
+    columns = ("--video-id", "videoId", "--account", "openId")
+    assert (await refresher("attach", *named, *columns))[0] == 0
+    code, out, _ = await refresher("attach", "--check", *named)
+    assert (code, out.count("✗")) == (0, 0), out

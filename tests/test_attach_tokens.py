@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from refresher.postgres.attached import apply_told, read_attachments, walk_step
@@ -178,6 +179,22 @@ async def test_the_walk_finds_what_no_trigger_has_told(application, refresher):
     assert (done.added, done.removed, more) == (1, 1, False)  # the next step comes later
     assert await standing(application, "bob") == ("paused", "deleted_by_application")
     assert await standing(application, "cem") == ("active", None)
+
+
+async def test_open_ids_in_another_order_than_the_databases_are_all_walked_over(
+    application, refresher
+):
+    """Small letters before capitals, say: the walk goes on from where it was in one order only."""
+    try:
+        await application.execute(
+            'ALTER TABLE "Account" ALTER "providerAccountId" TYPE text COLLATE "en-x-icu"'
+        )
+    except asyncpg.PostgresError:
+        pytest.skip("this server has one order only")
+    for name in "aAbBcCdDeEfFgGhHiIjJkKlLmM":
+        await sign_in(application, f"-{name}", *pair(name))
+    assert (await refresher(*ATTACH))[0] == 0
+    assert await application.fetchval("SELECT count(*) FROM refresher.accounts") == 26
 
 
 async def test_with_external_tokens_the_daemon_gets_each_access_token(application, refresher):

@@ -1,8 +1,14 @@
 """`detach`: what attach made is taken back, and no other attachment loses a video."""
 
-import pytest
+import asyncio
 
+import asyncpg
+import pytest
+from structlog.testing import capture_logs
+
+from refresher.attachments import Attachments
 from refresher.postgres.attached import read_attachments, walk_step
+from tests.conftest import eventually
 from tests.test_attach import APPLICATION, add_user, attach, settled, store_covers, stored
 
 DIRECT = {
@@ -98,9 +104,61 @@ async def test_detach_gives_way_to_whoever_writes_the_table(application, refresh
     assert (code, err) == (
         2,
         (
-            "refresher: somebody holds a lock on one of public.clips, public.users, refresher.videos:"
-            " try again, or end that transaction\n"
+            "refresher: somebody holds a lock on one of public.clips, public.users, refresher.videos,"
+            " refresher.attachments: try again, or end that transaction\n"
         ),
     )
     code, out, _ = await refresher("attach", "--check", "--table", "public.clips")
     assert code == 0, out
+
+
+async def test_the_printed_file_waits_for_a_detach_to_be_completed(application, refresher):
+    """Else its triggers would stay, and tell nobody."""
+    _, script, _ = await refresher(*attach(), "--print-sql")
+    assert (await refresher(*attach()))[0] == 0
+    await application.execute("UPDATE refresher.attachments SET detaching = true")
+    with pytest.raises(asyncpg.RaiseError, match=r"detach of public\.clips was not completed"):
+        await application.execute(script)
+    assert (await refresher("detach", "--table", "clips"))[0] == 0
+    await application.execute(script)
+    assert len(await read_attachments(application)) == 1
+
+
+async def test_a_table_that_is_attached_meanwhile_still_hears_of_covers(application, refresher):
+    """detach drops the trigger on refresher.videos only where no table is left that carries."""
+    assert (await refresher(*attach()))[0] == 0
+    await application.execute("ALTER TABLE films ADD cover text")
+    changed = DIRECT | {"table": "films", "cover": "cover"}
+    _, script, _ = await refresher(*attach(**changed), "--print-sql")
+    async with application.acquire() as other:
+        await other.execute(f"BEGIN; {script}")
+        detaching = asyncio.create_task(refresher("detach", "--table", "clips"))
+
+        async def waits():
+            return await application.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                " AND relation = 'refresher.attachments'::regclass"
+            )
+
+        await eventually(waits, "detach waiting for the attach")
+        await other.execute("COMMIT")
+    assert (await detaching)[0] == 0
+    carried = "SELECT count(*) FROM pg_trigger WHERE tgname = 'videos_carried'"
+    assert await application.fetchval(carried) == 1
+    assert (await refresher("detach", "--table", "films"))[0] == 0
+    assert await application.fetchval(carried) == 0
+
+
+async def test_a_daemon_is_not_surprised_by_a_detach(application, refresher):
+    """What still waits is told to functions that are gone: no warning for that."""
+    assert (await refresher(*attach()))[0] == 0
+    attachments = Attachments(application)
+    await attachments.walk()
+    await application.execute(
+        "DELETE FROM clips; UPDATE refresher.attachments SET detaching = true;"
+        "DROP FUNCTION refresher.attached_clips_apply, refresher.attached_clips_carry"
+    )
+    with capture_logs() as logs:
+        await attachments.apply()
+        await attachments.carry()
+    assert logs == []

@@ -487,22 +487,22 @@ async def test_a_test_that_is_taken(refresher, receiver):
 
 
 async def test_a_test_that_is_refused(refresher, receiver):
-    """Exit 1, and one line with what the receiver says, without its control characters."""
+    """Exit 2, and one line with what the receiver says, without its control characters."""
     receiver.answer = web.Response(status=401, text="bad\nsignature\x1b")
     code, out, err = await refresher("webhooks", "test", **settings(receiver))
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err == f"refresher: {receiver.url[:-6]}: HTTP 401 bad\ufffdsignature\ufffd\n"
 
 
 async def test_a_test_without_a_receiver(refresher):
-    """Exit 1 where nobody listens; the path, which may be secret, is not said."""
+    """Exit 2 where nobody listens; the path, which may be secret, is not said."""
     code, out, err = await refresher(
         "webhooks",
         "test",
         webhook_url=f"http://127.0.0.1:{free_port()}/pass-word-of-the-tests",
         webhook_secret=SECRET,
     )
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert "no connection" in err
     assert err.count("\n") == 1
 
@@ -553,7 +553,7 @@ async def test_the_receiver_of_the_page_takes_what_is_signed(refresher, tmp_path
     try:
         await eventually(partial(answers, port), "a receiver")
         url = f"http://127.0.0.1:{port}/"
-        for secret, expected in ((OTHER_SECRET, 1), (f"{OTHER_SECRET},{SECRET}", 0)):
+        for secret, expected in ((OTHER_SECRET, 2), (f"{OTHER_SECRET},{SECRET}", 0)):
             code, _, _ = await refresher("webhooks", "test", webhook_url=url, webhook_secret=secret)
             assert code == expected
     finally:

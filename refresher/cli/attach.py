@@ -278,7 +278,12 @@ async def _add(pool: Pool, planned: Plan, expected: int) -> int:
     import asyncio
 
     from refresher.cli.progress import progress
-    from refresher.postgres.attached import Attachment, AttachmentUnfitError, read_attached
+    from refresher.postgres.attached import (
+        Attachment,
+        AttachmentUnfitError,
+        count_attached,
+        is_applied,
+    )
 
     mapping = planned.mapping
     attachment = Attachment(planned.name, mapping.kind, carries=mapping.carries, walked_at=None)
@@ -288,15 +293,23 @@ async def _add(pool: Pool, planned: Plan, expected: int) -> int:
             try:
                 more, walked, left = await _add_some(pool, attachment, walked=walked)
             except AttachmentUnfitError as error:
-                raise Misuse(f"{planned.table.shown}: {error}") from error
+                await _take_back(pool, planned)
+                raise Misuse(f"{planned.table.shown}: {error}; it is not attached") from error
             added += more
             on_progress(added, None)
             if not left:
                 # A daemon may be at it, too.
-                added, told = await read_attached(pool, attachment)
-                complete = walked and not told
+                complete = walked and await is_applied(pool, attachment)
                 await asyncio.sleep(0 if complete else BREATH_SECONDS)
-    return added
+    return await count_attached(pool, attachment)
+
+
+async def _take_back(pool: Pool, planned: Plan) -> None:
+    """So that nothing half done is left."""
+    from refresher.postgres.attaching.attach import detach, read_stored
+
+    if stored := await read_stored(pool, planned.mapping.table):
+        await detach(pool, stored, keep_videos=False, on_progress=lambda _: None)
 
 
 async def _add_some(pool: Pool, attachment: Attachment, *, walked: bool) -> tuple[int, bool, bool]:

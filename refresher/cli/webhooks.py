@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from refresher.cli.output import Incomplete, printable
+from refresher.cli.output import Misuse, printable
 
 if TYPE_CHECKING:
     from refresher.domain.webhooks import Answer, Target
@@ -34,7 +34,7 @@ def send_test() -> None:
     answer = asyncio.run(_sent(target))
     told = f"{target.origin}: {answer.reason}"
     if not answer.is_delivered:
-        raise Incomplete(printable(f"{told} {answer.detail}").rstrip())
+        raise Misuse(printable(f"{told} {answer.detail}").rstrip())
     print(f"delivered to {told} after {monotonic() - begun:.1f} s")
 
 

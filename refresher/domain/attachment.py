@@ -47,6 +47,8 @@ class VideoMapping:
     #: What a row is, what was done with those that came, and what is said of an unusable one.
     one: ClassVar = "video"
     taken: ClassVar = "added"
+    #: Options that name a column of the table.
+    columns: ClassVar = ("video_id", "account", "cover", "expires")
     unusable: ClassVar = "left out: expected IDs of 1 to 20 characters"
 
     @property
@@ -88,6 +90,14 @@ class TokenMapping:
 
     one: ClassVar = "account"
     taken: ClassVar = "added or re-authorized"
+    columns: ClassVar = (
+        "open_id",
+        "access_token",
+        "access_token_expires",
+        "refresh_token",
+        "refresh_token_expires",
+        "scope",
+    )
     unusable: ClassVar = (
         "have access tokens that do not begin with act.: what your application encrypts cannot be "
         "used"
@@ -144,6 +154,10 @@ class Column:
     #: Characters that fit; None: no bound.
     length: int | None
     generated: bool
+    #: Generated when it is read: in a trigger's rows it is NULL.
+    virtual: bool
+    #: Text in another order than the database's.
+    collated: bool
     may_write: bool
 
 
@@ -157,6 +171,8 @@ class Index:
     where: str | None
     #: None stands for an expression.
     columns: Sequence[str | None]
+    #: Columns, also of its condition and expressions, whose change is an entry more: no HOT.
+    written: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +191,8 @@ class Trigger:
     #: The function; ours always with their schema.
     calls: str
     enabled: bool
+    #: As the server writes it.
+    definition: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +204,7 @@ class Table:
     quoted: str
     #: Of pg_class: `r` is a table, `p` a partitioned one.
     kind: str
+    is_temporary: bool
     #: A partition, or another child in the sense of INHERITS.
     is_child: bool
     may_use: bool
@@ -240,6 +259,12 @@ def name_of(table: Table) -> str:
     plain = re.sub(r"[^a-z0-9_]", "_", whole.lower())
     digest = sha256(table.quoted.encode()).hexdigest()[:DIGEST_LENGTH]
     return f"t_{plain[: NAME_LENGTH - DIGEST_LENGTH - 3]}_{digest}"
+
+
+def names(condition: str, column: str) -> bool:
+    """Whether a condition may name a column; a word of a text in it may be no column."""
+    word = re.escape(column.replace('"', '""'))
+    return bool(re.search(rf"(?<![\w$]){word}(?![\w$])", condition, re.IGNORECASE))
 
 
 def triggers_of(name: str, *, joined: bool) -> Sequence[str]:

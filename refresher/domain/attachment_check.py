@@ -1,5 +1,6 @@
 """Is an attached table as it should be? Judged from what the catalogue and the rows say."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,15 @@ from refresher.domain.spans import since
 SLOW_SECONDS: Final = 60.0
 #: A walk takes about an hour.
 WALK_LATE_SECONDS: Final = 3 * 3600.0
+#: Of a trigger's definition.
+EVENT: Final = re.compile(r"\bAFTER (.+?) ON ")
+LEVEL: Final = re.compile(r" FOR EACH (ROW|STATEMENT) ")
+FUNCTION: Final = re.compile(r" EXECUTE FUNCTION (?:refresher\.)?(\w+)\(\)$")
+ECHO: Final = re.compile(r"'refresher\.carrying'")
+COLUMN: Final = re.compile(r'\bold\.("(?:[^"]|"")*"|\w+)', re.IGNORECASE)
+#: What our functions set: names are found in the catalogue alone, and no lock is waited for long.
+SEARCH_PATH: Final = "search_path=pg_catalog, pg_temp"
+LOCK_TIMEOUT: Final = "lock_timeout="
 NEW_FILE: Final = "run the file that attach --print-sql gives"
 
 
@@ -28,6 +38,12 @@ class Function:
     body: str
     owner: str
     owner_is_superuser: bool
+    #: It runs with its owner's rights.
+    definer: bool
+    #: What it sets while it runs, as `name=value`.
+    settings: Sequence[str] | None
+    #: Whether its owner may tell the daemons.
+    tells: bool
     #: Whether the role that asks may call it.
     may_call: bool
     #: Whether its owner may read the application's tables.
@@ -52,7 +68,10 @@ class Standing:
     functions: Mapping[str, Function]
     #: What their bodies should be.
     expected: Mapping[str, str]
-    covers_are_told: bool
+    #: What their triggers should be, by name, as SQL defines them.
+    expected_triggers: Mapping[str, str]
+    #: The trigger on refresher.videos, as the server writes it; None: it is missing or disabled.
+    videos_carried: str | None
 
 
 def judged(standing: Standing) -> Iterator[Judgement]:
@@ -107,8 +126,28 @@ def _triggers(standing: Standing) -> Iterator[str]:
         elif not present[name][1].enabled:
             table = present[name][0].quoted
             yield f"trigger {name} is disabled: ALTER TABLE {table} ENABLE TRIGGER {name}"
-    if standing.mapping.carries and not standing.covers_are_told:
-        yield f"trigger videos_carried on refresher.videos is missing or disabled: {NEW_FILE}"
+        elif not _is_alike(present[name][1].definition, standing.expected_triggers[name]):
+            yield f"trigger {name} is another one, or for other columns: {NEW_FILE}"
+    if standing.mapping.carries and not _is_alike(
+        standing.videos_carried or "", standing.expected_triggers["videos_carried"]
+    ):
+        yield (
+            f"trigger videos_carried on refresher.videos is missing, disabled or another one: "
+            f"{NEW_FILE}"
+        )
+
+
+def _is_alike(*definitions: str) -> bool:
+    """Whether triggers have event, function and columns in common, however they are written."""
+    return len({_essence(each) for each in definitions}) == 1
+
+
+def _essence(definition: str) -> tuple[object, ...]:
+    words = " ".join(definition.split())
+    return (
+        *(tuple(pattern.findall(words)) for pattern in (EVENT, LEVEL, FUNCTION, ECHO)),
+        frozenset(COLUMN.findall(words)),
+    )
 
 
 def _functions(standing: Standing) -> Iterator[str]:
@@ -118,10 +157,25 @@ def _functions(standing: Standing) -> Iterator[str]:
             yield f"function {name} is missing: {NEW_FILE}"
         elif function.body.strip() != body.strip():
             yield f"function {name} was made by another version or for other columns: {NEW_FILE}"
+        elif not _is_guarded(name, function):
+            yield f"function {name} lacks SECURITY DEFINER or one of its settings: {NEW_FILE}"
+        elif name.endswith("_told") and not function.tells:
+            yield (
+                f"function {name}: its owner {function.owner} lacks INSERT on "
+                "refresher.changed_rows or EXECUTE on refresher.tell_daemons()"
+            )
         elif not function.reads:
             yield f"function {name}: its owner {function.owner} may not read your tables"
         elif name.endswith(("_apply", "_look_at", "_carry", "_next")) and not function.may_call:
             yield f"function {name}: this role may not call it; if the daemon's may, all is well"
+
+
+def _is_guarded(name: str, function: Function) -> bool:
+    settings = function.settings or ()
+    waits_shortly = any(each.startswith(LOCK_TIMEOUT) for each in settings)
+    return (
+        function.definer and SEARCH_PATH in settings and (waits_shortly or name.endswith("_next"))
+    )
 
 
 def _progress(standing: Standing) -> Iterator[Judgement]:

@@ -1,6 +1,8 @@
 """What stands in the way of an attachment: one line each, the most basic first."""
 
+import re
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from refresher.domain.attachment import (
     COVER_LENGTH,
@@ -15,8 +17,17 @@ from refresher.domain.attachment import (
     Tables,
     TokenMapping,
     VideoMapping,
+    names,
 )
 from refresher.domain.attachment_indexes import lacking_indexes
+
+NAME: Final = "expected a name of printable characters, without $refresher$"
+#: In a condition. What stands in it is no column.
+TEXT: Final = re.compile(r"'(?:[^']|'')*'")
+#: Of PostgreSQL 18 on, whose default it is.
+VIRTUAL: Final = (
+    "is generated when it is read, so no trigger sees its value: make it GENERATED … STORED"
+)
 
 
 def obstacles(mapping: AnyMapping, tables: Tables) -> Iterator[str]:
@@ -29,6 +40,7 @@ def obstacles(mapping: AnyMapping, tables: Tables) -> Iterator[str]:
         yield from missing
         return
     wrong = [*_wrong_columns(mapping, table, accounts), *_wrong_conditions(tables)]
+    wrong += _twice(mapping)
     if wrong:
         yield from wrong
         return
@@ -46,16 +58,31 @@ def _wrong_columns(mapping: AnyMapping, table: Table, accounts: Table | None) ->
         yield from _wrong_video_columns(mapping, table, accounts)
 
 
+def _twice(mapping: AnyMapping) -> Iterator[str]:
+    """A column of the table that two options name: one of them would be written over the other."""
+    options: dict[str, str] = {}
+    for field in mapping.columns:
+        name = getattr(mapping, field)
+        option = f"--{field.replace('_', '-')}"
+        if name is not None and options.setdefault(name, option) != option:
+            yield f"{option}: expected another column than {options[name]}, not {name!r} again"
+
+
 def _wrong_conditions(tables: Tables) -> Iterator[str]:
     for option, table, condition in (
         ("--where", tables.table, tables.where),
         ("--account-where", tables.accounts, tables.account_where),
     ):
-        if table and condition and condition.wrong:
+        if table is None or condition is None:
+            continue
+        if condition.wrong:
             yield (
                 f"{option}: expected a condition over the columns of {table.shown}, not "
                 f"{condition.given!r}: {condition.wrong}"
             )
+        for name, column in table.columns.items():
+            if column.virtual and names(TEXT.sub("", condition.given), name):
+                yield f"{option}: {table.shown}.{name} {VIRTUAL}; or write its expression here"
 
 
 def _wrong_token_columns(mapping: TokenMapping, table: Table) -> Iterator[str]:
@@ -79,7 +106,7 @@ def costly_indexes(mapping: AnyMapping, table: Table) -> Iterator[str]:
         return
     written = {mapping.cover, mapping.expires} - {None}
     for index in table.indexes:
-        if covered := sorted(written.intersection(index.columns), key=str):
+        if covered := sorted(written.intersection(index.written), key=str):
             yield (
                 f"index {index.name} covers {', '.join(map(str, covered))}: each new cover is "
                 "written to every index of the table (measured: 0.56 of the rows a second, 2 to 3 "
@@ -99,12 +126,23 @@ def exposed_rights(table: Table, owner: str, *, is_superuser: bool) -> Iterator[
         yield f"{whose}: best attach as {table.owner}, who owns the table"
 
 
+def _is_odd(name: str) -> bool:
+    """Whether a name would end a comment or a function's body in the file that is made."""
+    return "$refresher$" in name or not name.isprintable()
+
+
 def _no_table(option: str, name: str, table: Table | None) -> Iterator[str]:
     if table is None:
         where = "" if "." in name else " in the search_path: name its schema, too"
         yield f"{option}: expected a table, not {name!r}: there is none of this name{where}"
     elif table.kind not in {"r", "p"}:
         yield f"{option}: expected a table, not {name!r}, which is something else, such as a view"
+    elif table.is_temporary:
+        yield f"{option}: expected a table that lasts, not {name!r}, which is temporary"
+    elif table.schema == "refresher":
+        yield f"{option}: expected a table of an application, not {name!r}: that is ours"
+    elif unquotable := [each for each in (table.schema, table.name) if _is_odd(each)]:
+        yield f"{option}: {NAME}, not {unquotable[0]!r}"
     elif not table.may_use or not table.may_read:
         right = "SELECT on the table" if table.may_use else f"USAGE on schema {table.schema}"
         yield f"{option}: the role may not read {table.shown}: it needs {right}"
@@ -128,12 +166,16 @@ def _wrong_video_columns(
 
 def _wrong_column(option: str, name: str, table: Table, types: Sequence[str]) -> Iterator[str]:
     column = table.columns.get(name)
-    if column is None:
+    if column is not None and _is_odd(name):
+        yield f"{option}: {NAME}, not {name!r}"
+    elif column is None:
         has = ", ".join(sorted(table.columns))
         yield f"{option}: expected a column of {table.shown}, not {name!r}; it has {has}"
     elif column.type not in types:
         expected = ", ".join(types)
         yield f"{option}: expected a type of {expected}, not {table.shown}.{name}: {column.shown}"
+    elif column.virtual:
+        yield f"{option}: {table.shown}.{name} {VIRTUAL}"
 
 
 def _unlike(mapping: VideoMapping, videos: Table, accounts: Table) -> Iterator[str]:

@@ -5,8 +5,8 @@ each in a short transaction of its own. The walk only looks, and tells what diff
 changed comes through the queues.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -48,6 +48,7 @@ ATTACHMENT_WALK: Final = statement("attachment_walk")
 ATTACHMENT_WALKED: Final = statement("attachment_walked")
 WALK_AGAIN: Final = statement("walk_again")
 GIVE_UP_TOLD: Final = statement("give_up_told")
+ANY_TOLD: Final = statement("any_told")
 ATTACHED_ROWS: Final = statement("attached_rows")
 
 
@@ -102,13 +103,19 @@ async def is_walked(pool: Pool, attachment: Attachment) -> bool:
     return attachment.name not in stored or stored[attachment.name].walked_at is not None
 
 
-async def read_attached(pool: Pool, attachment: Attachment) -> tuple[int, bool]:
-    """How many rows it has added so far, and whether more were told."""
+async def is_applied(pool: Pool, attachment: Attachment) -> bool:
+    """Whether nothing is left of what was told, but for what was refused and waits."""
     async with acquired(pool) as connection:
-        row = await connection.fetchrow(
+        return not await connection.fetchval(*ANY_TOLD(attachment=attachment.name))
+
+
+async def count_attached(pool: Pool, attachment: Attachment) -> int:
+    """How many videos or accounts it has added. Reads all rows of refresher.videos."""
+    async with acquired(pool) as connection:
+        added: int | None = await connection.fetchval(
             *ATTACHED_ROWS(attachment=attachment.name), timeout=SCAN_SECONDS
         )
-    return (row["added"], row["more"]) if row else (0, False)
+    return added or 0
 
 
 async def give_up_told(pool: Pool, attachment: Attachment) -> None:
@@ -143,7 +150,8 @@ async def walk_step(pool: Pool, attachment: Attachment, refused: Refused) -> tup
         if walk is None or walk["waits"]:
             return Changes(), False  # detached meanwhile, or not yet
         query = f"SELECT refresher.attached_{attachment.name}_next($1, $2)"
-        rows = await connection.fetch(query, walk["walked_to"], walk["step"])
+        with _unfit():
+            rows = await connection.fetch(query, walk["walked_to"], walk["step"])
     open_ids = [row[0] for row in rows]
     done: list[Changes | None] = []
     for first in range(0, len(open_ids), ACCOUNTS_AT_ONCE):
@@ -175,7 +183,8 @@ async def _walked_over(
             return [await _looked_at(connection, attachment, part)]
 
     failed: list[tuple[str, Exception]] = []
-    done = await in_parts(open_ids, look_at, lambda *one: failed.append(one), SPLIT_SECONDS)
+    with _unfit():
+        done = await in_parts(open_ids, look_at, lambda *one: failed.append(one), SPLIT_SECONDS)
     _check_locks(done, failed)
     for open_id, error in failed:
         refused(Told(0, datetime.now(UTC), open_ids=[open_id]), error)
@@ -192,6 +201,8 @@ class _Queue:
     postpone: Statement
     #: Does what was told, in the transaction that takes it.
     do: Callable[[Pooled, Attachment, Told], Awaitable[Changes]]
+    #: Fails where the attachment does not fit its table, whatever was told.
+    try_out: Callable[[Pooled, Attachment], Awaitable[object]]
 
 
 async def _emptied(
@@ -201,13 +212,16 @@ async def _emptied(
         rows = await connection.fetch(
             *queue.read(attachment=attachment.name, rows=ROWS_AT_ONCE, videos=VIDEOS_AT_ONCE)
         )
+    if not rows:
+        return Changes(), False
     failed: list[tuple[Told, Exception]] = []
-    done = await in_parts(
-        [Told(**dict(row)) for row in rows],
-        lambda part: _unit(pool, attachment, queue, part),
-        lambda told, error: failed.append((told, error)),
-        SPLIT_SECONDS,
-    )
+    with _unfit():
+        done = await in_parts(
+            [Told(**dict(row)) for row in rows],
+            lambda part: _unit(pool, attachment, queue, part),
+            lambda told, error: failed.append((told, error)),
+            SPLIT_SECONDS,
+        )
     _check_locks(done, failed)
     for told, error in failed:
         await _put_back(pool, attachment, queue, told)
@@ -220,6 +234,8 @@ async def _unit(
     pool: Pool, attachment: Attachment, queue: _Queue, part: Sequence[Told]
 ) -> Sequence[Changes]:
     async with _connected(pool) as connection:
+        if not part:  # something has failed: is it the attachment itself?
+            await queue.try_out(connection, attachment)
         ids = [told.id for told in part]
         taken = await connection.fetch(*queue.take(attachment=attachment.name, ids=ids))
         return [
@@ -264,6 +280,12 @@ async def _apply(connection: Pooled, attachment: Attachment, told: Told) -> Chan
     return Changes(**dict(row))
 
 
+async def _try_apply(connection: Pooled, attachment: Attachment) -> None:
+    if attachment.kind == "videos":
+        await _called(connection, f"{attachment.name}_apply", [], [], [])
+    await _looked_at(connection, attachment, [])
+
+
 async def _looked_at(
     connection: Pooled, attachment: Attachment, open_ids: Sequence[str]
 ) -> Changes:
@@ -286,6 +308,10 @@ async def _carry(connection: Pooled, attachment: Attachment, told: Told) -> Chan
     return Changes(carried=row["carried"], locked=len(locked))
 
 
+async def _try_carry(connection: Pooled, attachment: Attachment) -> None:
+    await _called(connection, f"{attachment.name}_carry", [], [])
+
+
 async def _called(connection: Pooled, function: str, *arguments: Sequence[str] | None) -> Record:
     """The row that a function of an attachment returns."""
     places = ", ".join(f"${number}::text[]" for number in range(1, len(arguments) + 1))
@@ -298,10 +324,19 @@ async def _called(connection: Pooled, function: str, *arguments: Sequence[str] |
 
 @asynccontextmanager
 async def _connected(pool: Pool) -> AsyncIterator[Pooled]:
-    """In a transaction. Raises `AttachmentUnfitError`."""
+    """In a transaction."""
+    async with acquired(pool) as connection, connection.transaction():
+        yield connection
+
+
+@contextmanager
+def _unfit() -> Iterator[None]:
+    """Raises `AttachmentUnfitError` for what a table, function or right is the reason of.
+
+    Around what was tried without rows, too: a trigger of the application may raise the same.
+    """
     try:
-        async with acquired(pool) as connection, connection.transaction():
-            yield connection
+        yield
     except (DatabaseUnavailable, PostgresError) as error:
         said_by_server = error if isinstance(error, PostgresError) else error.__cause__
         if (getattr(said_by_server, "sqlstate", None) or "").startswith(UNFIT):
@@ -328,5 +363,7 @@ def _sum(done: Sequence[Changes | None]) -> Changes:
     return total
 
 
-ROWS: Final = _Queue(TOLD_ROWS, TAKE_TOLD_ROWS, TELL_ROWS, POSTPONE_ROWS, _apply)
-COVERS: Final = _Queue(TOLD_COVERS, TAKE_TOLD_COVERS, TELL_COVERS, POSTPONE_COVERS, _carry)
+ROWS: Final = _Queue(TOLD_ROWS, TAKE_TOLD_ROWS, TELL_ROWS, POSTPONE_ROWS, _apply, _try_apply)
+COVERS: Final = _Queue(
+    TOLD_COVERS, TAKE_TOLD_COVERS, TELL_COVERS, POSTPONE_COVERS, _carry, _try_carry
+)

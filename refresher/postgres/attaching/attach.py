@@ -26,14 +26,16 @@ from refresher.postgres.attaching.script import (
     command_of,
     count_script,
     detach_script,
+    trigger_definitions,
 )
 from refresher.postgres.database import SCAN_SECONDS, Pool, Pooled, acquired
 from refresher.postgres.failures import RightMissingError, first_line
 from refresher.postgres.statements import statement
 
-#: For the locks on the tables: nobody who writes them waits behind us for longer.
-LOCK_SECONDS: Final = 0.5
+#: For the locks on the tables. The scripts say how long one may wait for each.
 LOCK_TRIES: Final = 10
+#: Tables of ours that the scripts lock.
+OURS: Final = ("refresher.videos", "refresher.attachments")
 #: Between two tries, so that others come in.
 BREATH_SECONDS: Final = 0.3
 #: Accounts of which a transaction deletes the videos.
@@ -45,7 +47,6 @@ ATTACHED_ELSEWHERE: Final = statement("attached_elsewhere")
 ATTACHED_TRIGGERS: Final = statement("attached_triggers")
 STORED_ATTACHMENT: Final = statement("stored_attachment")
 ATTACHMENT_STANDING: Final = statement("attachment_standing")
-OTHERS_CARRY: Final = statement("others_carry")
 FORGET_VIDEOS: Final = statement("forget_videos")
 FORGET_TOLD: Final = statement("forget_told")
 FORGET_ATTACHMENT: Final = statement("forget_attachment")
@@ -181,9 +182,8 @@ async def detach(
     `AttachRefusedError`, `DatabaseUnavailable`.
     """
     async with acquired(pool) as connection:
-        last = not await connection.fetchval(*OTHERS_CARRY(name=stored.name))
         triggers = await connection.fetch(*ATTACHED_TRIGGERS(name=stored.name))
-    script = detach_script(stored.name, [tuple(row) for row in triggers], last=last)
+    script = detach_script(stored.name, [tuple(row) for row in triggers])
     await _under_locks(pool, sorted({row["table"] for row in triggers}), script)
     await _forget_told(pool, stored)
     forgotten = 0 if keep_videos else await _forget_videos(pool, stored, on_progress)
@@ -248,6 +248,7 @@ async def standing(pool: Pool, stored: Stored, version: str) -> Standing:
                 "tables": tables,
                 "functions": {name: Function(**each) for name, each in functions.items()},
                 "expected": bodies(script),
+                "expected_triggers": trigger_definitions(script),
             }
         )
     )
@@ -261,17 +262,17 @@ async def _under_locks(pool: Pool, tables: Sequence[str], script: str) -> None:
     for left in reversed(range(LOCK_TRIES)):
         try:
             async with acquired(pool) as connection, connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
                 await connection.execute(script, timeout=SCAN_SECONDS)
                 return
         except DatabaseBusy as error:
             if not left:
                 raise AttachRefusedError(
-                    f"somebody holds a lock on one of {', '.join((*tables, 'refresher.videos'))}: "
+                    f"somebody holds a lock on one of {', '.join((*tables, *OURS))}: "
                     "try again, or end that transaction"
                 ) from error
             await asyncio.sleep(BREATH_SECONDS)
         except RightMissingError as error:
             raise AttachRefusedError(
-                f"{first_line(error)}: run it as the owner of {', '.join(tables)}"
+                f"{first_line(error)}: run it as the owner of {', '.join(tables)}; if you do, that "
+                "role lacks a right in schema refresher"
             ) from error

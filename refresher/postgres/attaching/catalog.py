@@ -10,6 +10,9 @@ from refresher.domain.attachment import AnyMapping, Column, Index, Table, Tables
 from refresher.postgres.database import Pooled
 from refresher.postgres.statements import statement
 
+#: Bytes of a name that the server keeps.
+LONGEST_NAME: Final = 63
+
 ATTACHED_TABLE: Final = statement("attached_table")
 
 
@@ -25,6 +28,8 @@ async def read_tables(connection: Pooled, mapping: AnyMapping) -> Tables:
 async def read_table(connection: Pooled, name: str) -> Table | None:
     """The table of this name, which is taken as it is written; None if there is none."""
     for schema, table in _spellings(name):
+        if any(len(each.encode()) > LONGEST_NAME for each in (schema or "", table)):
+            continue  # there is none
         row = await connection.fetchrow(*ATTACHED_TABLE(schema=schema, table=table))
         if row:
             return _table(row)
@@ -68,6 +73,7 @@ _PLAIN: Final = (
     "name",
     "quoted",
     "kind",
+    "is_temporary",
     "is_child",
     "may_use",
     "may_trigger",

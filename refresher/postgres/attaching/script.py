@@ -18,6 +18,7 @@ from refresher.domain.attachment import (
     TokenMapping,
     VideoMapping,
     name_of,
+    names,
 )
 
 #: What an application's columns without a time zone are taken for.
@@ -27,6 +28,10 @@ NO_TEXT: Final = "NULL::text"
 CALLABLES: Final = ("apply", "look_at", "carry", "next", "told", "account_told")
 FUNCTION: Final = re.compile(
     r"CREATE OR REPLACE FUNCTION (refresher\.\w+)\(.*?\$refresher\$(.*?)\$refresher\$", re.DOTALL
+)
+
+TRIGGER: Final = re.compile(
+    r"CREATE OR REPLACE TRIGGER (\w+)(\nAFTER .*?EXECUTE FUNCTION [\w.]+\(\));", re.DOTALL
 )
 
 
@@ -58,17 +63,22 @@ def has_tokens_script(mapping: TokenMapping, table: Table) -> str:
     return _drawn("has_tokens.sql", **_of_tokens(mapping, table))
 
 
-def detach_script(name: str, triggers: Sequence[Sequence[str]], *, last: bool) -> str:
-    """Takes back what `attach_script` made, but for the rows. `last`: no other one carries.
+def detach_script(name: str, triggers: Sequence[Sequence[str]]) -> str:
+    """Takes back what `attach_script` made, but for the rows.
 
     `triggers` come with the table that each is on, as SQL writes their names.
     """
-    return _drawn("detach.sql", name=name, last=last, triggers=triggers)
+    return _drawn("detach.sql", name=name, triggers=triggers)
 
 
 def bodies(script: str) -> Mapping[str, str]:
     """The functions that a script makes, by name, with their bodies."""
     return dict(FUNCTION.findall(script))
+
+
+def trigger_definitions(script: str) -> Mapping[str, str]:
+    """The triggers that a script makes, by name, with their definitions."""
+    return dict(TRIGGER.findall(script))
 
 
 def command_of(mapping: AnyMapping) -> str:
@@ -147,6 +157,10 @@ def _of_tokens(mapping: TokenMapping, table: Table) -> dict[str, Any]:
         "managed": managed,
         "open_id": open_id.quoted,
         "open_id_type": open_id.type,
+        # In the order of our own tables, or the walk would go round in circles.
+        "open_id_in_order": f'{open_id.quoted} COLLATE pg_catalog."default"'
+        if open_id.collated
+        else open_id.quoted,
         "access_token": access_token.quoted,
         "access_token_expires": _moment(expires),
         "refresh_token": f"nullif(r.{refresh_token.quoted}::text, '')"
@@ -170,7 +184,7 @@ def _changed(table: Table, columns: Sequence[Column], where: str | None) -> Sequ
     named = [
         column
         for name, column in table.columns.items()
-        if where and _names(where, name) and column not in columns
+        if where and names(where, name) and column not in columns
     ]
     # What a foreign key of the table to itself changes are another statement's rows, in the midst
     # of those of the one around it: then no row may speak for others.
@@ -181,12 +195,6 @@ def _changed(table: Table, columns: Sequence[Column], where: str | None) -> Sequ
         *(f"OLD.{each.quoted} IS DISTINCT FROM NEW.{each.quoted}" for each in columns),
         *(f"record_image_ne(ROW(OLD.{each.quoted}), ROW(NEW.{each.quoted}))" for each in named),
     ]
-
-
-def _names(condition: str, column: str) -> bool:
-    """Whether a condition may name a column; a word of a text in it may be no column."""
-    word = re.escape(column.replace('"', '""'))
-    return bool(re.search(rf"(?<![\w$]){word}(?![\w$])", condition, re.IGNORECASE))
 
 
 def _column(table: Table, name: str | None) -> Column | None:
@@ -213,7 +221,9 @@ def _at_zone(expression: str, column: Column | None) -> str:
 
 
 def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    quoted = "'" + text.replace("'", "''") + "'"
+    # Of one meaning whatever standard_conforming_strings says.
+    return "E" + quoted.replace("\\", "\\\\") if "\\" in text else quoted
 
 
 @cache

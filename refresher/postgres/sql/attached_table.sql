@@ -3,6 +3,7 @@
 SELECT n.nspname::text AS schema, c.relname::text AS name,
        format('%I.%I', n.nspname, c.relname) AS quoted,
        c.relkind::text AS kind,
+       c.relpersistence = 't' AS is_temporary,
        EXISTS (SELECT 1 FROM pg_inherits WHERE inhrelid = c.oid) AS is_child,
        has_schema_privilege(n.oid, 'USAGE') AS may_use,
        has_table_privilege(c.oid, 'TRIGGER') AS may_trigger,
@@ -35,6 +36,8 @@ SELECT n.nspname::text AS schema, c.relname::text AS name,
                'length', CASE WHEN a.atttypmod > 4 AND t.typname IN ('varchar', 'bpchar')
                               THEN a.atttypmod - 4 END,
                'generated', a.attgenerated <> '' OR a.attidentity = 'a',
+               'virtual', a.attgenerated = 'v',
+               'collated', a.attcollation NOT IN (0, 'pg_catalog."default"'::regcollation),
                'may_write', has_column_privilege(c.oid, a.attnum, 'UPDATE')
            ))
            FROM pg_attribute AS a
@@ -48,6 +51,18 @@ SELECT n.nspname::text AS schema, c.relname::text AS name,
                'method', m.amname,
                'unique', i.indisunique,
                'where', pg_get_expr(i.indpred, i.indrelid),
+               -- Also of its condition and expressions. From PostgreSQL 16 on BRIN costs no HOT.
+               'written', (SELECT coalesce(jsonb_agg(a.attname), '[]') FROM pg_attribute AS a
+                           WHERE a.attrelid = c.oid AND a.attnum > 0
+                             AND (m.amname <> 'brin'
+                                  OR current_setting('server_version_num')::integer < 160000)
+                             AND (a.attnum = ANY (i.indkey::smallint[])
+                                  OR EXISTS (SELECT FROM pg_depend AS d
+                                             WHERE d.classid = 'pg_class'::regclass
+                                               AND d.objid = i.indexrelid
+                                               AND d.refclassid = 'pg_class'::regclass
+                                               AND d.refobjid = c.oid
+                                               AND d.refobjsubid = a.attnum))),
                'columns', (SELECT jsonb_agg(a.attname ORDER BY k.place)
                            FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, place)
                            LEFT JOIN pg_attribute AS a
@@ -63,7 +78,9 @@ SELECT n.nspname::text AS schema, c.relname::text AS name,
            SELECT jsonb_object_agg(t.tgname, jsonb_build_object(
                'calls', CASE WHEN p.pronamespace = 'refresher'::regnamespace
                              THEN 'refresher.' || p.proname ELSE p.oid::regproc::text END,
-               'enabled', t.tgenabled <> 'D'
+               -- Also where the session is a replica's (A), but not there alone (R).
+               'enabled', t.tgenabled IN ('O', 'A'),
+               'definition', pg_get_triggerdef(t.oid)
            ))
            FROM pg_trigger AS t
            JOIN pg_proc AS p ON p.oid = t.tgfoid

@@ -1,12 +1,19 @@
 -- How an attachment stands. One row.
 SELECT walked_at, now() AS now,
-       (SELECT min(told_at) FROM refresher.changed_rows WHERE attachment = :name) AS told_rows,
-       (SELECT min(told_at) FROM refresher.changed_covers WHERE attachment = :name) AS told_covers,
+       -- What was put off does not wait before it is due again.
+       (SELECT min(greatest(told_at, not_before)) FROM refresher.changed_rows
+        WHERE attachment = :name) AS told_rows,
+       (SELECT min(greatest(told_at, not_before)) FROM refresher.changed_covers
+        WHERE attachment = :name) AS told_covers,
        (
            SELECT jsonb_object_agg('refresher.' || p.proname, jsonb_build_object(
                'body', p.prosrc,
                'owner', r.rolname,
                'owner_is_superuser', r.rolsuper,
+               'definer', p.prosecdef,
+               'settings', p.proconfig,
+               'tells', has_table_privilege(p.proowner, 'refresher.changed_rows', 'INSERT')
+                        AND has_function_privilege(p.proowner, 'refresher.tell_daemons()', 'EXECUTE'),
                'may_call', has_function_privilege(p.oid, 'EXECUTE'),
                'reads', (SELECT bool_and(has_table_privilege(p.proowner, t, 'SELECT'))
                          FROM unnest(a.tables) AS t
@@ -24,14 +31,15 @@ SELECT walked_at, now() AS now,
                 ON p.pronamespace = 'refresher'::regnamespace
                 AND p.proname = 'attached_' || a.name || f.suffix
            JOIN pg_trigger AS t ON t.tgfoid = p.oid
-           JOIN pg_class AS c ON c.oid = t.tgrelid,
-                LATERAL (SELECT format('%I.%I', c.relnamespace::regnamespace, c.relname)) AS n (now)
+           JOIN pg_class AS c ON c.oid = t.tgrelid
+           JOIN pg_namespace AS s ON s.oid = c.relnamespace,
+                LATERAL (SELECT format('%I.%I', s.nspname, c.relname)) AS n (now)
            WHERE n.now <> f.attached
        ) AS renamed,
-       EXISTS (
-           SELECT FROM pg_trigger
+       (
+           SELECT pg_get_triggerdef(oid) FROM pg_trigger
            WHERE tgrelid = 'refresher.videos'::regclass AND tgname = 'videos_carried'
-             AND tgenabled <> 'D'
-       ) AS covers_are_told
+             AND tgenabled IN ('O', 'A')
+       ) AS videos_carried
 FROM refresher.attachments AS a
 WHERE name = :name

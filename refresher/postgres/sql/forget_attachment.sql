@@ -1,1 +1,1 @@
-DELETE FROM refresher.attachments WHERE name = :name
+DELETE FROM refresher.attachments WHERE name = :name AND detaching

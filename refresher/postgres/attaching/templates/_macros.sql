@@ -2,6 +2,13 @@
 {% macro live(source, condition) -%}
 {% if condition %}(SELECT * FROM {{ source }} WHERE {{ condition }}){% else %}{{ source }}{% endif %}
 {%- endmacro -%}
+{# A row for a query whose writes call triggers of the application: those find names as in any session
+   of the daemon's role. What the query itself names is found before, by the function's own path. -#}
+{% macro their_path() -%}
+their_path AS MATERIALIZED (
+        SELECT set_config('search_path', reset_val, true) FROM pg_settings WHERE name = 'search_path'
+    )
+{%- endmacro -%}
 {# A trigger's function that tells of rows. `column` of the queue gets the keys that the queries
    `inserted`, `deleted` and `updated` give, with a `video_id` each where there are `videos`; `most` is
    how many a row of the queue tells of. -#}
@@ -23,22 +30,27 @@ DECLARE
     told_of     text;
     told_at     text;
     told_first  text;
-    told_before text;
+    told_before text[];
+    told_all    boolean := true;
+    told_marker text;
 BEGIN
     IF TG_LEVEL = 'ROW' THEN
         -- How many rows this transaction has updated: one number for all calls of a statement, another
-        -- one for the next. By table and depth, as others are updated in between.
-        told_of := 'refresher.told_at_' || TG_RELID || '_' || pg_trigger_depth();
+        -- one for the next. By trigger, table and depth, as others are updated in between.
+        told_of := {{ (function | replace("attached_", "") ~ "_") | literal }} || TG_RELID || '_' || pg_trigger_depth();
         told_at := pg_stat_get_xact_tuples_updated(TG_RELID);
-        told_before := current_setting(told_of, true);
-        IF told_at <> '0' AND split_part(told_before, ' ', 1) = told_at THEN
+        told_before := string_to_array(current_setting(told_of, true), ' ');
+        IF told_at <> '0' AND told_before[1] = told_at AND told_before[3] = 'all' THEN
             RETURN NULL;
         END IF;
         -- The first row is the same: this may be the statement that was told of, after a trigger has
-        -- updated the table in between. Then this row alone is told, not all of them for each.
+        -- updated the table in between, or another one that begins alike. So this row alone is told, not
+        -- all of them for each.
         told_first := hashtextextended((SELECT (r.*)::text FROM old_rows AS r LIMIT 1)
                                        || (SELECT (r.*)::text FROM new_rows AS r LIMIT 1), 0);
-        PERFORM set_config(told_of, concat_ws(' ', told_at, told_first), true);
+        told_all := told_before[2] IS DISTINCT FROM told_first;
+        told_marker := concat_ws(' ', told_at, told_first, CASE WHEN told_all THEN 'all' ELSE 'one' END);
+        PERFORM set_config(told_of, told_marker, true);
     END IF;
     IF TG_OP = 'INSERT' THEN
         SELECT {{ selected }} INTO {{ into }} FROM (
@@ -48,7 +60,7 @@ BEGIN
         SELECT {{ selected }} INTO {{ into }} FROM (
 {{ deleted | indent(12, true) }}
         ) AS told;
-    ELSIF TG_OP = 'UPDATE' AND split_part(told_before, ' ', 2) = told_first THEN
+    ELSIF TG_OP = 'UPDATE' AND NOT told_all THEN
         SELECT {{ selected }} INTO {{ into }} FROM (
             WITH old_rows AS (SELECT OLD.*), new_rows AS (SELECT NEW.*)
             SELECT * FROM (
@@ -82,7 +94,7 @@ EXCEPTION WHEN OTHERS THEN
     -- other row of the statement waits as long.
     RAISE LOG 'refresher: a change of {{ what }} was not told: % (%)', SQLERRM, SQLSTATE;
     IF TG_LEVEL = 'ROW' THEN
-        PERFORM set_config(told_of, concat_ws(' ', told_at, told_first), true);
+        PERFORM set_config(told_of, told_marker, true);
     END IF;
     RETURN NULL;
 END

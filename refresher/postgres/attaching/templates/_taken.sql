@@ -14,6 +14,10 @@ BEGIN
                     OR t.tgrelid <> {{ table | literal }}::regclass
                ELSE t.tgrelid = {{ table | literal }}::regclass END
     LIMIT 1;
+    IF EXISTS (SELECT FROM refresher.attachments AS a
+               WHERE a.name = {{ name | literal }} AND a.detaching) THEN
+        RAISE EXCEPTION 'detach of {{ table | replace("'", "''") | replace("%", "%%") }} was not completed: run it again';
+    END IF;
     IF taken IS NOT NULL THEN
         RAISE EXCEPTION 'the attachment of % has the name or the triggers of {{ table | replace("'", "''") | replace("%", "%%") }}', taken
             USING HINT = 'refresher detach --table ' || taken;

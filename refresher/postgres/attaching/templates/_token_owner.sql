@@ -14,8 +14,10 @@
                       WHERE a.open_id = t.open_id AND a.state = 'paused'
                         AND a.state_reason = 'deleted_by_application'));
     -- Of one that was deleted and is there again.
+    WITH {{ their_path() }}
     UPDATE refresher.accounts AS a
     SET state = 'active', state_reason = NULL, state_since = now(), wake_at = least(wake_at, now())
+    FROM their_path
     WHERE a.open_id = ANY (told_open_ids) AND a.state = 'paused'
       AND a.state_reason = 'deleted_by_application'
       AND EXISTS (SELECT FROM {{ live(table, where) }} AS r

@@ -9,10 +9,8 @@
 -- Made by refresher {{ version }} for the columns as they are now: make it anew when they change.
 -- Run it in one transaction; to run it again does no harm. It reads no rows.
 
--- While it waits for a lock, everybody who writes the table waits behind it.
-DO $refresher$ BEGIN PERFORM set_config('lock_timeout', '2s', true); END $refresher$;
-
-{% from "_macros.sql" import live, telling, triggers with context -%}
+{% include "_patience.sql" %}
+{% from "_macros.sql" import live, telling, their_path, triggers with context -%}
 {% set function = "refresher.attached_" ~ name -%}
 {% set trigger = "refresher_" ~ name -%}
 
@@ -21,7 +19,7 @@ INSERT INTO refresher.attachments (name, kind, mapping, tables, carries)
 VALUES ({{ name | literal }}, 'tokens', {{ mapping | literal }}, ARRAY[{{ table | literal }}], false)
 ON CONFLICT (name) DO UPDATE
 SET mapping = EXCLUDED.mapping, tables = EXCLUDED.tables, carries = EXCLUDED.carries,
-    walked_to = '', walked_at = NULL, walk = attachments.walk + 1, detaching = false;
+    walked_to = '', walked_at = NULL, walk = attachments.walk + 1;
 
 -- --- What the application changes is told. Its write neither fails nor waits for this ---
 
@@ -62,7 +60,7 @@ SET row_security = off
 AS $refresher$
 #variable_conflict use_column
 BEGIN
-    WITH held AS MATERIALIZED (
+    WITH {{ their_path() }}, held AS MATERIALIZED (
         -- A row: tokens that the application has of an account.
         SELECT r.{{ open_id }}::text AS open_id,
                nullif(r.{{ access_token }}::text, '') AS access_token,
@@ -102,7 +100,7 @@ BEGIN
                 refresh_token_expires_at, scope)
         SELECT n.open_id, n.access_token, n.access_token_expires_at, n.refresh_token,
                n.refresh_token_expires_at, n.scope
-        FROM authorized AS n JOIN note USING (open_id)
+        FROM authorized AS n JOIN note USING (open_id) CROSS JOIN their_path
         WHERE NOT EXISTS (SELECT FROM refresher.accounts AS a WHERE a.open_id = n.open_id)
         ORDER BY n.open_id
         RETURNING accounts.open_id
@@ -114,6 +112,7 @@ BEGIN
             refresh_token_expires_at = n.refresh_token_expires_at,
             scope = coalesce(n.scope, a.scope)
         FROM (SELECT * FROM authorized JOIN note USING (open_id) ORDER BY open_id) AS n
+             CROSS JOIN their_path
         WHERE a.open_id = n.open_id
         RETURNING a.open_id
     ), absent AS MATERIALIZED (
@@ -127,7 +126,7 @@ BEGIN
         -- The pair is kept: it may be the only living one. `accounts remove` forgets it.
         UPDATE refresher.accounts AS a
         SET state = 'paused', state_reason = 'deleted_by_application', state_since = now()
-        FROM absent AS x
+        FROM absent AS x CROSS JOIN their_path
         WHERE a.open_id = x.open_id AND a.state <> 'paused'
         RETURNING a.open_id
 {%- include "_shared_tokens.sql" %}
@@ -135,6 +134,7 @@ BEGIN
     SELECT (SELECT count(*) FROM insertion) + (SELECT count(*) FROM change),
            (SELECT count(*) FROM pause)
     INTO added, removed;
+    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
 {% include "_token_owner.sql" %}END
 $refresher$;
 
@@ -146,7 +146,7 @@ AS $refresher$
     SELECT open_id
     FROM (
         (SELECT r.{{ open_id }}::text AS open_id FROM {{ live(table, where) }} AS r
-         WHERE r.{{ open_id }} > after ORDER BY r.{{ open_id }} LIMIT most)
+         WHERE r.{{ open_id_in_order }} > after ORDER BY r.{{ open_id_in_order }} LIMIT most)
         UNION
         (SELECT t.open_id FROM refresher.attached_tokens AS t
          WHERE t.open_id > after AND t.attachment = {{ name | literal }}

@@ -8,10 +8,8 @@
 -- Made by refresher {{ version }} for the columns as they are now: make it anew when they change.
 -- Run it in one transaction; to run it again does no harm. It reads no rows.
 
--- While it waits for a lock, everybody who writes the table waits behind it.
-DO $refresher$ BEGIN PERFORM set_config('lock_timeout', '2s', true); END $refresher$;
-
-{% from "_macros.sql" import live, telling, triggers with context -%}
+{% include "_patience.sql" %}
+{% from "_macros.sql" import live, telling, their_path, triggers with context -%}
 {% set function = "refresher.attached_" ~ name -%}
 {% set trigger = "refresher_" ~ name -%}
 {% set rows = live(table, where) -%}
@@ -53,7 +51,7 @@ VALUES ({{ name | literal }}, 'videos', {{ mapping | literal }},
         {{ "true" if carries else "false" }})
 ON CONFLICT (name) DO UPDATE
 SET mapping = EXCLUDED.mapping, tables = EXCLUDED.tables, carries = EXCLUDED.carries,
-    walked_to = '', walked_at = NULL, walk = attachments.walk + 1, detaching = false;
+    walked_to = '', walked_at = NULL, walk = attachments.walk + 1;
 
 -- --- What the application changes is told. Its write neither fails nor waits for this ---
 
@@ -120,7 +118,7 @@ DECLARE
     this smallint := (SELECT attachment FROM refresher.attachments
                       WHERE attachments.name = {{ name | literal }});
 BEGIN
-    WITH named AS MATERIALIZED (
+    WITH {{ their_path() }}, named AS MATERIALIZED (
         -- A row: a video that may have changed.
 {%- if join %}
         SELECT a.{{ account_open_id }}::text AS open_id, t.video_id
@@ -169,7 +167,7 @@ BEGIN
                -- Keeps room for the first cover.
                CASE WHEN p.expires_at > now() AND p.cover <> '' THEN NULL ELSE repeat('.', 340) END
                {%- endif %}
-        FROM present AS p
+        FROM present AS p CROSS JOIN their_path
         WHERE length(p.video_id) BETWEEN 1 AND 20
           AND EXISTS (SELECT FROM refresher.accounts AS k WHERE k.open_id = p.open_id)
           AND NOT EXISTS (SELECT FROM refresher.videos AS v
@@ -181,7 +179,7 @@ BEGIN
     ), adoption AS (
         UPDATE refresher.videos AS v
         SET attached_by = this
-        FROM present AS p
+        FROM present AS p CROSS JOIN their_path
         WHERE v.open_id = p.open_id AND v.video_id = p.video_id AND {{ forsaken("v") }}
     ), absent AS MATERIALIZED (
         -- A row: a video that the application has no more.
@@ -190,7 +188,7 @@ BEGIN
         SELECT p.open_id, p.video_id FROM present AS p
     ), removal AS (
         DELETE FROM refresher.videos AS v
-        USING absent AS x
+        USING absent AS x CROSS JOIN their_path
         WHERE v.open_id = x.open_id AND v.video_id = x.video_id AND v.attached_by = this
         RETURNING v.open_id, v.video_id
     ), others_told AS (
@@ -301,7 +299,7 @@ BEGIN
     -- So the trigger of the table does not answer our own echo. Not as a clause of the function: there
     -- only a superuser may set a parameter of an extension's kind.
     PERFORM set_config('refresher.carrying', 'on', true);
-    WITH fresh AS MATERIALIZED (
+    WITH {{ their_path() }}, fresh AS MATERIALIZED (
         -- A row: a video with its cover. The application's own may live longer than a dead one.
         SELECT DISTINCT v.open_id, v.video_id, v.cover_image_url, v.cover_expires_at
         FROM unnest(told_open_ids, told_video_ids) AS t (open_id, video_id)
@@ -335,6 +333,7 @@ BEGIN
         -- A row: such a row that nobody holds locked, now locked by us.
         SELECT d.*
         FROM differing AS d
+        CROSS JOIN their_path
         JOIN {{ table }} AS r
              ON r.{{ account }} = d.account AND r.{{ video_id }} = d.video AND r.ctid = d.at
         FOR NO KEY UPDATE OF r SKIP LOCKED
