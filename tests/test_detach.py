@@ -137,7 +137,8 @@ async def test_a_table_that_is_attached_meanwhile_still_hears_of_covers(applicat
         async def waits():
             return await application.fetchval(
                 "SELECT count(*) FROM pg_locks WHERE NOT granted"
-                " AND relation = 'refresher.attachments'::regclass"
+                " AND relation = 'refresher.attachments'::regclass AND database ="
+                " (SELECT oid FROM pg_database WHERE datname = current_database())"
             )
 
         await eventually(waits, "detach waiting for the attach")
