@@ -750,15 +750,17 @@ async def test_a_large_table_does_not_keep_the_others_waiting(attached, database
 
 
 async def test_where_nothing_is_told_nothing_is_written(attached):
-    """No transaction ID a second and replica, for as long as it is attached."""
+    """Not even a lock: that is a transaction ID a second and replica, for as long as it is attached."""
     attachments = Attachments(attached)
     await attachments.apply()
-    next_id = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"
-    before = await attached.fetchval(next_id)
-    for _ in range(3):
-        await attachments.apply()
-        await attachments.carry()
-    assert await attached.fetchval(next_id) == before
+    locked_by = "SELECT xmax::text FROM refresher.attachments"
+    before = await attached.fetchval(locked_by)
+    await attachments.apply()
+    await attachments.carry()
+    assert await attached.fetchval(locked_by) == before
+    await add_clips(attached, 1, ["8"])
+    await attachments.apply()
+    assert await attached.fetchval(locked_by) != before
 
 
 async def test_a_table_that_its_application_holds_locked_rests(attached, database, refresher):

@@ -100,10 +100,6 @@ REFUSED = {
             " search_path: name its schema, too"
         ),
     ),
-    "a temporary table": (
-        DIRECT | {"table": "pg_temp.clips", "video_id": "video_id", "account": "open_id"},
-        "--table: expected a table, not 'pg_temp.clips': there is none of this name",
-    ),
     "a table of the refresher": (
         DIRECT | {"table": "refresher.videos", "video_id": "video_id", "account": "open_id"},
         "--table: expected a table of an application, not 'refresher.videos': that is ours",
@@ -264,6 +260,23 @@ async def test_what_fails_after_the_triggers_are_made_leaves_nothing_behind(appl
         'refresher: public.clips: relation "nowhere" does not exist; it is not attached\n'
     )
     assert await left_behind(application) == 0
+
+
+async def test_a_temporary_table_of_another_session_is_refused(application, refresher):
+    """Nobody else can read it."""
+    async with application.acquire() as other:
+        await other.execute("CREATE TEMP TABLE short (open_id text, video_id text)")
+        schema = await other.fetchval("SELECT pg_my_temp_schema()::regnamespace::text")
+        of_short = DIRECT | {"video_id": "video_id", "account": "open_id"}
+        assert await refresher(*attach(table=f"{schema}.short", **of_short)) == (
+            2,
+            "",
+            (
+                f"refresher: --table: expected a table that lasts, not '{schema}.short', which is"
+                " temporary\n"
+            ),
+        )
+        await other.execute("DROP TABLE short")
 
 
 async def test_a_column_that_is_generated_when_it_is_read_is_refused(application, refresher):

@@ -29,7 +29,6 @@ CALLABLES: Final = ("apply", "look_at", "carry", "next", "told", "account_told")
 FUNCTION: Final = re.compile(
     r"CREATE OR REPLACE FUNCTION (refresher\.\w+)\(.*?\$refresher\$(.*?)\$refresher\$", re.DOTALL
 )
-
 TRIGGER: Final = re.compile(
     r"CREATE OR REPLACE TRIGGER (\w+)(\nAFTER .*?EXECUTE FUNCTION [\w.]+\(\));", re.DOTALL
 )

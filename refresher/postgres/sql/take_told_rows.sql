@@ -2,7 +2,9 @@
 -- One at a time, and what was told of a change is seen only after it: so whoever applies it last has
 -- read the application's table last.
 WITH turn AS MATERIALIZED (
-    SELECT name FROM refresher.attachments WHERE name = :attachment AND NOT detaching FOR UPDATE SKIP LOCKED
+    SELECT name FROM refresher.attachments
+    WHERE name = :attachment AND NOT detaching
+    FOR UPDATE SKIP LOCKED
 )
 DELETE FROM refresher.changed_rows AS c
 USING turn AS t
