@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import random
 import re
 import secrets
 import signal
@@ -12,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit, urlunsplit
@@ -37,6 +39,10 @@ hypothesis.settings.load_profile("suite")
 
 #: Long enough for a slow machine. No test asserts it.
 PATIENCE_SECONDS = 60.0
+#: Below those that Linux gives to whoever connects or asks for any port: it would give ours away.
+PORTS = range(20_000, 32_768)
+#: Workers of the suite whose ports are never the same.
+WORKERS = 8
 SECRET = re.compile(
     r"\b(?:act|rft)\.\w|\bwhsec_\w{3}|x-signature=(?!\[redacted\])|pass-word-of-the-tests"
 )
@@ -210,11 +216,34 @@ class World:
         )
 
 
+async def waits_for_a_lock(pool: Pool) -> bool:
+    """Whether a statement in this test's database waits for a lock. Other tests share the server.
+
+    Not for a connection in a transaction: that one is shown the same activity until its end.
+    """
+    waits: bool = await pool.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    )
+    return waits
+
+
+def _ports_of_this_worker() -> Iterator[int]:
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ours = [port for port in PORTS if port % WORKERS == number % WORKERS]
+    random.SystemRandom().shuffle(ours)
+    return cycle(ours)
+
+
+_ports = _ports_of_this_worker()
+
+
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+    """A port of 127.0.0.1 that is free and stays so until the test listens on it."""
+    while True:
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port := next(_ports)))
+            return port
 
 
 async def until(moment: float) -> None:

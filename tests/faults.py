@@ -75,7 +75,11 @@ class Server:
         return f"postgresql://postgres:{PASSWORD}@{hosts}/{database}"
 
     def start(self) -> None:
-        self._control("start", "-l", self.folder / "log", "-o", f"-p {self.port}")
+        try:
+            self._control("start", "-l", self.folder / "log", "-o", f"-p {self.port}")
+        except AssertionError as error:
+            error.add_note((self.folder / "log").read_text())
+            raise
 
     def stop(self, mode: str = "immediate") -> None:
         self._control("stop", "-m", mode)

@@ -23,7 +23,7 @@ from refresher.domain.app_limit import (
 )
 from refresher.domain.pacing import Pace
 from refresher.postgres.accounts import Accounts
-from tests.conftest import eventually
+from tests.conftest import eventually, waits_for_a_lock
 
 accounts = st.sampled_from(["ana", "ben", "cid"])
 answers = st.lists(st.none() | accounts, max_size=60)
@@ -370,10 +370,6 @@ async def test_a_limit_that_another_replica_has_found_meanwhile_stays(pool):
         await eventually(lambda: waits_for_a_lock(pool), "the second to wait for the first")
     assert await second is None
     assert await pool.fetchval("SELECT rate FROM refresher.app") == 77
-
-
-async def waits_for_a_lock(pool):
-    return await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
 
 
 async def test_what_a_replica_told_is_dropped_when_it_is_old(pool):

@@ -238,7 +238,9 @@ async def test_an_application_that_locks_the_other_way_round_is_not_the_victim(
 
         async def waits():
             return await application.fetchval(
-                "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass"
+                "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                " AND relation = 'users'::regclass AND database ="
+                " (SELECT oid FROM pg_database WHERE datname = current_database())"
             )
 
         await eventually(waits, "attach waiting for the users")

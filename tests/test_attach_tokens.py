@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from refresher.postgres.attached import apply_told, read_attachments, walk_step
-from tests.conftest import eventually
+from tests.conftest import eventually, waits_for_a_lock
 from tests.test_attach import unnoted
 from tests.test_tokens import SETTINGS, in_seconds, is_live, row_of, standing
 
@@ -445,13 +445,6 @@ async def test_two_tables_that_bring_one_pair_at_once_bring_it_once(two):
             await eventually(lambda: waits_for_a_lock(two), "the second waits")
         assert await second == 0
     assert (await row_of(two, "ann"))["refresh_token"] == newest[1]
-
-
-async def waits_for_a_lock(pool):
-    return await pool.fetchval(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
 
 
 async def test_a_table_with_other_tokens_of_an_account_is_refused(application, refresher):

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from refresher.postgres.attached import read_attachments
-from tests.conftest import eventually
+from tests.conftest import eventually, waits_for_a_lock
 from tests.test_attach import APPLICATION, add_user, attach, settled, store_covers
 
 ADD = "INSERT INTO clips (user_id, tiktok_id) VALUES (1, $1)"
@@ -91,13 +91,6 @@ async def test_a_write_waits_while_a_cover_is_written_into_its_row(attached, app
             )
             await eventually(lambda: waits_for_a_lock(attached), "the write waits")
         assert await write == "UPDATE 1"
-
-
-async def waits_for_a_lock(pool):
-    return await pool.fetchval(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
 
 
 async def test_a_time_out_that_ends_in_the_trigger_is_the_statements(attached, application):

@@ -10,7 +10,7 @@ from time import monotonic
 import aiohttp
 import pytest
 
-from tests.conftest import administer, eventually, free_port, until
+from tests.conftest import administer, eventually, free_port, until, waits_for_a_lock
 
 
 def answered(world):
@@ -404,8 +404,7 @@ async def test_a_claim_that_hangs_does_not_hold_up_the_stop(serve, start, pool):
     await world.until_no_leases()
     async with pool.acquire() as application, application.transaction():
         await application.execute("LOCK TABLE refresher.accounts")
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        await eventually(lambda: application.fetchval(waiting), "a waiting claim")
+        await eventually(lambda: waits_for_a_lock(pool), "a waiting claim")
         assert await asyncio.wait_for(daemon.stopped(), 20) == 0
 
 

@@ -19,7 +19,7 @@ from refresher.postgres import database, opening
 from refresher.postgres.database import acquired, connected
 from refresher.postgres.migrate import migrate
 from tests import faults
-from tests.conftest import Daemon, World, administer, eventually
+from tests.conftest import Daemon, World, administer, eventually, waits_for_a_lock
 from tests.proxy import Proxy
 
 CONCURRENCY = 2
@@ -289,8 +289,7 @@ async def test_a_locked_table_is_no_outage(running, own_server, own_database):
         async with run.world.pool.acquire() as other, other.transaction():
             await other.execute("LOCK TABLE refresher.videos")
             begun = monotonic()
-            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            await eventually(lambda: other.fetchval(waiting), "a statement that waits")
+            await eventually(lambda: waits_for_a_lock(run.world.pool), "a statement that waits")
             await asyncio.sleep(1.5)  # the lock lasts
             sent = faults.sent_between(run.world, begun, monotonic())
             assert sent <= CONCURRENCY * CHUNKS_UNDER_WAY

@@ -6,7 +6,7 @@ from time import monotonic
 
 from refresher.postgres.audit import audit_step
 from refresher.postgres.statements import statement
-from tests.conftest import eventually
+from tests.conftest import eventually, waits_for_a_lock
 from tests.test_claims import account, replica, store
 
 
@@ -97,13 +97,7 @@ async def test_the_audit_holds_no_account_while_it_counts(pool):
     async with pool.acquire() as other:
         await other.execute("SELECT pg_advisory_lock(7)")
         auditing = asyncio.create_task(audit_step(pool))
-
-        async def counting():
-            return await other.fetchval(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            )
-
-        await eventually(counting, "an audit that counts")
+        await eventually(lambda: waits_for_a_lock(other), "an audit that counts")
         claims = replica(pool)
         (claim,) = await claims.claim(10)
         assert claim.open_id == "ana"

@@ -120,8 +120,8 @@ async def test_chunks_that_come_while_the_first_waits_are_stored(serve, start, d
 
         async def waits():
             return await world.pool.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE $1",
-                "refresher waits%",
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name LIKE 'refresher waits%'"
             )
 
         await eventually(waits, "somebody to wait")

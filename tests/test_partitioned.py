@@ -236,7 +236,8 @@ async def test_an_application_is_never_the_one_to_fail(database, pool):
 async def _holds_accounts(pool):
     return await pool.fetchval(
         "SELECT count(*) FROM pg_locks WHERE granted AND mode = 'AccessExclusiveLock'"
-        " AND relation = 'refresher.accounts'::regclass"
+        " AND relation = 'refresher.accounts'::regclass AND database ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
 
 

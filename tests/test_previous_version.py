@@ -28,7 +28,7 @@ from refresher.postgres.statements import Statement
 from refresher.postgres.status import read_summary
 from refresher.postgres.tokens import TokenStore
 from refresher.postgres.write_back import write_back
-from tests.conftest import eventually
+from tests.conftest import eventually, waits_for_a_lock
 
 FOLDER = Path(__file__).parent / "previous"
 LEASE = timedelta(seconds=60)
@@ -704,11 +704,7 @@ async def test_a_migration_lets_an_application_finish(old_pool, empty_database, 
             "INSERT INTO refresher.videos (open_id, video_id) VALUES ('ana', '7')"
         )
         migrating = asyncio.create_task(migrate(empty_database))
-
-        async def waits():
-            return await old_pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
-
-        await eventually(waits, "a migration that waits for a lock")
+        await eventually(lambda: waits_for_a_lock(old_pool), "a migration that waits for a lock")
         await application.execute(
             "UPDATE refresher.accounts SET scope = 'video.list' WHERE open_id = 'ana'"
         )

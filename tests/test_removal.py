@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 
 from refresher.postgres.attached import apply_told, read_attachments, walk_step
 from refresher.postgres.tokens import fingerprint
-from tests.conftest import environment, eventually
+from tests.conftest import environment, eventually, waits_for_a_lock
 from tests.terminal import read_all
 from tests.test_attach_tokens import APPLICATION, ATTACH, pair, sign_in
 from tests.test_tokens import CLIENT, SETTINGS, authorize, in_seconds, row_of, standing, token_calls
@@ -364,21 +364,15 @@ async def killed_between(world, start, database, number):
     await application.execute("SELECT FROM refresher.videos FOR UPDATE")
     command = await start(world, command="accounts remove ana --yes", **CLIENT)
 
-    async def waits():
-        return await world.pool.fetchval(
-            "SELECT count(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            " AND datname = current_database()"
-        )
-
     async def no_longer_waits():
         # The server does not see at once that the command is gone.
         await world.pool.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             " AND datname = current_database()"
         )
-        return not await waits()
+        return not await waits_for_a_lock(world.pool)
 
-    await eventually(waits, "the deletion of the videos")
+    await eventually(lambda: waits_for_a_lock(world.pool), "the deletion of the videos")
     assert revocations(world) == [("ana", "ok")]
     code = await command.stopped(number)
     await eventually(no_longer_waits, "the end of its statement")

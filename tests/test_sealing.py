@@ -19,7 +19,7 @@ from refresher.postgres.sealing import (
     seal_seen,
 )
 from refresher.postgres.statements import source
-from tests.conftest import eventually
+from tests.conftest import eventually, waits_for_a_lock
 
 OLD, NEW, OTHER = (Fernet.generate_key().decode() for _ in range(3))
 SQL_ROWS = "SELECT * FROM refresher.accounts ORDER BY open_id"
@@ -173,8 +173,7 @@ async def test_a_rotation_waits_for_a_locked_row_and_leaves_none_behind(pool):
             "UPDATE refresher.accounts SET scope = 'video.list' WHERE open_id = 'ana'"
         )
         rotating = asyncio.create_task(rotate_all(pool, Sealer([NEW, OLD])))
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        await eventually(lambda: application.fetchval(waiting), "a waiting rotation")
+        await eventually(lambda: waits_for_a_lock(pool), "a waiting rotation")
     assert await rotating == 2
     assert await all_sealed(pool, [NEW])
 

@@ -21,7 +21,7 @@ from refresher.emulator.options import EmulatorOptions
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.sealing import Sealer, rotate_all
 from refresher.postgres.tokens import TokenStore, consents_ending
-from tests.conftest import administer, eventually, until
+from tests.conftest import administer, eventually, until, waits_for_a_lock
 from tests.test_refused import profile_held
 
 CLIENT = {"tiktok_client_key": "key-of-the-app", "tiktok_client_secret": "secret-of-the-app"}
@@ -593,8 +593,7 @@ async def test_a_pair_that_waits_for_a_lock_keeps_nobody_from_being_tried(
     await world.until_valid(400)
     async with profile_held(database):
         await authorize(world, "ana", lives=-1)
-        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        await eventually(lambda: pool.fetchval(waits), "the pair to wait")
+        await eventually(lambda: waits_for_a_lock(pool), "the pair to wait")
         world.emulator.down = "failed"
         await pool.execute(
             "UPDATE refresher.videos SET due_at = now(), cover_expires_at = now() WHERE open_id <> 'ana'"

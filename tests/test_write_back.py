@@ -9,7 +9,7 @@ import pytest
 from refresher.domain.model import ChunkWrite, Write
 from refresher.postgres.migrate import migrate
 from refresher.postgres.write_back import write_back
-from tests.conftest import one_by_one
+from tests.conftest import one_by_one, waits_for_a_lock
 from tests.faults import own_server
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -326,10 +326,7 @@ async def test_a_lock_that_is_let_go_in_time_is_waited_for(pool, stored_hours, w
             stored.cover_expires_at,
         )
         writing = asyncio.create_task(write_back(pool, [chunk]))
-        while not await application.fetchval(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        ):
+        while not await waits_for_a_lock(pool):
             if writing.done():  # it has waited as long as it does, and left the row due
                 break
         await transaction.commit()
