@@ -97,8 +97,9 @@ class Build:
 
 @dataclass
 class Took:
-    """Seconds from before the INSERT, or the job, until …"""
+    """Seconds from before the INSERT, or the job's, until it has returned; until …"""
 
+    given: list[float] = field(default_factory=list)
     asked: list[float] = field(default_factory=list)
     stored: list[float] = field(default_factory=list)
 
@@ -196,6 +197,7 @@ async def wait_for_cover(one: Contestant, upstream: Upstream) -> None:
     first = len(upstream.emulator.record)
     begun, begun_at = monotonic(), time.time()
     await one.give(open_id, video_id)
+    one.took.given.append(monotonic() - begun)
     while (asked_at := upstream.asked_at(video_id, first)) is None:
         check_time(begun, one.name)
         await asyncio.sleep(0.002)
@@ -262,11 +264,22 @@ def worker(url: str, base_url: str) -> Iterator[None]:
 
 def show_contestants(contestants: Sequence[Contestant]) -> None:
     print_table(
-        ["", "tries", "asked for: p50 ms", "p99", "max", "stored: p50 ms", "p99", "max"],
+        [
+            "",
+            "tries",
+            "given: p50 ms",
+            "asked for: p50 ms",
+            "p99",
+            "max",
+            "stored: p50 ms",
+            "p99",
+            "max",
+        ],
         [
             [
                 one.name,
                 str(len(one.took.asked)),
+                f"{1000 * median(one.took.given):.1f}",
                 *figures(one.took.asked),
                 *figures(one.took.stored),
             ]
@@ -282,7 +295,7 @@ def figures(took: Sequence[float]) -> list[str]:
     if not took:
         return ["-"] * 3
     return [
-        f"{1000 * value:.0f}" for value in (quantile(took, 0.5), quantile(took, 0.99), max(took))
+        f"{1000 * value:.1f}" for value in (quantile(took, 0.5), quantile(took, 0.99), max(took))
     ]
 
 
