@@ -1,7 +1,7 @@
 """A statement that takes long on one of several hosts: only a host that is silent is left."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
 
 import pytest
@@ -56,6 +56,13 @@ def most_looks(seconds):
     return MOST_LOOKS if seconds < SLOW_SECONDS + 0.4 else 2 * seconds
 
 
+async def fill(pool):
+    """Open all its connections."""
+    async with AsyncExitStack() as stack:
+        for _ in range(POOL_SIZE):
+            await stack.enter_async_context(acquired(pool))
+
+
 async def slow(pool, seconds=SLOW_SECONDS):
     async with acquired(pool) as connection:
         return await connection.fetchval(f"SELECT 1 FROM pg_sleep({seconds})")
@@ -84,14 +91,19 @@ async def test_a_pooler_that_is_busy_is_not_left_for_another_of_the_same_server(
         assert await slow(pool, 1.2) == 1
 
 
-async def test_a_host_that_answers_is_looked_at_more_and_more_seldom(proxies):
+async def test_a_host_that_answers_is_looked_at_more_and_more_seldom(proxies, monkeypatch):
     """All that wait share one look, and the other host is not asked at all."""
+    # A busy machine may need more than the usual fifth of a second until the other one is asked.
+    monkeypatch.setattr("refresher.postgres.lookout.AT_ONCE_SECONDS", 10.0)
+    monkeypatch.setattr("refresher.postgres.lookout.ANSWER_SECONDS", 10.0)
     one, two, url = proxies
     async with connected(url, application_name="tests") as pool:
-        await asyncio.gather(*(slow(pool, 0.2) for _ in range(POOL_SIZE)))
-        opened, began = one.accepted + two.accepted, monotonic()
+        await fill(pool)
+        opened, began = (one.accepted, two.accepted), monotonic()
         assert await asyncio.gather(*(slow(pool) for _ in range(POOL_SIZE))) == [1] * POOL_SIZE
-        assert 1 <= one.accepted + two.accepted - opened <= most_looks(monotonic() - began)
+        looks = (one.accepted - opened[0], two.accepted - opened[1])
+        assert 1 <= max(looks) <= most_looks(monotonic() - began)
+        assert min(looks) == 0
 
 
 async def test_a_host_that_answers_slowly_is_looked_at_as_seldom(proxies, monkeypatch):
@@ -100,7 +112,7 @@ async def test_a_host_that_answers_slowly_is_looked_at_as_seldom(proxies, monkey
     monkeypatch.setattr("refresher.postgres.lookout.ANSWER_SECONDS", 10.0)
     one, two, url = proxies
     async with connected(url, application_name="tests") as pool:
-        await asyncio.gather(*(slow(pool, 0.2) for _ in range(POOL_SIZE)))
+        await fill(pool)
         for proxy in (one, two):
             proxy.slow(0.03)
         opened, began = one.accepted + two.accepted, monotonic()
