@@ -239,7 +239,7 @@ _ports = _ports_of_this_worker()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free and stays so until the test listens on it."""
+    """A free port of 127.0.0.1 that neither the system nor another worker gives away meanwhile."""
     while True:
         with socket.socket() as listener, suppress(OSError):
             listener.bind(("127.0.0.1", port := next(_ports)))

@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from tests.conftest import administer, eventually
+from tests.conftest import administer, eventually, waits_for_a_lock
 from tests.test_attach import APPLICATION, add_user, attach, unnoted
 
 OTHER = """
@@ -235,15 +235,7 @@ async def test_an_application_that_locks_the_other_way_round_is_not_the_victim(
     async with application.acquire() as other:
         await other.execute("BEGIN; UPDATE users SET seen_at = now()")
         attaching = asyncio.create_task(refresher(*attach()))
-
-        async def waits():
-            return await application.fetchval(
-                "SELECT count(*) FROM pg_locks WHERE NOT granted"
-                " AND relation = 'users'::regclass AND database ="
-                " (SELECT oid FROM pg_database WHERE datname = current_database())"
-            )
-
-        await eventually(waits, "attach waiting for the users")
+        await eventually(lambda: waits_for_a_lock(application), "attach waiting for the users")
         await other.execute("INSERT INTO clips (user_id, tiktok_id) VALUES (1, '9'); COMMIT")
     assert (await attaching)[0] == 0
     assert len(await application.fetch("SELECT FROM refresher.videos")) == 3

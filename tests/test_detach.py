@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from refresher.attachments import Attachments
 from refresher.postgres.attached import read_attachments, walk_step
-from tests.conftest import eventually
+from tests.conftest import eventually, waits_for_a_lock
 from tests.test_attach import APPLICATION, add_user, attach, settled, store_covers, stored
 
 DIRECT = {
@@ -133,15 +133,7 @@ async def test_a_table_that_is_attached_meanwhile_still_hears_of_covers(applicat
     async with application.acquire() as other:
         await other.execute(f"BEGIN; {script}")
         detaching = asyncio.create_task(refresher("detach", "--table", "clips"))
-
-        async def waits():
-            return await application.fetchval(
-                "SELECT count(*) FROM pg_locks WHERE NOT granted"
-                " AND relation = 'refresher.attachments'::regclass AND database ="
-                " (SELECT oid FROM pg_database WHERE datname = current_database())"
-            )
-
-        await eventually(waits, "detach waiting for the attach")
+        await eventually(lambda: waits_for_a_lock(application), "detach waiting for the attach")
         await other.execute("COMMIT")
     assert (await detaching)[0] == 0
     carried = "SELECT count(*) FROM pg_trigger WHERE tgname = 'videos_carried'"
