@@ -33,8 +33,10 @@ from refresher.postgres.database import Pool, connected
 from refresher.postgres.migrate import migrate
 from tests.launcher import Launcher, Process, into, launching
 
-#: An example may take as long as it needs.
-hypothesis.settings.register_profile("suite", deadline=None)
+#: An example may take as long as it needs, also on a machine that others keep busy.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("suite")
 
 #: Long enough for a slow machine. No test asserts it.
@@ -74,6 +76,19 @@ def kept_inside(request: pytest.FixtureRequest) -> Iterator[None]:
     _kept_inside.append(f"tests/{folder.name}")
     yield
     _kept_inside.clear()
+
+
+def pass_on_signals() -> None:
+    """What a script ignores when it runs the suite in the background, our programs do not.
+
+    An ignored signal stays ignored in all that is started; one that is handled does not.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
+pass_on_signals()
 
 
 @pytest.hookimpl(trylast=True)

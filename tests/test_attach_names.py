@@ -34,6 +34,37 @@ async def application(pool):
     return pool
 
 
+SPELLED = """
+CREATE SCHEMA "my.shop";
+CREATE TABLE "my.shop"."Clips ""of"" all" (open_id text, video_id text, UNIQUE (open_id, video_id));
+CREATE TABLE "Clip" (LIKE "my.shop"."Clips ""of"" all" INCLUDING ALL);
+CREATE TABLE "a.b" (LIKE "Clip" INCLUDING ALL);
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ('"my.shop"."Clips ""of"" all"', '"my.shop"."Clips ""of"" all"'),
+        ('Public."Clip"', 'public."Clip"'),
+        ("Clip", 'public."Clip"'),
+        ("public.Clip", 'public."Clip"'),
+        ("PUBLIC.CLIPS", "public.clips"),
+        ('"a.b"', 'public."a.b"'),
+        ("public.a.b", 'public."a.b"'),
+    ],
+)
+async def test_a_name_is_taken_as_written_or_as_sql_reads_it(application, refresher, name, table):
+    """Attached by it, asked for and detached by it."""
+    await application.execute(SPELLED)
+    options = {} if table == "public.clips" else DIRECT
+    code, _, err = await refresher(*attach(table=name, **options))
+    assert (code, unnoted(err)) == (0, "")
+    assert await application.fetchval("SELECT tables[1] FROM refresher.attachments") == table
+    assert (await refresher("attach", "--check", "--table", name))[0] == 0
+    assert (await refresher("detach", "--table", name))[0] == 0
+
+
 async def test_tables_of_like_names_do_not_share_a_trigger(application, database, refresher):
     """`shop.videos` and `shop_videos`; `clips` with a join and `clips_account`; a made name."""
     await application.execute(ALIKE)

@@ -19,9 +19,19 @@ CREATE TABLE odd (open_id uuid, video_id integer, expires date, UNIQUE (open_id,
 CREATE TABLE "of
 mine" ();
 ALTER TABLE clips ADD "$refresher$" text;
+CREATE DOMAIN kept_url AS text CONSTRAINT own_host CHECK (VALUE LIKE 'https://cdn.app.test/%');
+CREATE DOMAIN short_url AS varchar(200);
+CREATE FUNCTION is_kept(text) RETURNS boolean LANGUAGE sql AS $$ SELECT $1 LIKE '%/kept/%' $$;
+CREATE TABLE strict (
+    open_id text, video_id text, kept kept_url, short short_url, cover text, expires timestamptz,
+    checked text CONSTRAINT checked_is_kept CHECK (is_kept(checked)),
+    CONSTRAINT never_both CHECK (cover IS NULL OR expires IS NULL),
+    UNIQUE (open_id, video_id)
+);
 CREATE TABLE texts (user_id text, tiktok_id text, UNIQUE (user_id, tiktok_id));
 """
 DIRECT = {"account_table": None, "open_id": None, "where": None, "cover": None, "expires": None}
+OF_STRICT = DIRECT | {"table": "strict", "video_id": "video_id", "account": "open_id"}
 OF_CLIP = DIRECT | {"table": "public.Clip", "video_id": "videoId", "account": "openId"}
 
 REFUSED = {
@@ -65,6 +75,34 @@ REFUSED = {
     "a generated column": (
         OF_CLIP | {"cover": "made"},
         "--cover: public.Clip.made is generated: nothing can be written to it",
+    ),
+    "a domain that takes no cover": (
+        OF_STRICT | {"cover": "kept"},
+        (
+            "--cover: public.strict.kept does not take a cover such as TikTok's: value for domain"
+            ' public.kept_url violates check constraint "own_host"'
+        ),
+    ),
+    "a domain that cuts it off": (
+        OF_STRICT | {"cover": "short"},
+        (
+            "--cover: public.strict.short does not take a cover such as TikTok's: type"
+            " public.short_url keeps a part of it only"
+        ),
+    ),
+    "a constraint that refuses it": (
+        OF_STRICT | {"cover": "checked"},
+        (
+            "--cover: public.strict.checked does not take a cover such as TikTok's: it violates"
+            " check constraint checked_is_kept"
+        ),
+    ),
+    "a constraint over cover and expiry": (
+        OF_STRICT | {"cover": "cover", "expires": "expires"},
+        (
+            "--cover: public.strict.cover does not take a cover such as TikTok's: it violates"
+            " check constraint never_both"
+        ),
     ),
     "not unique": (
         DIRECT | {"table": "bare", "video_id": "video_id", "account": "open_id"},
@@ -148,6 +186,18 @@ async def test_a_mapping_that_does_not_fit_is_refused(application, refresher, ca
     changed, line = REFUSED[case]
     assert await refresher(*attach(**changed)) == (2, "", f"refresher: {line}\n")
     assert await left_behind(application) == 0
+
+
+async def test_constraints_that_take_covers_are_no_obstacle(application, refresher):
+    """One that only rows can tell of, too, and one that is not enforced, where there is such."""
+    await application.execute(
+        "ALTER TABLE clips ADD CHECK (cover_url ~ '^https://[a-z0-9.-]+[.]tiktokcdn[.]com/'),"
+        " ADD CHECK (cover_url IS NULL OR title IS NOT NULL)"
+    )
+    if await application.fetchval("SELECT current_setting('server_version_num')::int") >= 180000:
+        await application.execute("ALTER TABLE clips ADD CHECK (cover_url IS NULL) NOT ENFORCED")
+    code, _, err = await refresher(*attach())
+    assert (code, unnoted(err)) == (0, "")
 
 
 async def test_a_user_without_an_open_id_is_named(application, refresher):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -263,8 +264,14 @@ async def receiver():
         yield receiver
 
 
+@pytest.fixture(scope="session")
+def fonts():
+    """Matplotlib's list of the machine's fonts: whoever makes it first may be told to wait."""
+    import_module("matplotlib.font_manager")
+
+
 @pytest.fixture
-async def terminal(clone, database, empty_database, refresher, start, serve, receiver):
+async def terminal(fonts, clone, database, empty_database, refresher, start, serve, receiver):
     """A terminal with the settings of a daemon that has refreshed a cover, and has a table attached."""
     world = await serve()
     world.emulator.add_account(OPEN_ID, "act.one")

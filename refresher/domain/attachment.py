@@ -245,6 +245,8 @@ class Tables:
     #: Of `--where` and `--account-where`; None where there is none.
     where: Condition | None = None
     account_where: Condition | None = None
+    #: Why the columns for covers would take none; None: nothing says so.
+    cover_refusal: str | None = None
 
 
 def name_of(table: Table) -> str:

@@ -47,7 +47,7 @@ def obstacles(mapping: AnyMapping, tables: Tables) -> Iterator[str]:
     for each in filter(None, (table, accounts)):
         yield from _lacking_rights(each)
     if isinstance(mapping, VideoMapping):
-        yield from _unwritable(mapping, table)
+        yield from [*_unwritable(mapping, table)] or _refused(mapping, tables)
     yield from lacking_indexes(mapping, tables)
 
 
@@ -222,3 +222,11 @@ def _unwritable(mapping: VideoMapping, videos: Table) -> Iterator[str]:
                 f"{option}: {videos.shown}.{name} is {column.shown}, and covers are longer: ALTER "
                 f"TABLE {videos.quoted} ALTER {column.quoted} TYPE text"
             )
+
+
+def _refused(mapping: VideoMapping, tables: Tables) -> Iterator[str]:
+    if tables.table and tables.cover_refusal:
+        yield (
+            f"--cover: {tables.table.shown}.{mapping.cover} does not take a cover such as "
+            f"TikTok's: {tables.cover_refusal}"
+        )

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -28,6 +28,7 @@ from refresher.postgres.attaching.script import (
     detach_script,
     trigger_definitions,
 )
+from refresher.postgres.attaching.trial import cover_refusal
 from refresher.postgres.database import SCAN_SECONDS, Pool, Pooled, acquired
 from refresher.postgres.failures import RightMissingError, first_line
 from refresher.postgres.statements import statement
@@ -118,7 +119,10 @@ async def plan(pool: Pool, mapping: AnyMapping, version: str) -> Plan:
 
 
 async def _tables(connection: Pooled, mapping: AnyMapping) -> Tables:
-    return await with_conditions(connection, mapping, await read_tables(connection, mapping))
+    """What the catalogue says, and what could be tried."""
+    tables = await read_tables(connection, mapping)
+    refusal = await cover_refusal(connection, mapping, tables.table)
+    return replace(await with_conditions(connection, mapping, tables), cover_refusal=refusal)
 
 
 async def _refuse_taken(connection: Pooled, table: Table) -> None:

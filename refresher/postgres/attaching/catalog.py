@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from asyncpg import Record
+import asyncpg
 
 from refresher.domain.attachment import AnyMapping, Column, Index, Table, Tables, Trigger
 from refresher.postgres.database import Pooled
@@ -12,6 +12,9 @@ from refresher.postgres.statements import statement
 
 #: Bytes of a name that the server keeps.
 LONGEST_NAME: Final = 63
+
+#: Schema and table.
+PARTS: Final = 2
 
 ATTACHED_TABLE: Final = statement("attached_table")
 
@@ -26,24 +29,31 @@ async def read_tables(connection: Pooled, mapping: AnyMapping) -> Tables:
 
 
 async def read_table(connection: Pooled, name: str) -> Table | None:
-    """The table of this name, which is taken as it is written; None if there is none."""
-    for schema, table in _spellings(name):
-        if any(len(each.encode()) > LONGEST_NAME for each in (schema or "", table)):
-            continue  # there is none
-        row = await connection.fetchrow(*ATTACHED_TABLE(schema=schema, table=table))
-        if row:
-            return _table(row)
-    return None
+    """The table of this name, as it is written or as SQL reads it; None if there is none."""
+    return await _find(connection, name.split(".", 1)) or await _find(
+        connection, await _as_sql_reads(connection, name)
+    )
 
 
-def _spellings(name: str) -> Sequence[tuple[str | None, str]]:
-    """Schema and table as written, with capitals; then as SQL reads them without quotes."""
-    *schemas, table = (part.strip('"') for part in name.split(".", 1))
+async def _as_sql_reads(connection: Pooled, name: str) -> Sequence[str]:
+    """Its parts: without quotes in small letters, within quotes with dots."""
+    try:
+        parts: Sequence[str] = await connection.fetchval("SELECT parse_ident($1)", name)
+    except asyncpg.InvalidParameterValueError:
+        return ()
+    return parts
+
+
+async def _find(connection: Pooled, parts: Sequence[str]) -> Table | None:
+    if not 1 <= len(parts) <= PARTS or any(len(each.encode()) > LONGEST_NAME for each in parts):
+        return None
+    *schemas, table = parts
     schema = schemas[0] if schemas else None
-    return ((schema, table), (schema and schema.lower(), table.lower()))
+    row = await connection.fetchrow(*ATTACHED_TABLE(schema=schema, table=table))
+    return _table(row) if row else None
 
 
-def _table(row: Record) -> Table:
+def _table(row: asyncpg.Record) -> Table:
     columns, indexes, triggers = (
         json.loads(row[name] or empty)
         for name, empty in (("columns", "{}"), ("indexes", "[]"), ("triggers", "{}"))

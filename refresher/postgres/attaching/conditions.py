@@ -50,7 +50,7 @@ async def _condition(
     if QUOTE in given or not given.isprintable():
         return Condition(given, None, f"expected one line without {QUOTE}")
     try:
-        async with _undone(connection):
+        async with undone(connection):
             return await _read(connection, table, given)
     except asyncpg.InterfaceError:
         return Condition(given, None, "there is no value for a parameter")
@@ -102,7 +102,7 @@ def _reason(error: asyncpg.PostgresError) -> str:
 
 
 @asynccontextmanager
-async def _undone(connection: Pooled) -> AsyncIterator[None]:
+async def undone(connection: Pooled) -> AsyncIterator[None]:
     """A transaction that leaves nothing behind."""
     transaction = connection.transaction()
     await transaction.start()
