@@ -158,6 +158,19 @@ async def test_replicas_share_the_turns(pool, replica):
     assert logs[0]["served_by_life_left"] in ({"under 1 h": 1}, {"under 3 h": 1})
 
 
+async def test_more_probes_an_hour_begin_at_once(pool, replica):
+    """The next one does not wait for the turn of the rarer ones."""
+    await store(pool, 3000, 4000, 5000)
+    probing = await replica(serve_all)
+    probing.per_hour = 1
+    await probing.probe()
+    probing.per_hour = 3600
+    await probing.probe()
+    assert len(probing.fetcher.urls) == 2
+    left = await pool.fetchval("SELECT next_at - now() FROM refresher.probing")
+    assert left <= timedelta(seconds=1)
+
+
 async def test_each_probe_is_told_of_once(pool, replica):
     """Together after an hour, by one replica; a refusal at once."""
     await store(pool, *range(3000, 10_000, 500))

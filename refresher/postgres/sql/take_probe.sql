@@ -4,4 +4,6 @@ VALUES (now() + :every::interval)
 ON CONFLICT (only_row) DO UPDATE
 SET next_at = excluded.next_at
 WHERE p.next_at <= now()
+   -- From a time when turns were rarer: what probes that came early put off is less.
+   OR p.next_at > now() + 8 * :every::interval
 RETURNING true
