@@ -177,9 +177,9 @@ async def test_clocks_that_differ(database, monkeypatch):
     """Only this machine's is off: a warning, as the database's decides."""
     assert (await outcome(database, "database.clock"))[0] is OK
     now = doctor._wall_clock
-    monkeypatch.setattr(doctor, "_wall_clock", lambda: now() + timedelta(minutes=5))
+    monkeypatch.setattr(doctor, "_wall_clock", lambda: now() + timedelta(hours=2, seconds=30))
     found = await outcome(database, "database.clock")
-    assert found == (WARNING, "the database's clock is 5 min behind this machine's")
+    assert found == (WARNING, "the database's clock is 2 h behind this machine's")
 
 
 @pytest.mark.skipif(not faults.pgbouncer_program(), reason="PgBouncer is not installed")
@@ -427,10 +427,10 @@ async def test_a_pause_of_everything(database, pool):
     """A problem once covers have expired."""
     check = "freshness.paused"
     assert (await outcome(database, check))[0] is OK
-    await pool.execute("UPDATE refresher.app SET paused_since = now() - interval '10 minutes'")
+    await pool.execute("UPDATE refresher.app SET paused_since = now() - interval '2 hours'")
     assert await outcome(database, check) == (
         WARNING,
-        "everything has been paused for 10 min: no cover is asked for",
+        "everything has been paused for 2 h: no cover is asked for",
     )
     await store(pool, life=timedelta(hours=-1))
     (paused,) = (await findings(database))[check]
