@@ -40,7 +40,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 #: Long enough for a slow machine. No test asserts it.
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 #: Below those that Linux gives to whoever connects or asks for any port: it would give ours away.
 PORTS = range(20_000, 32_768)
 #: Workers of the suite whose ports are never the same.

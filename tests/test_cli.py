@@ -472,7 +472,7 @@ async def test_status_tells_partitions(refresher):
 
 async def test_the_demo_stops_by_itself_with_a_table(refresher):
     """Nothing to configure: covers of 19 accounts live, one account has a dead token."""
-    code, out, err = await refresher("demo", "--seconds", "4")
+    code, out, err = await refresher("demo", "--seconds", "8")
     assert (code, err) == (0, "")
     assert "account.parked" in out
     row = re.findall(r"[\d.,]+", out.splitlines()[-2])

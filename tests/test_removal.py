@@ -204,7 +204,7 @@ async def test_a_table_that_cannot_be_read_counts_as_one_that_has_it(remove, poo
 async def test_a_token_request_under_way_is_waited_for(world, remove, start, pool):
     """Its new pair is stored and revoked: no refresh token is used twice, none is lost."""
     world.emulator.options = type(world.emulator.options)(
-        latency_seconds=3, old_access_tokens="die"
+        latency_seconds=8, old_access_tokens="die"
     )
     await authorize(world, "ana", 3, lives=2)
     daemon = await start(world, **SETTINGS)
