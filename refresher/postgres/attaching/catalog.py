@@ -12,7 +12,6 @@ from refresher.postgres.statements import statement
 
 #: Bytes of a name that the server keeps.
 LONGEST_NAME: Final = 63
-
 #: Schema and table.
 PARTS: Final = 2
 
