@@ -2,12 +2,10 @@
 
 from alembic import context
 
-SCHEMA = "refresher"
-
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
-    version_table_schema=SCHEMA,
+    version_table_schema=context.config.attributes["schema"],
     transaction_per_migration=False,
 )
 with context.begin_transaction():

@@ -123,7 +123,9 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
     database_url = settings.database_url.get_secret_value()
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        pool = await enter(connected(database_url, application_name=APPLICATION_NAME))
+        pool = await enter(
+            connected(database_url, schema=settings.schema_name, application_name=APPLICATION_NAME)
+        )
         common = _common(settings, replica, pool)
         tiktok = await enter(
             opened(settings.tiktok_base_url, settings.concurrency, common.credentials)

@@ -21,7 +21,7 @@ from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.failures import first_line
 from refresher.postgres.sealing import Sealer, read_tokens
-from refresher.settings import PREFIX, Settings, split_keys, unknown_names
+from refresher.settings import VARIABLES, Settings, split_keys, unknown_names
 
 #: For all of it, whatever does not answer, if the database is near.
 SECONDS: Final = 3.0
@@ -40,8 +40,7 @@ F = TypeVar("F")
 
 def configured(error: str | None) -> facts.Configured:
     """The settings, of which `error` says what is wrong."""
-    names = [PREFIX + name.upper() for name in Settings.model_fields]
-    return facts.Configured(error, unknown_names(), names)
+    return facts.Configured(error, unknown_names(), list(VARIABLES))
 
 
 def without_settings(error: str) -> dict[type, object]:
@@ -117,7 +116,9 @@ async def _examine_database(examination: Examination, settings: Settings) -> Non
     url = settings.database_url.get_secret_value()
     try:
         examination.put(facts.Parameters(ignored_parameters(url)))
-        async with connected(url, application_name="refresher-doctor") as pool:
+        async with connected(
+            url, schema=settings.schema_name, application_name="refresher-doctor"
+        ) as pool:
             server = await examination.in_time(vitals.read_server(pool, _wall_clock))
             for fact in server:
                 examination.put(fact)

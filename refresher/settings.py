@@ -25,6 +25,7 @@ from refresher.domain.credentials import AppCredentials
 from refresher.domain.due import DuePolicy
 from refresher.domain.limits import HIGHEST_LIMIT, YEAR_SECONDS
 from refresher.domain.pacing import Pace, lease_seconds
+from refresher.domain.schema_name import EXPECTED_NAME, USUAL_SCHEMA, is_schema_name
 from refresher.domain.webhooks import Target
 from refresher.setting_files import BadSettingFileError, Found, read_env_file, read_secrets
 
@@ -71,6 +72,12 @@ def _listen(value: str) -> str:
         if host.encode("idna") and port.isdecimal() and 0 <= int(port) <= LAST_PORT:
             return value
     raise ValueError("expected host:port")
+
+
+def _schema_name(value: str) -> str:
+    if not is_schema_name(value):
+        raise ValueError(EXPECTED_NAME)
+    return value
 
 
 def _credential(value: SecretStr) -> SecretStr:
@@ -192,6 +199,10 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console", "auto"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     probes_per_hour: Annotated[int, Field(ge=0, le=3600)] = 6
+    #: Not `schema`, which the base class has.
+    schema_name: Annotated[
+        str, AfterValidator(_schema_name), Field(validation_alias="REFRESHER_SCHEMA")
+    ] = USUAL_SCHEMA
 
     #: Names with our prefix that no setting has, with the place in a file.
     _ignored: tuple[str, ...] = PrivateAttr(default=())
@@ -273,6 +284,18 @@ class Settings(BaseSettings):
         return self.token_management == "managed"  # noqa: S105 - a mode
 
 
+def _key(field: str) -> str:
+    """The name by which the class takes the value of a field."""
+    return str(Settings.model_fields[field].validation_alias or field)
+
+
+#: Of each variable, the name by which the class takes its value.
+VARIABLES: Final = {
+    _key(name) if _key(name) != name else PREFIX + name.upper(): _key(name)
+    for name in Settings.model_fields
+}
+
+
 def read_settings(**overrides: object) -> Settings:
     """The settings in force; `overrides` come first.
 
@@ -282,7 +305,8 @@ def read_settings(**overrides: object) -> Settings:
     given: dict[str, Any] = {}
     for found in reversed(files):  # the last one wins
         given |= _fields(found)
-    given |= {**EnvSettingsSource(Settings)(), **overrides}
+    given |= EnvSettingsSource(Settings)()
+    given |= {_key(name): value for name, value in overrides.items()}
     try:
         settings = Settings(**given)
     except ValidationError as error:
@@ -324,14 +348,11 @@ def _unknown(*files: Found) -> tuple[str, ...]:
 
 def _fields(found: Found) -> dict[str, Any]:
     """Values by field, without empty ones."""
-    return {
-        name.removeprefix(PREFIX).lower(): value for name, value in found.values.items() if value
-    }
+    return {VARIABLES[name.upper()]: value for name, value in found.values.items() if value}
 
 
 def _is_known(variable: str) -> bool:
-    name = variable.upper()
-    return name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() in Settings.model_fields
+    return variable.upper() in VARIABLES
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:
@@ -345,7 +366,7 @@ def _complaint(item: Mapping[str, Any]) -> str:
     field = str(item["loc"][0]) if item["loc"] else None
     if field is None:
         return expected(item)  # of several settings, which it names
-    name = PREFIX + field.upper()
+    name = field if field in VARIABLES else PREFIX + field.upper()
     if item["type"] == "missing":
         return f"{name} is not set: {EXPECTED_URL}"
     if field == "database_url" and item["type"] == "value_error":

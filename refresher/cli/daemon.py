@@ -88,15 +88,18 @@ def migrate(
     from refresher.postgres.partitioning import PartitioningRefusedError, partition_videos
     from refresher.settings import read_settings
 
-    database_url = database_url_of(read_settings())
+    settings = read_settings()
+    database_url, schema = database_url_of(settings), settings.schema_name
     say_ignored(database_url)
-    migrated = uvloop.run(migrate_database(database_url))
+    migrated = uvloop.run(migrate_database(database_url, schema))
     if video_partitions is None:
         print(f"migrated to revision {SCHEMA_REVISION}" if migrated else "nothing to migrate")
         return
     try:
         with progress("pages of videos") as on_progress:
-            rows = uvloop.run(partition_videos(database_url, video_partitions, on_progress))
+            rows = uvloop.run(
+                partition_videos(database_url, video_partitions, on_progress, schema=schema)
+            )
     except PartitioningRefusedError as error:
         raise Misuse(str(error)) from None
     if rows is None:

@@ -30,7 +30,11 @@ def say_ignored(database_url: str) -> None:
 
 def with_database(settings: Settings, unit: Callable[[Pool], Coroutine[Any, Any, T]]) -> T:
     async def with_pool() -> T:
-        async with connected(database_url_of(settings), application_name="refresher-cli") as pool:
+        async with connected(
+            database_url_of(settings),
+            schema=settings.schema_name,
+            application_name="refresher-cli",
+        ) as pool:
             await check_migrated(pool)
             await check_role(pool)
             return await unit(pool)

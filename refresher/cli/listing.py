@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from refresher.cli.output import Misuse, print_table, say, short, terminal_width, unmarked
-from refresher.domain.cells import safe_cell
+from refresher.domain.spreadsheet import safe_cell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from refresher.csv_files.complaints import Doubts
-from refresher.domain.cells import Rounding, rounding
+from refresher.domain.spreadsheet import Rounding, rounding
 
 
 @dataclass(slots=True)

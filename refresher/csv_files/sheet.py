@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from refresher.csv_files.complaints import MOST_NAMED, STANDARD_INPUT, BadFileError, Doubts, named
-from refresher.domain.cells import BLANKS, shown
+from refresher.domain.spreadsheet import BLANKS, shown
 
 COLUMN_NAME: Final = re.compile(r"[a-z_;| ]{0,60}", re.IGNORECASE)
 SEPARATORS: Final = ",;\t"

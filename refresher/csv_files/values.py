@@ -6,7 +6,10 @@ Each function raises `ValueError`, or `CoverUnusable` for a cover, which says wh
 from datetime import UTC, datetime
 from typing import Final
 
-from refresher.domain.cells import (
+from refresher.domain.errors import CoverUnusable
+from refresher.domain.expiry import named_expiry, usable_url
+from refresher.domain.model import usable_token
+from refresher.domain.spreadsheet import (
     ACCESS_TOKEN,
     REFRESH_TOKEN,
     bare_token,
@@ -15,9 +18,6 @@ from refresher.domain.cells import (
     time_value,
     video_id_digits,
 )
-from refresher.domain.errors import CoverUnusable
-from refresher.domain.expiry import named_expiry, usable_url
-from refresher.domain.model import usable_token
 
 #: What a column of tokens holds, and what it holds if two columns are exchanged.
 KINDS: Final = {

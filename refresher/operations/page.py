@@ -14,9 +14,9 @@ from typing import Final
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
-from refresher.domain.cells import safe_cell
 from refresher.domain.clocks import Clock
 from refresher.domain.errors import DatabaseUnavailable
+from refresher.domain.spreadsheet import safe_cell
 from refresher.logs import notable
 from refresher.operations.drawing import Drawing
 from refresher.operations.lists import Busy

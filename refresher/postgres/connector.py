@@ -14,10 +14,12 @@ from refresher.domain.connection_string import (
     ConnectionStringError,
     read_connection_string,
 )
+from refresher.domain.schema_name import USUAL_SCHEMA
 from refresher.postgres.failures import ConnectionsUsedUpError, DatabaseRefusedError
 from refresher.postgres.hosts import Hosts
 from refresher.postgres.lookout import Lookout
-from refresher.postgres.opening import Connection, Opener, terminated_on_error
+from refresher.postgres.naming import Connection
+from refresher.postgres.opening import Opener, terminated_on_error
 from refresher.postgres.times import set_time_codec
 
 #: When the server gives us no more connections, we do not ask for another one for so long.
@@ -32,10 +34,15 @@ class Connector:
     """
 
     def __init__(
-        self, database_url: str, *, application_name: str, clock: Clock = monotonic
+        self,
+        database_url: str,
+        *,
+        application_name: str,
+        schema: str = USUAL_SCHEMA,
+        clock: Clock = monotonic,
     ) -> None:
         wanted = _read(database_url)
-        self._opener = Opener(wanted, application_name=application_name)
+        self._opener = Opener(wanted, schema=schema, application_name=application_name)
         self._hosts = Hosts(wanted, self._opener)
         self._clock = clock
         self._full_until = 0.0

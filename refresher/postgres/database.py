@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from refresher.domain.errors import DatabaseUnavailable, StatementFailed
+from refresher.domain.schema_name import USUAL_SCHEMA
 from refresher.postgres.connector import Connector
 from refresher.postgres.failures import (
     DRIVER_ERRORS,
@@ -16,7 +17,8 @@ from refresher.postgres.failures import (
     available,
     is_lost,
 )
-from refresher.postgres.opening import ACQUIRE_SECONDS, RELEASE_SECONDS, Connection
+from refresher.postgres.naming import Connection, connection_class, schema_of
+from refresher.postgres.opening import ACQUIRE_SECONDS, RELEASE_SECONDS
 from refresher.postgres.statements import statement
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ SCAN_SECONDS: Final = 86_400.0
 #: The revision this code was written for; a later one only adds (expand and contract).
 SCHEMA_REVISION: Final = "0016"
 REVISION: Final = statement("revision")
+WRITTEN_TO: Final = statement("schema/written_to")
 
 
 class SchemaNotMigratedError(Exception):
@@ -57,11 +60,19 @@ class SchemaTooNewError(Exception):
 
 
 @asynccontextmanager
-async def connected(database_url: str, *, application_name: str) -> AsyncIterator[Pool]:
-    """A pool that opens connections when they are needed, so it starts without a database, too."""
-    connector = Connector(database_url, application_name=application_name, clock=monotonic)
+async def connected(
+    database_url: str, *, application_name: str, schema: str = USUAL_SCHEMA
+) -> AsyncIterator[Pool]:
+    """A pool for the cell of this schema.
+
+    It opens connections when they are needed, so it starts without a database, too.
+    """
+    connector = Connector(
+        database_url, application_name=application_name, schema=schema, clock=monotonic
+    )
     pool = asyncpg.create_pool(
         connect=connector,
+        connection_class=connection_class(schema),
         min_size=0,
         max_size=POOL_SIZE,
         # Nothing we do outlives its transaction, so there is nothing to reset.
@@ -167,8 +178,16 @@ async def read_revision(pool: Pool) -> str | None:
 async def check_migrated(pool: Pool) -> None:
     """Raises `SchemaNotMigratedError`, or `DatabaseUnavailable`."""
     revision = await read_revision(pool)
-    if revision is None or revision < SCHEMA_REVISION:
+    async with acquired(pool) as connection:
+        schema = schema_of(connection)
+        if revision is None or revision < SCHEMA_REVISION:
+            raise SchemaNotMigratedError(
+                f"schema {schema}: expected revision {SCHEMA_REVISION} or newer, not "
+                f"{revision or 'an empty database'}; run refresher migrate"
+            )
+        written_to = await connection.fetchval(*WRITTEN_TO())
+    if written_to != schema:
         raise SchemaNotMigratedError(
-            f"schema refresher: expected revision {SCHEMA_REVISION} or newer, not "
-            f"{revision or 'an empty database'}; run refresher migrate"
+            f"schema {schema}: expected a cell of its own, but its triggers write to schema "
+            f"{written_to}: it was renamed or copied; give it its name back"
         )

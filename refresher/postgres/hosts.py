@@ -12,7 +12,8 @@ from refresher.domain.connection_string import ConnectionString, Host
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.postgres.connect_errors import errors_named, kind_of_all
 from refresher.postgres.failures import ReadOnlyError, StandbyError
-from refresher.postgres.opening import Connection, Opener, terminated_on_error
+from refresher.postgres.naming import Connection
+from refresher.postgres.opening import Opener, terminated_on_error
 from refresher.postgres.staggered import first_of
 from refresher.postgres.statements import statement
 

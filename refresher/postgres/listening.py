@@ -14,7 +14,7 @@ from typing import Final
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.postgres.database import Pool, acquired, opened_beside
 from refresher.postgres.failures import available
-from refresher.postgres.opening import Connection
+from refresher.postgres.naming import Connection, named, schema_of
 from refresher.postgres.role import connection_limit
 from refresher.postgres.statements import statement
 
@@ -86,7 +86,8 @@ class Listener:
             proof = Proof(self._pool, f"refresher_{secrets.token_hex(8)}")
             await proof.begin(connection)
             await connection.execute(*KEEP_IDLE_SESSION())
-            await connection.add_listener(WAKE_CHANNEL, lambda *_: self._heard())
+            channel = named(WAKE_CHANNEL, schema_of(connection))
+            await connection.add_listener(channel, lambda *_: self._heard())
             self._unconnected = 0
             self._say(None)
             self._heard()  # what came before

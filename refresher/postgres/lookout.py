@@ -9,7 +9,7 @@ from refresher.domain.connection_string import Host
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.postgres.failures import ConnectionsUsedUpError
 from refresher.postgres.hosts import SILENT_SECONDS, Hosts
-from refresher.postgres.opening import Connection
+from refresher.postgres.naming import Connection
 
 #: How long a host may take to answer a new connection before the others are looked at, too.
 AT_ONCE_SECONDS: Final = 0.2

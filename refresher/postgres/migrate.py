@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from refresher.domain.schema_name import USUAL_SCHEMA
 from refresher.postgres.connector import Connector
 from refresher.postgres.database import SCAN_SECONDS, SCHEMA_REVISION, SchemaTooNewError
 from refresher.postgres.failures import available
@@ -31,14 +32,14 @@ SQL_SCHEMA: Final = "CREATE SCHEMA refresher"
 TRIGGERS_TO_ENABLE: Final = statement("schema/triggers_to_enable")
 
 
-async def migrate(database_url: str) -> bool:
-    """Apply the missing revisions in one transaction; whether there were any.
+async def migrate(database_url: str, schema: str = USUAL_SCHEMA) -> bool:
+    """Apply the missing revisions to a cell, in one transaction; whether there were any.
 
     Safe from several places at once. Needs no right to create what exists. Also enables again the
     triggers that must fire for replicated rows. Raises `DatabaseUnavailable`, also if a lock cannot
     be had or the server is read-only, and `SchemaTooNewError`.
     """
-    connector = Connector(database_url, application_name="refresher-migrate")
+    connector = Connector(database_url, schema=schema, application_name="refresher-migrate")
 
     async def connect(**_arguments: object) -> "asyncpg.Connection[asyncpg.Record]":
         return await connector.plain(command_timeout=SCAN_SECONDS)
@@ -55,14 +56,14 @@ async def migrate(database_url: str) -> bool:
     )
     try:
         with available():
-            return await _migrate(engine)
+            return await _migrate(engine, schema)
     finally:
         await engine.dispose()
 
 
-async def _migrate(engine: AsyncEngine) -> bool:
+async def _migrate(engine: AsyncEngine, schema: str) -> bool:
     try:
-        migrated = await _apply(engine)
+        migrated = await _apply(engine, schema)
         await _enable_triggers(engine)
     except DBAPIError as error:
         # The error of asyncpg itself lies two wrappers deep.
@@ -70,14 +71,14 @@ async def _migrate(engine: AsyncEngine) -> bool:
     return migrated
 
 
-async def _apply(engine: AsyncEngine) -> bool:
+async def _apply(engine: AsyncEngine, schema: str) -> bool:
     async with engine.begin() as connection:
         # No time-out for the advisory lock: the other process may take long.
         for statement in (SQL_LOCK, SQL_LOCK_TIMEOUT):
             await connection.exec_driver_sql(statement)
         if not (await connection.exec_driver_sql(SQL_HAS_SCHEMA)).scalar():
             await connection.exec_driver_sql(SQL_SCHEMA)
-        return await connection.run_sync(_upgrade)
+        return await connection.run_sync(_upgrade, schema)
 
 
 async def _enable_triggers(engine: AsyncEngine) -> None:
@@ -90,22 +91,23 @@ async def _enable_triggers(engine: AsyncEngine) -> None:
             await connection.exec_driver_sql(alteration)
 
 
-def _upgrade(connection: Connection) -> bool:
+def _upgrade(connection: Connection, schema: str) -> bool:
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()))
     config.attributes["connection"] = connection
-    before = _revision(connection)
+    config.attributes["schema"] = schema
+    before = _revision(connection, schema)
     if before is not None and before > SCHEMA_REVISION:
         raise SchemaTooNewError(
             f"the database is of a newer version (revision {before}, this one knows "
             f"{SCHEMA_REVISION}): upgrade refresher"
         )
     command.upgrade(config, "head")
-    return _revision(connection) != before
+    return _revision(connection, schema) != before
 
 
-def _revision(connection: Connection) -> str | None:
-    context = MigrationContext.configure(connection, opts={"version_table_schema": "refresher"})
+def _revision(connection: Connection, schema: str) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table_schema": schema})
     return context.get_current_revision()
 
 

@@ -6,19 +6,15 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from refresher.domain.connection_string import ConnectionString, Host
 from refresher.postgres.failures import DatabaseRefusedError
+from refresher.postgres.naming import Connection, connection_class
 from refresher.postgres.tls import tls_arguments
-
-if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    Connection = asyncpg.Connection
 
 #: For one host to let us in.
 CONNECT_SECONDS: Final = 5.0
@@ -61,8 +57,10 @@ class Opener:
     Its methods raise the driver's errors, `LocalFileError` and `DatabaseRefusedError`.
     """
 
-    def __init__(self, wanted: ConnectionString, *, application_name: str) -> None:
+    def __init__(self, wanted: ConnectionString, *, schema: str, application_name: str) -> None:
+        """`schema`: of the cell that our SQL is for."""
         self._wanted = wanted
+        self._class = connection_class(schema)
         self._user = wanted.user or _system_user()
         self._name = application_name
         # Until the first answer we assume a pooler, as it would keep what we prepare.
@@ -131,7 +129,11 @@ class Opener:
             target_session_attrs=SessionAttribute.any,
             timeout=self.attempt_seconds(),
             **({"ssl": False} if host.is_socket else tls_arguments(wanted)),
-            **{"command_timeout": STATEMENT_SECONDS, **options},
+            **{
+                "command_timeout": STATEMENT_SECONDS,
+                "connection_class": self._class,
+                **options,
+            },
         )
         with terminated_on_error(connection):
             _keep_alive(connection, wanted)

@@ -12,11 +12,12 @@ from typing import Final
 import asyncpg
 from asyncpg import Record
 
+from refresher.domain.schema_name import USUAL_SCHEMA
 from refresher.postgres.connector import Connector
 from refresher.postgres.database import SCAN_SECONDS, Pool, acquired
 from refresher.postgres.failures import available, first_line
 from refresher.postgres.migrate import SQL_LOCK
-from refresher.postgres.opening import Connection
+from refresher.postgres.naming import Connection, schema_of
 from refresher.postgres.statements import statement
 
 #: Nobody waits behind us for longer. An autovacuum gives way after a second.
@@ -74,7 +75,11 @@ class PartitioningRefusedError(Exception):
 
 
 async def partition_videos(
-    database_url: str, partitions: int, on_progress: OnProgress = lambda _done, _of: None
+    database_url: str,
+    partitions: int,
+    on_progress: OnProgress = lambda _done, _of: None,
+    *,
+    schema: str = USUAL_SCHEMA,
 ) -> int | None:
     """Partition refresher.videos, in one transaction; returns its number of rows.
 
@@ -82,7 +87,7 @@ async def partition_videos(
     copied, and how many it has. Accounts and videos are locked meanwhile, also for readers. Safe
     from several places at once. Raises `PartitioningRefusedError`, `DatabaseUnavailable`.
     """
-    connector = Connector(database_url, application_name="refresher-migrate")
+    connector = Connector(database_url, schema=schema, application_name="refresher-migrate")
     with available():
         connection = await connector.plain(command_timeout=SCAN_SECONDS)
         try:
@@ -108,12 +113,14 @@ async def _partition(
         return None
     if present is not None:
         raise PartitioningRefusedError(
-            f"refresher.videos has {present} partitions: expected these or none, not {partitions}"
+            f"{schema_of(connection)}.videos has {present} partitions: expected these or none, not"
+            f" {partitions}"
         )
     await _lock_tables(connection)
     if obstacles := await connection.fetchval(*OBSTACLES()):
         raise PartitioningRefusedError(
-            f"refresher.videos has {obstacles}, which partitions would not keep: undo it first"
+            f"{schema_of(connection)}.videos has {obstacles}, which partitions would not keep: undo"
+            " it first"
         )
     definitions = _texts(await connection.fetch(*DEFINITIONS()))
     await _replace(connection, partitions)
@@ -203,7 +210,7 @@ async def _rehearse_drop(connection: Connection) -> None:
     try:
         await connection.execute(SQL_DROP)
     except asyncpg.DependentObjectsStillExistError as error:
-        dependent = first_line(Exception(error.detail)).replace("refresher_set_aside", "refresher")
+        dependent = first_line(Exception(error.detail)).replace("_set_aside", "")
         raise PartitioningRefusedError(f"{dependent}: drop it, and make it again after") from None
     finally:
         await rehearsal.rollback()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from refresher.postgres.opening import Connection
+    from refresher.postgres.naming import Connection
 
 #: As the server counts: microseconds since then.
 EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)

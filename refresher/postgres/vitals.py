@@ -28,6 +28,7 @@ from refresher.postgres.database import (
 from refresher.postgres.details import read_missing
 from refresher.postgres.failures import DatabaseRefusedError
 from refresher.postgres.listening import WAKE_CHANNEL
+from refresher.postgres.naming import named, schema_of
 from refresher.postgres.outbox import read_outbox
 from refresher.postgres.probes import count_probes, read_hosts
 from refresher.postgres.replicas import seen_replicas
@@ -238,7 +239,8 @@ async def read_listening(pool: Pool, pooling: facts.Pooling) -> facts.Listening:
     """Whether the daemons listen; `pooling`: what they, too, have in between."""
     seen, now = await seen_replicas(pool), await read_now(pool)
     async with acquired(pool) as connection:
-        listening = await connection.fetchval(*LISTENING(channel=WAKE_CHANNEL))
+        channel = named(WAKE_CHANNEL, schema_of(connection))
+        listening = await connection.fetchval(*LISTENING(channel=channel))
         hidden = await connection.fetchval(*HIDDEN_SESSIONS())
     running = sum(one.seen_at is not None and not one.is_silent(now) for one in seen)
     return facts.Listening(running, listening, hidden, pooling)

@@ -8,7 +8,7 @@ from refresher.csv_files.columns import ACCOUNT_COLUMNS
 from refresher.csv_files.complaints import BadFileError
 from refresher.csv_files.rows import AccountRow, VideoRow, read_accounts, read_videos
 from refresher.csv_files.sheet import count_lines
-from refresher.domain.cells import cell_value, safe_cell
+from refresher.domain.spreadsheet import cell_value, safe_cell
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 URL = f"https://example.com/a~b:c.jpeg?x-expires={int(NOW.timestamp()) + 3600}&s=a%2Fb,c"

@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 from refresher.cli import app
-from refresher.settings import PREFIX, Settings
+from refresher.settings import PREFIX, VARIABLES, Settings
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (ROOT / "docs" / "commands.md").read_text()
@@ -103,7 +103,7 @@ def default_of(field):
 def test_settings_are_those_of_the_code():
     """Each setting has its row, in the order of the code, with what it takes and its default."""
     listed = rows(SETTINGS)
-    fields = {PREFIX + name.upper(): field for name, field in Settings.model_fields.items()}
+    fields = dict(zip(VARIABLES, Settings.model_fields.values(), strict=True))
     assert list(listed) == list(fields)
     for name, field in fields.items():
         takes, default = listed[name]
@@ -114,7 +114,7 @@ def test_settings_are_those_of_the_code():
 def test_the_example_names_every_setting_with_its_default():
     """.env.example: all commented out, what has no default is empty."""
     lines = re.findall(rf"^#({PREFIX}\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
-    fields = {PREFIX + name.upper(): field for name, field in Settings.model_fields.items()}
+    fields = dict(zip(VARIABLES, Settings.model_fields.values(), strict=True))
     assert [name for name, _ in lines] == list(fields)
     for name, value in lines:
         if not fields[name].is_required():
@@ -125,8 +125,7 @@ def test_the_containers_pass_every_setting_on():
     """docker-compose.yml: all but the address of the operations endpoint, which it sets itself."""
     text = (ROOT / "docker-compose.yml").read_text()
     passed = re.findall(rf"^  ({PREFIX}\w+):$", text, re.MULTILINE)
-    names = [PREFIX + name.upper() for name in Settings.model_fields]
-    assert passed == [name for name in names if name != "REFRESHER_HTTP_LISTEN"]
+    assert passed == [name for name in VARIABLES if name != "REFRESHER_HTTP_LISTEN"]
     assert re.search(r"^ +REFRESHER_HTTP_LISTEN: \S+$", text, re.MULTILINE)
 
 

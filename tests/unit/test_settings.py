@@ -5,6 +5,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr, ValidationError
 
 from refresher import settings
+from refresher.domain.schema_name import EXPECTED_NAME
 from refresher.settings import SettingsError, read_settings, unknown_variables
 
 URL = "postgresql://refresher@db:5432/refresher"
@@ -34,14 +35,19 @@ DEFAULTS = {
     "log_format": "auto",
     "log_level": "info",
     "probes_per_hour": 6,
+    "schema_name": "refresher",
 }
+
+
+#: Names that need quotes, or are not for us.
+BAD_SCHEMAS = ["Cell", "cell-1", "cell 1", "1cell", "user", "new", "public", "pg_cell", "x" * 49]
 
 
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch, tmp_path):
     """An environment without any setting, an empty folder of secrets and no `.env`."""
-    for field in settings.Settings.model_fields:
-        monkeypatch.delenv(f"REFRESHER_{field.upper()}", raising=False)
+    for variable in settings.VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(settings, "SECRETS_FOLDER", tmp_path / "secrets")
     (tmp_path / "secrets").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -98,13 +104,19 @@ def test_every_setting_is_read_from_its_variable(given):
         "log_level": "debug",
         "probes_per_hour": 10,
     }
-    given(**{name: str(value) for name, value in values.items()})
+    given(**{name: str(value) for name, value in values.items()}, schema="cell_1")
     read = read_settings()
     shown = {
         name: value.get_secret_value() if isinstance(value, SecretStr) else value
         for name, value in read.model_dump().items()
     }
-    assert shown == values
+    assert shown == values | {"schema_name": "cell_1"}
+
+
+def test_a_schema_may_be_given_in_place_of_the_variable(given):
+    """As commands do that go through several cells."""
+    given(schema="cell_1")
+    assert read_settings(schema_name="cell_2").schema_name == "cell_2"
 
 
 def test_a_missing_database_is_named():
@@ -118,6 +130,7 @@ def test_a_missing_database_is_named():
     ("name", "value", "expected"),
     [
         ("token_management", "both", "expected 'managed' or 'external'"),
+        *(("schema", name, EXPECTED_NAME) for name in BAD_SCHEMAS),
         ("tiktok_base_url", "open.tiktokapis.com", "expected http://host or https://host"),
         ("tiktok_base_url", "ftp://host", "expected http://host or https://host"),
         ("tiktok_base_url", "https://", "expected http://host or https://host"),
