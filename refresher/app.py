@@ -191,7 +191,11 @@ def _notifications(app: App, *, bounded: bool) -> list[asyncio.Task[None]]:
             app.refresher.hear()
             app.upkeep.attachments.told.set()
 
-        tasks.append(asyncio.create_task(Listener(app.pool, hear, _say_whether_heard).run()))
+        tasks.append(
+            asyncio.create_task(
+                Listener(app.pool, app.upkeep.sessions, hear, _say_whether_heard).run()
+            )
+        )
     if app.announcer:
         tasks.append(asyncio.create_task(app.announcer.run()))
     return tasks

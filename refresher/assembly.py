@@ -35,6 +35,7 @@ from refresher.postgres.announcing import Announcer
 from refresher.postgres.database import APPLICATION_NAME, Pool, connected
 from refresher.postgres.details import Details, read_details
 from refresher.postgres.sealing import Sealer
+from refresher.postgres.sessions import Sessions
 from refresher.postgres.snapshot import read_snapshot
 from refresher.postgres.tokens import TokenStore
 from refresher.postgres.vitals import read_stored_demand
@@ -197,6 +198,13 @@ def _upkeep(
         plan=plan_of(settings, "hourly", DAY_SECONDS),
         webhooks=webhooks,
         probing=probing,
+        sessions=Sessions(
+            common.pool,
+            common.replica,
+            version("cover-refresher"),
+            lease_seconds=settings.pace.lease_seconds,
+            clock=monotonic,
+        ),
         attachments=Attachments(common.pool),
     )
 

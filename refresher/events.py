@@ -32,6 +32,7 @@ CLOCK_STEPPED: Final = Event("clock.stepped", "warning", ("seconds",))
 PARAMETERS_IGNORED: Final = Event("parameters.ignored", "warning", ("parameters",))
 ROWS_RESTRICTED: Final = Event("rows.restricted", "warning", ("tables",))
 CONNECTIONS_LIMITED: Final = Event("connections.limited", "warning", ("limit", "wanted"))
+REPLICA_LOST: Final = Event("replica.lost", "warning", ("lost_replica", "accounts"))
 NOTIFICATIONS_RECEIVED: Final = Event("notifications.received", "info", ("channel",))
 NOTIFICATIONS_MISSED: Final = Event("notifications.missed", "info", ("reason",))
 COVERS_UNANNOUNCED: Final = Event("covers.unannounced", "warning", ("videos", "reason"))
@@ -246,6 +247,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
             "apply",
             "carry",
             "walk",
+            "takeover",
         ],
         "attachment": str,
         "attempts": int,
@@ -290,6 +292,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
             "audit",
             "cover hosts",
             "probe",
+            "takeover",
             "tend tokens",
             "ignored tokens",
             "told rows",
@@ -300,6 +303,7 @@ FIELDS: Final[Mapping[str, Any]] = MappingProxyType(
             "renew leases",
             "keep app limit",
         ],
+        "lost_replica": str,
         "message": str,
         "missing": int,
         "oldest_overdue_seconds": float,

@@ -21,8 +21,10 @@ from refresher.logs import emit
 from refresher.postgres.audit import AUDIT_SECONDS, audit_step
 from refresher.postgres.database import Pool
 from refresher.postgres.failures import first_line
+from refresher.postgres.listening import wake_all
 from refresher.postgres.replicas import beat
 from refresher.postgres.sealing import Sealer, seal_all
+from refresher.postgres.sessions import LOOK_SECONDS, Sessions
 from refresher.postgres.status import count_isolated, read_quota, read_summary
 from refresher.postgres.tokens import consents_ending, free_waiting, ignored_tokens
 from refresher.probing import Probing
@@ -62,6 +64,8 @@ class Upkeep:
     #: What a forecast looks at: the settings, and how far ahead.
     plan: Plan
     probing: Probing
+    #: Which replicas keep a session open, and which are gone.
+    sessions: Sessions
     #: The tables that applications have attached.
     attachments: Attachments
     #: None: no webhook URL is set.
@@ -77,6 +81,14 @@ class Upkeep:
         progressed = answers > self.answers_told
         await beat(self.pool, self.replica, self.version, progressed=progressed)
         self.answers_told = answers
+
+    async def take_over(self) -> None:
+        """End the leases of replicas that are gone, so that the others claim their accounts."""
+        lost = await self.sessions.look(_refused("takeover"))
+        for replica, accounts in lost.items():
+            emit(events.REPLICA_LOST, lost_replica=replica, accounts=accounts)
+        if any(lost.values()):
+            await wake_all(self.pool)
 
     async def summarize(self) -> None:
         """Say how fresh the covers are, and what this replica did since the last summary."""
@@ -176,6 +188,7 @@ def begin(
     loops: list[Loop] = [
         ("cover hosts", BEAT_SECONDS, _at_once(), upkeep.share_hosts),
         ("heartbeat", BEAT_SECONDS, _at_once(), upkeep.beat),
+        ("takeover", LOOK_SECONDS, asyncio.Event(), upkeep.take_over),
         ("tend tokens", TEND_TOKENS_SECONDS, _at_once(), upkeep.tend_tokens),
         ("summary", summary_seconds, asyncio.Event(), upkeep.summarize),
         ("forecast", FORECAST_SECONDS, asyncio.Event(), upkeep.forecast),

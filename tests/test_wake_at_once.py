@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 from contextlib import asynccontextmanager
+from time import monotonic
 
 import asyncpg
 import pytest
@@ -23,6 +24,7 @@ from refresher.postgres.listening import (
     UnheardError,
 )
 from refresher.postgres.migrate import migrate
+from refresher.postgres.sessions import Sessions
 from refresher.postgres.status import pause_all, set_state
 from tests import faults
 from tests.conftest import PATIENCE_SECONDS, administer, eventually
@@ -61,6 +63,10 @@ class Ears:
         heard = len(self._heard)
         self._heard.clear()
         return heard
+
+
+def sessions(pool):
+    return Sessions(pool, "a", "1", lease_seconds=60, clock=monotonic)
 
 
 async def asleep(pool, *open_ids):
@@ -299,7 +305,9 @@ async def test_a_connection_that_goes_silent_is_left(own_server, monkeypatch):
         connected(own_server.url_of("postgres", proxy.port), application_name="tests") as beside,
     ):
         monkeypatch.setattr(listening_module, "opened_beside", lambda _: opened_beside(beside))
-        listens = asyncio.create_task(Listener(pool, heard.set, lambda _: None).run())
+        listens = asyncio.create_task(
+            Listener(pool, sessions(pool), heard.set, lambda _: None).run()
+        )
         await asyncio.wait_for(heard.wait(), PATIENCE_SECONDS)
         accepted = proxy.accepted
         proxy.freeze()
@@ -354,6 +362,9 @@ async def test_a_pooler_shows_whether_it_delivers(serve, start, own_server, mode
         if not delivers:
             said, other = other, said
         await eventually(lambda: _told(daemon, said, 1), said)
+        # Only a connection that leads to one process of the server is a session.
+        session = await world.pool.fetchval("SELECT session FROM refresher.replicas")
+        assert (session is not None) == delivers
         await world.until_valid(1)
         await world.add_videos("ana", 1)
         await world.until_valid(2)
@@ -370,7 +381,7 @@ async def test_a_role_with_few_connections_keeps_them_for_the_work(own_server):
     url = own_server.url.replace("//postgres@", f"//{name}@").replace("//postgres:", f"//{name}:")
     async with connected(url, application_name="tests") as pool:
         with pytest.raises(UnheardError, match="7 connections"):
-            await Listener(pool, lambda: None, lambda _: None)._listen()
+            await Listener(pool, sessions(pool), lambda: None, lambda _: None)._listen()
 
 
 # --- Applications that listen ---

@@ -16,6 +16,7 @@ from refresher.postgres.database import Pool, acquired, opened_beside
 from refresher.postgres.failures import available
 from refresher.postgres.naming import Connection, named, schema_of
 from refresher.postgres.role import connection_limit
+from refresher.postgres.sessions import Sessions
 from refresher.postgres.statements import statement
 
 #: What the triggers notify.
@@ -39,6 +40,12 @@ TRIGGERS_NOTIFY: Final = statement("triggers_notify")
 KEEP_IDLE_SESSION: Final = statement("keep_idle_session")
 
 
+async def wake_all(pool: Pool) -> None:
+    """Let every replica that listens look for accounts. Raises `DatabaseUnavailable`."""
+    async with acquired(pool) as connection:
+        await connection.execute(*NOTIFY(channel=named(WAKE_CHANNEL, schema_of(connection))))
+
+
 class UnheardError(Exception):
     """Nothing is heard on this connection; the message says why."""
 
@@ -47,13 +54,19 @@ class Listener:
     """Listens for one replica."""
 
     def __init__(
-        self, pool: Pool, heard: Callable[[], None], say: Callable[[str | None], None]
+        self,
+        pool: Pool,
+        sessions: Sessions,
+        heard: Callable[[], None],
+        say: Callable[[str | None], None],
     ) -> None:
-        """`heard` is called when accounts may have become due, and after each new beginning.
+        """The connection that listens becomes our session in `sessions`.
 
+        `heard` is called when accounts may have become due, and after each new beginning.
         `say` is told each change once: None, notifications arrive; else why they do not.
         """
         self._pool = pool
+        self._sessions = sessions
         self._heard = heard
         self._say_change = say
         #: Why nothing is heard; None: it is; "": nothing was said yet.
@@ -81,20 +94,25 @@ class Listener:
         if (limit := await connection_limit(self._pool)) is not None:
             raise UnheardError(f"the role or the database may have {limit} connections only")
         async with _beside(self._pool) as (connection, lost):
-            if not await connection.fetchval(*TRIGGERS_NOTIFY()):
-                raise UnheardError(TWO_PHASE)
             proof = Proof(self._pool, f"refresher_{secrets.token_hex(8)}")
             await proof.begin(connection)
             await connection.execute(*KEEP_IDLE_SESSION())
-            channel = named(WAKE_CHANNEL, schema_of(connection))
-            await connection.add_listener(channel, lambda *_: self._heard())
-            self._unconnected = 0
-            self._say(None)
-            self._heard()  # what came before
-            while not await _set_within(lost, PROVE_AGAIN_SECONDS):
-                if not await proof.holds():
-                    break
+            async with self._sessions.held(connection):
+                self._unconnected = 0
+                await self._begin(connection)
+                while not await _set_within(lost, PROVE_AGAIN_SECONDS):
+                    if not await proof.holds():
+                        break
             raise DatabaseUnavailable(LOST)
+
+    async def _begin(self, connection: Connection) -> None:
+        if not await connection.fetchval(*TRIGGERS_NOTIFY()):
+            self._say(TWO_PHASE)
+            return
+        channel = named(WAKE_CHANNEL, schema_of(connection))
+        await connection.add_listener(channel, lambda *_: self._heard())
+        self._say(None)
+        self._heard()  # what came before
 
     def _connect_again_seconds(self) -> float:
         longest = CONNECT_AGAIN_SECONDS * (1 << min(self._unconnected, 8))

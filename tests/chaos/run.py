@@ -6,6 +6,7 @@ import random
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -68,9 +69,9 @@ class Report:
         return json.dumps(asdict(self))
 
 
-async def run(seed: int, seconds: float) -> Report:
-    """Run this seed and print the result. The logs stay only after a failure."""
-    plan = make_plan(seed, seconds)
+async def run(seed: int, seconds: float, only: Sequence[str] = ()) -> Report:
+    """Run this seed, with faults whose names begin so, and print the result. The logs stay only after a failure."""
+    plan = make_plan(seed, seconds, only)
     say(str(plan))
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
     try:

@@ -1,0 +1,123 @@
+"""The session that each replica keeps open: when it ends, its leases need not be waited for.
+
+A replica that is killed, or whose machine restarts, ends its connections, and the server sees that
+at once. It holds an advisory lock on one of them, the one that listens, so others can tell that the
+lock is free. A paused replica keeps its lock, and one that is cut off keeps it until the server
+notices: then the lease decides, as it does behind a pooler in transaction mode, where no replica
+has a session of its own.
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from asyncpg import Record
+
+from refresher.domain.clocks import Clock
+from refresher.domain.errors import StatementFailed
+from refresher.domain.model import OpenId
+from refresher.postgres.database import Pool, acquired
+from refresher.postgres.naming import Connection
+from refresher.postgres.parts import Refused, in_parts
+from refresher.postgres.statements import Bound, statement
+
+#: How often it is looked whether other sessions have ended.
+LOOK_SECONDS: Final = 1.0
+#: When the server or a pooler was restarted all sessions end, and their replicas come back, some
+#: later than others. So whoever has a new session judges no other one for as long as a lease lasts,
+#: and for so long at most.
+SETTLING_SECONDS: Final = 15.0
+#: The server's advisory locks have keys of 64 bits.
+KEY_BITS: Final = 63
+
+HOLD_SESSION: Final = statement("hold_session")
+SAY_SESSION: Final = statement("say_session")
+SESSIONS: Final = statement("sessions")
+ENDED_SESSIONS: Final = statement("ended_sessions")
+LEASES_OF: Final = statement("leases_of")
+END_LEASES: Final = statement("end_leases")
+FORGET_SESSION: Final = statement("forget_session")
+
+
+class Sessions:
+    """The session of this replica, and what it knows of those of others."""
+
+    def __init__(
+        self, pool: Pool, replica: str, version: str, *, lease_seconds: float, clock: Clock
+    ) -> None:
+        self._pool = pool
+        self._replica = replica
+        self._version = version
+        self._settling_seconds = min(lease_seconds, SETTLING_SECONDS)
+        self._clock = clock
+        #: Since when ours is held; None: it is not.
+        self._held_since: float | None = None
+        #: The sessions that had ended at the last look.
+        self._ended: Collection[int] = ()
+
+    @asynccontextmanager
+    async def held(self, connection: Connection) -> AsyncIterator[None]:
+        """Meanwhile the connection is this replica's session: its end means that we are gone.
+
+        It must lead to one server process, without a pooler that lends it to others. A role without
+        the rights for it has no session. Raises `DatabaseUnavailable`.
+        """
+        session = secrets.randbits(KEY_BITS)
+        await connection.execute(*HOLD_SESSION(session=session))
+        try:
+            await self._said(session)
+            self._held_since = self._clock()
+        except StatementFailed:
+            pass  # the heartbeat, which writes the same row, says so
+        try:
+            yield
+        finally:
+            self._held_since = None
+
+    async def look(self, refused: Refused) -> dict[str, int]:
+        """End the leases of replicas that are gone; how many, by replica.
+
+        A session counts as ended when two looks in a row have found it so: a replica whose
+        connection alone was lost has a new one by then. `refused` hears of accounts whose lease a
+        trigger, a constraint or a lock kept from being ended. Raises `DatabaseUnavailable`.
+        """
+        before, self._ended = self._ended, ()
+        if self._held_since is None or self._clock() - self._held_since < self._settling_seconds:
+            return {}
+        replicas = {
+            row["session"]: row["replica"]
+            for row in await self._fetched(SESSIONS(replica=self._replica))
+        }
+        if not replicas:
+            return {}
+        ended = await self._fetched(ENDED_SESSIONS(sessions=list(replicas)))
+        self._ended = {row["session"] for row in ended}
+        return {
+            replicas[session]: await self._end_leases(replicas[session], session, refused)
+            for session in self._ended
+            if session in before
+        }
+
+    async def _end_leases(self, replica: str, session: int, refused: Refused) -> int:
+        leased = [OpenId(row["open_id"]) for row in await self._fetched(LEASES_OF(replica=replica))]
+
+        async def end(open_ids: Sequence[OpenId]) -> Sequence[Record]:
+            return await self._fetched(END_LEASES(replica=replica, open_ids=open_ids))
+
+        # What others have locked now is left to its lease.
+        ended = await in_parts(leased, end, refused) if leased else ()
+        async with acquired(self._pool) as connection:
+            await connection.execute(*FORGET_SESSION(replica=replica, session=session))
+        return len(ended)
+
+    async def _said(self, session: int) -> None:
+        async with acquired(self._pool) as connection:
+            await connection.execute(
+                *SAY_SESSION(replica=self._replica, version=self._version, session=session)
+            )
+
+    async def _fetched(self, asked: Bound) -> Sequence[Record]:
+        async with acquired(self._pool) as connection:
+            rows: Sequence[Record] = await connection.fetch(*asked)
+        return rows

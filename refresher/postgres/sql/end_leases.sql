@@ -1,0 +1,22 @@
+-- Ends leases of a replica that is gone, as if they had run out. Slots stay spent. The epoch is
+-- raised by whoever claims the account next: should the replica live after all, what it writes until
+-- then is still stored, and it can extend the lease.
+WITH leased_accounts AS MATERIALIZED (
+    SELECT open_id
+    FROM refresher.accounts
+    WHERE open_id = ANY (:open_ids::text[])
+      AND lease_owner = :replica
+      AND lease_expires_at > now()
+    ORDER BY open_id
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+patience AS MATERIALIZED (
+    {{ patience }}
+)
+UPDATE refresher.accounts AS a
+SET lease_expires_at = now(),
+    wake_at = least(a.wake_at, now())
+FROM leased_accounts AS l
+WHERE a.open_id = l.open_id
+  AND (SELECT count(*) FROM patience) > 0
+RETURNING a.open_id
