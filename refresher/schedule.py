@@ -24,6 +24,9 @@ from refresher.logs import emit
 
 #: How often the clocks are compared: if the wall clock is set back, ticks are late by so much.
 LOOK_SECONDS: Final = 1.0
+#: While the process stands still, a job that was begun does not end, and the next ones come: with
+#: fewer the scheduler would warn of each. They only set an event.
+STILL_TO_RUN: Final = 60
 #: Two readings further apart than this are not used: the process stood still in between.
 READING_SECONDS: Final = 0.1
 
@@ -62,7 +65,11 @@ class Schedule:
                 tick.set()
 
         self._scheduler.add_job(
-            set_tick, trigger, coalesce=True, max_instances=1, misfire_grace_time=None
+            set_tick,
+            trigger,
+            coalesce=True,
+            max_instances=STILL_TO_RUN,
+            misfire_grace_time=None,
         )
         return tick
 
