@@ -389,7 +389,7 @@ async def test_what_the_role_may_not_do_is_said_in_one_line(pool, server, databa
                 "",
                 (
                     "refresher: must be owner of relation clips: run it as the owner of studio.clips;"
-                    " if you do, that role lacks a right in schema refresher\n"
+                    " if you do, that role lacks a right in our schema\n"
                 ),
             ),
         ]

@@ -474,7 +474,7 @@ SABOTAGED = {
             " REFERENCING NEW TABLE AS written FOR EACH STATEMENT"
             " EXECUTE FUNCTION refresher.tell_of_covers()"
         ),
-        "trigger videos_carried on refresher.videos is missing, disabled or another one",
+        "trigger videos_carried on our table videos is missing, disabled or another one",
     ),
     "the caller's rights": (
         f"ALTER FUNCTION {TOLD} SECURITY INVOKER",

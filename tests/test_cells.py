@@ -6,11 +6,13 @@ import asyncpg
 import pytest
 
 from refresher.domain.schema_name import LONGEST_NAME, WORDS
+from refresher.postgres.attached import apply_told, read_attachments
 from refresher.postgres.database import SCHEMA_REVISION, connected
 from refresher.postgres.migrate import migrate
 from refresher.postgres.naming import named
 from refresher.postgres.partitioning import count_partitions, partition_videos
 from tests.conftest import World, administer
+from tests.test_attach import APPLICATION, attach, unnoted
 
 CELL = "cell_1"
 #: As long as a name may be.
@@ -130,3 +132,42 @@ async def test_words_that_need_quotes_are_those_of_the_server(pool):
     """Of every version that we know."""
     words = await pool.fetch("SELECT word FROM pg_get_keywords() WHERE quote_ident(word) <> word")
     assert {word for (word,) in words} <= WORDS
+
+
+async def test_tables_are_attached_to_a_cell(cell, database, refresher):
+    """Its own functions keep them; `--print-sql` says them, and no other cell takes them over."""
+    await administer(database, APPLICATION, "INSERT INTO users (tiktok_open_id) VALUES ('ana')")
+    await administer(database, "INSERT INTO clips (user_id, tiktok_id) VALUES (1, '71'), (1, '72')")
+    await cell.execute("INSERT INTO refresher.accounts (open_id) VALUES ('ana')")
+    _, script, _ = await refresher(*attach(), "--print-sql", schema=CELL)
+    assert f"FUNCTION {CELL}.attached_clips_told" in script
+    assert "refresher." not in script
+    code, _, err = await refresher(*attach(), schema=CELL)
+    assert (code, unnoted(err)) == (0, "")
+    assert await cell.fetchval("SELECT count(*) FROM refresher.videos") == 2
+    await administer(database, "INSERT INTO clips (user_id, tiktok_id) VALUES (1, '73')")
+    (attachment,) = await read_attachments(cell)
+    changes, _ = await apply_told(cell, attachment, pytest.fail)
+    assert changes.added == 1
+    code, out, _ = await refresher("attach", "--table", "public.clips", "--check", schema=CELL)
+    assert "its triggers are there" in out
+    assert "its functions are those of this version" in out
+    code, _, err = await refresher(*attach())
+    assert code == 2
+    assert f"which calls {CELL}.attached_clips_told" in err
+    code, _, _ = await refresher("detach", "--table", "public.clips", schema=CELL)
+    assert code == 0
+    assert await cell.fetchval("SELECT count(*) FROM refresher.videos") == 0
+
+
+async def test_the_doctor_looks_at_one_cell(cell, database, refresher):
+    """All of its checks, also those of samples: of a cell that stands alone."""
+    await administer(database, "DROP SCHEMA refresher CASCADE")
+    await cell.execute("INSERT INTO refresher.accounts (open_id, access_token) VALUES ('a', 'b')")
+    await cell.execute(
+        "INSERT INTO refresher.videos (open_id, video_id, cover_image_url, cover_expires_at)"
+        " SELECT 'a', generate_series(1, 2000), 'https://x/1', now() + interval '1 hour'"
+    )
+    _, told, _ = await refresher("doctor", "--json", schema=CELL)
+    unread = [one for one in json.loads(told)["findings"] if "could not" in one["text"]]
+    assert unread == []

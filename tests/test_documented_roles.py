@@ -252,7 +252,7 @@ async def test_the_owner_attaches_a_table_of_the_application(
             "",
             (
                 "refresher: must be owner of relation clips: run it as the owner of app.clips, app.users;"
-                " if you do, that role lacks a right in schema refresher\n"
+                " if you do, that role lacks a right in our schema\n"
             ),
         )
         assert (await refresher(*detach, url=own_server.url_of("refresher")))[0] == 0

@@ -61,7 +61,7 @@ class VideoMapping:
         columns = [name for name in (self.cover, self.expires) if name]
         if columns:
             return f"the daemon writes covers into {' and '.join(columns)}"
-        return "the covers are in refresher.videos"
+        return "the covers are in our table videos"
 
     @property
     def carries(self) -> bool:
@@ -200,6 +200,8 @@ class Table:
     """A table, as the catalogue has it, and what the role may do with it."""
 
     schema: str
+    #: That of this cell.
+    our_schema: str
     name: str
     quoted: str
     #: Of pg_class: `r` is a table, `p` a partitioned one.
@@ -209,7 +211,7 @@ class Table:
     is_child: bool
     may_use: bool
     may_trigger: bool
-    #: Functions in schema refresher.
+    #: Functions in our schema.
     may_make: bool
     may_read: bool
     #: Row-level security hides rows from the role.

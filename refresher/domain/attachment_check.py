@@ -17,8 +17,8 @@ WALK_LATE_SECONDS: Final = 3 * 3600.0
 #: Of a trigger's definition.
 EVENT: Final = re.compile(r"\bAFTER (.+?) ON ")
 LEVEL: Final = re.compile(r" FOR EACH (ROW|STATEMENT) ")
-FUNCTION: Final = re.compile(r" EXECUTE FUNCTION (?:refresher\.)?(\w+)\(\)$")
-ECHO: Final = re.compile(r"'refresher\.carrying'")
+FUNCTION: Final = re.compile(r" EXECUTE FUNCTION (?:\w+\.)?(\w+)\(\)$")
+ECHO: Final = re.compile(r"'\w+\.(carrying)'")
 COLUMN: Final = re.compile(r'\bold\.("(?:[^"]|"")*"|\w+)', re.IGNORECASE)
 #: What our functions set: names are found in the catalogue alone, and no lock is waited for long.
 SEARCH_PATH: Final = "search_path=pg_catalog, pg_temp"
@@ -70,7 +70,7 @@ class Standing:
     expected: Mapping[str, str]
     #: What their triggers should be, by name, as SQL defines them.
     expected_triggers: Mapping[str, str]
-    #: The trigger on refresher.videos, as the server writes it; None: it is missing or disabled.
+    #: The trigger on our table videos, as the server writes it; None: it is missing or disabled.
     videos_carried: str | None
 
 
@@ -132,7 +132,7 @@ def _triggers(standing: Standing) -> Iterator[str]:
         standing.videos_carried or "", standing.expected_triggers["videos_carried"]
     ):
         yield (
-            f"trigger videos_carried on refresher.videos is missing, disabled or another one: "
+            "trigger videos_carried on our table videos is missing, disabled or another one: "
             f"{NEW_FILE}"
         )
 
@@ -162,7 +162,7 @@ def _functions(standing: Standing) -> Iterator[str]:
         elif name.endswith("_told") and not function.tells:
             yield (
                 f"function {name}: its owner {function.owner} lacks INSERT on "
-                "refresher.changed_rows or EXECUTE on refresher.tell_daemons()"
+                "our table changed_rows or EXECUTE on our tell_daemons()"
             )
         elif not function.reads:
             yield f"function {name}: its owner {function.owner} may not read your tables"

@@ -139,7 +139,7 @@ def _no_table(option: str, name: str, table: Table | None) -> Iterator[str]:
         yield f"{option}: expected a table, not {name!r}, which is something else, such as a view"
     elif table.is_temporary:
         yield f"{option}: expected a table that lasts, not {name!r}, which is temporary"
-    elif table.schema == "refresher":
+    elif table.schema == table.our_schema:
         yield f"{option}: expected a table of an application, not {name!r}: that is ours"
     elif unquotable := [each for each in (table.schema, table.name) if _is_odd(each)]:
         yield f"{option}: {NAME}, not {unquotable[0]!r}"
@@ -200,7 +200,7 @@ def _lacking_rights(table: Table) -> Iterator[str]:
     if not table.may_trigger:
         yield f"{table.shown}: the role may not create triggers: it needs TRIGGER on the table"
     if not table.may_make:
-        yield "the role may not make functions in schema refresher: it needs CREATE on it"
+        yield f"the role may not make functions in schema {table.our_schema}: it needs CREATE on it"
     if table.restricted:
         yield (
             f"{table.shown}: row-level security hides rows from the role: attach as its owner, or "

@@ -31,6 +31,7 @@ from refresher.postgres.attaching.script import (
 from refresher.postgres.attaching.trial import cover_refusal
 from refresher.postgres.database import SCAN_SECONDS, Pool, Pooled, acquired
 from refresher.postgres.failures import RightMissingError, first_line
+from refresher.postgres.naming import named
 from refresher.postgres.statements import statement
 
 #: For the locks on the tables. The scripts say how long one may wait for each.
@@ -115,7 +116,14 @@ async def plan(pool: Pool, mapping: AnyMapping, version: str) -> Plan:
         table = tables.table
         assert table is not None  # noqa: S101 - an obstacle otherwise
         await _refuse_taken(connection, table)
-    return Plan(mapping, table, tables, name_of(table), attach_script(mapping, tables, version))
+    script = _script(mapping, tables, version)
+    return Plan(mapping, table, tables, name_of(table), script)
+
+
+def _script(mapping: AnyMapping, tables: Tables, version: str) -> str:
+    """What attaches the table, for the schema of this cell."""
+    assert tables.table is not None  # noqa: S101 - an obstacle
+    return named(attach_script(mapping, tables, version), tables.table.our_schema)
 
 
 async def _tables(connection: Pooled, mapping: AnyMapping) -> Tables:
@@ -168,9 +176,10 @@ async def attach(pool: Pool, planned: Plan) -> None:
 def _taken_triggers(planned: Plan) -> Iterator[str]:
     tables = planned.tables
     ours = triggers_of(planned.name, joined=tables.accounts is not None)
+    our_function = f"{planned.table.our_schema}.attached_{planned.name}_"
     for table in filter(None, (tables.table, tables.accounts)):
         for name, trigger in table.triggers.items():
-            if name in ours and not trigger.calls.startswith(f"refresher.attached_{planned.name}_"):
+            if name in ours and not trigger.calls.startswith(our_function):
                 yield (
                     f"{table.shown}: expected no trigger {name}, but there is one, which calls "
                     f"{trigger.calls}: rename it"
@@ -241,7 +250,7 @@ async def standing(pool: Pool, stored: Stored, version: str) -> Standing:
     assert row is not None  # noqa: S101 - it is stored
     script = ""
     if not any(obstacles(stored.mapping, tables)):
-        script = attach_script(stored.mapping, tables, version)
+        script = _script(stored.mapping, tables, version)
     functions = json.loads(row["functions"] or "{}")
     return Standing(
         **(
@@ -278,5 +287,5 @@ async def _under_locks(pool: Pool, tables: Sequence[str], script: str) -> None:
         except RightMissingError as error:
             raise AttachRefusedError(
                 f"{first_line(error)}: run it as the owner of {', '.join(tables)}; if you do, that "
-                "role lacks a right in schema refresher"
+                "role lacks a right in our schema"
             ) from error

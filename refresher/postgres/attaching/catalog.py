@@ -79,6 +79,7 @@ def on_one_line(condition: str) -> str:
 
 _PLAIN: Final = (
     "schema",
+    "our_schema",
     "name",
     "quoted",
     "kind",

@@ -12,6 +12,7 @@ from refresher.domain.attachment import AnyMapping, Condition, Table, Tables
 from refresher.postgres.attaching.catalog import on_one_line
 from refresher.postgres.database import Pooled
 from refresher.postgres.failures import AWAY, BUSY, first_line
+from refresher.postgres.naming import named, schema_of
 from refresher.postgres.statements import statement
 
 CONDITION_READ: Final = statement("condition_read")
@@ -74,7 +75,8 @@ async def _read(connection: Pooled, table: Table, given: str) -> Condition:
     )
     # As indexes and whoever creates one have it.
     await connection.fetchval("SELECT set_config('search_path', $1, true)", path)
-    row = await connection.fetchrow(*CONDITION_READ(function=TRIAL))
+    function = named(TRIAL, schema_of(connection))
+    row = await connection.fetchrow(*CONDITION_READ(function=function))
     assert row is not None  # noqa: S101 - it was made
     if row["has_subquery"]:
         wrong = "a subquery reads other rows, whose changes nothing tells of"

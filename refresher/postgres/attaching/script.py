@@ -27,7 +27,7 @@ NO_TEXT: Final = "NULL::text"
 #: The functions of an attachment: the daemon calls the first four, triggers the others.
 CALLABLES: Final = ("apply", "look_at", "carry", "next", "told", "account_told")
 FUNCTION: Final = re.compile(
-    r"CREATE OR REPLACE FUNCTION (refresher\.\w+)\(.*?\$refresher\$(.*?)\$refresher\$", re.DOTALL
+    r"CREATE OR REPLACE FUNCTION (\w+\.\w+)\(.*?\$refresher\$(.*?)\$refresher\$", re.DOTALL
 )
 TRIGGER: Final = re.compile(
     r"CREATE OR REPLACE TRIGGER (\w+)(\nAFTER .*?EXECUTE FUNCTION [\w.]+\(\));", re.DOTALL

@@ -1,6 +1,6 @@
 -- What the catalogue says of a table of an application, and what the role may do with it. One row,
 -- or none where there is no such table.
-SELECT n.nspname::text AS schema, c.relname::text AS name,
+SELECT n.nspname::text AS schema, 'refresher' AS our_schema, c.relname::text AS name,
        format('%I.%I', n.nspname, c.relname) AS quoted,
        c.relkind::text AS kind,
        c.relpersistence = 't' AS is_temporary,
