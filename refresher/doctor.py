@@ -21,7 +21,7 @@ from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.failures import first_line
 from refresher.postgres.sealing import Sealer, read_tokens
-from refresher.settings import PREFIX, Settings, split_keys, unknown_names
+from refresher.settings import KINDS, PREFIX, Settings, split_keys, unknown_names
 
 #: For all of it, whatever does not answer, if the database is near.
 SECONDS: Final = 3.0
@@ -40,7 +40,7 @@ F = TypeVar("F")
 
 def configured(error: str | None) -> facts.Configured:
     """The settings, of which `error` says what is wrong."""
-    names = [PREFIX + name.upper() for name in Settings.model_fields]
+    names = [PREFIX + name.upper() for name in KINDS]
     return facts.Configured(error, unknown_names(), names)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from refresher.cli import app
+from refresher.cli.commands import app
 from tests.conftest import PATIENCE_SECONDS, environment, free_port
 from tests.documented import PAGES, PROGRAM, ROOT, blocks, commands, in_sentences, scripts
 from tests.faults import programs

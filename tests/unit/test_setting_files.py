@@ -18,7 +18,7 @@ QUOTE_IT = "expected single quotes around the value, as in NAME='...'"
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch, tmp_path):
     """No setting but the database and a client key, an empty folder of secrets and no `.env`."""
-    for field in settings.Settings.model_fields:
+    for field in settings.KINDS:
         monkeypatch.delenv(f"REFRESHER_{field.upper()}", raising=False)
     monkeypatch.setenv("REFRESHER_DATABASE_URL", URL)
     monkeypatch.setenv("REFRESHER_TIKTOK_CLIENT_KEY", "key")

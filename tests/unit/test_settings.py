@@ -1,10 +1,12 @@
 """The operator's settings."""
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 from cryptography.fernet import Fernet
-from pydantic import SecretStr, ValidationError
 
 from refresher import settings
+from refresher.setting_values import Secret
 from refresher.settings import SettingsError, read_settings, unknown_variables
 
 URL = "postgresql://refresher@db:5432/refresher"
@@ -40,7 +42,7 @@ DEFAULTS = {
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch, tmp_path):
     """An environment without any setting, an empty folder of secrets and no `.env`."""
-    for field in settings.Settings.model_fields:
+    for field in settings.KINDS:
         monkeypatch.delenv(f"REFRESHER_{field.upper()}", raising=False)
     monkeypatch.setattr(settings, "SECRETS_FOLDER", tmp_path / "secrets")
     (tmp_path / "secrets").mkdir()
@@ -58,6 +60,15 @@ def given(monkeypatch):
     return give
 
 
+def values(read):
+    """Each setting by its name, secrets too."""
+    found = {name: getattr(read, name) for name in settings.KINDS}
+    return {
+        name: value.get_secret_value() if isinstance(value, Secret) else value
+        for name, value in found.items()
+    }
+
+
 def complaint():
     with pytest.raises(SettingsError) as raised:
         read_settings()
@@ -67,12 +78,12 @@ def complaint():
 def test_the_defaults_are_those_of_the_contract(given):
     """All but the database has a default, and each is the promised one."""
     given()
-    assert read_settings().model_dump(exclude={"database_url"}) == DEFAULTS
+    assert values(read_settings()) == {"database_url": URL, **DEFAULTS}
 
 
 def test_every_setting_is_read_from_its_variable(given):
     """Each variable sets its own field."""
-    values = {
+    wanted = {
         "database_url": "postgres://u:p@h/d",
         "tiktok_base_url": "http://localhost:8080",
         "tiktok_client_key": "key",
@@ -98,13 +109,8 @@ def test_every_setting_is_read_from_its_variable(given):
         "log_level": "debug",
         "probes_per_hour": 10,
     }
-    given(**{name: str(value) for name, value in values.items()})
-    read = read_settings()
-    shown = {
-        name: value.get_secret_value() if isinstance(value, SecretStr) else value
-        for name, value in read.model_dump().items()
-    }
-    assert shown == values
+    given(**{name: str(value) for name, value in wanted.items()})
+    assert values(read_settings()) == wanted
 
 
 def test_a_missing_database_is_named():
@@ -191,7 +197,7 @@ def test_all_complaints_come_at_once(given):
 def test_settings_cannot_be_changed(given):
     """What was checked at the start stays what it was."""
     given()
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(FrozenInstanceError):
         read_settings().poll_seconds = 1
 
 
