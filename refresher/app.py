@@ -31,7 +31,7 @@ from refresher.postgres.outbox import switch_on
 from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sealing import check_readable
-from refresher.postgres.status import any_left, count_due, read_now, read_paused_since
+from refresher.postgres.status import any_due, any_left, count_due, read_now, read_paused_since
 from refresher.service_manager import ServiceManager
 from refresher.settings import Settings
 from refresher.upkeep import SUMMARY_SECONDS, begin
@@ -211,31 +211,40 @@ async def _sign_off(app: App) -> None:
             await sign_off(app.pool, app.replica)
 
 
-async def once(settings: Settings, replica: str, on_progress: Callable[[int, int], None]) -> int:
+async def once(
+    settings: Settings, replica: str, on_progress: Callable[[int, int], None] | None
+) -> int:
     """Ask for everything due now; the number of due videos that could not be answered.
 
-    `on_progress` hears of videos answered and due. Raises `DatabaseUnavailable`, as `run`, and
-    `EverythingPausedError`, also if the pause begins meanwhile and something is left.
+    `on_progress` hears of videos answered and due; None: nobody looks. Raises
+    `DatabaseUnavailable`, as `run`, and `EverythingPausedError`, also if the pause begins meanwhile
+    and something is left.
     """
     async with assembled(settings, replica) as app:
         stop_on_signals(app)
         await _check_database(app)
         _refuse_pause(await read_paused_since(app.pool))
         started = await read_now(app.pool)
-        due = await count_due(app.pool, started)
+        due = await count_due(app.pool, started) if on_progress else 0
+        all_answered = False
 
         async def finished() -> bool:
-            on_progress(min(app.refresher.tally.ids, due), due)
+            nonlocal all_answered
+            if on_progress:
+                on_progress(min(app.refresher.tally.ids, due), due)
             if app.refresher.upstream_away_seconds > ONCE_AWAY_SECONDS:
                 return True
             if app.refresher.paused_since:
                 return True
+            # Mostly nothing is left, and this one scan of all videos says so.
+            all_answered = not await any_due(app.pool, started)
             given_up = app.refresher.given_up()
-            return not await any_left(app.pool, started, ONCE_FAILURES, given_up)
+            return all_answered or not await any_left(app.pool, started, ONCE_FAILURES, given_up)
 
         await work(app, finished)
-        left = await count_due(app.pool, started)
-        on_progress(due - left, due)
+        left = 0 if all_answered else await count_due(app.pool, started)
+        if on_progress:
+            on_progress(due - left, due)
         if left:
             _refuse_pause(app.refresher.paused_since)
         return left

@@ -41,7 +41,7 @@ def once() -> None:
     from refresher import logs
     from refresher.assembly import replica_name
     from refresher.cli.database import database_url_of, say_ignored
-    from refresher.cli.progress import progress
+    from refresher.cli.progress import is_shown, progress
     from refresher.settings import read_settings
 
     settings = read_settings()
@@ -50,7 +50,9 @@ def once() -> None:
     logs.configure(log_format=settings.log_format, level="warning", replica=replica)
     try:
         with progress("due videos") as on_progress:
-            left = uvloop.run(composition.once(settings, replica, on_progress))
+            left = uvloop.run(
+                composition.once(settings, replica, on_progress if is_shown() else None)
+            )
     except composition.EverythingPausedError as error:
         raise Incomplete(str(error)) from None
     if left:

@@ -10,10 +10,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+def is_shown() -> bool:
+    """Whether there is a terminal to show it on."""
+    return sys.stderr.isatty()
+
+
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Callable[[int, int | None], None]]:
     """Call what it yields with what is done and what there is in all, where that is known."""
-    if not sys.stderr.isatty():
+    if not is_shown():
         yield lambda _done, _of: None
         return
     from rich.console import Console
