@@ -12,12 +12,11 @@ from time import monotonic
 from typing import Final
 
 from refresher import events
-from refresher.assembly import CLOSING_SECONDS, App, assembled, sources
+from refresher.assembly import CLOSING_SECONDS, App, assembled
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.meter import Stats
 from refresher.flow.stop import cancelled
 from refresher.logs import emit
-from refresher.operations.server import served
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import (
     CONNECTIONS,
@@ -63,7 +62,7 @@ async def run(settings: Settings, replica: str) -> None:
     async with assembled(settings, replica) as app, _managed(app, started):
         stop_on_signals(app)
         _warn_of_ignored(settings)
-        async with served(settings.http_listen, sources(app, partial(_what_is_missing, app.pool))):
+        async with _served(app):
             try:
                 await app.outage.outlast(
                     lambda: _check_database(app), app.stop, fatal=(DatabaseRefusedError,)
@@ -109,6 +108,22 @@ async def _managed(app: App, started: asyncio.Event) -> AsyncIterator[None]:
         yield
     finally:
         await cancelled(tasks)
+
+
+@asynccontextmanager
+async def _served(app: App) -> AsyncIterator[None]:
+    """Meanwhile, the operations endpoint is served, if it is wished."""
+    address = app.settings.http_listen
+    if address is None:
+        yield
+        return
+
+    # Loaded only if something is served: it takes as long as the database driver.
+    from refresher.observed import sources  # noqa: PLC0415
+    from refresher.operations.server import served  # noqa: PLC0415
+
+    async with served(address, sources(app, partial(_what_is_missing, app.pool))):
+        yield
 
 
 def _is_turning(app: App, since: float) -> bool:

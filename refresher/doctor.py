@@ -20,7 +20,7 @@ from refresher.postgres import vitals
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.failures import first_line
-from refresher.postgres.sealing import Sealer, read_tokens
+from refresher.postgres.sealing import Sealer
 from refresher.settings import KINDS, PREFIX, Settings, split_keys, unknown_names
 
 #: For all of it, whatever does not answer, if the database is near.
@@ -146,7 +146,7 @@ async def _examine_schema(
     await examination.read(facts.Webhooks, vitals.read_webhooks(pool))
     await examination.read(facts.Attachments, vitals.read_attachments(pool))
     sealer, seconds = Sealer(split_keys(settings.token_keys)), TOKEN_SECONDS
-    await examination.read(facts.Tokens, read_tokens(pool, sealer, seconds, monotonic))
+    await examination.read(facts.Tokens, vitals.read_tokens(pool, sealer, seconds, monotonic))
     troubles = vitals.read_troubles(pool, managed=settings.renews_tokens)
     await examination.read(facts.Troubles, troubles)
     await examination.read(facts.Pause, vitals.read_pause(pool))
