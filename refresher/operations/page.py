@@ -122,14 +122,14 @@ class Page:
         """The verdicts, and the details behind them."""
         if drawn := self._kept(None, self._sources.fleet.reading):
             return drawn
-        sources = self._sources
+        sources, drawing = self._sources, self._drawing  # a reading would age while it is loaded
         reading, details, demand = await asyncio.gather(
             sources.fleet.latest(), sources.details.latest(), sources.demand.latest()
         )
         return self._kept(None, reading) or self._keep(
             None,
             reading,
-            self._drawing.overview(reading, details, demand, self._clock(), notable()),
+            drawing.overview(reading, details, demand, self._clock(), notable()),
             HTTPStatus.OK if reading else HTTPStatus.SERVICE_UNAVAILABLE,
         )
 
