@@ -122,6 +122,7 @@ ELSEWHERE = {
     "python -m benchmarks.blocking_trigger": LONG,
     "python -m benchmarks.doctor": LONG,
     "python -m benchmarks.flat": LONG,
+    "python -m benchmarks.footprint --against FOLDER": LONG,
     "python -m benchmarks.hot_updates": LONG,
     "python -m benchmarks.attached_writes": LONG,
     "python -m benchmarks.insert_to_claim": LONG,
