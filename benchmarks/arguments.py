@@ -75,6 +75,14 @@ def folder(text: str) -> Path:
     raise argparse.ArgumentTypeError(f"expected a folder that can be written, not {text!r}")
 
 
+def checkout(text: str) -> Path:
+    """The folder of another build."""
+    path = Path(text)
+    if not (path / "refresher").is_dir():
+        raise argparse.ArgumentTypeError(f"expected a checkout, not {text!r}")
+    return path.resolve()
+
+
 def picture(text: str) -> Path:
     """A file to draw into."""
     path = file(text)

@@ -32,7 +32,7 @@ import uvloop
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
 
-from benchmarks.arguments import parser_of, real, settings, whole
+from benchmarks.arguments import checkout, parser_of, real, settings, whole
 from benchmarks.live import daemon, postgres, print_table, print_verdict, quantile
 from benchmarks.runners import pgqueuer_worker
 from benchmarks.world import Server, module, stand_in
@@ -145,20 +145,17 @@ def read_options() -> argparse.Namespace:
     parser = parser_of("python -m benchmarks.insert_to_cover", __doc__)
     add = parser.add_argument
     add("--tries", type=whole(TIMES_AS_MANY), default=200, help="(default %(default)s)")
-    add("--against", type=Path, metavar="FOLDER", help="a checkout of another build")
+    add("--against", type=checkout, metavar="FOLDER", help="a checkout of another build")
     add("--pairs", type=whole(0), default=PAIRS, help="of the writers (default %(default)s)")
     add("--seconds", type=real(1), default=8, help="of each (default %(default)s)")
     add("--server", type=settings, default={}, metavar="NAME=VALUE,...", help="of PostgreSQL")
-    options = parser.parse_args()
-    if options.against and not (options.against / "refresher").is_dir():
-        parser.error(f"--against: expected a checkout, not {str(options.against)!r}")
-    return options
+    return parser.parse_args()
 
 
 async def run(options: argparse.Namespace) -> None:
     builds = [Build("this build")]
     if options.against:
-        builds.append(Build("the build before", options.against.resolve()))
+        builds.append(Build("the build before", options.against))
     async with postgres({"max_connections": "200", **options.server}) as server:
         await show_latencies(server, builds, options.tries)
         if options.pairs and options.against:

@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from statistics import median
 from typing import Final
 
@@ -71,6 +71,8 @@ class Runner:
     in_flight: int = IN_FLIGHT
     #: It makes its jobs before the clock starts.
     enqueues: bool = False
+    #: Beside those that it needs.
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def fitting(self, job: Job, longest_seconds: float) -> Job:
         """As much of the job as it can be expected to do in that time, in tens of accounts."""
@@ -83,7 +85,8 @@ class Runner:
     def program(self, database_url: str, base_url: str) -> Program:
         if self.module:
             return Program(module(self.module, database_url, base_url), dict(os.environ))
-        return Program(module("refresher", "run"), as_shipped(database_url, base_url))
+        environment = {**as_shipped(database_url, base_url), **self.variables}
+        return Program(module("refresher", "run"), environment)
 
 
 def as_shipped(database_url: str, base_url: str) -> dict[str, str]:

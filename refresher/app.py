@@ -12,12 +12,11 @@ from time import monotonic
 from typing import Final
 
 from refresher import events
-from refresher.assembly import CLOSING_SECONDS, App, assembled, sources
+from refresher.assembly import CLOSING_SECONDS, App, assembled
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.meter import Stats
 from refresher.flow.stop import cancelled
 from refresher.logs import emit
-from refresher.operations.server import served
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import (
     CONNECTIONS,
@@ -31,7 +30,7 @@ from refresher.postgres.outbox import switch_on
 from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sealing import check_readable
-from refresher.postgres.status import any_left, count_due, read_now, read_paused_since
+from refresher.postgres.status import any_due, any_left, count_due, read_now, read_paused_since
 from refresher.service_manager import ServiceManager
 from refresher.settings import Settings
 from refresher.upkeep import SUMMARY_SECONDS, begin
@@ -63,7 +62,7 @@ async def run(settings: Settings, replica: str) -> None:
     async with assembled(settings, replica) as app, _managed(app, started):
         stop_on_signals(app)
         _warn_of_ignored(settings)
-        async with served(settings.http_listen, sources(app, partial(_what_is_missing, app.pool))):
+        async with _served(app):
             try:
                 await app.outage.outlast(
                     lambda: _check_database(app), app.stop, fatal=(DatabaseRefusedError,)
@@ -109,6 +108,22 @@ async def _managed(app: App, started: asyncio.Event) -> AsyncIterator[None]:
         yield
     finally:
         await cancelled(tasks)
+
+
+@asynccontextmanager
+async def _served(app: App) -> AsyncIterator[None]:
+    """Meanwhile, the operations endpoint is served, if it is wished."""
+    address = app.settings.http_listen
+    if address is None:
+        yield
+        return
+
+    # Loaded only if something is served: it takes as long as the database driver.
+    from refresher.observed import sources  # noqa: PLC0415
+    from refresher.operations.server import served  # noqa: PLC0415
+
+    async with served(address, sources(app, partial(_what_is_missing, app.pool))):
+        yield
 
 
 def _is_turning(app: App, since: float) -> bool:
@@ -215,31 +230,40 @@ async def _sign_off(app: App) -> None:
             await sign_off(app.pool, app.replica)
 
 
-async def once(settings: Settings, replica: str, on_progress: Callable[[int, int], None]) -> int:
+async def once(
+    settings: Settings, replica: str, on_progress: Callable[[int, int], None] | None
+) -> int:
     """Ask for everything due now; the number of due videos that could not be answered.
 
-    `on_progress` hears of videos answered and due. Raises `DatabaseUnavailable`, as `run`, and
-    `EverythingPausedError`, also if the pause begins meanwhile and something is left.
+    `on_progress` hears of videos answered and due; None: nobody looks. Raises
+    `DatabaseUnavailable`, as `run`, and `EverythingPausedError`, also if the pause begins meanwhile
+    and something is left.
     """
     async with assembled(settings, replica) as app:
         stop_on_signals(app)
         await _check_database(app)
         _refuse_pause(await read_paused_since(app.pool))
         started = await read_now(app.pool)
-        due = await count_due(app.pool, started)
+        due = await count_due(app.pool, started) if on_progress else 0
+        all_answered = False
 
         async def finished() -> bool:
-            on_progress(min(app.refresher.tally.ids, due), due)
+            nonlocal all_answered
+            if on_progress:
+                on_progress(min(app.refresher.tally.ids, due), due)
             if app.refresher.upstream_away_seconds > ONCE_AWAY_SECONDS:
                 return True
             if app.refresher.paused_since:
                 return True
+            # Mostly nothing is left, and this one scan of all videos says so.
+            all_answered = not await any_due(app.pool, started)
             given_up = app.refresher.given_up()
-            return not await any_left(app.pool, started, ONCE_FAILURES, given_up)
+            return all_answered or not await any_left(app.pool, started, ONCE_FAILURES, given_up)
 
         await work(app, finished)
-        left = await count_due(app.pool, started)
-        on_progress(due - left, due)
+        left = 0 if all_answered else await count_due(app.pool, started)
+        if on_progress:
+            on_progress(due - left, due)
         if left:
             _refuse_pause(app.refresher.paused_since)
         return left

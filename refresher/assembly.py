@@ -5,10 +5,9 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from time import monotonic
 from typing import Final
@@ -26,19 +25,12 @@ from refresher.flow.results import announce_nothing
 from refresher.flow.terms import Terms
 from refresher.flow.wiring import Outside
 from refresher.logs import emit
-from refresher.operations.checks import Known
-from refresher.operations.lists import Lists
-from refresher.operations.server import Sources
-from refresher.operations.shared import Shared
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.announcing import Announcer
 from refresher.postgres.database import APPLICATION_NAME, Pool, connected
-from refresher.postgres.details import Details, read_details
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.sessions import Sessions
-from refresher.postgres.snapshot import read_snapshot
 from refresher.postgres.tokens import TokenStore
-from refresher.postgres.vitals import read_stored_demand
 from refresher.postgres.write_back import WriteBack
 from refresher.probing import Fetch, Probing
 from refresher.schedule import Schedule
@@ -51,10 +43,6 @@ from refresher.webhooks.delivery import AT_ONCE, Delivery
 
 #: Kept of the grace time for closing connections.
 CLOSING_SECONDS: Final = 1.0
-#: For how long the details on the status page are given out before they are read again.
-DETAILS_SECONDS: Final = 20.0
-#: And what the stored covers need of the quota, which changes slowly.
-DEMAND_SECONDS: Final = 120.0
 #: In so long a replica notices that its connection to the database is dead, and connects anew.
 NOTICING_SECONDS: Final = 12.0
 
@@ -125,7 +113,7 @@ async def assembled(settings: Settings, replica: str) -> AsyncIterator[App]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         pool = await enter(
-            connected(database_url, schema=settings.schema_name, application_name=APPLICATION_NAME)
+            connected(database_url, schema=settings.schema, application_name=APPLICATION_NAME)
         )
         common = _common(settings, replica, pool)
         tiktok = await enter(
@@ -263,48 +251,4 @@ def _terms(settings: Settings) -> Terms:
         poll_seconds=settings.poll_seconds,
         lease_seconds=settings.pace.lease_seconds,
         grace_seconds=max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS),
-    )
-
-
-def sources(app: App, ready: Callable[[], Awaitable[str | None]]) -> Sources:
-    """What the operations endpoint serves; `ready` says what is missing, None if nothing is."""
-    # What operators read takes one connection at a time: the others are the work's.
-    reads = asyncio.Lock()
-    return Sources(
-        ready=ready,
-        fleet=Shared(partial(read_snapshot, app.pool), monotonic, turn=reads),
-        meter=app.meter,
-        hosts=app.hosts,
-        stats=app.refresher.stats,
-        settings=app.settings,
-        version=app.upkeep.version,
-        clock=monotonic,
-        details=Shared(
-            partial(_read_details, app), monotonic, turn=reads, fresh_seconds=DETAILS_SECONDS
-        ),
-        demand=Shared(
-            partial(read_stored_demand, app.pool, app.settings.due_policy, app.settings.pace),
-            monotonic,
-            turn=reads,
-            fresh_seconds=DEMAND_SECONDS,
-        ),
-        lists=Lists(app.pool, monotonic, reads, managed=app.settings.renews_tokens),
-        known=_known(app),
-    )
-
-
-async def _read_details(app: App) -> Details:
-    settings = app.settings
-    return await read_details(app.pool, settings.pace, managed=settings.renews_tokens)
-
-
-def _known(app: App) -> Known:
-    settings = app.settings
-    return Known(
-        replica=app.replica,
-        lead_seconds=settings.lead_seconds,
-        limit_per_token=settings.rate_limit_per_token,
-        limit_per_app=settings.rate_limit_per_app,
-        lacks_credentials=settings.lacks_credentials,
-        fingerprint=app.upkeep.fingerprint,
     )

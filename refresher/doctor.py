@@ -20,8 +20,8 @@ from refresher.postgres import vitals
 from refresher.postgres.connector import ignored_parameters
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.failures import first_line
-from refresher.postgres.sealing import Sealer, read_tokens
-from refresher.settings import VARIABLES, Settings, split_keys, unknown_names
+from refresher.postgres.sealing import Sealer
+from refresher.settings import KINDS, PREFIX, Settings, split_keys, unknown_names
 
 #: For all of it, whatever does not answer, if the database is near.
 SECONDS: Final = 3.0
@@ -40,7 +40,8 @@ F = TypeVar("F")
 
 def configured(error: str | None) -> facts.Configured:
     """The settings, of which `error` says what is wrong."""
-    return facts.Configured(error, unknown_names(), list(VARIABLES))
+    names = [PREFIX + name.upper() for name in KINDS]
+    return facts.Configured(error, unknown_names(), names)
 
 
 def without_settings(error: str) -> dict[type, object]:
@@ -117,7 +118,7 @@ async def _examine_database(examination: Examination, settings: Settings) -> Non
     try:
         examination.put(facts.Parameters(ignored_parameters(url)))
         async with connected(
-            url, schema=settings.schema_name, application_name="refresher-doctor"
+            url, schema=settings.schema, application_name="refresher-doctor"
         ) as pool:
             server = await examination.in_time(vitals.read_server(pool, _wall_clock))
             for fact in server:
@@ -147,7 +148,7 @@ async def _examine_schema(
     await examination.read(facts.Webhooks, vitals.read_webhooks(pool))
     await examination.read(facts.Attachments, vitals.read_attachments(pool))
     sealer, seconds = Sealer(split_keys(settings.token_keys)), TOKEN_SECONDS
-    await examination.read(facts.Tokens, read_tokens(pool, sealer, seconds, monotonic))
+    await examination.read(facts.Tokens, vitals.read_tokens(pool, sealer, seconds, monotonic))
     troubles = vitals.read_troubles(pool, managed=settings.renews_tokens)
     await examination.read(facts.Troubles, troubles)
     await examination.read(facts.Pause, vitals.read_pause(pool))

@@ -5,22 +5,19 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from msgspec import Meta
 
-from refresher.domain.connection_string import EXPECTED_URL, read_connection_string
+from refresher.domain.connection_string import (
+    EXPECTED_URL,
+    ConnectionStringError,
+    read_connection_string,
+)
 from refresher.domain.credentials import AppCredentials
 from refresher.domain.due import DuePolicy
 from refresher.domain.limits import HIGHEST_LIMIT, YEAR_SECONDS
@@ -28,6 +25,7 @@ from refresher.domain.pacing import Pace, lease_seconds
 from refresher.domain.schema_name import EXPECTED_NAME, USUAL_SCHEMA, is_schema_name
 from refresher.domain.webhooks import Target
 from refresher.setting_files import BadSettingFileError, Found, read_env_file, read_secrets
+from refresher.setting_values import Kind, Plain, Secret, SecretText, Text
 
 PREFIX: Final = "REFRESHER_"
 HTTP_URL: Final = re.compile(
@@ -50,9 +48,8 @@ class SettingsError(Exception):
     """A setting that is missing or wrong; the message is one line and holds no secret."""
 
 
-def _postgresql_url(value: SecretStr) -> SecretStr:
-    read_connection_string(value.get_secret_value(), {})
-    return value
+def _postgresql_url(value: str) -> None:
+    read_connection_string(value, {})
 
 
 def _http_url(value: str) -> str:
@@ -80,22 +77,19 @@ def _schema_name(value: str) -> str:
     return value
 
 
-def _credential(value: SecretStr) -> SecretStr:
-    if len(value.get_secret_value().splitlines()) > 1:
+def _credential(value: str) -> None:
+    if len(value.splitlines()) > 1:
         raise ValueError("expected one line")
-    return value
 
 
-def _fernet_keys(value: SecretStr) -> SecretStr:
-    if not all(FERNET_KEY.fullmatch(key) for key in split_keys(value)):
+def _fernet_keys(value: str) -> None:
+    if not all(FERNET_KEY.fullmatch(key) for key in _split(value)):
         raise ValueError(
             "expected Fernet keys, 32 bytes each in URL-safe base64, separated by commas"
         )
-    return value
 
 
-def _webhook_url(value: SecretStr) -> SecretStr:
-    given = value.get_secret_value()
+def _webhook_url(given: str) -> None:
     try:
         parts = urlsplit(given)
         usable = WEBHOOK_URL.fullmatch(given) and (parts.port or 1) and parts.hostname
@@ -104,16 +98,14 @@ def _webhook_url(value: SecretStr) -> SecretStr:
         usable = None
     if not usable:
         raise ValueError("expected http://host/path or https://host/path, in ASCII")
-    return value
 
 
-def _webhook_secrets(value: SecretStr) -> SecretStr:
-    secrets = split_keys(value)
+def _webhook_secrets(value: str) -> None:
+    secrets = _split(value)
     if not secrets or not all(map(_is_webhook_secret, secrets)):
         raise ValueError(
             "expected whsec_ and 24 to 64 bytes in base64, several such secrets separated by commas"
         )
-    return value
 
 
 def _is_webhook_secret(secret: str) -> bool:
@@ -127,108 +119,57 @@ def _is_webhook_secret(secret: str) -> bool:
     return is_whole and len(key) in WEBHOOK_SECRET_BYTES
 
 
-def split_keys(value: SecretStr | None) -> list[str]:
+def split_keys(value: Secret | None) -> list[str]:
     """The keys of a comma-separated list, in its order."""
-    keys = value.get_secret_value().split(",") if value else []
-    return [key.strip() for key in keys if key.strip()]
+    return _split(value.get_secret_value()) if value else []
 
 
-SECRETS: Final = {
-    "database_url",
-    "token_keys",
-    "tiktok_client_key",
-    "tiktok_client_secret",
-    "webhook_url",
-    "webhook_secret",
-}
+def _split(keys: str) -> list[str]:
+    return [key.strip() for key in keys.split(",") if key.strip()]
+
+
 LAST_PORT: Final = 65535
-Limit = Annotated[int, Field(ge=0, le=HIGHEST_LIMIT)]
-Seconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS)]
-SecondsOrZero = Annotated[float, Field(ge=0, le=YEAR_SECONDS)]
-
-#: Our words by the type of pydantic's error: its own speak of inputs and parsing.
-EXPECTED: Final = {
-    "int_parsing": "a whole number",
-    "int_parsing_size": "a whole number",
-    "int_from_float": "a whole number",
-    "float_parsing": "a number",
-    "greater_than": "more than {gt:.10g}",
-    "greater_than_equal": "{ge:.10g} or more",
-    "less_than_equal": "{le:.10g} or less",
-    "bool_parsing": "true or false",
-    "literal_error": "{expected}",
-    "string_unicode": "text in UTF-8",
-}
+Limit = Annotated[int, Meta(ge=0, le=HIGHEST_LIMIT)]
+Seconds = Annotated[float, Meta(gt=0, le=YEAR_SECONDS)]
+SecondsOrZero = Annotated[float, Meta(ge=0, le=YEAR_SECONDS)]
 
 
-class Settings(BaseSettings):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
     """Environment variables `REFRESHER_*`, then `.env`, then files of secrets.
 
     The files lie in the folder of systemd's credentials or in /run/secrets.
     `read_settings` makes one.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-    )
-
-    database_url: Annotated[SecretStr, AfterValidator(_postgresql_url)]
-    tiktok_base_url: Annotated[str, AfterValidator(_http_url)] = "https://open.tiktokapis.com"
-    tiktok_client_key: Annotated[SecretStr, AfterValidator(_credential)] | None = None
-    tiktok_client_secret: Annotated[SecretStr, AfterValidator(_credential)] | None = None
+    database_url: Annotated[Secret, SecretText(_postgresql_url)]
+    tiktok_base_url: Annotated[str, Text(_http_url)] = "https://open.tiktokapis.com"
+    tiktok_client_key: Annotated[Secret | None, SecretText(_credential)] = None
+    tiktok_client_secret: Annotated[Secret | None, SecretText(_credential)] = None
     token_management: Literal["managed", "external"] = "managed"  # noqa: S105 - a mode
-    token_keys: Annotated[SecretStr, AfterValidator(_fernet_keys)] | None = None
+    token_keys: Annotated[Secret | None, SecretText(_fernet_keys)] = None
     rate_limit_per_token: Limit = 600
     rate_limit_per_app: Limit = 0
     lead_seconds: SecondsOrZero = 3600
     spread_seconds: SecondsOrZero = 1800
     fallback_ttl_seconds: Seconds = 21600
     poll_seconds: Seconds = 5
-    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
+    concurrency: Annotated[int, Meta(ge=1, le=10_000)] = 64
     request_timeout_seconds: Seconds = 10
-    lease_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
+    lease_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 60
     shutdown_grace_seconds: SecondsOrZero = 20
-    missing_limit: Annotated[int, Field(ge=1, le=1000)] = 5
+    missing_limit: Annotated[int, Meta(ge=1, le=1000)] = 5
     notify_covers: bool = False
-    http_listen: Annotated[str, AfterValidator(_listen)] | None = None
-    webhook_url: Annotated[SecretStr, AfterValidator(_webhook_url)] | None = None
-    webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secrets)] | None = None
+    http_listen: Annotated[str | None, Text(_listen)] = None
+    webhook_url: Annotated[Secret | None, SecretText(_webhook_url)] = None
+    webhook_secret: Annotated[Secret | None, SecretText(_webhook_secrets)] = None
     log_format: Literal["json", "console", "auto"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    probes_per_hour: Annotated[int, Field(ge=0, le=3600)] = 6
-    #: Not `schema`, which the base class has.
-    schema_name: Annotated[
-        str, AfterValidator(_schema_name), Field(validation_alias="REFRESHER_SCHEMA")
-    ] = USUAL_SCHEMA
+    probes_per_hour: Annotated[int, Meta(ge=0, le=3600)] = 6
+    schema: Annotated[str, Text(_schema_name)] = USUAL_SCHEMA
 
-    #: Names with our prefix that no setting has, with the place in a file.
-    _ignored: tuple[str, ...] = PrivateAttr(default=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_counts_as_unset(cls, values: dict[str, object]) -> dict[str, object]:
-        return {name: value for name, value in values.items() if value != ""}
-
-    @model_validator(mode="after")
-    def _credentials_are_whole(self) -> "Settings":
-        if (self.tiktok_client_key is None) != (self.tiktok_client_secret is None):
-            raise ValueError(
-                f"{PREFIX}TIKTOK_CLIENT_KEY, {PREFIX}TIKTOK_CLIENT_SECRET: expected both or neither"
-                " of the two"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _webhooks_are_signed(self) -> "Settings":
-        if self.webhook_url and not self.webhook_secret:
-            raise ValueError(
-                f"{PREFIX}WEBHOOK_SECRET is not set: expected whsec_ and 24 to 64 bytes in base64,"
-                f" as {PREFIX}WEBHOOK_URL is set"
-            )
-        return self
+    #: Names with our prefix that no setting has, in any of the sources, with the place in a file.
+    ignored: tuple[str, ...] = ()
 
     @property
     def pace(self) -> Pace:
@@ -265,11 +206,6 @@ class Settings(BaseSettings):
         return Target(self.webhook_url.get_secret_value(), split_keys(self.webhook_secret))
 
     @property
-    def ignored(self) -> tuple[str, ...]:
-        """Names with our prefix that no setting has, in any of the sources."""
-        return self._ignored
-
-    @property
     def renews_tokens(self) -> bool:
         """Whether we are to renew access tokens, and have the app credentials for it."""
         return self._is_managed and self.tiktok_client_key is not None
@@ -284,15 +220,23 @@ class Settings(BaseSettings):
         return self.token_management == "managed"  # noqa: S105 - a mode
 
 
-def _key(field: str) -> str:
-    """The name by which the class takes the value of a field."""
-    return str(Settings.model_fields[field].validation_alias or field)
+#: Kinds of ours; msgspec reads the others.
+OWN: Final = (Text, SecretText)
 
 
-#: Of each variable, the name by which the class takes its value.
-VARIABLES: Final = {
-    _key(name) if _key(name) != name else PREFIX + name.upper(): _key(name)
-    for name in Settings.model_fields
+def _kind(annotation: Any) -> Kind | None:
+    """What a field takes; None: it is no setting."""
+    if get_origin(annotation) is Annotated and isinstance(said := get_args(annotation)[1], OWN):
+        return said
+    is_plain = annotation is bool or get_origin(annotation) in {Annotated, Literal}
+    return Plain(annotation) if is_plain else None
+
+
+#: What each setting takes, by its name without the prefix.
+KINDS: Final[Mapping[str, Kind]] = {
+    name: kind
+    for name, annotation in get_type_hints(Settings, include_extras=True).items()
+    if (kind := _kind(annotation))
 }
 
 
@@ -302,17 +246,56 @@ def read_settings(**overrides: object) -> Settings:
     Raises `SettingsError`, which names the variable, what was expected and what was given.
     """
     files = _read_files()
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     for found in reversed(files):  # the last one wins
         given |= _fields(found)
-    given |= EnvSettingsSource(Settings)()
-    given |= {_key(name): value for name, value in overrides.items()}
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        raise SettingsError("; ".join(map(_complaint, error.errors()))) from None
-    settings._ignored = _unknown(*files)  # noqa: SLF001 - nobody else may set it
+    given |= {**_of_environment(), **overrides}
+    # Empty counts as unset.
+    settings = _checked({name: value for name, value in given.items() if value != ""}, files)
+    if complaint := _contradiction(settings):
+        raise SettingsError(complaint)
     return settings
+
+
+def _checked(given: Mapping[str, object], files: Iterable[Found]) -> Settings:
+    """Raises `SettingsError`."""
+    values: dict[str, Any] = {}
+    complaints = []
+    if "database_url" not in given:  # the only one without a default
+        complaints.append(f"{PREFIX}DATABASE_URL is not set: {EXPECTED_URL}")
+    for name, kind in KINDS.items():
+        if name not in given:
+            continue
+        try:
+            values[name] = kind.read(given[name])
+        except ValueError as error:
+            complaints.append(_complaint(name, kind, given[name], error))
+    if complaints:
+        raise SettingsError("; ".join(complaints))
+    return Settings(**values, ignored=_unknown(*files))
+
+
+def _contradiction(settings: Settings) -> str | None:
+    """What is wrong with several settings together."""
+    if (settings.tiktok_client_key is None) != (settings.tiktok_client_secret is None):
+        return (
+            f"{PREFIX}TIKTOK_CLIENT_KEY, {PREFIX}TIKTOK_CLIENT_SECRET: expected both or neither"
+            " of the two"
+        )
+    if settings.webhook_url and not settings.webhook_secret:
+        return (
+            f"{PREFIX}WEBHOOK_SECRET is not set: expected whsec_ and 24 to 64 bytes in base64,"
+            f" as {PREFIX}WEBHOOK_URL is set"
+        )
+    return None
+
+
+def _complaint(name: str, kind: Kind, given: object, error: ValueError) -> str:
+    variable = PREFIX + name.upper()
+    if isinstance(error, ConnectionStringError):
+        return f"{variable}: {error}"  # it says itself what is wrong
+    shown = "the value given" if isinstance(kind, SecretText) else repr(given)
+    return f"{variable}: {error}, not {shown}"
 
 
 def unknown_names() -> tuple[str, ...]:
@@ -346,13 +329,25 @@ def _unknown(*files: Found) -> tuple[str, ...]:
     return (*unknown_variables(os.environ), *(name for found in files for name in found.unknown))
 
 
-def _fields(found: Found) -> dict[str, Any]:
+def _fields(found: Found) -> dict[str, object]:
     """Values by field, without empty ones."""
-    return {VARIABLES[name.upper()]: value for name, value in found.values.items() if value}
+    return {
+        name.removeprefix(PREFIX).lower(): value for name, value in found.values.items() if value
+    }
+
+
+def _of_environment() -> dict[str, object]:
+    """Values by field, without empty ones; the case of a variable's name does not matter."""
+    return {
+        name.upper().removeprefix(PREFIX).lower(): value
+        for name, value in os.environ.items()
+        if value and _is_known(name)
+    }
 
 
 def _is_known(variable: str) -> bool:
-    return variable.upper() in VARIABLES
+    name = variable.upper()
+    return name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() in KINDS
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:
@@ -360,23 +355,3 @@ def unknown_variables(environment: Iterable[str]) -> list[str]:
     return sorted(
         name for name in environment if name.upper().startswith(PREFIX) and not _is_known(name)
     )
-
-
-def _complaint(item: Mapping[str, Any]) -> str:
-    field = str(item["loc"][0]) if item["loc"] else None
-    if field is None:
-        return expected(item)  # of several settings, which it names
-    name = field if field in VARIABLES else PREFIX + field.upper()
-    if item["type"] == "missing":
-        return f"{name} is not set: {EXPECTED_URL}"
-    if field == "database_url" and item["type"] == "value_error":
-        return f"{name}: {expected(item)}"  # the error says what is wrong
-    given = "the value given" if field in SECRETS else repr(item["input"])
-    return f"{name}: {expected(item)}, not {given}"
-
-
-def expected(item: Mapping[str, Any]) -> str:
-    """What was expected, by one of pydantic's errors."""
-    if words := EXPECTED.get(item["type"]):
-        return f"expected {words.format(**item.get('ctx', {}))}"
-    return str(item["msg"]).removeprefix("Value error, ")

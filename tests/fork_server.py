@@ -25,7 +25,7 @@ import msgspec
 #: What commands load, by what takes longest.
 LIBRARIES = (
     "aiohttp.web", "alembic.command", "alembic.config", "apscheduler.schedulers.asyncio",
-    "asyncpg", "cryptography.fernet", "pydantic_settings", "rich.live", "rich.progress",
+    "asyncpg", "cryptography.fernet", "pydantic", "rich.live", "rich.progress",
     "rich.table", "sqlalchemy.ext.asyncio", "structlog", "typer", "uvloop",
 )  # fmt: skip
 #: An order comes with these: its own socket, stdin, stdout, stderr.

@@ -25,7 +25,8 @@ import os, sys
 import rich.console, rich.table
 import refresher.cli.database, refresher.cli.errors, refresher.logs
 import refresher.postgres.listing, refresher.postgres.status
-from refresher.cli import app, main
+from refresher.cli import main
+from refresher.cli.commands import app
 app(["accounts", "list", "--help"], standalone_mode=False)  # imports what is left
 os.setuid(65534)
 sys.argv[1:] = ["accounts", "list"]

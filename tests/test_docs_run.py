@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from refresher.cli import app
+from refresher.cli.commands import app
 from tests.conftest import PATIENCE_SECONDS, environment, free_port
 from tests.documented import PAGES, PROGRAM, ROOT, blocks, commands, in_sentences, scripts
 from tests.faults import programs
@@ -122,6 +122,7 @@ ELSEWHERE = {
     "python -m benchmarks.blocking_trigger": LONG,
     "python -m benchmarks.doctor": LONG,
     "python -m benchmarks.flat": LONG,
+    "python -m benchmarks.footprint --against FOLDER": LONG,
     "python -m benchmarks.hot_updates": LONG,
     "python -m benchmarks.attached_writes": LONG,
     "python -m benchmarks.insert_to_claim": LONG,

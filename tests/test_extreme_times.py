@@ -15,6 +15,7 @@ from refresher.postgres.listing import list_accounts, list_videos
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.snapshot import read_snapshot
 from refresher.postgres.status import (
+    any_due,
     any_left,
     count_due,
     read_leases,
@@ -108,6 +109,7 @@ async def refreshed(pool):
     await read_stored(pool, managed=True, fingerprint=None)
     now = await read_now(pool)
     await count_due(pool, now)
+    await any_due(pool, now)
     await any_left(pool, now, 3)
     return {claim.open_id for claim in claimed}
 

@@ -1,6 +1,7 @@
 """The manifests of ops/kubernetes, held to each other and to what a daemon does."""
 
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import aiohttp
@@ -93,7 +94,9 @@ def test_a_pod_has_few_rights(pod):
 
 def test_a_stop_has_the_time_that_it_needs():
     """Kubernetes kills later than the daemon gives up."""
-    grace = Settings.model_fields["shutdown_grace_seconds"].default
+    (grace,) = (
+        field.default for field in fields(Settings) if field.name == "shutdown_grace_seconds"
+    )
     assert DAEMON["spec"]["terminationGracePeriodSeconds"] >= grace + 5
 
 

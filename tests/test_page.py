@@ -10,7 +10,8 @@ from time import monotonic
 import aiohttp
 import pytest
 
-from refresher.assembly import assembled, replica_name, sources
+from refresher.assembly import assembled, replica_name
+from refresher.observed import sources
 from refresher.operations.page import VIEWERS
 from refresher.operations.server import served
 from refresher.postgres.details import Wanted

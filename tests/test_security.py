@@ -152,6 +152,7 @@ async def every_other_statement(pool):
     await status.read_quota(pool)
     assert await status.read_leases(pool)
     await status.count_due(pool, now)
+    await status.any_due(pool, now)
     await status.any_left(pool, now, 3)
     await consents_ending(pool)
     await check_readable(pool, Sealer([KEY]))

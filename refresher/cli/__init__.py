@@ -1,5 +1,5 @@
-"""The commands. `main` reads the command line; each group of commands has a module."""
+"""The commands. `main` is the console script; each group of commands has a module."""
 
-from refresher.cli.main import app, main
+from refresher.cli.main import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

@@ -1,10 +1,6 @@
-"""The daemon and what prepares its database: `run`, `once` and `migrate`."""
+"""The daemon, for good or for once: `run` and `once`."""
 
-from typing import Annotated
-
-import typer
-
-from refresher.cli.output import Incomplete, Misuse
+from refresher.cli.output import Incomplete
 from refresher.domain.spans import counted
 
 
@@ -45,7 +41,7 @@ def once() -> None:
     from refresher import logs
     from refresher.assembly import replica_name
     from refresher.cli.database import database_url_of, say_ignored
-    from refresher.cli.progress import progress
+    from refresher.cli.progress import is_shown, progress
     from refresher.settings import read_settings
 
     settings = read_settings()
@@ -54,7 +50,9 @@ def once() -> None:
     logs.configure(log_format=settings.log_format, level="warning", replica=replica)
     try:
         with progress("due videos") as on_progress:
-            left = uvloop.run(composition.once(settings, replica, on_progress))
+            left = uvloop.run(
+                composition.once(settings, replica, on_progress if is_shown() else None)
+            )
     except composition.EverythingPausedError as error:
         raise Incomplete(str(error)) from None
     if left:
@@ -62,47 +60,3 @@ def once() -> None:
             f"{counted(left, 'due video')} could not be answered: parked, in back-off, stopped by "
             "a lock or sealed with an unknown key, see refresher accounts list and the log"
         )
-
-
-def migrate(
-    video_partitions: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            max=1024,
-            help="Also partition videos by the hash of open_id: for good, and with nobody reading"
-            " or writing accounts and videos meanwhile.",
-        ),
-    ] = None,
-) -> None:
-    """Bring the database to the current schema; safe to run from several places at once.
-
-    Example: refresher migrate
-    """
-    import uvloop
-
-    from refresher.cli.database import database_url_of, say_ignored
-    from refresher.cli.progress import progress
-    from refresher.postgres.database import SCHEMA_REVISION
-    from refresher.postgres.migrate import migrate as migrate_database
-    from refresher.postgres.partitioning import PartitioningRefusedError, partition_videos
-    from refresher.settings import read_settings
-
-    settings = read_settings()
-    database_url, schema = database_url_of(settings), settings.schema_name
-    say_ignored(database_url)
-    migrated = uvloop.run(migrate_database(database_url, schema))
-    if video_partitions is None:
-        print(f"migrated to revision {SCHEMA_REVISION}" if migrated else "nothing to migrate")
-        return
-    try:
-        with progress("pages of videos") as on_progress:
-            rows = uvloop.run(
-                partition_videos(database_url, video_partitions, on_progress, schema=schema)
-            )
-    except PartitioningRefusedError as error:
-        raise Misuse(str(error)) from None
-    if rows is None:
-        print(f"already in {video_partitions} partitions")
-    else:
-        print(f"{counted(rows, 'video')} in {video_partitions} partitions")

@@ -32,7 +32,7 @@ def with_database(settings: Settings, unit: Callable[[Pool], Coroutine[Any, Any,
     async def with_pool() -> T:
         async with connected(
             database_url_of(settings),
-            schema=settings.schema_name,
+            schema=settings.schema,
             application_name="refresher-cli",
         ) as pool:
             await check_migrated(pool)

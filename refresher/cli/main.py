@@ -1,33 +1,12 @@
-"""The command line: its commands, and the only place that decides on exit codes.
-
-`refresher --help` loads this package and Typer alone. What a command needs, it imports when it
-runs.
-"""
+"""The console script, and the only place that decides on exit codes."""
 
 import gc
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Final
 
-import typer
-
-from refresher.cli import (
-    accounts,
-    attach,
-    daemon,
-    demo,
-    doctor,
-    explain,
-    forecast,
-    healthcheck,
-    pause,
-    simulate,
-    status,
-    tokens,
-    videos,
-    webhooks,
-)
+from refresher.cli import daemon
 from refresher.cli.output import Incomplete, Misuse, say
 
 EXIT_INCOMPLETE: Final = 1
@@ -36,54 +15,6 @@ EXIT_INTERRUPTED: Final = 130
 #: As of a program that the signal ends.
 EXIT_BROKEN_PIPE: Final = 141
 
-app = typer.Typer(
-    name="refresher",
-    help="Keeps every stored TikTok cover alive.",
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-
-def _say_version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so
-    if wanted:
-        from importlib.metadata import version
-
-        print(f"refresher {version('cover-refresher')}")
-        raise typer.Exit
-
-
-@app.callback()
-def refresher(
-    _version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_say_version, is_eager=True, help="Say the version and exit."
-        ),
-    ] = False,
-) -> None:
-    pass
-
-
-app.command()(daemon.run)
-app.command()(daemon.once)
-app.command()(daemon.migrate)
-app.command()(demo.demo)
-app.command()(demo.emulator)
-app.command()(simulate.simulate)
-app.command()(forecast.forecast)
-app.command("status")(status.show_status)
-app.command()(healthcheck.healthcheck)
-app.command()(pause.pause)
-app.command()(pause.resume)
-app.command()(doctor.doctor)
-app.command(context_settings=explain.CONTEXT)(explain.explain)
-app.command()(attach.attach)
-app.command()(attach.detach)
-app.add_typer(accounts.accounts, name="accounts")
-app.add_typer(videos.videos, name="videos")
-app.add_typer(tokens.tokens, name="tokens")
-app.add_typer(webhooks.webhooks, name="webhooks")
-
 
 def main() -> None:
     """The console script."""
@@ -91,8 +22,7 @@ def main() -> None:
     # the garbage collector took a tenth of the start and a sixth of the daemon's CPU time.
     gc.set_threshold(20_000, 20, 50)
     try:
-        # Also as `python -m refresher`: what is printed, completion too, names the command.
-        code = app(prog_name="refresher", standalone_mode=False)
+        code = _call()
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -106,16 +36,28 @@ def main() -> None:
     sys.exit(code)
 
 
+def _call() -> int | None:
+    """Run the command of the command line; its exit code."""
+    match sys.argv[1:]:
+        # They have no options. What reads options would stay loaded as long as they run, and take
+        # a sixth of a daemon's memory.
+        case ["run"]:
+            daemon.run()
+        case ["once"]:
+            daemon.once()
+        case _:
+            from refresher.cli import commands
+
+            return commands.call()
+    return None
+
+
 def _explained(error: Exception) -> tuple[Sequence[str], int]:
     """What to print, and the exit code."""
     if isinstance(error, Incomplete):
         return error.args, EXIT_INCOMPLETE
     if isinstance(error, Misuse):
         return error.args, EXIT_USAGE
-    if isinstance(error, typer.TyperException):
-        from refresher.cli.usage import complaint
-
-        return [complaint(error)], EXIT_USAGE
     from refresher.cli.errors import complaints
 
     if lines := complaints(error):

@@ -10,9 +10,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+def is_shown() -> bool:
+    """Whether there is a terminal to show it on."""
+    return sys.stderr.isatty()
+
+
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Callable[[int, int | None], None]]:
     """Call what it yields with what is done and what there is in all, where that is known."""
+    if not is_shown():
+        yield lambda _done, _of: None
+        return
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import (
@@ -35,6 +43,6 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int, int
         TimeRemainingColumn(elapsed_when_finished=True),
     )  # fmt: skip
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(escape(what), total=total)
         yield lambda done, of: bar.update(task, completed=done, total=total if of is None else of)

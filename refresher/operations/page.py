@@ -6,10 +6,11 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
@@ -18,10 +19,12 @@ from refresher.domain.clocks import Clock
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.spreadsheet import safe_cell
 from refresher.logs import notable
-from refresher.operations.drawing import Drawing
 from refresher.operations.lists import Busy
 from refresher.operations.server import Sources
 from refresher.postgres.details import TROUBLES, Troubled, Wanted
+
+if TYPE_CHECKING:
+    from refresher.operations.drawing import Drawing
 
 #: Nothing from elsewhere, nothing inline, in no frame.
 HEADERS: Final[Mapping[str, str]] = {
@@ -102,24 +105,31 @@ class Page:
         self._closing = asyncio.Event()
         self._viewers = 0
         self._static = {name: _static(name) for name in STATIC}
-        self._drawing = Drawing(
-            sources.known,
+        self._drawn: dict[Wanted | None, Drawn] = {}
+
+    @cached_property
+    def _drawing(self) -> "Drawing":
+        # Loaded by the first one who looks: mostly nobody does, and it takes as much memory as the
+        # database driver.
+        from refresher.operations.drawing import Drawing  # noqa: PLC0415
+
+        return Drawing(
+            self._sources.known,
             versions={name: sha256(text).hexdigest()[:12] for name, text in self._static.items()},
         )
-        self._drawn: dict[Wanted | None, Drawn] = {}
 
     async def overview(self, _request: web.Request) -> web.Response:
         """The verdicts, and the details behind them."""
         if drawn := self._kept(None, self._sources.fleet.reading):
             return drawn
-        sources = self._sources
+        sources, drawing = self._sources, self._drawing  # a reading would age while it is loaded
         reading, details, demand = await asyncio.gather(
             sources.fleet.latest(), sources.details.latest(), sources.demand.latest()
         )
         return self._kept(None, reading) or self._keep(
             None,
             reading,
-            self._drawing.overview(reading, details, demand, self._clock(), notable()),
+            drawing.overview(reading, details, demand, self._clock(), notable()),
             HTTPStatus.OK if reading else HTTPStatus.SERVICE_UNAVAILABLE,
         )
 

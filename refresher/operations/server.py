@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from aiohttp import web
 
 from refresher.domain.clocks import Clock
 from refresher.domain.cover_hosts import CoverHosts
@@ -19,9 +21,6 @@ from refresher.operations.shared import Shared
 from refresher.postgres.details import Details
 from refresher.postgres.snapshot import Snapshot
 from refresher.settings import Settings
-
-if TYPE_CHECKING:
-    from aiohttp import web
 
 ANSWER_SECONDS: Final = 1.0
 #: When the daemon stops, an answer that is being sent may take so long.
@@ -53,19 +52,12 @@ class Sources:
 
 
 @asynccontextmanager
-async def served(address: str | None, sources: Sources) -> AsyncIterator[None]:
-    """Serve the endpoint on host:port; without an address nothing is served.
+async def served(address: str, sources: Sources) -> AsyncIterator[None]:
+    """Serve the endpoint on host:port.
 
     The loop that does the work answers /livez, so only a stuck loop fails it. Raises OSError for an
     address that we cannot listen on.
     """
-    if address is None:
-        yield
-        return
-
-    # Loaded only if something is served: it takes as long as the database driver.
-    from aiohttp import web  # noqa: PLC0415
-
     runner = web.AppRunner(_application(sources), access_log=None, shutdown_timeout=CLOSING_SECONDS)
     await runner.setup()
     host, _, port = address.rpartition(":")
@@ -81,9 +73,7 @@ async def served(address: str | None, sources: Sources) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
-def _application(sources: Sources) -> "web.Application":
-    from aiohttp import web  # noqa: PLC0415
-
+def _application(sources: Sources) -> web.Application:
     from refresher.operations.metrics import metrics_handler  # noqa: PLC0415
     from refresher.operations.page import install  # noqa: PLC0415
 

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncpg import Record
 
-from refresher.domain.checkup.facts import Tokens
-from refresher.domain.clocks import Clock
 from refresher.domain.errors import TokenUnreadable
 from refresher.domain.model import OpenId
 from refresher.postgres.database import Pool, acquired
@@ -157,11 +155,10 @@ async def rotate_all(pool: Pool, sealer: Sealer) -> int:
 async def check_readable(pool: Pool, sealer: Sealer) -> None:
     """Raises `TokenUnreadable` if there are sealed tokens and none of them can be read."""
     unreadable = 0
-    async for rows in _pages(pool, SEALED_TOKENS):
-        for row in rows:
-            if _is_readable(row, sealer):
-                return
-            unreadable += 1
+    async for accounts in sealed_tokens(pool, sealer):
+        if any(accounts.values()):
+            return
+        unreadable += len(accounts)
     if unreadable:
         raise TokenUnreadable(
             f"the stored tokens are sealed (accounts: {unreadable:,}), and none of the keys in "
@@ -169,18 +166,10 @@ async def check_readable(pool: Pool, sealer: Sealer) -> None:
         )
 
 
-async def read_tokens(pool: Pool, sealer: Sealer, seconds: float, clock: Clock) -> Tokens:
-    """Which sealed tokens the keys open: as many as there is time for, in the order of open_id."""
-    ends_at = clock() + seconds
-    sealed, all_seen = 0, True
-    unreadable: list[str] = []
+async def sealed_tokens(pool: Pool, sealer: Sealer) -> AsyncIterator[Mapping[str, bool]]:
+    """Pages of the accounts with sealed tokens, by open_id: whether one of the keys opens them."""
     async for rows in _pages(pool, SEALED_TOKENS):
-        sealed += len(rows)
-        unreadable += [row["open_id"] for row in rows if not _is_readable(row, sealer)]
-        if clock() > ends_at:
-            all_seen = False
-            break
-    return Tokens(sealer.seals, sealed, len(unreadable), next(iter(unreadable), None), all_seen)
+        yield {row["open_id"]: _is_readable(row, sealer) for row in rows}
 
 
 class _Walk(NamedTuple):

@@ -27,6 +27,7 @@ IS_KNOWN: Final = statement("is_known")
 SET_STATE: Final = statement("set_state")
 NOW: Final = statement("now")
 DUE_BEFORE: Final = statement("due_before")
+ANY_DUE: Final = statement("any_due")
 ANY_LEFT: Final = statement("any_left")
 PAUSED_SINCE: Final = statement("paused_since")
 PAUSE_ALL: Final = statement("pause_all")
@@ -157,6 +158,13 @@ async def count_due(pool: Pool, before: datetime) -> int:
     async with acquired(pool) as connection:
         count: int = await connection.fetchval(*DUE_BEFORE(before=before), timeout=SCAN_SECONDS)
     return count
+
+
+async def any_due(pool: Pool, before: datetime) -> bool:
+    """Whether `count_due` would count one."""
+    async with acquired(pool) as connection:
+        due: bool = await connection.fetchval(*ANY_DUE(before=before), timeout=SCAN_SECONDS)
+    return due
 
 
 async def any_left(

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from refresher.domain.checkup import facts
+from refresher.domain.clocks import Clock
 from refresher.domain.due import DuePolicy
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.pacing import Pace
@@ -34,6 +35,7 @@ from refresher.postgres.probes import count_probes, read_hosts
 from refresher.postgres.replicas import seen_replicas
 from refresher.postgres.role import check_role, connection_limit
 from refresher.postgres.sampling import sample_percent
+from refresher.postgres.sealing import Sealer, sealed_tokens
 from refresher.postgres.statements import statement
 from refresher.postgres.status import read_now, read_paused_since, read_summary
 from refresher.postgres.told import read_waiting
@@ -183,6 +185,22 @@ async def read_stored_demand(pool: Pool, policy: DuePolicy, pace: Pace) -> Deman
     if not lives.sampled:
         return None
     return await read_demand(pool, lives, pace, await read_app(pool, None, needed=False))
+
+
+async def read_tokens(pool: Pool, sealer: Sealer, seconds: float, clock: Clock) -> facts.Tokens:
+    """Which sealed tokens the keys open: as many as there is time for, in the order of open_id."""
+    ends_at = clock() + seconds
+    sealed, all_seen = 0, True
+    unreadable: list[str] = []
+    async for accounts in sealed_tokens(pool, sealer):
+        sealed += len(accounts)
+        unreadable += [open_id for open_id, readable in accounts.items() if not readable]
+        if clock() > ends_at:
+            all_seen = False
+            break
+    return facts.Tokens(
+        sealer.seals, sealed, len(unreadable), next(iter(unreadable), None), all_seen
+    )
 
 
 async def read_tables(pool: Pool) -> facts.Tables:

@@ -6,7 +6,7 @@ import shlex
 import pytest
 import typer.main
 
-from refresher.cli import app
+from refresher.cli.commands import app
 from tests.unit.test_reference import commands
 
 COMMAND = typer.main.get_command(app)

@@ -12,6 +12,7 @@ from refresher.domain.cohorts import NO_COVER, Cohort, Fleet
 from refresher.domain.model import CHUNK_SIZE, OpenId
 from refresher.postgres.accounts import Accounts
 from refresher.postgres.statements import statement
+from refresher.setting_values import Secret
 from refresher.settings import Settings
 from refresher.simulation.engine import Engine
 from refresher.simulation.plan import START
@@ -92,7 +93,7 @@ async def test_the_simulator_claims_as_much_as_the_daemon(
 ):
     """For every lease and time-out: the same chunks under the same lease, as far ahead."""
     configured = Settings(
-        database_url="postgresql:///",
+        database_url=Secret("postgresql:///"),
         lease_seconds=lease,
         request_timeout_seconds=request_timeout,
         rate_limit_per_token=per_token,

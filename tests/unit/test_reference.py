@@ -1,6 +1,7 @@
 """docs/commands.md, docs/settings.md and the files that name the settings, held to the code."""
 
 import re
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import NoneType
 from typing import Literal, get_args, get_origin
@@ -8,14 +9,19 @@ from typing import Literal, get_args, get_origin
 import pytest
 import typer.main
 
-from refresher.cli import app
-from refresher.settings import PREFIX, VARIABLES, Settings
+from refresher import settings
+from refresher.cli.commands import app
+from refresher.setting_values import Plain
+from refresher.settings import PREFIX
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (ROOT / "docs" / "commands.md").read_text()
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 ROW = re.compile(r"^\| `([^`]+)` \| (.+?) \| (.+?) \| .+ \|$", re.MULTILINE)
 KINDS = {int: "whole number", float: "number"}
+
+#: Of each setting, by its name.
+DEFAULTS = {field.name: field.default for field in fields(settings.Settings)}
 
 
 def rows(text):
@@ -80,52 +86,52 @@ def test_commands_and_options_are_those_of_the_code():
 # --- Settings ---
 
 
-def taken(field):
-    """What a setting takes, where its type says it; None for text, which the page explains."""
-    if get_origin(field.annotation) is Literal:
-        return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
-    if field.annotation is bool:
-        return "`true`, `false`"
-    if field.annotation not in KINDS:
+def taken(kind):
+    """What a setting takes, where its kind says it; None for text, which the page explains."""
+    if not isinstance(kind, Plain):
         return None
-    bounds = {name: getattr(rule, name) for rule in field.metadata for name in rule.__slots__}
-    return numbers(field.annotation, bounds.get("ge"), bounds.get("gt"), bounds.get("le"))
+    if kind.type is bool:
+        return "`true`, `false`"
+    if get_origin(kind.type) is Literal:
+        return ", ".join(f"`{word}`" for word in get_args(kind.type))
+    number, bounds = get_args(kind.type)
+    return numbers(number, bounds.ge, bounds.gt, bounds.le)
 
 
-def default_of(field):
-    if field.is_required():
+def default_of(name):
+    default = DEFAULTS[name]
+    if default is MISSING:
         return "required"
-    if isinstance(field.default, bool):
-        return str(field.default).lower()
-    return "none" if field.default is None else str(field.default)
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "none" if default is None else str(default)
 
 
 def test_settings_are_those_of_the_code():
     """Each setting has its row, in the order of the code, with what it takes and its default."""
     listed = rows(SETTINGS)
-    fields = dict(zip(VARIABLES, Settings.model_fields.values(), strict=True))
-    assert list(listed) == list(fields)
-    for name, field in fields.items():
-        takes, default = listed[name]
-        assert takes == (taken(field) or takes), name
-        assert default == default_of(field), name
+    assert list(listed) == [PREFIX + name.upper() for name in settings.KINDS]
+    for name, kind in settings.KINDS.items():
+        takes, default = listed[PREFIX + name.upper()]
+        assert takes == (taken(kind) or takes), name
+        assert default == default_of(name), name
 
 
 def test_the_example_names_every_setting_with_its_default():
     """.env.example: all commented out, what has no default is empty."""
     lines = re.findall(rf"^#({PREFIX}\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
-    fields = dict(zip(VARIABLES, Settings.model_fields.values(), strict=True))
-    assert [name for name, _ in lines] == list(fields)
-    for name, value in lines:
-        if not fields[name].is_required():
-            assert value == ("" if fields[name].default is None else default_of(fields[name]))
+    assert [name for name, _ in lines] == [PREFIX + name.upper() for name in settings.KINDS]
+    for name, (_, value) in zip(settings.KINDS, lines, strict=True):
+        if DEFAULTS[name] is not MISSING:
+            assert value == ("" if DEFAULTS[name] is None else default_of(name))
 
 
 def test_the_containers_pass_every_setting_on():
     """docker-compose.yml: all but the address of the operations endpoint, which it sets itself."""
     text = (ROOT / "docker-compose.yml").read_text()
     passed = re.findall(rf"^  ({PREFIX}\w+):$", text, re.MULTILINE)
-    assert passed == [name for name in VARIABLES if name != "REFRESHER_HTTP_LISTEN"]
+    names = [PREFIX + name.upper() for name in settings.KINDS]
+    assert passed == [name for name in names if name != "REFRESHER_HTTP_LISTEN"]
     assert re.search(r"^ +REFRESHER_HTTP_LISTEN: \S+$", text, re.MULTILINE)
 
 

@@ -18,8 +18,8 @@ QUOTE_IT = "expected single quotes around the value, as in NAME='...'"
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch, tmp_path):
     """No setting but the database and a client key, an empty folder of secrets and no `.env`."""
-    for variable in settings.VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
+    for field in settings.KINDS:
+        monkeypatch.delenv(f"REFRESHER_{field.upper()}", raising=False)
     monkeypatch.setenv("REFRESHER_DATABASE_URL", URL)
     monkeypatch.setenv("REFRESHER_TIKTOK_CLIENT_KEY", "key")
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
