@@ -14,7 +14,7 @@ SIDE_BY_SIDE := --numprocesses 8 --maxschedchunk 1
 UNIT := --numprocesses logical --maxschedchunk 1 tests/unit tests/flow tests/chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit coverage chaos test-compose test-clients test-deploy sbom lint format bench lock clean
+.PHONY: help demo test unit coverage chaos test-compose test-clients test-deploy test-patroni sbom lint format bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,13 @@ test-clients: $(INSTALLED) .venv-clients/locked $(if $(shell command -v npm),.no
 
 test-deploy: $(INSTALLED) .venv-deploy/locked ## Kubernetes manifests and SBOM, by their schemas
 	@$(BIN)/pytest -m deploy tests/deploy $(PYTEST_ARGS)
+
+test-patroni: $(INSTALLED) ## failovers of a real Patroni cluster; PATRONI_TIMES=20 tells how long each took
+ifdef PATRONI_TIMES
+	@$(BIN)/python -m tests.patroni --times $(PATRONI_TIMES)
+else
+	@$(BIN)/pytest -m patroni tests/patroni $(PYTEST_ARGS)
+endif
 
 sbom: .venv-deploy/locked .venv-image/locked ## what the image holds, as CycloneDX: sbom.json, or SBOM=...
 	@.venv-deploy/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \

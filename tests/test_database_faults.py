@@ -21,6 +21,7 @@ from refresher.postgres.migrate import migrate
 from tests import faults
 from tests.conftest import Daemon, World, administer, eventually, waits_for_a_lock
 from tests.proxy import Proxy
+from tests.test_tokens import CLIENT, authorize, is_live, until_answered, until_token_calls
 
 CONCURRENCY = 2
 #: Half a second between the requests of an account.
@@ -526,3 +527,41 @@ async def test_an_address_that_speaks_something_else_is_waited_out(answer):
         async with connected(url, application_name="tests") as pool:
             with pytest.raises(DatabaseUnavailable):
                 await asked(pool)
+
+
+async def test_a_pair_in_hand_is_not_overtaken_after_a_long_outage(
+    serve, start, own_server, own_database
+):
+    """Another replica finds the database first, and the time for the request is over."""
+    beside = await serve(latency_seconds=6.0)
+    settings = {**CLIENT, "lease_seconds": 1, "poll_seconds": 0.2}
+    there = ("127.0.0.1", own_server.port)
+    async with (
+        faults.looking(beside, own_server.url_of(own_database)) as world,
+        Proxy(*there) as one,
+        Proxy(*there) as two,
+    ):
+        await authorize(world, "ana", lives=-1)
+        urls = [own_server.url_of(own_database, proxy.port) for proxy in (one, two)]
+        holder = await start(world, database_url=urls[0], **settings)
+        await until_token_calls(world, 1)
+        other = await start(world, database_url=urls[1], **settings)
+        await other.until_event("daemon.started")
+        for proxy in (one, two):
+            await proxy.refuse()
+            proxy.cut()
+        for daemon in (holder, other):
+            await daemon.until_event("database.lost")
+        await until_answered(world)
+        over = (
+            "UPDATE refresher.accounts SET lease_expires_at = now(), wake_at = now(),"
+            " token_request_until = now() RETURNING lease_epoch"
+        )
+        epoch = await world.pool.fetchval(over)
+        await two.accept()
+        overtaken = f"SELECT lease_epoch > {epoch} FROM refresher.accounts"
+        await eventually(lambda: world.pool.fetchval(overtaken), "the other replica's claim")
+        await one.accept()
+        await world.until_valid(1)
+        assert len(world.emulator.token_record) == 1
+        assert await is_live(world, "ana")

@@ -111,6 +111,7 @@ ELSEWHERE = {
     "make sbom": "tests/deploy/test_sbom.py",
     "make sbom PYTHON=python3.13": INDEX,
     "make test": "runs this test",
+    "make test-patroni": "tests/patroni/test_patroni.py",
     "pg_restore --disable-triggers": NAME,
     "pg_restore --no-owner": NAME,
     "pip install '.[demo]'": INDEX,

@@ -18,6 +18,9 @@ LONGEST_WAIT_SECONDS: Final = 5.0
 LATER_ATTEMPT: Final = 2
 #: A database that lets no statement through for so long counts as away.
 BUSY_SECONDS: Final = 30.0
+#: After an outage, by then every replica has found the database again and stored what it held: a
+#: dead connection is noticed after 12 s, and the longest wait may have begun just then.
+SETTLED_SECONDS: Final = 12.0 + LONGEST_WAIT_SECONDS
 
 
 class Outage:
@@ -28,6 +31,7 @@ class Outage:
         self._clock = clock
         self._since: float | None = None
         self._busy_since: float | None = None
+        self._over_at = -inf
         #: When the latest answered statement began, in monotonic seconds.
         self.answered_at = -inf
 
@@ -35,6 +39,11 @@ class Outage:
     def lasts(self) -> bool:
         """The database is away: the last statement failed, or all have met locks for long."""
         return self._since is not None
+
+    @property
+    def is_just_over(self) -> bool:
+        """Other replicas may still hold what they could not store meanwhile."""
+        return self._clock() < self._over_at + SETTLED_SECONDS
 
     async def attempt(self, unit: Callable[[], Awaitable[T]], *, may_wait: bool = False) -> T:
         """The unit's result. Raises `DatabaseUnavailable`; an outage is logged once.
@@ -100,3 +109,4 @@ class Outage:
         if self._since is not None and started >= self._since:
             emit(DATABASE_RECOVERED, away_seconds=round(self._clock() - self._since, 1))
             self._since = None
+            self._over_at = self._clock()

@@ -98,7 +98,7 @@ class TokenRenewal:
         if self._clock() < self._suspended_until:
             return self._suspended(claim)
         try:
-            refresh_token = await self._outage.attempt(lambda: self._store.begin(claim))
+            refresh_token = await self._begin(work)
         except DatabaseUnavailable:
             refresh_token = None
         except TokenUnreadable:
@@ -108,6 +108,20 @@ class TokenRenewal:
         if refresh_token is None:
             return self._concluded(claim, None)
         return await self._request(work, refresh_token)
+
+    async def _begin(self, work: Work) -> RefreshToken | None:
+        """The token to renew with; None if it is not ours to renew, or not now.
+
+        After an outage a replica that finds the database before others must not send what one of
+        them has used up: that one gets the time to store the new pair.
+        """
+        while True:
+            token = await self._outage.attempt(lambda: self._store.begin(work.claim))
+            if token is None or not (token.interrupted and self._outage.is_just_over):
+                return token
+            await self._outage.wait(work.halt)
+            if work.halt.is_set():
+                return None  # the note stays: others wait, too
 
     async def _request(self, work: Work, refresh_token: RefreshToken) -> Release:
         claim = work.claim

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 from refresher.emulator.options import DEFAULT_SCOPE
 from tests.chaos.plan import ACCOUNTS
-from tests.chaos.world import ACCESS_TOKEN_TTL_SECONDS, World, new_token
+from tests.chaos.stage import Stage
+from tests.chaos.world import ACCESS_TOKEN_TTL_SECONDS, new_token
 
 #: How often an operator looks for parked accounts, and how long a user takes to act.
 REAUTHORIZE_SECONDS = 2.0
@@ -54,7 +55,7 @@ DELETE_VIDEOS = "DELETE FROM refresher.videos WHERE open_id = $1 AND video_id = 
 class Application:
     """It remembers in `videos`, by account, what it has stored."""
 
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: Stage, seed: int) -> None:
         self.world = world
         self.videos: dict[str, list[str]] = {}
         self.chance = random.Random(f"application {seed}")

@@ -5,7 +5,7 @@ No text holds a token or a signature.
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -332,6 +332,26 @@ def lost_wrongly(said: Iterable[tuple[float, str]], journal: Journal) -> Iterato
             for entry in journal.entries
         ):
             yield f"{replica}: upstream.lost; meanwhile: {journal.between(at - 10, at)}"
+
+
+# --- 9. What was said to be stored ---
+
+
+def lost_covers(
+    events: Iterable[Mapping[str, object]], written: Iterable[tuple[str, str]]
+) -> Iterator[str]:
+    """An account of which more covers were said to be refreshed than commits have left.
+
+    `written`: the account and the URL of each cover that a commit has stored.
+    """
+    said = Counter[str]()
+    for event in events:
+        if event["event"] == "account.refreshed":
+            said[str(event["open_id"])] += int(str(event["refreshed"]))
+    stored = Counter(open_id for open_id, _ in written)
+    for open_id, number in said.items():
+        if number > stored[open_id]:
+            yield f"{open_id}: {number} covers were said to be stored, {stored[open_id]} are"
 
 
 def complete_lines(text: str) -> str:

@@ -15,7 +15,7 @@ from refresher.emulator.record import token_digest
 from tests.chaos import invariants
 from tests.chaos.invariants import Parked, StoredAccount, StoredVideo, TokenRequested
 from tests.chaos.replicas import BREATH_SECONDS, Replica
-from tests.chaos.world import RATE_LIMIT, World
+from tests.chaos.stage import Stage
 
 LOOK_SECONDS = 0.5
 LIVEZ_SECONDS = 2.0
@@ -38,7 +38,7 @@ SELECT open_id, state, state_reason, access_token, refresh_token FROM refresher.
 class Observer:
     """Reports violations to the world."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Stage) -> None:
         self.world = world
         self.events: list[dict[str, object]] = []
         self._read: dict[Path, int] = {}
@@ -175,9 +175,9 @@ class Observer:
 
     def _judge_requests(self) -> None:
         for account, moments in invariants.by_account(self._arrivals()).items():
-            self._say("1 limit", invariants.over_limit(account, moments, RATE_LIMIT))
+            self._say("1 limit", invariants.over_limit(account, moments, self.world.rate_limit))
             for calm in self._calm(moments):
-                self._say("1 limit", invariants.too_close(account, calm, RATE_LIMIT))
+                self._say("1 limit", invariants.too_close(account, calm, self.world.rate_limit))
         lost = {str(event["open_id"]) for event in self.events if event["event"] == "token.lost"}
         self._say(
             "2 tokens", invariants.used_twice(self.token_requests(), self.world.journal, lost)

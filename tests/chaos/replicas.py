@@ -34,6 +34,7 @@ class Replica:
         on_violation: Callable[[str, str], None],
         *,
         grace_seconds: float,
+        steps_clock: bool = True,
     ) -> None:
         self.name = name
         self.outputs: list[Path] = []
@@ -51,7 +52,7 @@ class Replica:
         self._unanswered_since: float | None = None
         self._clock = folder / f"{name}.clock"
         self._offsets = [0]
-        if FAKETIME:
+        if FAKETIME and steps_clock:
             self._environment |= {
                 "LD_PRELOAD": str(FAKETIME),
                 "FAKETIME_TIMESTAMP_FILE": str(self._clock),

@@ -222,3 +222,15 @@ def test_an_api_is_away_only_where_something_is_wrong_with_it():
     with journal.during("upstream.down_cut", "upstream"):
         assert not list(invariants.lost_wrongly([(monotonic(), "replica-0")], journal))
     assert list(invariants.lost_wrongly([(monotonic() + 60, "replica-0")], journal))
+
+
+def test_a_cover_that_was_said_to_be_stored_is():
+    """A commit that was lost after its acknowledgement shows; one that was not acknowledged does not."""
+    events = [
+        {"event": "account.refreshed", "open_id": "a", "refreshed": 2},
+        {"event": "account.refreshed", "open_id": "b", "refreshed": 1},
+        {"event": "token.refreshed", "open_id": "a"},
+    ]
+    stored = [("a", "1"), ("a", "2"), ("b", "3"), ("b", "4")]
+    assert not list(invariants.lost_covers(events, stored))
+    assert len(list(invariants.lost_covers(events, stored[1:]))) == 1

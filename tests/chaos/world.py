@@ -5,23 +5,22 @@ import random
 import secrets
 import shutil
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 from cryptography.fernet import Fernet
 
 from refresher.emulator.options import EmulatorOptions
-from refresher.postgres.failures import DRIVER_ERRORS
 from refresher.postgres.migrate import migrate
 from refresher.postgres.sealing import Sealer
 from tests.chaos.journal import Journal
 from tests.chaos.network import Network
 from tests.chaos.plan import REPLICAS
 from tests.chaos.replicas import Replica
+from tests.chaos.stage import Stage
 from tests.chaos.upstream import WatchedEmulator
 from tests.conftest import environment
 from tests.faults import Server, own_server
@@ -105,62 +104,17 @@ EXECUTE FUNCTION chaos.carry_account();
 """
 
 
-@dataclass
-class World:
+@dataclass(kw_only=True)
+class World(Stage):
     """All parts of a run."""
 
     server: Server
-    emulator: WatchedEmulator
-    journal: Journal
-    proxies: list[Network]  # to the database, one for each replica
-    replicas: list[Replica]
-    ports: Mapping[int, Replica]  # by their ports of the emulator
-    livez_urls: Mapping[str, str]  # the URL of /livez by name of replica
-    sealer: Sealer
-    folder: Path  # of the logs
-    owners: dict[str, str] = field(default_factory=dict)  # open_id by video ID
-    violations: dict[tuple[str, str], None] = field(default_factory=dict)  # a set, in order
-    counter: int = 0  # of transactions
+    proxies: list[Network] = field(default_factory=list)  # to the database, one for each replica
     serving: asyncio.Lock = field(default_factory=asyncio.Lock)  # to stop or restart the server
 
-    def violated(self, invariant: str, what: str) -> None:
-        """Remember a violation once."""
-        self.violations.setdefault((invariant, what))
-
-    async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record] | None:
-        """The rows; None while the database is away."""
-        with suppress(TimeoutError, *DRIVER_ERRORS):
-            connection = await asyncpg.connect(self.server.url, timeout=5)
-            try:
-                return await connection.fetch(statement, *arguments, timeout=10)
-            finally:
-                connection.terminate()
-        return None
-
-    async def transact(self, *statements: tuple[Any, ...]) -> None:
-        """Run the statements exactly once, as a careful application does. Wait out an outage."""
-        self.counter += 1
-        number = self.counter
-        while True:
-            if await self._transacted(number, statements):
-                return
-            await asyncio.sleep(0.2)
-
-    async def _transacted(self, number: int, statements: tuple[tuple[Any, ...], ...]) -> bool:
-        with suppress(TimeoutError, *DRIVER_ERRORS):
-            connection = await asyncpg.connect(self.server.url, timeout=5)
-            try:
-                async with connection.transaction():
-                    is_new = await connection.fetchval(
-                        "INSERT INTO chaos.done VALUES ($1) ON CONFLICT DO NOTHING RETURNING true",
-                        number,
-                    )
-                    for statement in statements if is_new else ():
-                        await connection.execute(*statement, timeout=10)
-            finally:
-                connection.terminate()
-            return True
-        return False
+    @property
+    def url(self) -> str:
+        return self.server.url
 
 
 @asynccontextmanager
@@ -171,10 +125,17 @@ async def built(folder: Path) -> AsyncIterator[World]:
         stack.callback(shutil.copyfile, server.folder / "log", folder / "postgres.log")
         await asyncio.to_thread(_settle_down, server)
         await migrate(server.url)
-        await _execute(server, WITNESSES)
-        await _execute(server, CARRIED)
-        emulator, journal, key = WatchedEmulator(CALM), Journal(), Fernet.generate_key().decode()
-        world = World(server, emulator, journal, [], [], {}, {}, Sealer([key]), folder)
+        await execute(server.url, WITNESSES)
+        await execute(server.url, CARRIED)
+        emulator, key = WatchedEmulator(CALM), Fernet.generate_key().decode()
+        world = World(
+            server=server,
+            emulator=emulator,
+            journal=Journal(),
+            sealer=Sealer([key]),
+            folder=folder,
+            rate_limit=RATE_LIMIT,
+        )
         ports: dict[int, Replica] = {}
         livez_urls: dict[str, str] = {}
         for number in range(REPLICAS):
@@ -187,7 +148,7 @@ async def built(folder: Path) -> AsyncIterator[World]:
                 f"replica-{number}",
                 _settings(server.url_of("postgres", proxy.port), base_url, listen, key),
                 folder,
-                journal,
+                world.journal,
                 world.violated,
                 grace_seconds=GRACE_SECONDS,
             )
@@ -225,8 +186,8 @@ def _settle_down(server: Server) -> None:
     server.start()
 
 
-async def _execute(server: Server, statements: str) -> None:
-    connection = await asyncpg.connect(server.url)
+async def execute(url: str, statements: str) -> None:
+    connection = await asyncpg.connect(url)
     try:
         await connection.execute(statements)
     finally:
