@@ -14,7 +14,7 @@ SIDE_BY_SIDE := --numprocesses 8 --maxschedchunk 1
 UNIT := --numprocesses logical --maxschedchunk 1 tests/unit tests/flow tests/chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit coverage chaos test-compose test-clients test-deploy test-patroni sbom lint format bench lock clean
+.PHONY: help demo test test-citus unit coverage chaos test-compose test-clients test-deploy test-patroni sbom lint format bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,13 @@ demo: $(INSTALLED) ## see covers being refreshed; DEMO_SECONDS=90 stops by itsel
 
 test: $(INSTALLED) ## the test suite; TEST_POSTGRES_URL=... on a server of yours, PYTEST_ARGS=...
 	@$(BIN)/pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+
+CITUS_SUITE := $(addprefix tests/test_,$(addsuffix .py,statements claims write_back \
+  application_writes tokens status videos_retry replicas probes outbox missing insert_to_claim removal explain lists \
+  pause_of_everything sealing app_limit last_failure reviving tables))
+test-citus: $(INSTALLED) ## the statements on the cluster whose coordinator TEST_CITUS_URL names
+	@test -n "$(TEST_CITUS_URL)" || { echo 'not run: TEST_CITUS_URL names no cluster' >&2; exit 1; }
+	@$(BIN)/pytest --numprocesses 4 --maxschedchunk 1 $(CITUS_SUITE) $(PYTEST_ARGS)
 
 unit: $(INSTALLED) ## only the tests that need no PostgreSQL, process or socket: seconds
 	@$(BIN)/pytest $(UNIT) $(PYTEST_ARGS)

@@ -70,6 +70,8 @@ class Upkeep:
     attachments: Attachments
     #: None: no webhook URL is set.
     webhooks: Delivery | None = None
+    #: How many accounts the last summary found.
+    accounts: int = 0
     #: The tally of the last summary.
     summarized: Tally = field(default_factory=Tally)
     #: How many requests TikTok had answered at the last heartbeat.
@@ -93,6 +95,7 @@ class Upkeep:
     async def summarize(self) -> None:
         """Say how fresh the covers are, and what this replica did since the last summary."""
         summary = await read_summary(self.pool)
+        self.accounts = sum(summary.accounts.values())
         quota = await read_quota(self.pool)
         isolated = await count_isolated(self.pool)
         now = self.tally()
@@ -129,7 +132,9 @@ class Upkeep:
 
     async def audit(self) -> None:
         """Count some accounts again, and mend what has drifted."""
-        mended = await audit_step(self.pool, managed=self.managed, refused=_refused("audit"))
+        mended = await audit_step(
+            self.pool, managed=self.managed, accounts=self.accounts, refused=_refused("audit")
+        )
         for open_id, overslept_seconds in mended:
             emit(events.ACCOUNT_MENDED, open_id=open_id, overslept_seconds=overslept_seconds)
 

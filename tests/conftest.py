@@ -29,8 +29,10 @@ from refresher.demo import temporary_postgres
 from refresher.domain.model import Write
 from refresher.emulator.options import EmulatorOptions
 from refresher.emulator.server import Emulator
+from refresher.postgres import partitioning
 from refresher.postgres.database import Pool, connected
 from refresher.postgres.migrate import migrate
+from tests.citus import NOT_ON_CITUS, Cluster, cluster_of
 from tests.launcher import Launcher, Process, into, launching
 
 #: An example may take as long as it needs, also on a machine that others keep busy.
@@ -95,6 +97,9 @@ pass_on_signals()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the long tests first, so that the others run beside them."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    for item in items if on_citus() else ():
+        if reason := NOT_ON_CITUS.get(getattr(item, "originalname", item.name)):
+            item.add_marker(pytest.mark.skip(reason=f"not on Citus: {reason}"))
 
 
 def one_by_one(writes: Iterable[Write]) -> list[Write]:
@@ -117,8 +122,11 @@ QUICK_RATHER_THAN_SAFE = [
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The URL of a PostgreSQL server, as a superuser: TEST_POSTGRES_URL, or a server of our own."""
-    if url := os.environ.get("TEST_POSTGRES_URL"):
+    """The URL of a PostgreSQL server, as a superuser: TEST_POSTGRES_URL, or a server of our own.
+
+    Or the coordinator of the cluster that TEST_CITUS_URL names.
+    """
+    if url := os.environ.get("TEST_CITUS_URL") or os.environ.get("TEST_POSTGRES_URL"):
         yield url
         return
     with temporary_postgres() as url:
@@ -139,23 +147,68 @@ def named(server: str, database: str) -> str:
     return urlunsplit(urlsplit(server)._replace(path=f"/{database}"))
 
 
+@dataclass
+class OneServer:
+    """Databases of one server."""
+
+    url: str
+
+    async def create(self, name: str) -> None:
+        await administer(self.url, f"CREATE DATABASE {name}")
+
+    async def make_cell(self, name: str) -> None:
+        """Nothing to do: `migrate` makes the schema."""
+
+    async def close(self, name: str) -> None:
+        """Nobody is connected."""
+
+    async def copy(self, name: str, template: str) -> None:
+        await administer(self.url, f"CREATE DATABASE {name} TEMPLATE {template} {COPIED}")
+
+    async def drop(self, name: str) -> None:
+        await administer(self.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture(scope="session")
-def template(server: str) -> Iterator[str]:
+def databases(server: str) -> OneServer | Cluster:
+    return asyncio.run(cluster_of(server)) if on_citus() else OneServer(server)
+
+
+def on_citus() -> bool:
+    return "TEST_CITUS_URL" in os.environ
+
+
+@pytest.fixture(scope="session")
+def template(server: str, databases: OneServer | Cluster) -> Iterator[str]:
     """The name of a migrated database. Each test gets a copy of it."""
     name = f"template_{secrets.token_hex(4)}"
-    asyncio.run(administer(server, f"CREATE DATABASE {name}"))
-    asyncio.run(migrate(named(server, name)))
+
+    async def make() -> None:
+        await databases.create(name)
+        await databases.make_cell(name)
+        await migrate(named(server, name))
+        await databases.close(name)
+
+    asyncio.run(make())
     yield name
-    asyncio.run(administer(server, f"DROP DATABASE {name} WITH (FORCE)"))
+    asyncio.run(databases.drop(name))
+
+
+async def partition_videos(database: str, partitions: int) -> int | None:
+    """As `refresher migrate --video-partitions`, which a cell of Citus cannot have."""
+    if on_citus():
+        pytest.skip("Citus lets no table of a cell be set aside, as partitioning does")
+    return await partitioning.partition_videos(database, partitions)
 
 
 @pytest.fixture
-async def empty_database(server: str) -> AsyncIterator[str]:
-    """The URL of a database without our schema."""
+async def empty_database(server: str, databases: OneServer | Cluster) -> AsyncIterator[str]:
+    """The URL of a database without our schema. On Citus, an empty schema that is a cell."""
     name = f"empty_{secrets.token_hex(4)}"
-    await administer(server, f"CREATE DATABASE {name}")
+    await databases.create(name)
+    await databases.make_cell(name)
     yield named(server, name)
-    await administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+    await databases.drop(name)
 
 
 #: A copy of the files takes a third of the time that a copy through the WAL takes.
@@ -163,12 +216,14 @@ COPIED = "STRATEGY FILE_COPY"
 
 
 @pytest.fixture
-async def database(server: str, template: str) -> AsyncIterator[str]:
+async def database(
+    server: str, databases: OneServer | Cluster, template: str
+) -> AsyncIterator[str]:
     """The URL of a migrated database that only this test uses."""
     name = f"test_{secrets.token_hex(4)}"
-    await administer(server, f"CREATE DATABASE {name} TEMPLATE {template} {COPIED}")
+    await databases.copy(name, template)
     yield named(server, name)
-    await administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+    await databases.drop(name)
 
 
 @pytest.fixture
@@ -236,11 +291,16 @@ async def waits_for_a_lock(pool: Pool) -> bool:
 
     Not for a connection in a transaction: that one is shown the same activity until its end.
     """
-    waits: bool = await pool.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock')"
-    )
+    waits: bool = await pool.fetchval(WAITS_ON_CITUS if on_citus() else WAITS)
     return waits
+
+
+WAITS = """
+SELECT EXISTS (SELECT FROM pg_stat_activity
+               WHERE datname = current_database() AND wait_event_type = 'Lock')
+"""
+# The coordinator's session waits for a worker, and the worker's for the lock.
+WAITS_ON_CITUS = "SELECT EXISTS (SELECT FROM citus_lock_waits)"
 
 
 def _ports_of_this_worker() -> Iterator[int]:

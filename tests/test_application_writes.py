@@ -18,11 +18,10 @@ from refresher.postgres.accounts import Accounts
 from refresher.postgres.database import connected
 from refresher.postgres.imports import import_accounts
 from refresher.postgres.migrate import migrate
-from refresher.postgres.partitioning import partition_videos
 from refresher.postgres.sealing import Sealer
 from refresher.postgres.tokens import TokenStore, ignored_tokens
 from refresher.postgres.write_back import write_back
-from tests.conftest import administer, eventually, named
+from tests.conftest import administer, eventually, named, partition_videos
 from tests.faults import own_server
 from tests.test_migrations import CONTRACT
 

@@ -17,11 +17,10 @@ from refresher.domain.checkup.checks import judged, verdict
 from refresher.domain.checkup.findings import Outcome
 from refresher.domain.credentials import AppCredentials
 from refresher.postgres.migrate import migrate
-from refresher.postgres.partitioning import partition_videos
 from refresher.postgres.sealing import Sealer
 from refresher.settings import read_settings
 from tests import faults
-from tests.conftest import administer, environment, eventually, free_port
+from tests.conftest import administer, environment, eventually, free_port, partition_videos
 from tests.proxy import Proxy
 from tests.terminal import ESCAPE, on_terminal
 

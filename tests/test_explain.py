@@ -19,8 +19,7 @@ from refresher.postgres.explain import (
     parameters,
     read_facts,
 )
-from refresher.postgres.partitioning import partition_videos
-from tests.conftest import check_output, environment
+from tests.conftest import check_output, environment, partition_videos
 
 PACE = Pace(600, 0, lease_seconds=60)
 VIDEOS = ("v1", "v2", "v3", "v4")

@@ -16,8 +16,7 @@ from refresher.postgres.database import (
     connected,
 )
 from refresher.postgres.migrate import migrate, migrations_folder
-from refresher.postgres.partitioning import partition_videos
-from tests.conftest import administer, eventually
+from tests.conftest import administer, eventually, partition_videos
 from tests.faults import own_server
 from tests.test_previous_version import migrate_to
 

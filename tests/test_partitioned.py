@@ -12,8 +12,8 @@ from alembic.script import ScriptDirectory
 from refresher.domain.errors import DatabaseBusy
 from refresher.postgres import partitioning
 from refresher.postgres.migrate import migrate, migrations_folder
-from refresher.postgres.partitioning import PartitioningRefusedError, partition_videos
-from tests.conftest import eventually
+from refresher.postgres.partitioning import PartitioningRefusedError
+from tests.conftest import eventually, partition_videos
 
 PARTITIONS = 4
 

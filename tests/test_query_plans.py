@@ -189,7 +189,7 @@ async def hot_path(connection):
         (lambda _: tokens.note_name(claim, "another"), Bound(2)),
         (lambda _: tokens.end(claim, unknown=False), Bound(1)),
         (read_summary, Bound(ACCOUNTS, DUE + LEASED)),
-        (audit_step, Bound(4 * step, step)),
+        (partial(audit_step, accounts=ACCOUNTS), Bound(4 * step, step)),
         (consents_ending, Bound(2 * ACCOUNTS)),
         (lambda pool: read_details(pool, pace, managed=True), Bound(ACCOUNTS)),
         (lambda pool: list_troubled(pool, Wanted(), 101, managed=True), Bound(ACCOUNTS)),

@@ -15,6 +15,7 @@ depends_on = None
 def upgrade() -> None:
     for statement in (
         ACCOUNTS,
+        TOKEN_STANDING,
         APP,
         VIDEOS,
         TOKEN_DUE_AT,
@@ -40,9 +41,7 @@ ALTER TABLE refresher.accounts
     ALTER tokens_generation SET DEFAULT (extract(epoch FROM now()) * 1000000)::bigint,
     -- refused: not to be sent again. renewed: replaced after that and not accepted yet; refused
     -- again, it is the account's affair.
-    ADD token_standing      text        NOT NULL DEFAULT 'trusted' CHECK (
-        token_standing IN ('trusted', 'refused', 'renewed')
-    ),
+    ADD token_standing      text        NOT NULL DEFAULT 'trusted',
     -- When the access token is to be refreshed; infinity where there is nothing to refresh it with.
     ADD token_due_at        timestamptz NOT NULL DEFAULT 'infinity',
     -- Token requests in a row that failed: the back-off grows with it.
@@ -55,6 +54,14 @@ ALTER TABLE refresher.accounts
     -- The share of the rate limit in force, as of the last 429: it recovers with time.
     ADD rate_share          float8      NOT NULL DEFAULT 1,
     ADD rate_lowered_at     timestamptz NOT NULL DEFAULT '-infinity'
+"""
+
+# By itself, as Citus wants a constraint, and with the name that it has had since it came with its
+# column.
+TOKEN_STANDING = """
+ALTER TABLE refresher.accounts
+    ADD CONSTRAINT accounts_token_standing_check
+        CHECK (token_standing IN ('trusted', 'refused', 'renewed'))
 """
 
 APP = """
@@ -153,10 +160,17 @@ EXECUTE FUNCTION refresher.tokens_replaced()
 DROP_REVIVE_ACCOUNT = "DROP FUNCTION refresher.revive_account()"
 
 KNOWN_ACCOUNTS = """
-UPDATE refresher.accounts
-SET token_due_at = refresher.token_due_at(refresh_token, access_token_expires_at),
-    wake_at = least(wake_at, refresher.token_due_at(refresh_token, access_token_expires_at))
-WHERE refresh_token IS NOT NULL AND access_token_expires_at IS NOT NULL
+UPDATE refresher.accounts AS a
+SET token_due_at = d.due_at,
+    wake_at = least(a.wake_at, d.due_at)
+FROM (
+    SELECT open_id, refresher.token_due_at(refresh_token, access_token_expires_at) AS due_at
+    FROM refresher.accounts
+    WHERE refresh_token IS NOT NULL AND access_token_expires_at IS NOT NULL
+    -- Citus takes no such function in an UPDATE itself, of which this would become a part.
+    OFFSET 0
+) AS d
+WHERE a.open_id = d.open_id
 """
 
 # Parked for an access token by a version that could not refresh it: worth another try.

@@ -43,7 +43,7 @@ def upgrade() -> None:
         TOKENS_USED_UP_TRIGGER,
         TOKENS_KEPT,
         TOKENS_KEPT_TRIGGER,
-        REPLICATED_TOKENS,
+        *REPLICATED_TOKENS,
         TOKEN_DUE_AT,
     ):
         # Straight to the driver: no parameter syntax to escape in plain SQL.
@@ -454,13 +454,11 @@ EXECUTE FUNCTION refresher.tokens_kept()
 """
 
 # Tokens that come by logical replication are an application's, too: a copy of the whole row brings
-# a new generation along, which these leave alone.
-REPLICATED_TOKENS = """
-ALTER TABLE refresher.accounts
-    ENABLE ALWAYS TRIGGER tokens_added,
-    ENABLE ALWAYS TRIGGER tokens_kept,
-    ENABLE ALWAYS TRIGGER tokens_replaced
-"""
+# a new generation along, which these leave alone. One by one, as Citus wants them.
+REPLICATED_TOKENS = [
+    f"ALTER TABLE refresher.accounts ENABLE ALWAYS TRIGGER {name}"
+    for name in ("tokens_added", "tokens_kept", "tokens_replaced")
+]
 
 # --- Times at the end of PostgreSQL's range ---
 

@@ -26,16 +26,19 @@ async def audit_step(
     pool: Pool,
     *,
     managed: bool = False,
+    accounts: int = 0,
     refused: Refused = lambda _, __: None,
 ) -> Sequence[tuple[OpenId, float | None]]:
     """One step of the walk. Returns the accounts that would have slept too long, and how long.
 
-    In seconds; None means for ever. `managed`: accounts must wake for their tokens, too. `refused`
-    hears of accounts that a trigger, a constraint or a lock kept from being written.
+    In seconds; None means for ever. `managed`: accounts must wake for their tokens, too.
+    `accounts`: about how many there are, of which a step is a part; 0: not known, so the step is
+    small. `refused` hears of accounts that a trigger, a constraint or a lock kept from being
+    written.
 
     Raises `DatabaseUnavailable`.
     """
-    walk = {"walk_steps": WALK_STEPS, "videos_read": VIDEOS_READ}
+    walk = {"accounts": accounts, "walk_steps": WALK_STEPS, "videos_read": VIDEOS_READ}
     mend = {"longest_retry_seconds": LONGEST_RETRY_SECONDS, "managed": managed}
     try:
         rows = await _fetch(pool, AUDIT(**walk, **mend))

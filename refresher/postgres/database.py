@@ -46,7 +46,7 @@ REPORT_SECONDS: Final = 60.0
 SCAN_SECONDS: Final = 86_400.0
 
 #: The revision this code was written for; a later one only adds (expand and contract).
-SCHEMA_REVISION: Final = "0017"
+SCHEMA_REVISION: Final = "0018"
 REVISION: Final = statement("revision")
 WRITTEN_TO: Final = statement("schema/written_to")
 

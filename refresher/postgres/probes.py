@@ -32,11 +32,15 @@ SETTLING: Final = timedelta(seconds=30)
 FORWARD_VIDEOS: Final = 500
 FORWARD_ACCOUNTS: Final = 100
 
+ROOM_FOR_HOSTS: Final = statement("room_for_hosts")
 NAME_HOSTS: Final = statement("name_hosts")
 COVER_HOSTS: Final = statement("cover_hosts")
 TAKE_PROBE: Final = statement("take_probe")
+BEGIN_PROBING: Final = statement("begin_probing")
 PROBE_CANDIDATES: Final = statement("probe_candidates")
 NOTE_PROBES: Final = statement("note_probes")
+PUT_OFF_PROBE: Final = statement("put_off_probe")
+FORGET_PROBES: Final = statement("forget_probes")
 PROBES_OF_HOST: Final = statement("probes_of_host")
 GROW_LEAD: Final = statement("grow_lead")
 SHRINK_LEADS: Final = statement("shrink_leads")
@@ -98,7 +102,8 @@ async def count_probes(pool: Pool) -> DayOfProbes:
 async def name_hosts(pool: Pool, hosts: Sequence[str]) -> None:
     """Store hosts that TikTok's answers have named. Idempotent."""
     async with acquired(pool) as connection:
-        await connection.execute(*NAME_HOSTS(hosts=hosts))
+        if await connection.fetchval(*ROOM_FOR_HOSTS()):
+            await connection.execute(*NAME_HOSTS(hosts=hosts))
 
 
 async def read_hosts(pool: Pool) -> Mapping[str, float]:
@@ -111,7 +116,10 @@ async def read_hosts(pool: Pool) -> Mapping[str, float]:
 async def take_probe(pool: Pool, every: timedelta) -> bool:
     """Whether it is our turn to fetch a cover. The next turn comes `every` so often."""
     async with acquired(pool) as connection:
-        return bool(await connection.fetchval(*TAKE_PROBE(every=every)))
+        for turn in (TAKE_PROBE, BEGIN_PROBING):
+            if await connection.fetchval(*turn(every=every)):
+                return True
+    return False
 
 
 async def probe_candidates(pool: Pool) -> Sequence[Cover]:
@@ -151,8 +159,10 @@ async def note_probes(pool: Pool, probes: Sequence[Probed], every: timedelta) ->
         "life_seconds": [probe.cover.life_seconds for probe in probes],
         "outcomes": [probe.outcome.value for probe in probes],
     }
-    async with acquired(pool) as connection:
-        await connection.execute(*NOTE_PROBES(early=early, **columns))
+    async with acquired(pool) as connection, connection.transaction():
+        await connection.execute(*FORGET_PROBES())
+        await connection.execute(*PUT_OFF_PROBE(early=early))
+        await connection.execute(*NOTE_PROBES(**columns))
 
 
 async def probes_of_host(pool: Pool, host: str) -> Sequence[Probe]:

@@ -10,6 +10,7 @@ from refresher.postgres.database import REPORT_SECONDS, Pool, acquired
 from refresher.postgres.statements import statement
 
 BEAT: Final = statement("beat")
+FORGET_REPLICAS: Final = statement("forget_replicas")
 SIGN_OFF: Final = statement("sign_off")
 REPLICAS: Final = statement("replicas")
 
@@ -40,6 +41,7 @@ async def beat(pool: Pool, replica: str, version: str, *, progressed: bool) -> N
     """
     async with acquired(pool) as connection:
         await connection.execute(*BEAT(replica=replica, version=version, progressed=progressed))
+        await connection.execute(*FORGET_REPLICAS(replica=replica))
 
 
 async def sign_off(pool: Pool, replica: str) -> None:

@@ -71,7 +71,7 @@ async def _read(connection: Pooled, table: Table, given: str) -> Condition:
     await connection.fetch(f"SELECT ARRAY[{given}] FROM {rows} LIMIT 0")
     await connection.fetch(
         f"CREATE FUNCTION {TRIAL} RETURNS void BEGIN ATOMIC"
-        f" SELECT FROM {table.quoted} AS {ROW} WHERE ({given}); END"
+        f" SELECT 1 FROM {table.quoted} AS {ROW} WHERE ({given}); END"
     )
     # As indexes and whoever creates one have it.
     await connection.fetchval("SELECT set_config('search_path', $1, true)", path)

@@ -4,6 +4,6 @@
 SELECT a.open_id
 FROM refresher.accounts AS a
 CROSS JOIN LATERAL (
-    SELECT FROM refresher.videos WHERE open_id = a.open_id AND video_id = :video_id LIMIT 1
+    SELECT 1 FROM refresher.videos WHERE open_id = a.open_id AND video_id = :video_id LIMIT 1
 ) AS v
 WHERE hashtext(a.open_id) & 3 = :part::integer

@@ -57,7 +57,7 @@ SELECT n.nspname::text AS schema, 'refresher' AS our_schema, c.relname::text AS 
                              AND (m.amname <> 'brin'
                                   OR current_setting('server_version_num')::integer < 160000)
                              AND (a.attnum = ANY (i.indkey::smallint[])
-                                  OR EXISTS (SELECT FROM pg_depend AS d
+                                  OR EXISTS (SELECT 1 FROM pg_depend AS d
                                              WHERE d.classid = 'pg_class'::regclass
                                                AND d.objid = i.indexrelid
                                                AND d.refclassid = 'pg_class'::regclass

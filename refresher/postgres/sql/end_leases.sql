@@ -2,7 +2,7 @@
 -- raised by whoever claims the account next: should the replica live after all, what it writes until
 -- then is still stored, and it can extend the lease.
 WITH leased_accounts AS MATERIALIZED (
-    SELECT open_id
+    SELECT open_id, now() AS ended_at, least(wake_at, now()) AS wake_at
     FROM refresher.accounts
     WHERE open_id = ANY (:open_ids::text[])
       AND lease_owner = :replica
@@ -12,11 +12,14 @@ WITH leased_accounts AS MATERIALIZED (
 ),
 patience AS MATERIALIZED (
     {{ patience }}
+),
+ended_leases AS (
+    UPDATE refresher.accounts AS a
+    SET lease_expires_at = l.ended_at,
+        wake_at = l.wake_at
+    FROM leased_accounts AS l
+    WHERE a.open_id = l.open_id
+      AND (SELECT count(*) FROM patience) > 0
+    RETURNING a.open_id
 )
-UPDATE refresher.accounts AS a
-SET lease_expires_at = now(),
-    wake_at = least(a.wake_at, now())
-FROM leased_accounts AS l
-WHERE a.open_id = l.open_id
-  AND (SELECT count(*) FROM patience) > 0
-RETURNING a.open_id
+SELECT open_id FROM ended_leases

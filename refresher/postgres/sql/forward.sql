@@ -25,12 +25,15 @@ late_videos AS MATERIALIZED (
       AND v.due_at > v.cover_expires_at - make_interval(secs => :lead_seconds::float8 * s.shrink)
     LIMIT :rows
     FOR NO KEY UPDATE OF v SKIP LOCKED
+),
+forwarded_videos AS (
+    UPDATE refresher.videos AS v
+    SET due_at = l.due_at
+    FROM late_videos AS l
+    WHERE v.open_id = l.open_id AND v.video_id = l.video_id
+      -- So that no plan reads the videos of others.
+      AND v.open_id = ANY (:open_ids::text[])
+      AND (SELECT count(*) FROM patience) > 0
+    RETURNING v.open_id
 )
-UPDATE refresher.videos AS v
-SET due_at = l.due_at
-FROM late_videos AS l
-WHERE v.open_id = l.open_id AND v.video_id = l.video_id
-  -- So that no plan reads the videos of others.
-  AND v.open_id = ANY (:open_ids::text[])
-  AND (SELECT count(*) FROM patience) > 0
-RETURNING v.open_id
+SELECT open_id FROM forwarded_videos

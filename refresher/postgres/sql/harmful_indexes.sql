@@ -18,11 +18,11 @@ SELECT coalesce(parent.inhparent, i.indexrelid)::regclass::text AS name,
        bool_or(NOT (am.amname = 'brin'
                     AND current_setting('server_version_num')::integer >= 160000)
            AND EXISTS (
-           SELECT FROM written
+           SELECT 1 FROM written
            WHERE attrelid = i.indrelid
                -- Of an index for a constraint, only the constraint depends on the columns.
                AND (attnum = ANY (i.indkey::smallint[]) OR EXISTS (
-                   SELECT FROM pg_depend
+                   SELECT 1 FROM pg_depend
                    WHERE classid = 'pg_class'::regclass AND objid = i.indexrelid
                        AND refclassid = 'pg_class'::regclass AND refobjid = attrelid
                        AND refobjsubid = attnum

@@ -8,7 +8,7 @@ LEFT JOIN pg_policy
     ON polrelid = pg_class.oid
     AND polpermissive
     AND EXISTS (
-        SELECT FROM unnest(polroles) AS chosen
+        SELECT 1 FROM unnest(polroles) AS chosen
         WHERE chosen = 0 OR pg_has_role(current_user, chosen, 'USAGE')
     )
 WHERE relnamespace = 'refresher'::regnamespace

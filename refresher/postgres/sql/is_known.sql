@@ -1,2 +1,2 @@
 -- Whether an account is stored.
-SELECT EXISTS (SELECT FROM refresher.accounts WHERE open_id = :open_id)
+SELECT EXISTS (SELECT 1 FROM refresher.accounts WHERE open_id = :open_id)

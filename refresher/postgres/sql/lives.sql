@@ -4,8 +4,9 @@ SELECT count(*) AS sampled,
        coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY life), 0)::float8 AS usual_seconds
 FROM (
     SELECT extract(epoch FROM cover_expires_at - refreshed_at)::float8 AS life
-    FROM refresher.videos TABLESAMPLE SYSTEM (:percent::float4)
-    WHERE cover_expires_at > refreshed_at
+    -- Said once more below, as Citus looks for parameters only there, and of this type.
+    FROM refresher.videos TABLESAMPLE SYSTEM (:percent::float8::float4)
+    WHERE :percent::float8 > 0 AND cover_expires_at > refreshed_at
         AND cover_expires_at < 'infinity'
     LIMIT :rows
 ) AS covers

@@ -10,8 +10,9 @@ WITH next_accounts AS MATERIALIZED (
 ),
 covers AS MATERIALIZED (
     (SELECT open_id, video_id, cover_image_url, cover_expires_at, refreshed_at
-     FROM refresher.videos TABLESAMPLE SYSTEM (:percent::float4)
-     WHERE {{ is_probeable }}
+     -- Said once more below, as Citus looks for parameters only there, and of this type.
+     FROM refresher.videos TABLESAMPLE SYSTEM (:percent::float8::float4)
+     WHERE :percent::float8 > 0 AND {{ is_probeable }}
      LIMIT :rows)
     UNION
     SELECT v.*

@@ -20,26 +20,34 @@ app AS MATERIALIZED (
     FOR UPDATE OF app
 ),
 start AS MATERIALIZED (
-    -- One row: when slots begin. `ahead` is how late the last claims came.
-    SELECT clock_timestamp() + :ahead::interval AS at
-    FROM (SELECT count(*) FROM app) AS locked_first
+    -- One row: when slots begin. `ahead` is how late the last claims came. Of the app it is counted
+    -- from the app's slot, not from the account's: those between the two are for others.
+    SELECT at, (SELECT {{ slot_from_now slot="next_slot_at" now="at" }} FROM app) AS app_at
+    FROM (
+        SELECT clock_timestamp() + :ahead::interval AS at
+        FROM (SELECT count(*) FROM app) AS locked_first
+    ) AS begun
 ),
 slot AS MATERIALIZED (
     -- One row: the account with its slot, which is the later one of its own and the app's.
-    SELECT open_id, {{ own_step }} AS own_step,
-           greatest({{ slot_from_now slot="next_slot_at" now="start.at" }},
-                    (SELECT {{ slot_from_now slot="next_slot_at" now="start.at" }} FROM app)) AS at
-    FROM leased_account, pace, start
+    SELECT open_id, at, at + own_step AS next_slot_at, app_at + app_step AS next_app_slot_at
+    FROM (
+        SELECT open_id, app_at, app_step, {{ own_step }} AS own_step,
+               greatest({{ slot_from_now slot="next_slot_at" now="start.at" }}, app_at) AS at
+        FROM leased_account, pace, start
+    ) AS found
 ),
 spent_app_slot AS (
     UPDATE refresher.app
-    -- Counted from the app's slot, not from the account's: those between the two are for others.
-    SET next_slot_at = {{ slot_from_now slot="app.next_slot_at" now="start.at" }} + app_step
-    FROM slot, pace, start
-    WHERE app_step > '0'
+    SET next_slot_at = slot.next_app_slot_at
+    FROM slot
+    WHERE slot.next_app_slot_at IS NOT NULL
+),
+spent_slot AS (
+    UPDATE refresher.accounts AS a
+    SET next_slot_at = slot.next_slot_at
+    FROM slot
+    WHERE a.open_id = slot.open_id
+    RETURNING slot.at
 )
-UPDATE refresher.accounts AS a
-SET next_slot_at = slot.at + slot.own_step
-FROM slot
-WHERE a.open_id = slot.open_id
-RETURNING slot.at
+SELECT at FROM spent_slot

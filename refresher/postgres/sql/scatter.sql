@@ -11,8 +11,9 @@ WITH sizes AS (
         ))
 ), chosen AS (
     SELECT open_id
-    FROM refresher.accounts TABLESAMPLE SYSTEM (:percent::float4)
-    WHERE videos > 0
+    -- Said once more below, as Citus looks for parameters only there, and of this type.
+    FROM refresher.accounts TABLESAMPLE SYSTEM (:percent::float8::float4)
+    WHERE :percent::float8 > 0 AND videos > 0
     LIMIT :accounts
 ), lying AS (
     SELECT chosen.open_id, count(*) AS read, count(DISTINCT (tableoid, page)) AS pages

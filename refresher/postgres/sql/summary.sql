@@ -64,7 +64,9 @@ sampled_kinds AS (
            sum(c.due * scale) AS due, min(c.earliest_due_at) AS earliest_due_at,
            sum(greatest(1, s.size)) AS weight, bool_or(scale > 1) AS in_part
     FROM sampled_accounts AS s
-    CROSS JOIN LATERAL refresher.count_videos(s.open_id, s.at_most) AS c
+    CROSS JOIN LATERAL (
+        {{ counted_videos account="s.open_id" at_most="s.at_most" }}
+    ) AS c
     CROSS JOIN LATERAL (SELECT greatest(1, s.size::numeric / s.at_most) AS scale) AS whole
     GROUP BY 1, 2
 ),

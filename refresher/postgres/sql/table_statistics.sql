@@ -6,7 +6,7 @@ SELECT coalesce(parent.relname, c.relname)::text AS name,
        sum(greatest(s.n_live_tup, c.reltuples, 0))::bigint AS live_rows,
        sum(coalesce(s.n_dead_tup, 0))::bigint AS dead_rows,
        bool_or(EXISTS (
-           SELECT FROM pg_options_to_table(c.reloptions)
+           SELECT 1 FROM pg_options_to_table(c.reloptions)
            WHERE option_name = 'autovacuum_enabled' AND NOT option_value::boolean
        )) AS unattended
 FROM pg_class AS c

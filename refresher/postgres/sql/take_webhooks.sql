@@ -1,12 +1,12 @@
 -- Takes webhooks that are due, at most the first of each account, for :lease. Nobody else takes them
 -- meanwhile; a sender that dies leaves them to others.
 WITH due_webhooks AS MATERIALIZED (
-    SELECT webhook_id
+    SELECT webhook_id, now() + :lease::interval AS taken_until
     FROM refresher.outbox AS o
     WHERE next_attempt_at <= now()
       AND changed_at > now() - interval '{{ webhooks_tried_for_hours }} hours'
       AND NOT EXISTS (
-          SELECT FROM refresher.outbox AS earlier
+          SELECT 1 FROM refresher.outbox AS earlier
           WHERE earlier.open_id = o.open_id AND earlier.place < o.place
             -- What is given up stands in nobody's way.
             AND earlier.changed_at > now() - interval '{{ webhooks_tried_for_hours }} hours'
@@ -14,10 +14,13 @@ WITH due_webhooks AS MATERIALIZED (
     ORDER BY next_attempt_at
     LIMIT :at_once
     FOR UPDATE SKIP LOCKED
+),
+taken_webhooks AS (
+    UPDATE refresher.outbox AS o
+    SET attempts = o.attempts + 1, next_attempt_at = d.taken_until
+    FROM due_webhooks AS d
+    WHERE o.webhook_id = d.webhook_id
+    RETURNING o.webhook_id, o.open_id, o.type, o.data, o.changed_at, o.attempts
 )
-UPDATE refresher.outbox AS o
-SET attempts = o.attempts + 1, next_attempt_at = now() + :lease::interval
-FROM due_webhooks AS d
-WHERE o.webhook_id = d.webhook_id
-RETURNING o.webhook_id::text, o.open_id, o.type, o.data, o.changed_at, o.attempts,
-          now() AS sent_at
+SELECT webhook_id::text, open_id, type, data, changed_at, attempts, now() AS sent_at
+FROM taken_webhooks

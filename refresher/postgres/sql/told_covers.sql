@@ -7,7 +7,7 @@ FROM (
         SELECT id, told_at, open_ids, video_ids, cardinality(video_ids) AS videos
         FROM refresher.changed_covers
         WHERE attachment = :attachment AND not_before <= now()
-          AND NOT EXISTS (SELECT FROM refresher.attachments AS a
+          AND NOT EXISTS (SELECT 1 FROM refresher.attachments AS a
                           WHERE a.name = :attachment AND a.detaching)
         ORDER BY id
         LIMIT :rows

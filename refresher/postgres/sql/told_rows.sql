@@ -9,7 +9,7 @@ FROM (
                coalesce(cardinality(video_ids), 40 * cardinality(open_ids)) AS videos
         FROM refresher.changed_rows
         WHERE attachment = :attachment AND not_before <= now()
-          AND NOT EXISTS (SELECT FROM refresher.attachments AS a
+          AND NOT EXISTS (SELECT 1 FROM refresher.attachments AS a
                           WHERE a.name = :attachment AND a.detaching)
         ORDER BY id
         LIMIT :rows

@@ -39,7 +39,7 @@ written_elsewhere AS (
       AND {{ is_newer }}
       -- A statement must not write a row twice.
       AND NOT EXISTS (
-          SELECT FROM written_in_place AS i WHERE i.number = w.number AND i.video_id = w.video_id
+          SELECT 1 FROM written_in_place AS i WHERE i.number = w.number AND i.video_id = w.video_id
       )
     RETURNING w.number
 )

@@ -14,7 +14,7 @@ BEGIN
                     OR t.tgrelid <> {{ table | literal }}::regclass
                ELSE t.tgrelid = {{ table | literal }}::regclass END
     LIMIT 1;
-    IF EXISTS (SELECT FROM refresher.attachments AS a
+    IF EXISTS (SELECT 1 FROM refresher.attachments AS a
                WHERE a.name = {{ name | literal }} AND a.detaching) THEN
         RAISE EXCEPTION 'detach of {{ table | replace("'", "''") | replace("%", "%%") }} was not completed: run it again';
     END IF;

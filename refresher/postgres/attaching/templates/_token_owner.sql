@@ -8,9 +8,9 @@
     UPDATE refresher.attached_tokens AS t SET attachment = {{ name | literal }}
     WHERE t.open_id = ANY (ARRAY(SELECT h.open_id FROM here AS h))
       AND t.attachment <> {{ name | literal }}
-      AND (NOT EXISTS (SELECT FROM refresher.attachments AS o
+      AND (NOT EXISTS (SELECT 1 FROM refresher.attachments AS o
                        WHERE o.name = t.attachment AND NOT o.detaching)
-           OR EXISTS (SELECT FROM refresher.accounts AS a
+           OR EXISTS (SELECT 1 FROM refresher.accounts AS a
                       WHERE a.open_id = t.open_id AND a.state = 'paused'
                         AND a.state_reason = 'deleted_by_application'));
     -- Of one that was deleted and is there again.
@@ -20,6 +20,6 @@
     FROM their_path
     WHERE a.open_id = ANY (told_open_ids) AND a.state = 'paused'
       AND a.state_reason = 'deleted_by_application'
-      AND EXISTS (SELECT FROM {{ live(table, where) }} AS r
+      AND EXISTS (SELECT 1 FROM {{ live(table, where) }} AS r
                   WHERE r.{{ open_id }} = a.open_id::{{ open_id_type }}
                     AND r.{{ access_token }}::text <> '');

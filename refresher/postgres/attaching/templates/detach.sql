@@ -11,7 +11,7 @@ DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_look_at(text[]);
 DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_carry(text[], text[]);
 DROP FUNCTION IF EXISTS refresher.attached_{{ name }}_next(text, integer);
 DO $refresher$ BEGIN
-    IF NOT EXISTS (SELECT FROM refresher.attachments WHERE carries AND NOT detaching) THEN
+    IF NOT EXISTS (SELECT 1 FROM refresher.attachments WHERE carries AND NOT detaching) THEN
         DROP TRIGGER IF EXISTS videos_carried ON refresher.videos;
     END IF;
 END $refresher$;

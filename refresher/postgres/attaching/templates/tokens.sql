@@ -101,7 +101,7 @@ BEGIN
         SELECT n.open_id, n.access_token, n.access_token_expires_at, n.refresh_token,
                n.refresh_token_expires_at, n.scope
         FROM authorized AS n JOIN note USING (open_id) CROSS JOIN their_path
-        WHERE NOT EXISTS (SELECT FROM refresher.accounts AS a WHERE a.open_id = n.open_id)
+        WHERE NOT EXISTS (SELECT 1 FROM refresher.accounts AS a WHERE a.open_id = n.open_id)
         ORDER BY n.open_id
         RETURNING accounts.open_id
     ), change AS (
@@ -120,7 +120,7 @@ BEGIN
         SELECT t.open_id
         FROM refresher.attached_tokens AS t
         WHERE t.open_id = ANY (told_open_ids) AND t.attachment = {{ name | literal }}
-          AND NOT EXISTS (SELECT FROM present AS p
+          AND NOT EXISTS (SELECT 1 FROM present AS p
                           WHERE p.open_id = t.open_id AND p.access_token IS NOT NULL)
     ), pause AS (
         -- The pair is kept: it may be the only living one. `accounts remove` forgets it.

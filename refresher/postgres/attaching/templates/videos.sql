@@ -32,7 +32,7 @@ CASE WHEN {{ video_id }} ~ '^[1-9][0-9]{0,17}$' OR {{ video_id }} ~ '^[1-8][0-9]
 {% macro forsaken(row) -%}
 {# The attachment that has added it is no more: `detach --keep-videos` left it. -#}
 ({{ row }}.attached_by IS NOT NULL
-                AND NOT EXISTS (SELECT FROM refresher.attachments AS o
+                AND NOT EXISTS (SELECT 1 FROM refresher.attachments AS o
                                 WHERE o.attachment = {{ row }}.attached_by))
 {%- endmacro -%}
 {% macro other_cover(ours, stored) -%}
@@ -169,8 +169,8 @@ BEGIN
                {%- endif %}
         FROM present AS p CROSS JOIN their_path
         WHERE length(p.video_id) BETWEEN 1 AND 20
-          AND EXISTS (SELECT FROM refresher.accounts AS k WHERE k.open_id = p.open_id)
-          AND NOT EXISTS (SELECT FROM refresher.videos AS v
+          AND EXISTS (SELECT 1 FROM refresher.accounts AS k WHERE k.open_id = p.open_id)
+          AND NOT EXISTS (SELECT 1 FROM refresher.videos AS v
                           WHERE v.open_id = p.open_id AND v.video_id = p.video_id)
         -- In one order, as any two writers of the same rows should.
         ORDER BY p.open_id, p.video_id
@@ -211,7 +211,7 @@ BEGIN
     )
     SELECT (SELECT count(*) FROM insertion), (SELECT count(*) FROM removal),
            (SELECT count(*) FROM present AS p
-            WHERE NOT EXISTS (SELECT FROM refresher.accounts AS k WHERE k.open_id = p.open_id)),
+            WHERE NOT EXISTS (SELECT 1 FROM refresher.accounts AS k WHERE k.open_id = p.open_id)),
            (SELECT count(*) FROM present AS p WHERE NOT length(p.video_id) BETWEEN 1 AND 20)
     INTO added, removed, unknown, unusable;
 END
@@ -255,13 +255,13 @@ BEGIN
         -- A row: a video that only one side has.
         SELECT p.open_id, p.video_id, true AS is_new
         FROM present AS p
-        WHERE NOT EXISTS (SELECT FROM stored AS s
+        WHERE NOT EXISTS (SELECT 1 FROM stored AS s
                           WHERE s.open_id = p.open_id AND s.video_id = p.video_id
                             AND NOT s.forsaken)
         UNION ALL
         SELECT s.open_id, s.video_id, false
         FROM stored AS s
-        WHERE s.ours AND NOT EXISTS (SELECT FROM present AS p
+        WHERE s.ours AND NOT EXISTS (SELECT 1 FROM present AS p
                                      WHERE p.open_id = s.open_id AND p.video_id = s.video_id)
     ), told AS (
         INSERT INTO refresher.changed_rows (attachment, open_ids, video_ids)

@@ -17,7 +17,8 @@ counted_accounts AS MATERIALIZED (
     -- A row: such an account with new counts, and when it should wake.
     SELECT r.open_id, r.lease_epoch, r.wake_at, c.*,
            greatest(least(c.earliest_due_at, r.token_wake_at), now()) AS should_wake_at
-    FROM accounts_at_rest AS r CROSS JOIN LATERAL refresher.count_videos(r.open_id, NULL) AS c
+    FROM accounts_at_rest AS r
+    CROSS JOIN LATERAL ({{ counted_videos account="r.open_id" at_most="NULL" }}) AS c
 ),
 overslept_accounts AS (
     -- A row: an account that would wake too late.

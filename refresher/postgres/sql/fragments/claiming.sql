@@ -35,7 +35,7 @@ visibility AS MATERIALIZED (
            CASE WHEN number < :accounts THEN number < (
                SELECT count(*)
                FROM (
-                   SELECT FROM refresher.accounts AS a
+                   SELECT 1 FROM refresher.accounts AS a
                    WHERE {{ claimable who="{{ is_due }}" horizon="(SELECT horizon FROM pace)" }}
                      AND (:only::text[] IS NULL OR open_id = ANY (:only))
                    ORDER BY wake_at
@@ -158,17 +158,32 @@ wishes_in_turn AS (
 grants AS MATERIALIZED (
     -- A row: an account with its chunks and its first slot. `cut_off`: of the videos we have read,
     -- more are due than we ask for now.
-    SELECT wishes_in_turn.*,
-           least(wanted_chunks, budget.chunks - chunks_before) AS granted_chunks,
-           starved + due_videos + alone
-               > least(wanted_videos, {{ chunk_size }} * (budget.chunks - chunks_before))
-               AS cut_off,
-           greatest(
-               {{ slot_from_now slot="next_slot_at" now="start.at" }},
-               start.app_at + chunks_before * app_step
-           ) AS first_slot
-    FROM wishes_in_turn, budget, start
-    WHERE chunks_before < budget.chunks
+    SELECT *, now() + :lease::interval AS lease_ends_at,
+           CASE WHEN granted_chunks > 0 THEN first_slot + granted_chunks * own_step
+                ELSE next_slot_at END AS free_at,
+           -- In a large account the next claim reads on from here.
+           CASE WHEN token_due OR cut_off THEN read_to
+                WHEN part_only THEN last_read
+                ELSE '' END AS read_on_from
+    FROM (
+        SELECT wishes_in_turn.*,
+               least(wanted_chunks, budget.chunks - chunks_before) AS granted_chunks,
+               starved + due_videos + alone
+                   > least(wanted_videos, {{ chunk_size }} * (budget.chunks - chunks_before))
+                   AS cut_off,
+               greatest(
+                   {{ slot_from_now slot="next_slot_at" now="start.at" }},
+                   start.app_at + chunks_before * app_step
+               ) AS first_slot
+        FROM wishes_in_turn, budget, start
+        WHERE chunks_before < budget.chunks
+    ) AS granted
+),
+spent AS MATERIALIZED (
+    -- One row: where the app's next slot begins. No row if the app has no limit or none was granted.
+    SELECT start.app_at + chunks * (SELECT app_step FROM pace) AS next_slot_at
+    FROM start, (SELECT sum(granted_chunks) AS chunks FROM grants) AS granted
+    WHERE start.app_at IS NOT NULL AND chunks > 0
 ),
 
 
@@ -176,27 +191,19 @@ grants AS MATERIALIZED (
 
 spent_app_slots AS (
     UPDATE refresher.app
-    SET next_slot_at = start.app_at
-        + (SELECT coalesce(sum(granted_chunks), 0) FROM grants) * (SELECT app_step FROM pace)
-    FROM start
-    WHERE start.app_at IS NOT NULL AND EXISTS (SELECT FROM grants WHERE granted_chunks > 0)
+    SET next_slot_at = spent.next_slot_at
+    FROM spent
 ),
 leases AS (
     -- A row: an account under lease, as it is stored from now on.
     UPDATE refresher.accounts AS a
     SET lease_owner = :replica,
         lease_epoch = a.lease_epoch + 1,
-        lease_expires_at = now() + :lease::interval,
+        lease_expires_at = g.lease_ends_at,
         -- If this replica crashes, the account is due again when the lease has run out.
-        wake_at = now() + :lease::interval,
-        next_slot_at = CASE
-            WHEN g.granted_chunks = 0 THEN a.next_slot_at
-            ELSE g.first_slot + g.granted_chunks * g.own_step
-        END,
-        -- In a large account the next claim reads on from here.
-        read_to = CASE WHEN g.token_due OR g.cut_off THEN a.read_to
-                       WHEN g.part_only THEN g.last_read
-                       ELSE '' END
+        wake_at = g.lease_ends_at,
+        next_slot_at = g.free_at,
+        read_to = g.read_on_from
     FROM grants AS g
     WHERE a.open_id = g.open_id
     RETURNING a.open_id, a.access_token, a.lease_epoch, a.lease_expires_at, a.failures,

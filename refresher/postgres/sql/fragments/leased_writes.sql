@@ -4,7 +4,7 @@
 -- epoch is compared outside, so that the planner expects few writes and looks up their rows one by
 -- one, too.
 leased_writes AS MATERIALIZED (
-    SELECT r.*
+    SELECT r.*, now() AS written_at
     FROM unnest(:open_ids::text[], :lease_epochs::bigint[], :numbers::integer[],
                 :video_ids::text[], :urls::text[], :ctids::text[],
                 :due_at::timestamptz[], :cover_expires_at::timestamptz[], :misses::smallint[],

@@ -12,12 +12,15 @@ unchanged_accounts AS MATERIALIZED (
       ON a.open_id = s.open_id AND a.tokens_generation = s.generation
     ORDER BY a.open_id
     FOR NO KEY UPDATE OF a {{ waiting }}
+),
+stored AS (
+    UPDATE refresher.accounts AS a
+    SET access_token = u.access_token,
+        refresh_token = u.refresh_token,
+        tokens_generation = a.tokens_generation + 1
+    FROM unchanged_accounts AS u
+    WHERE a.open_id = u.open_id
+      AND (SELECT count(*) FROM patience) > 0
+    RETURNING a.open_id
 )
-UPDATE refresher.accounts AS a
-SET access_token = u.access_token,
-    refresh_token = u.refresh_token,
-    tokens_generation = a.tokens_generation + 1
-FROM unchanged_accounts AS u
-WHERE a.open_id = u.open_id
-  AND (SELECT count(*) FROM patience) > 0
-RETURNING a.open_id
+SELECT open_id FROM stored

@@ -11,7 +11,7 @@ FROM (
     SELECT 1, pg_get_indexdef(indexrelid)
     FROM pg_index
     WHERE indrelid = 'refresher.videos'::regclass
-      AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype <> 'f')
+      AND NOT EXISTS (SELECT 1 FROM pg_constraint WHERE conindid = indexrelid AND contype <> 'f')
     UNION ALL
     SELECT 3, pg_get_triggerdef(oid)
     FROM pg_trigger

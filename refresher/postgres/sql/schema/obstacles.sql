@@ -2,21 +2,21 @@
 SELECT string_agg(what, ', ')
 FROM pg_class AS c CROSS JOIN LATERAL (
     VALUES ('row-level security', c.relrowsecurity OR EXISTS (
-                SELECT FROM pg_policy WHERE polrelid = c.oid)),
+                SELECT 1 FROM pg_policy WHERE polrelid = c.oid)),
            ('a rule', c.relhasrules),
            ('a publication of its own', EXISTS (
-                SELECT FROM pg_publication_rel WHERE prrelid = c.oid)),
+                SELECT 1 FROM pg_publication_rel WHERE prrelid = c.oid)),
            ('a replica identity', c.relreplident <> 'd'),
            ('inheritance', c.relhassubclass OR EXISTS (
-                SELECT FROM pg_inherits WHERE inhrelid = c.oid)),
+                SELECT 1 FROM pg_inherits WHERE inhrelid = c.oid)),
            ('a tablespace', c.reltablespace <> 0),
            ('no write-ahead log', c.relpersistence <> 'p'),
            ('a unique index without open_id', EXISTS (
-                SELECT FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = c.oid
+                SELECT 1 FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = c.oid
                 WHERE i.indrelid = c.oid AND i.indisunique AND a.attname = 'open_id'
                   AND a.attnum <> ALL (i.indkey))),
            ('a trigger for each row with a transition table', EXISTS (
-                SELECT FROM pg_trigger
+                SELECT 1 FROM pg_trigger
                 WHERE tgrelid = c.oid AND tgtype & 1 = 1
                   AND coalesce(tgoldtable, tgnewtable) IS NOT NULL))
 ) AS obstacle (what, stands)
