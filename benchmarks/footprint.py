@@ -14,7 +14,7 @@ import argparse
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from time import monotonic
 from typing import Final
@@ -22,6 +22,7 @@ from typing import Final
 import uvloop
 
 from benchmarks.arguments import checkout, parser_of, whole
+from benchmarks.builds import Build, compared
 from benchmarks.live import MB, print_table
 from benchmarks.measure import DATABASE, Job, Runner, as_shipped, make_template, measure
 from benchmarks.report import FULL_VIDEOS
@@ -33,18 +34,6 @@ BARE: Final = Runner("bare", "bare pipeline", "benchmarks.runners.bare", 50_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Build:
-    """A version of the refresher; `variables` lead to its checkout."""
-
-    name: str
-    variables: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def daemon(self) -> Runner:
-        return Runner(self.name, self.name, None, 30_000, variables=self.variables)
-
-
-@dataclass(frozen=True, slots=True)
 class Took:
     """What one process came to; seconds, and peak bytes."""
 
@@ -52,6 +41,10 @@ class Took:
     cpu_seconds: float
     postgres_cpu_seconds: float
     memory_bytes: float
+
+
+def daemon_of(build: Build) -> Runner:
+    return Runner(build.name, build.name, None, 30_000, variables=build.variables)
 
 
 #: By the name of the program, each of its runs.
@@ -76,10 +69,7 @@ def read_options() -> argparse.Namespace:
 
 
 async def compare(options: argparse.Namespace) -> None:
-    builds = [Build("this build")]
-    if options.against:
-        path = {"PYTHONPATH": str(options.against), "PYTHONSAFEPATH": "1"}
-        builds.append(Build("the build before", path))
+    builds = compared(options.against)
     job = Job(ACCOUNTS, options.videos // ACCOUNTS, 0.0)
     async with postgres({}) as server:
         template = await make_template(server, BARE, job)
@@ -100,7 +90,7 @@ async def take_turns(
     for turn in range(-1, pairs):  # the first turn warms the disk cache and does not count
         for build in builds:
             took = await whole_process(server, template, build)
-            loaded = await full_load(server, template, job, build.daemon)
+            loaded = await full_load(server, template, job, daemon_of(build))
             if turn >= 0:
                 once[build.name].append(took)
                 daemons[build.name].append(loaded)

@@ -13,16 +13,14 @@ Takes about a quarter of an hour with --against.
 
 import argparse
 import asyncio
-import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from statistics import median
 from time import monotonic
 from typing import Any, Final
@@ -33,6 +31,7 @@ from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
 
 from benchmarks.arguments import checkout, parser_of, real, settings, whole
+from benchmarks.builds import Build, compared
 from benchmarks.live import daemon, postgres, print_table, print_verdict, quantile
 from benchmarks.runners import pgqueuer_worker
 from benchmarks.world import Server, module, stand_in
@@ -75,24 +74,6 @@ STORED: Final = """
 SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM refresher.videos
 WHERE open_id = $1 AND video_id = $2 AND cover_image_url IS NOT NULL
 """
-
-
-@dataclass(frozen=True)
-class Build:
-    """A version of the refresher. `folder`: of its checkout; None: this one."""
-
-    name: str
-    folder: Path | None = None
-
-    @property
-    def variables(self) -> Mapping[str, str]:
-        if self.folder is None:
-            return {}
-        return {"PYTHONPATH": str(self.folder), "PYTHONSAFEPATH": "1"}
-
-    def migrate(self, url: str) -> None:
-        environment = {**os.environ, **self.variables, "REFRESHER_DATABASE_URL": url}
-        subprocess.run(module("refresher", "migrate"), env=environment, check=True)
 
 
 @dataclass
@@ -153,9 +134,7 @@ def read_options() -> argparse.Namespace:
 
 
 async def run(options: argparse.Namespace) -> None:
-    builds = [Build("this build")]
-    if options.against:
-        builds.append(Build("the build before", options.against))
+    builds = compared(options.against)
     async with postgres({"max_connections": "200", **options.server}) as server:
         await show_latencies(server, builds, options.tries)
         if options.pairs and options.against:

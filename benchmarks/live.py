@@ -60,6 +60,17 @@ class Daemon:
     def __init__(self, process: "subprocess.Popen[bytes]", output: BinaryIO) -> None:
         self._process = process
         self._output = output
+        self._killed = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        """By SIGKILL: that it has ended is then no fault."""
+        self._killed = True
+        self._process.kill()
+        self._process.wait(STOP_SECONDS)
 
     def cpu_seconds(self) -> float:
         self._check()
@@ -73,6 +84,8 @@ class Daemon:
         return self._status("VmHWM:")
 
     def stop(self) -> None:
+        if self._killed:
+            return
         self._check()
         self._process.terminate()
         if status := self._process.wait(STOP_SECONDS):

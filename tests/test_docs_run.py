@@ -129,6 +129,7 @@ ELSEWHERE = {
     "python -m benchmarks.insert_to_claim": LONG,
     "python -m benchmarks.insert_to_claim --inserting 2": LONG,
     "python -m benchmarks.insert_to_cover --against FOLDER": LONG,
+    "python -m benchmarks.takeover --against FOLDER": LONG,
     "python -m benchmarks.operations_load": LONG,
     "python -m benchmarks.operators": LONG,
     "python -m benchmarks.partitions": LONG,
