@@ -184,6 +184,18 @@ async def test_each_probe_is_told_of_once(pool, replica):
     assert [len(probes) for probes in told] == [3, 0]
 
 
+async def test_yesterdays_probes_go_where_all_tables_are_published(pool, replica):
+    """The server deletes no published row that nothing identifies."""
+    await store(pool, *range(3000, 10_000, 500))
+    probing = await replica(serve_all)
+    await pool.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    for _ in range(2):
+        await its_turn(pool)
+        await probing.probe()
+        await pool.execute("UPDATE refresher.probes SET probed_at = now() - interval '25 hours'")
+    assert await pool.fetchval("SELECT count(*) FROM refresher.probes") == 1
+
+
 async def test_a_refusal_is_checked_and_paid_for(pool, replica):
     """Four more covers of the host at once; then nothing until their turns would have come."""
     await store(pool, *range(3000, 10_000, 500))

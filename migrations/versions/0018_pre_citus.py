@@ -18,6 +18,7 @@ depends_on = None
 
 def upgrade() -> None:
     for statement in (
+        PROBES,
         TELL_DAEMONS,
         WAKE_ACCOUNTS,
         WAKE_ACCOUNT,
@@ -30,6 +31,10 @@ def upgrade() -> None:
         # Straight to the driver: no parameter syntax to escape in plain SQL.
         op.get_bind().exec_driver_sql(statement)
 
+
+# Without a key its rows have no identity. Then a publication of all tables has the server refuse to
+# delete them, and Citus cannot move the schema while it is written to.
+PROBES = "ALTER TABLE refresher.probes REPLICA IDENTITY FULL"
 
 # As before. On a worker there is no such sequence, and nobody listens: Citus prepares transactions,
 # so this ends before it looks.
