@@ -26,6 +26,7 @@ from refresher.postgres.database import (
 )
 from refresher.postgres.failures import DatabaseRefusedError
 from refresher.postgres.listening import WAKE_CHANNEL, Listener
+from refresher.postgres.naming import named
 from refresher.postgres.outbox import switch_on
 from refresher.postgres.replicas import sign_off
 from refresher.postgres.role import check_role, connection_limit
@@ -208,7 +209,12 @@ def _notifications(app: App, *, bounded: bool) -> list[asyncio.Task[None]]:
 
         tasks.append(
             asyncio.create_task(
-                Listener(app.pool, app.upkeep.sessions, hear, _say_whether_heard).run()
+                Listener(
+                    app.pool,
+                    app.upkeep.sessions,
+                    hear,
+                    partial(_say_whether_heard, named(WAKE_CHANNEL, app.settings.schema)),
+                ).run()
             )
         )
     if app.announcer:
@@ -216,9 +222,9 @@ def _notifications(app: App, *, bounded: bool) -> list[asyncio.Task[None]]:
     return tasks
 
 
-def _say_whether_heard(reason: str | None) -> None:
+def _say_whether_heard(channel: str, reason: str | None) -> None:
     if reason is None:
-        emit(events.NOTIFICATIONS_RECEIVED, channel=WAKE_CHANNEL)
+        emit(events.NOTIFICATIONS_RECEIVED, channel=channel)
     else:
         emit(events.NOTIFICATIONS_MISSED, reason=reason)
 
@@ -245,20 +251,25 @@ async def once(
         _refuse_pause(await read_paused_since(app.pool))
         started = await read_now(app.pool)
         due = await count_due(app.pool, started) if on_progress else 0
-        all_answered = False
+        all_answered = waiting = False
 
         async def finished() -> bool:
-            nonlocal all_answered
+            nonlocal all_answered, waiting
             if on_progress:
                 on_progress(min(app.refresher.tally.ids, due), due)
             if app.refresher.upstream_away_seconds > ONCE_AWAY_SECONDS:
                 return True
             if app.refresher.paused_since:
                 return True
-            # Mostly nothing is left, and this one scan of all videos says so.
-            all_answered = not await any_due(app.pool, started)
+            # Mostly nothing is left, and one scan of all videos says so. It is not repeated while
+            # something is waited for.
+            if not waiting:
+                all_answered = not await any_due(app.pool, started)
             given_up = app.refresher.given_up()
-            return all_answered or not await any_left(app.pool, started, ONCE_FAILURES, given_up)
+            waiting = not all_answered and await any_left(
+                app.pool, started, ONCE_FAILURES, given_up
+            )
+            return not waiting
 
         await work(app, finished)
         left = 0 if all_answered else await count_due(app.pool, started)

@@ -1,12 +1,13 @@
 """How what was given for a setting becomes its value.
 
-msgspec reads numbers, truths and words: it is loaded anyway. A library that checks models would
+msgspec judges numbers, truths and words: it is loaded anyway. A library that checks models would
 stay loaded as long as the daemon runs, and take a sixth of its memory.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Protocol, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -39,10 +40,11 @@ class Plain:
 
     def read(self, given: object) -> object:
         text = _text(given).strip()
+        value = _number(text) if get_origin(self.type) is Annotated else text
         try:
-            return msgspec.convert(text, self.type, strict=False)
+            return msgspec.convert(value, self.type, strict=False)
         except msgspec.ValidationError:
-            raise ValueError(f"expected {_expected(self.type, text)}") from None
+            raise ValueError(f"expected {_expected(self.type, value)}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,16 @@ def _text(given: object) -> str:
     return text
 
 
-def _expected(wanted: Any, text: str) -> str:
-    """What a text, which is none of this type, should have been."""
+def _number(text: str) -> float | str:
+    """As Python writes numbers: more ways than JSON's, which msgspec knows. Else the text."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text.encode("ascii"))
+    return text
+
+
+def _expected(wanted: Any, given: float | str) -> str:
+    """What something that is not of this type should have been."""
     if wanted is bool:
         return "true or false"
     if get_origin(wanted) is Literal:
@@ -85,7 +95,7 @@ def _expected(wanted: Any, text: str) -> str:
         return f"{', '.join(others)} or {last}"
     number, bounds = get_args(wanted)
     try:
-        value = msgspec.convert(text, number, strict=False)
+        value = msgspec.convert(given, number, strict=False)
     except msgspec.ValidationError:
         return NUMBERS[number]
     return _bound(value, bounds)

@@ -86,11 +86,11 @@ class Upkeep:
 
     async def take_over(self) -> None:
         """End the leases of replicas that are gone, so that the others claim their accounts."""
-        lost = await self.sessions.look(_refused("takeover"))
-        for replica, accounts in lost.items():
-            emit(events.REPLICA_LOST, lost_replica=replica, accounts=accounts)
-        if any(lost.values()):
-            await wake_all(self.pool)
+        for session, replica in (await self.sessions.look()).items():
+            accounts = await self.sessions.end_leases(replica, session, _refused("takeover"))
+            if accounts is not None:
+                emit(events.REPLICA_LOST, lost_replica=replica, accounts=accounts)
+                await wake_all(self.pool)
 
     async def summarize(self) -> None:
         """Say how fresh the covers are, and what this replica did since the last summary."""

@@ -160,6 +160,22 @@ async def test_tables_are_attached_to_a_cell(cell, database, refresher):
     assert await cell.fetchval("SELECT count(*) FROM refresher.videos") == 0
 
 
+async def test_words_of_an_application_stay_its_own(cell, database, refresher):
+    """Also where they are the name that our schema usually has."""
+    await administer(
+        database,
+        APPLICATION,
+        "ALTER TABLE clips ADD COLUMN owner text",
+        "INSERT INTO users (tiktok_open_id) VALUES ('ana')",
+        "INSERT INTO clips (user_id, tiktok_id, owner)"
+        f" VALUES (1, '71', 'refresher'), (1, '72', '{CELL}')",
+    )
+    await cell.execute("INSERT INTO refresher.accounts (open_id) VALUES ('ana')")
+    code, _, err = await refresher(*attach(where="owner = 'refresher'"), schema=CELL)
+    assert (code, unnoted(err)) == (0, "")
+    assert await cell.fetchval("SELECT array_agg(video_id) FROM refresher.videos") == ["71"]
+
+
 async def test_the_doctor_looks_at_one_cell(cell, database, refresher):
     """All of its checks, also those of samples: of a cell that stands alone."""
     await administer(database, "DROP SCHEMA refresher CASCADE")

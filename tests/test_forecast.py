@@ -321,6 +321,7 @@ def upkeep(pool, limit_per_app):
         limit_per_minute=600,
         plan=plan_of(settings, "hourly", DAY_SECONDS),
         probing=None,
+        sessions=None,
         attachments=None,
     )
 

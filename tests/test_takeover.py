@@ -1,5 +1,6 @@
 """A replica that is gone holds up nobody: its session has ended, so its leases need no waiting."""
 
+import secrets
 import signal
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -9,7 +10,7 @@ import pytest
 
 from refresher.postgres.database import connected, opened_beside
 from refresher.postgres.sessions import SETTLING_SECONDS, Sessions
-from tests.conftest import administer, eventually
+from tests.conftest import administer, eventually, named
 from tests.test_claims import account, replica, store
 
 #: Leases that no test outlives.
@@ -66,6 +67,14 @@ def unheard(open_id, error):
     pytest.fail(f"{open_id}: {error}")
 
 
+async def look(sessions, refused=unheard):
+    """Look, and end the leases of who is gone: how many, by replica."""
+    return {
+        replica: await sessions.end_leases(replica, session, refused)
+        for session, replica in (await sessions.look()).items()
+    }
+
+
 async def test_leases_of_a_replica_that_is_gone_end(pool, looking):
     """By the second look. Slots, epoch and the note of a token request stay; others' leases, too."""
     sessions, _ = looking
@@ -78,16 +87,16 @@ async def test_leases_of_a_replica_that_is_gone_end(pool, looking):
     )
     before = {name: await account(pool, name) for name in ("ana", "ben")}
     async with session_of(pool, a_session(pool, "a")) as connection:
-        assert [await sessions.look(unheard) for _ in range(3)] == [{}, {}, {}]
+        assert [await look(sessions) for _ in range(3)] == [{}, {}, {}]
         await ended(pool, connection)
-        assert await sessions.look(unheard) == {}
-        assert await sessions.look(unheard) == {"a": 1}
+        assert await look(sessions) == {}
+        assert await look(sessions) == {"a": 1}
     after = {name: await account(pool, name) for name in ("ana", "ben")}
     changed = {name for name, value in after["ana"].items() if value != before["ana"][name]}
     assert changed == {"lease_expires_at", "wake_at", "now"}
     assert after["ana"]["wake_at"] == after["ana"]["lease_expires_at"] <= after["ana"]["now"]
     assert {**after["ben"], "now": None} == {**before["ben"], "now": None}
-    assert [await sessions.look(unheard) for _ in range(3)] == [{}, {}, {}]
+    assert [await look(sessions) for _ in range(3)] == [{}, {}, {}]
     (claim,) = await replica(pool, "b").claim(10, only=["ana"])
     assert claim.lease_epoch == before["ana"]["lease_epoch"] + 1
     assert claim.first_slot >= before["ana"]["next_slot_at"]
@@ -101,10 +110,72 @@ async def test_a_replica_that_lives_after_all_loses_nothing(pool, looking):
     (claim,) = await holder.claim(10)
     async with session_of(pool, a_session(pool, "a")) as connection:
         await ended(pool, connection)
-        assert [await sessions.look(unheard) for _ in range(2)] == [{}, {"a": 1}]
+        assert [await look(sessions) for _ in range(2)] == [{}, {"a": 1}]
     (left,) = await holder.extend([claim], unheard)
     assert left == LEASE_SECONDS
     assert await replica(pool, "b").claim(10) == []
+
+
+async def test_a_wake_up_outlives_the_end_of_a_lease(pool, looking):
+    """The holder lives and extends: its release still finds that somebody has inserted a video."""
+    sessions, _ = looking
+    await store(pool, "ana", 3)
+    holder = replica(pool, "a", lease=LEASE_SECONDS)
+    (claim,) = await holder.claim(10)
+    await pool.execute(
+        "INSERT INTO refresher.videos (open_id, video_id, due_at)"
+        " VALUES ('ana', 'new', now() + interval '20 minutes')"
+    )
+    async with session_of(pool, a_session(pool, "a")) as connection:
+        await ended(pool, connection)
+        assert [await look(sessions) for _ in range(2)] == [{}, {"a": 1}]
+    await holder.extend([claim], unheard)
+    row = await account(pool, "ana")
+    assert row["wake_at"] < row["now"] < row["lease_expires_at"]
+
+
+async def test_one_of_those_who_see_it_ends_the_leases(pool, looking):
+    """The others have nothing to say."""
+    sessions, _ = looking
+    await store(pool, "ana", 3)
+    await replica(pool, "a", lease=LEASE_SECONDS).claim(10)
+    async with session_of(pool, a_session(pool, "a")) as connection:
+        await ended(pool, connection)
+        await sessions.look()
+        ((session, gone),) = (await sessions.look()).items()
+    assert [await sessions.end_leases(gone, session, unheard) for _ in range(2)] == [1, None]
+
+
+async def test_a_replica_that_lives_without_its_session_takes_its_name_back(pool, looking):
+    """Its connection is not to be had again: for longer than others wait."""
+    sessions, _ = looking
+    await store(pool, "ana", 3)
+    await replica(pool, "a", lease=LEASE_SECONDS).claim(10)
+    holder = a_session(pool, "a")
+    async with session_of(pool, holder) as connection:
+        await ended(pool, connection)
+    assert await holder.look() == {}
+    assert [await look(sessions) for _ in range(3)] == [{}, {}, {}]
+    assert await pool.fetchval("SELECT session FROM refresher.replicas WHERE replica = 'a'") is None
+
+
+async def test_nobody_is_judged_where_the_pool_leads_elsewhere(pool, database):
+    """To another server, as after a failover: there no lock of a session is held, ours neither."""
+    # Locks are a database's, so another database stands for the other server.
+    name = f"other_{secrets.token_hex(4)}"
+    await administer(database, f"CREATE DATABASE {name} TEMPLATE template0")
+    elsewhere = await asyncpg.connect(named(database, name))
+    clock = Clock()
+    sessions = a_session(pool, "b", clock)
+    try:
+        async with session_of(pool, a_session(pool, "a")) as connection:
+            await ended(pool, connection)
+            async with sessions.held(elsewhere):
+                clock.now += SETTLING_SECONDS
+                assert [await look(sessions) for _ in range(3)] == [{}, {}, {}]
+    finally:
+        await elsewhere.close()
+        await administer(database, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def test_a_replica_that_has_a_new_session_keeps_its_leases(pool, looking):
@@ -115,9 +186,9 @@ async def test_a_replica_that_has_a_new_session_keeps_its_leases(pool, looking):
     holder = a_session(pool, "a")
     async with session_of(pool, holder) as connection:
         await ended(pool, connection)
-        assert await sessions.look(unheard) == {}
+        assert await look(sessions) == {}
         async with session_of(pool, holder):
-            assert [await sessions.look(unheard) for _ in range(3)] == [{}, {}, {}]
+            assert [await look(sessions) for _ in range(3)] == [{}, {}, {}]
 
 
 async def test_who_has_a_new_session_judges_nobody(pool, looking):
@@ -128,10 +199,10 @@ async def test_who_has_a_new_session_judges_nobody(pool, looking):
     async with session_of(pool, a_session(pool, "a")) as connection:
         await ended(pool, connection)
         async with session_of(pool, sessions):
-            assert [await sessions.look(unheard) for _ in range(3)] == [{}, {}, {}]
+            assert [await look(sessions) for _ in range(3)] == [{}, {}, {}]
             clock.now += SETTLING_SECONDS
-            assert [await sessions.look(unheard) for _ in range(2)] == [{}, {"a": 1}]
-    assert [await sessions.look(unheard) for _ in range(2)] == [{}, {}]  # it has none itself
+            assert [await look(sessions) for _ in range(2)] == [{}, {"a": 1}]
+    assert [await look(sessions) for _ in range(2)] == [{}, {}]  # it has none itself
 
 
 async def test_an_account_whose_lease_cannot_be_ended_costs_itself_only(pool, database, looking):
@@ -150,8 +221,8 @@ async def test_an_account_whose_lease_cannot_be_ended_costs_itself_only(pool, da
     refused = {}
     async with session_of(pool, a_session(pool, "a")) as connection:
         await ended(pool, connection)
-        await sessions.look(refused.__setitem__)
-        assert await sessions.look(refused.__setitem__) == {"a": 2}
+        await look(sessions, refused.__setitem__)
+        assert await look(sessions, refused.__setitem__) == {"a": 2}
     assert list(refused) == ["ben"]
     assert isinstance(refused["ben"], asyncpg.RaiseError)
 
@@ -168,7 +239,7 @@ async def test_a_role_that_may_not_say_its_session_has_none(pool, server, databa
         async with connected(url, application_name="tests") as theirs:
             sessions = a_session(theirs, "a")
             async with session_of(theirs, sessions):
-                assert await sessions.look(unheard) == {}
+                assert await look(sessions) == {}
     finally:
         await administer(database, "DROP OWNED BY unheard")
         await administer(server, "DROP ROLE unheard")

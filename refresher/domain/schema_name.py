@@ -14,6 +14,8 @@ EXPECTED_NAME: Final = (
 )
 #: Ours would not be alone there, or PostgreSQL would refuse us.
 TAKEN: Final = frozenset({"public", "information_schema"})
+#: Other names of a cell end so.
+ENDINGS: Final = ("_wake", "_covers", "_set_aside")
 #: Words that need quotes as a name: those of PostgreSQL 15 to 18 that `quote_ident` quotes. And the
 #: two that mean rows in a trigger.
 WORDS: Final = frozenset(
@@ -44,4 +46,5 @@ def is_schema_name(name: str) -> bool:
         and name not in WORDS
         and name not in TAKEN
         and not name.startswith("pg_")
+        and not name.endswith(ENDINGS)
     )

@@ -25,10 +25,29 @@ _NAMED: Final = re.compile(
 )
 
 
-@lru_cache(maxsize=1024)
+class _Finished(str):
+    __slots__ = ()
+
+
+def finished(sql: str, schema: str) -> str:
+    """SQL that names the schema of its cell already, and holds words of an application's own.
+
+    A connection to that cell sends it as it is.
+    """
+    # The driver itself takes no subclass.
+    return sql if schema == USUAL_SCHEMA else _Finished(sql)
+
+
 def named(sql: str, schema: str) -> str:
     """The same for the schema of a cell."""
-    return sql if schema == USUAL_SCHEMA else _NAMED.sub(schema, sql)
+    if isinstance(sql, _Finished):
+        return str(sql)
+    return sql if schema == USUAL_SCHEMA else _named(sql, schema)
+
+
+@lru_cache(maxsize=1024)
+def _named(sql: str, schema: str) -> str:
+    return _NAMED.sub(schema, sql)
 
 
 class CellConnection(Connection):

@@ -8,7 +8,7 @@ has a session of its own.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -41,7 +41,10 @@ FORGET_SESSION: Final = statement("forget_session")
 
 
 class Sessions:
-    """The session of this replica, and what it knows of those of others."""
+    """The session of this replica, and what it knows of those of others.
+
+    Its methods raise `DatabaseUnavailable`.
+    """
 
     def __init__(
         self, pool: Pool, replica: str, version: str, *, lease_seconds: float, clock: Clock
@@ -51,7 +54,9 @@ class Sessions:
         self._version = version
         self._settling_seconds = min(lease_seconds, SETTLING_SECONDS)
         self._clock = clock
-        #: Since when ours is held; None: it is not.
+        #: What our row names; None: nothing, or what was taken back.
+        self._said: int | None = None
+        #: Since when that is held; None: it is not.
         self._held_since: float | None = None
         #: The sessions that had ended at the last look.
         self._ended: Collection[int] = ()
@@ -61,57 +66,68 @@ class Sessions:
         """Meanwhile the connection is this replica's session: its end means that we are gone.
 
         It must lead to one server process, without a pooler that lends it to others. A role without
-        the rights for it has no session. Raises `DatabaseUnavailable`.
+        the rights for it has no session.
         """
         session = secrets.randbits(KEY_BITS)
         await connection.execute(*HOLD_SESSION(session=session))
         try:
-            await self._said(session)
-            self._held_since = self._clock()
+            await self._say(session)
         except StatementFailed:
             pass  # the heartbeat, which writes the same row, says so
+        else:
+            self._said, self._held_since = session, self._clock()
         try:
             yield
         finally:
             self._held_since = None
 
-    async def look(self, refused: Refused) -> dict[str, int]:
-        """End the leases of replicas that are gone; how many, by replica.
+    async def look(self) -> Mapping[int, str]:
+        """The sessions of replicas that are gone, with their names.
 
-        A session counts as ended when two looks in a row have found it so: a replica whose
-        connection alone was lost has a new one by then. `refused` hears of accounts whose lease a
-        trigger, a constraint or a lock kept from being ended. Raises `DatabaseUnavailable`.
+        A session counts as ended when two looks in a row have found it so. While we have none
+        ourselves we judge nobody, and take back what our own row still names.
         """
         before, self._ended = self._ended, ()
-        if self._held_since is None or self._clock() - self._held_since < self._settling_seconds:
+        if self._held_since is None:
+            await self._take_back()
             return {}
-        replicas = {
-            row["session"]: row["replica"]
-            for row in await self._fetched(SESSIONS(replica=self._replica))
-        }
-        if not replicas:
+        if self._clock() - self._held_since < self._settling_seconds:
             return {}
-        ended = await self._fetched(ENDED_SESSIONS(sessions=list(replicas)))
-        self._ended = {row["session"] for row in ended}
-        return {
-            replicas[session]: await self._end_leases(replicas[session], session, refused)
-            for session in self._ended
-            if session in before
-        }
+        rows = await self._fetched(SESSIONS(replica=self._replica))
+        replicas = {row["session"]: row["replica"] for row in rows}
+        if not replicas or self._said is None:
+            return {}
+        sessions = [*replicas, self._said]
+        ended = {row["session"] for row in await self._fetched(ENDED_SESSIONS(sessions=sessions))}
+        if self._said in ended:
+            # The pool leads to another server than the session: nobody holds one there.
+            return {}
+        self._ended = ended
+        return {session: replicas[session] for session in ended if session in before}
 
-    async def _end_leases(self, replica: str, session: int, refused: Refused) -> int:
-        leased = [OpenId(row["open_id"]) for row in await self._fetched(LEASES_OF(replica=replica))]
+    async def end_leases(self, replica: str, session: int, refused: Refused) -> int | None:
+        """End the leases of a replica that is gone; how many. None: another replica has done so.
+
+        `refused` hears of accounts whose lease a trigger, a constraint or a lock kept from being
+        ended: they wait for it.
+        """
+        if not await self._fetched(FORGET_SESSION(replica=replica, session=session)):
+            return None
+        rows = await self._fetched(LEASES_OF(replica=replica))
+        leased = [OpenId(row["open_id"]) for row in rows]
 
         async def end(open_ids: Sequence[OpenId]) -> Sequence[Record]:
             return await self._fetched(END_LEASES(replica=replica, open_ids=open_ids))
 
-        # What others have locked now is left to its lease.
-        ended = await in_parts(leased, end, refused) if leased else ()
-        async with acquired(self._pool) as connection:
-            await connection.execute(*FORGET_SESSION(replica=replica, session=session))
-        return len(ended)
+        return len(await in_parts(leased, end, refused)) if leased else 0
 
-    async def _said(self, session: int) -> None:
+    async def _take_back(self) -> None:
+        """A replica that lives without its session must not count as gone."""
+        if self._said is not None:
+            await self._fetched(FORGET_SESSION(replica=self._replica, session=self._said))
+            self._said = None
+
+    async def _say(self, session: int) -> None:
         async with acquired(self._pool) as connection:
             await connection.execute(
                 *SAY_SESSION(replica=self._replica, version=self._version, session=session)

@@ -42,7 +42,18 @@ DEFAULTS = {
 
 
 #: Names that need quotes, or are not for us.
-BAD_SCHEMAS = ["Cell", "cell-1", "cell 1", "1cell", "user", "new", "public", "pg_cell", "x" * 49]
+BAD_SCHEMAS = [
+    "Cell",
+    "cell-1",
+    "cell 1",
+    "1cell",
+    "user",
+    "new",
+    "public",
+    "pg_cell",
+    "x" * 49,
+    "a_wake",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ from refresher.postgres.attaching.script import (
 from refresher.postgres.attaching.trial import cover_refusal
 from refresher.postgres.database import SCAN_SECONDS, Pool, Pooled, acquired
 from refresher.postgres.failures import RightMissingError, first_line
-from refresher.postgres.naming import named
+from refresher.postgres.naming import schema_of
 from refresher.postgres.statements import statement
 
 #: For the locks on the tables. The scripts say how long one may wait for each.
@@ -116,14 +116,7 @@ async def plan(pool: Pool, mapping: AnyMapping, version: str) -> Plan:
         table = tables.table
         assert table is not None  # noqa: S101 - an obstacle otherwise
         await _refuse_taken(connection, table)
-    script = _script(mapping, tables, version)
-    return Plan(mapping, table, tables, name_of(table), script)
-
-
-def _script(mapping: AnyMapping, tables: Tables, version: str) -> str:
-    """What attaches the table, for the schema of this cell."""
-    assert tables.table is not None  # noqa: S101 - an obstacle
-    return named(attach_script(mapping, tables, version), tables.table.our_schema)
+    return Plan(mapping, table, tables, name_of(table), attach_script(mapping, tables, version))
 
 
 async def _tables(connection: Pooled, mapping: AnyMapping) -> Tables:
@@ -196,7 +189,8 @@ async def detach(
     """
     async with acquired(pool) as connection:
         triggers = await connection.fetch(*ATTACHED_TRIGGERS(name=stored.name))
-    script = detach_script(stored.name, [tuple(row) for row in triggers])
+        schema = schema_of(connection)
+    script = detach_script(schema, stored.name, [tuple(row) for row in triggers])
     await _under_locks(pool, sorted({row["table"] for row in triggers}), script)
     await _forget_told(pool, stored)
     forgotten = 0 if keep_videos else await _forget_videos(pool, stored, on_progress)
@@ -250,7 +244,7 @@ async def standing(pool: Pool, stored: Stored, version: str) -> Standing:
     assert row is not None  # noqa: S101 - it is stored
     script = ""
     if not any(obstacles(stored.mapping, tables)):
-        script = _script(stored.mapping, tables, version)
+        script = attach_script(stored.mapping, tables, version)
     functions = json.loads(row["functions"] or "{}")
     return Standing(
         **(

@@ -12,7 +12,7 @@ from refresher.domain.attachment import AnyMapping, Condition, Table, Tables
 from refresher.postgres.attaching.catalog import on_one_line
 from refresher.postgres.database import Pooled
 from refresher.postgres.failures import AWAY, BUSY, first_line
-from refresher.postgres.naming import named, schema_of
+from refresher.postgres.naming import finished, named, schema_of
 from refresher.postgres.statements import statement
 
 CONDITION_READ: Final = statement("condition_read")
@@ -62,20 +62,24 @@ async def _condition(
 
 
 async def _read(connection: Pooled, table: Table, given: str) -> Condition:
+    schema = schema_of(connection)
     path: str = await connection.fetchval("SELECT current_setting('search_path')")
     await connection.execute(f"SET LOCAL search_path = {SEARCH_PATH}")
     # In triggers the rows come from another table than elsewhere, so neither can be named. What
     # closes a bracket of ours is wrong in one of the two: it cannot close this one and that one.
     # Each is sent as a single statement, as `fetch` does.
     rows = f"(SELECT * FROM {table.quoted} LIMIT {TRIED_ROWS}) AS new_rows"
-    await connection.fetch(f"SELECT ARRAY[{given}] FROM {rows} LIMIT 0")
+    await connection.fetch(finished(f"SELECT ARRAY[{given}] FROM {rows} LIMIT 0", schema))
+    function = named(TRIAL, schema)
     await connection.fetch(
-        f"CREATE FUNCTION {TRIAL} RETURNS void BEGIN ATOMIC"
-        f" SELECT 1 FROM {table.quoted} AS {ROW} WHERE ({given}); END"
+        finished(
+            f"CREATE FUNCTION {function} RETURNS void BEGIN ATOMIC"
+            f" SELECT 1 FROM {table.quoted} AS {ROW} WHERE ({given}); END",
+            schema,
+        )
     )
     # As indexes and whoever creates one have it.
     await connection.fetchval("SELECT set_config('search_path', $1, true)", path)
-    function = named(TRIAL, schema_of(connection))
     row = await connection.fetchrow(*CONDITION_READ(function=function))
     assert row is not None  # noqa: S101 - it was made
     if row["has_subquery"]:
@@ -84,7 +88,7 @@ async def _read(connection: Pooled, table: Table, given: str) -> Condition:
     if row["volatile"]:
         return Condition(given, None, f"{row['volatile']} is volatile: it may change by itself")
     await connection.execute(f"SET LOCAL search_path = {SEARCH_PATH}")
-    await connection.fetch(f"SELECT count(*) FROM {rows} WHERE ({given})")
+    await connection.fetch(finished(f"SELECT count(*) FROM {rows} WHERE ({given})", schema))
     return Condition(given, _shown(row["body"]))
 
 

@@ -4,10 +4,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.resources import files
 from shlex import quote
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from refresher.domain.attachment import (
     WHOLE_NUMBERS,
@@ -20,7 +21,9 @@ from refresher.domain.attachment import (
     name_of,
     names,
 )
+from refresher.postgres.naming import finished, named
 
+TEMPLATES: Final = files("refresher.postgres.attaching") / "templates"
 #: What an application's columns without a time zone are taken for.
 ZONE: Final = "UTC"
 NO_TEXT: Final = "NULL::text"
@@ -39,6 +42,7 @@ def attach_script(mapping: AnyMapping, tables: Tables, version: str) -> str:
     assert tables.table is not None  # noqa: S101 - an obstacle
     name = name_of(tables.table)
     return _drawn(
+        tables.table.our_schema,
         f"{mapping.kind}.sql",
         name=name,
         version=version,
@@ -54,20 +58,20 @@ def count_script(mapping: AnyMapping, tables: Tables) -> str:
     assert tables.table is not None  # noqa: S101 - an obstacle
     columns = _columns(mapping, tables.table, tables.accounts)
     name = name_of(tables.table)
-    return _drawn(f"count_{mapping.kind}.sql", name=name, **columns)
+    return _drawn(tables.table.our_schema, f"count_{mapping.kind}.sql", name=name, **columns)
 
 
 def has_tokens_script(mapping: TokenMapping, table: Table) -> str:
     """Asks whether the table has tokens of an open_id, its parameter. KeyError without a column."""
-    return _drawn("has_tokens.sql", **_of_tokens(mapping, table))
+    return _drawn(table.our_schema, "has_tokens.sql", **_of_tokens(mapping, table))
 
 
-def detach_script(name: str, triggers: Sequence[Sequence[str]]) -> str:
-    """Takes back what `attach_script` made, but for the rows.
+def detach_script(schema: str, name: str, triggers: Sequence[Sequence[str]]) -> str:
+    """Takes back what `attach_script` made in our schema, but for the rows.
 
     `triggers` come with the table that each is on, as SQL writes their names.
     """
-    return _drawn("detach.sql", name=name, triggers=triggers)
+    return _drawn(schema, "detach.sql", name=name, triggers=triggers)
 
 
 def bodies(script: str) -> Mapping[str, str]:
@@ -226,9 +230,14 @@ def _literal(text: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def _environment(schema: str) -> Environment:
+    """The templates for this schema of ours. What they are given is the application's."""
+
+    def template(name: str) -> str:
+        return named(TEMPLATES.joinpath(name).read_text(encoding="utf-8"), schema)
+
     environment = Environment(
-        loader=PackageLoader("refresher.postgres.attaching"),
+        loader=FunctionLoader(template),
         undefined=StrictUndefined,
         autoescape=False,  # noqa: S701 - SQL is no HTML: names are quoted by the server
         keep_trailing_newline=True,
@@ -238,5 +247,5 @@ def _environment() -> Environment:
     return environment
 
 
-def _drawn(template: str, **values: object) -> str:
-    return _environment().get_template(template).render(values)
+def _drawn(schema: str, template: str, **values: object) -> str:
+    return finished(_environment(schema).get_template(template).render(values), schema)

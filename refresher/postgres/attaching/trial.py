@@ -9,6 +9,7 @@ from refresher.domain.attachment import AnyMapping, Table, TokenMapping, VideoMa
 from refresher.postgres.attaching.conditions import SEARCH_PATH, undone
 from refresher.postgres.database import Pooled
 from refresher.postgres.failures import AWAY, BUSY, first_line
+from refresher.postgres.naming import finished, schema_of
 from refresher.postgres.statements import statement
 
 COVER_COLUMNS: Final = statement("cover_columns")
@@ -50,9 +51,12 @@ async def _tried(connection: Pooled, mapping: VideoMapping, table: Table) -> str
         f"{values[name]}::{types[name]} AS {table.columns[name].quoted}" for name in written
     )
     cover = table.columns[written[0]].quoted
-    if await connection.fetchval(f"SELECT {cover}::text FROM (SELECT {row}) AS r") != COVER:
+    schema = schema_of(connection)
+    kept = finished(f"SELECT {cover}::text FROM (SELECT {row}) AS r", schema)
+    if await connection.fetchval(kept) != COVER:
         return f"type {types[written[0]]} keeps a part of it only"
     for name, condition in json.loads(found["checks"] or "{}").items():
-        if await connection.fetchval(f"SELECT {condition} FROM (SELECT {row}) AS r") is False:
+        holds = finished(f"SELECT {condition} FROM (SELECT {row}) AS r", schema)
+        if await connection.fetchval(holds) is False:
             return f"it violates check constraint {name}"
     return None

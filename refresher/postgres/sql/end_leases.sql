@@ -2,7 +2,11 @@
 -- raised by whoever claims the account next: should the replica live after all, what it writes until
 -- then is still stored, and it can extend the lease.
 WITH leased_accounts AS MATERIALIZED (
-    SELECT open_id, now() AS ended_at, least(wake_at, now()) AS wake_at
+    SELECT open_id, now() AS ended_at,
+           -- A wake-up before the end of the lease stays one: should the lease be extended, it tells
+           -- the release that somebody has inserted videos.
+           CASE WHEN wake_at < lease_expires_at
+                THEN least(wake_at, now() - interval '1 millisecond') ELSE now() END AS wake_at
     FROM refresher.accounts
     WHERE open_id = ANY (:open_ids::text[])
       AND lease_owner = :replica
