@@ -1,6 +1,5 @@
 """A replica that is gone holds up nobody: its session has ended, so its leases need no waiting."""
 
-import secrets
 import signal
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -10,7 +9,7 @@ import pytest
 
 from refresher.postgres.database import connected, opened_beside
 from refresher.postgres.sessions import SETTLING_SECONDS, Sessions
-from tests.conftest import administer, eventually, named
+from tests.conftest import administer, eventually
 from tests.test_claims import account, replica, store
 
 #: Leases that no test outlives.
@@ -159,23 +158,19 @@ async def test_a_replica_that_lives_without_its_session_takes_its_name_back(pool
     assert await pool.fetchval("SELECT session FROM refresher.replicas WHERE replica = 'a'") is None
 
 
-async def test_nobody_is_judged_where_the_pool_leads_elsewhere(pool, database):
-    """To another server, as after a failover: there no lock of a session is held, ours neither."""
-    # Locks are a database's, so another database stands for the other server.
-    name = f"other_{secrets.token_hex(4)}"
-    await administer(database, f"CREATE DATABASE {name} TEMPLATE template0")
-    elsewhere = await asyncpg.connect(named(database, name))
-    clock = Clock()
-    sessions = a_session(pool, "b", clock)
-    try:
-        async with session_of(pool, a_session(pool, "a")) as connection:
-            await ended(pool, connection)
-            async with sessions.held(elsewhere):
-                clock.now += SETTLING_SECONDS
-                assert [await look(sessions) for _ in range(3)] == [{}, {}, {}]
-    finally:
-        await elsewhere.close()
-        await administer(database, f"DROP DATABASE {name} WITH (FORCE)")
+async def test_a_replica_that_comes_back_at_the_last_moment_keeps_its_leases(pool, looking):
+    """It names a new session when the old one was found to have ended."""
+    sessions, _ = looking
+    await store(pool, "ana", 3)
+    await replica(pool, "a", lease=LEASE_SECONDS).claim(10)
+    holder = a_session(pool, "a")
+    async with session_of(pool, holder) as connection:
+        await ended(pool, connection)
+        await sessions.look()
+        ((session, gone),) = (await sessions.look()).items()
+        async with session_of(pool, holder):
+            assert await sessions.end_leases(gone, session, unheard) is None
+    assert (await account(pool, "ana"))["lease_expires_at"] > (await account(pool, "ana"))["now"]
 
 
 async def test_a_replica_that_has_a_new_session_keeps_its_leases(pool, looking):

@@ -10,6 +10,7 @@ has a session of its own.
 import secrets
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Final
 
 from asyncpg import Record
@@ -18,6 +19,7 @@ from refresher.domain.clocks import Clock
 from refresher.domain.errors import StatementFailed
 from refresher.domain.model import OpenId
 from refresher.postgres.database import Pool, acquired
+from refresher.postgres.failures import available
 from refresher.postgres.naming import Connection
 from refresher.postgres.parts import Refused, in_parts
 from refresher.postgres.statements import Bound, statement
@@ -56,8 +58,9 @@ class Sessions:
         self._clock = clock
         #: What our row names; None: nothing, or what was taken back.
         self._said: int | None = None
-        #: Since when that is held; None: it is not.
-        self._held_since: float | None = None
+        #: Where that is held, and since when; None: it is not.
+        self._connection: Connection | None = None
+        self._held_since = inf
         #: The sessions that had ended at the last look.
         self._ended: Collection[int] = ()
 
@@ -75,11 +78,11 @@ class Sessions:
         except StatementFailed:
             pass  # the heartbeat, which writes the same row, says so
         else:
-            self._said, self._held_since = session, self._clock()
+            self._said, self._connection, self._held_since = session, connection, self._clock()
         try:
             yield
         finally:
-            self._held_since = None
+            self._connection = None
 
     async def look(self) -> Mapping[int, str]:
         """The sessions of replicas that are gone, with their names.
@@ -88,22 +91,21 @@ class Sessions:
         ourselves we judge nobody, and take back what our own row still names.
         """
         before, self._ended = self._ended, ()
-        if self._held_since is None:
+        connection = self._connection
+        if connection is None:
             await self._take_back()
             return {}
         if self._clock() - self._held_since < self._settling_seconds:
             return {}
-        rows = await self._fetched(SESSIONS(replica=self._replica))
-        replicas = {row["session"]: row["replica"] for row in rows}
-        if not replicas or self._said is None:
-            return {}
-        sessions = [*replicas, self._said]
-        ended = {row["session"] for row in await self._fetched(ENDED_SESSIONS(sessions=sessions))}
-        if self._said in ended:
-            # The pool leads to another server than the session: nobody holds one there.
-            return {}
-        self._ended = ended
-        return {session: replicas[session] for session in ended if session in before}
+        # On our session, as the pool may lead to another server by now, where nobody holds a lock.
+        # And the pool is for the work: it has no connection to spare while the database is away.
+        with available():
+            rows = await connection.fetch(*SESSIONS(replica=self._replica))
+            replicas = {row["session"]: row["replica"] for row in rows}
+            if replicas:
+                rows = await connection.fetch(*ENDED_SESSIONS(sessions=list(replicas)))
+                self._ended = {row["session"] for row in rows}
+        return {session: replicas[session] for session in self._ended if session in before}
 
     async def end_leases(self, replica: str, session: int, refused: Refused) -> int | None:
         """End the leases of a replica that is gone; how many. None: another replica has done so.
