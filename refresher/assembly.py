@@ -17,6 +17,7 @@ from refresher.attachments import Attachments
 from refresher.domain.cover_hosts import CoverHosts, local_origin
 from refresher.domain.credentials import AppCredentials
 from refresher.domain.meter import Meter
+from refresher.domain.pacing import NOTICING_SECONDS
 from refresher.domain.webhooks import Target
 from refresher.events import COVERS_UNANNOUNCED
 from refresher.flow.loop import Refresher
@@ -43,8 +44,6 @@ from refresher.webhooks.delivery import AT_ONCE, Delivery
 
 #: Kept of the grace time for closing connections.
 CLOSING_SECONDS: Final = 1.0
-#: In so long a replica notices that its connection to the database is dead, and connects anew.
-NOTICING_SECONDS: Final = 12.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,19 +284,14 @@ async def test_a_paused_replica_keeps_its_leases(serve, start, pool):
     await world.add_account("ana", 2000)
     await eventually(world.valid, "a cover")
     paused.process.send_signal(signal.SIGSTOP)
-    other = await start(world, rate_limit_per_token=60, **settings)
-    await world.add_account("ben", 1)
-
-    async def settled():
-        return await pool.fetchval(
-            "SELECT count(*) FROM refresher.replicas"
-            " WHERE session IS NOT NULL AND started_at < now() - $1 * interval '1 second'"
-            " HAVING count(*) = 2",
-            SETTLING_SECONDS + 3,
-        )
-
-    await eventually(settled, "two replicas with sessions of some time")
-    assert other.events("replica.lost") == []
+    other, killed = [await start(world, rate_limit_per_token=60, **settings) for _ in range(2)]
+    for daemon in (other, killed):
+        await daemon.until_event("notifications.received")
+    await killed.stopped(signal.SIGKILL)
+    # By then the other one judges, and has judged the paused one, too.
+    lost = await other.until_event("replica.lost")
+    assert f"-{killed.process.pid}-" in lost["lost_replica"]
+    assert len(other.events("replica.lost")) == 1
     assert (await account(pool, "ana"))["lease_expires_at"] > (await account(pool, "ana"))["now"]
     paused.process.send_signal(signal.SIGCONT)
     assert await paused.stopped() == 0

@@ -55,6 +55,8 @@ CLIENT_REFUSED_SECONDS: Final = 300.0
 #: accepted since, or nobody asked.
 REFUSED_SECONDS: Final = 2 * CLIENT_REFUSED_SECONDS
 
+#: In so long a replica notices that its connection to the database is dead, and connects anew.
+NOTICING_SECONDS: Final = 12.0
 #: How often a replica says that it runs.
 BEAT_SECONDS: Final = 10.0
 #: A replica that has said nothing for so long has died, or hangs.

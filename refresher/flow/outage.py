@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from refresher.domain.clocks import Chance, Clock
 from refresher.domain.errors import DatabaseUnavailable, is_away
+from refresher.domain.pacing import NOTICING_SECONDS
 from refresher.events import DATABASE_LOST, DATABASE_RECOVERED
 from refresher.logs import emit
 
@@ -18,9 +19,9 @@ LONGEST_WAIT_SECONDS: Final = 5.0
 LATER_ATTEMPT: Final = 2
 #: A database that lets no statement through for so long counts as away.
 BUSY_SECONDS: Final = 30.0
-#: After an outage, by then every replica has found the database again and stored what it held: a
-#: dead connection is noticed after 12 s, and the longest wait may have begun just then.
-SETTLED_SECONDS: Final = 12.0 + LONGEST_WAIT_SECONDS
+#: After an outage, by then every replica has found the database again and stored what it held: the
+#: longest wait may have begun just when it was noticed that a connection was dead.
+SETTLED_SECONDS: Final = NOTICING_SECONDS + LONGEST_WAIT_SECONDS
 
 
 class Outage:

@@ -148,7 +148,7 @@ async def _settle(
         settled_since = None if unsettled else settled_since or now
         if settled_since and now >= max(earliest_end, settled_since + STAYS_SETTLED_SECONDS):
             return settled_since - began
-        if now > began + SETTLED_WITHIN_SECONDS:
+        if unsettled and now > began + SETTLED_WITHIN_SECONDS:
             for invariant, what in unsettled:
                 world.violated(invariant, f"{what} (after {now - began:.0f} s of quiet)")
             return None

@@ -265,6 +265,9 @@ async def _judge(stage: ClusterStage, observer: Observer, report: Report) -> Non
     written = [(row["open_id"], row["url"]) for row in rows or ()]
     for what in lost_covers(observer.events, written):
         stage.violated("9 acknowledged", what)
+    for event in observer.events:
+        if event["event"] == "replica.lost":
+            stage.violated("10 takeover", f"no replica has died: {event}")
     if report.fresh_at_fault == 1 or not report.tokens_under_way:
         stage.violated("0 moment", "the fault did not meet a full run and a token request")
     report.requests = len(stage.emulator.record)
