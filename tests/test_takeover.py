@@ -229,7 +229,7 @@ async def test_a_role_that_may_not_say_its_session_has_none(pool, server, databa
         "CREATE ROLE unheard LOGIN",
         "GRANT USAGE ON SCHEMA refresher TO unheard",
     )
-    url = database.replace("//postgres:", "//unheard:")
+    url = database.replace("//postgres@", "//unheard@").replace("//postgres:", "//unheard:")
     try:
         async with connected(url, application_name="tests") as theirs:
             sessions = a_session(theirs, "a")
