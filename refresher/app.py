@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -15,6 +15,7 @@ from refresher import events
 from refresher.assembly import CLOSING_SECONDS, App, assembled
 from refresher.domain.errors import DatabaseUnavailable
 from refresher.domain.meter import Stats
+from refresher.domain.model import OpenId
 from refresher.flow.stop import cancelled
 from refresher.logs import emit
 from refresher.postgres.connector import ignored_parameters
@@ -236,6 +237,30 @@ async def _sign_off(app: App) -> None:
             await sign_off(app.pool, app.replica)
 
 
+class Rest:
+    """What is left of the videos that were due when `once` started."""
+
+    def __init__(self, pool: Pool, started: datetime) -> None:
+        self._pool = pool
+        self._started = started
+        self._is_empty = self._is_waited_for = False
+
+    async def is_waited_for(self, given_up: Collection[OpenId]) -> bool:
+        """Whether some of it may still be answered; of accounts in `given_up` none is."""
+        # Mostly nothing is left, and one scan of all videos says so. It is not repeated while
+        # something is waited for.
+        if not self._is_waited_for:
+            self._is_empty = not await any_due(self._pool, self._started)
+        self._is_waited_for = not self._is_empty and await any_left(
+            self._pool, self._started, ONCE_FAILURES, given_up
+        )
+        return self._is_waited_for
+
+    async def count(self) -> int:
+        """How many videos it is."""
+        return 0 if self._is_empty else await count_due(self._pool, self._started)
+
+
 async def once(
     settings: Settings, replica: str, on_progress: Callable[[int, int], None] | None
 ) -> int:
@@ -251,28 +276,19 @@ async def once(
         _refuse_pause(await read_paused_since(app.pool))
         started = await read_now(app.pool)
         due = await count_due(app.pool, started) if on_progress else 0
-        all_answered = waiting = False
+        rest = Rest(app.pool, started)
 
         async def finished() -> bool:
-            nonlocal all_answered, waiting
             if on_progress:
                 on_progress(min(app.refresher.tally.ids, due), due)
             if app.refresher.upstream_away_seconds > ONCE_AWAY_SECONDS:
                 return True
             if app.refresher.paused_since:
                 return True
-            # Mostly nothing is left, and one scan of all videos says so. It is not repeated while
-            # something is waited for.
-            if not waiting:
-                all_answered = not await any_due(app.pool, started)
-            given_up = app.refresher.given_up()
-            waiting = not all_answered and await any_left(
-                app.pool, started, ONCE_FAILURES, given_up
-            )
-            return not waiting
+            return not await rest.is_waited_for(app.refresher.given_up())
 
         await work(app, finished)
-        left = 0 if all_answered else await count_due(app.pool, started)
+        left = await rest.count()
         if on_progress:
             on_progress(due - left, due)
         if left:

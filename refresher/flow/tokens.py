@@ -119,9 +119,10 @@ class TokenRenewal:
             token = await self._outage.attempt(lambda: self._store.begin(work.claim))
             if token is None or not (token.interrupted and self._outage.is_just_over):
                 return token
-            await self._outage.wait(work.halt)
-            if work.halt.is_set():
-                return None  # the note stays: others wait, too
+            while self._outage.is_just_over:
+                await self._outage.wait(work.halt)
+                if work.halt.is_set():
+                    return None  # the note stays: others wait, too
 
     async def _request(self, work: Work, refresh_token: RefreshToken) -> Release:
         claim = work.claim

@@ -1,6 +1,7 @@
 """What every run has, on whatever database: the emulator, the replicas, what was done and seen."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from tests.chaos.upstream import WatchedEmulator
 
 
 @dataclass(kw_only=True)
-class Stage:
+class Stage(ABC):
     """The parts of a run, beside its database."""
 
     emulator: WatchedEmulator
@@ -33,9 +34,9 @@ class Stage:
     counter: int = 0  # of transactions
 
     @property
+    @abstractmethod
     def url(self) -> str:
         """Where those who look on, and the application, find the database."""
-        raise NotImplementedError
 
     def violated(self, invariant: str, what: str) -> None:
         """Remember a violation once."""
